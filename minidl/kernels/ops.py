@@ -1,0 +1,41 @@
+"""A layer as data: the primitive operations the compiled loop is made of."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+DENSE = 0
+ACTIVATION = 1
+DROPOUT = 2
+GAUSSIAN_NOISE = 3
+RANDOM_TRANSLATION = 4
+RESCALING = 5
+
+
+class Op(NamedTuple):
+    """One primitive operation on rows of ``in_size`` numbers.
+
+    ``weight`` and ``bias`` are offsets into the flat parameter vector (-1: none), ``layer`` is the
+    layer's position in its model (random operations key their draws with it).
+
+    ==================  =============================================  ====================
+    kind                i                                              f
+    ==================  =============================================  ====================
+    DENSE
+    ACTIVATION                                                         slope
+    DROPOUT                                                            rate
+    GAUSSIAN_NOISE                                                     stddev
+    RANDOM_TRANSLATION  height, width, channels, max_dy, max_dx        fill value
+    RESCALING                                                          scale, offset
+    ==================  =============================================  ====================
+    """
+
+    kind: int
+    in_size: int
+    out_size: int
+    weight: int = -1
+    bias: int = -1
+    activation: int = 0
+    layer: int = -1
+    i: tuple[int, int, int, int, int] = (0, 0, 0, 0, 0)
+    f: tuple[float, float] = (0.0, 0.0)
