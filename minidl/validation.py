@@ -1,0 +1,314 @@
+"""Checks at the public boundary: bad arguments are named, described and refused before any state changes.
+
+Kernels assume clean input. A data set is looked at block by block and never copied: it may be a memory map.
+"""
+
+from __future__ import annotations
+
+import difflib
+import numbers
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+
+_BLOCK_BYTES = 1 << 20
+
+
+def unknown_name(argument: str, name: object, known: Iterable[str]) -> ValueError:
+    """The error for a name that is not in ``known``; the caller raises it."""
+    names = sorted(known)
+    close = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    return ValueError(f"unknown {argument} {name!r}: {hint}Known: {', '.join(names)}")
+
+
+def check_int(argument: str, value: object, minimum: int | None = None, maximum: int | None = None) -> int:
+    """``value`` as a Python int within the limits. Floats and bools are refused."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Integral):
+        raise TypeError(f"{argument} must be an integer, got {describe(value)}")
+    if minimum is not None and value < minimum:
+        raise ValueError(f"{argument} must be >= {minimum}, got {value}")
+    if maximum is not None and value > maximum:
+        raise ValueError(f"{argument} must be <= {maximum}, got {value}")
+    return int(value)
+
+
+def check_float(
+    argument: str,
+    value: object,
+    *,
+    above: float | None = None,
+    minimum: float | None = None,
+    below: float | None = None,
+    maximum: float | None = None,
+) -> float:
+    """``value`` as a finite Python float; ``above`` and ``below`` are exclusive limits."""
+    if isinstance(value, np.ndarray) and value.ndim == 0:
+        value = value[()]
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{argument} must be a number, got {describe(value)}")
+    number = float(value)
+    if not np.isfinite(number):
+        raise ValueError(f"{argument} must be finite, got {value}")
+    if above is not None and not number > above:
+        raise ValueError(f"{argument} must be > {above:g}, got {value}")
+    if minimum is not None and not number >= minimum:
+        raise ValueError(f"{argument} must be >= {minimum:g}, got {value}")
+    if below is not None and not number < below:
+        raise ValueError(f"{argument} must be < {below:g}, got {value}")
+    if maximum is not None and not number <= maximum:
+        raise ValueError(f"{argument} must be <= {maximum:g}, got {value}")
+    return number
+
+
+def check_bool(argument: str, value: object) -> bool:
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{argument} must be True or False, got {describe(value)}")
+    return bool(value)
+
+
+def check_choice(argument: str, value: object, choices: Sequence) -> object:
+    """``value`` if it is one of ``choices``; ``True`` is not taken for 1."""
+    for choice in choices:
+        if type(value) is type(choice) and value == choice:
+            return value
+    listed = ", ".join(repr(choice) for choice in choices)
+    raise ValueError(f"{argument} must be one of {listed}, got {value!r}")
+
+
+def check_dtype(dtype: object) -> np.dtype:
+    """float32 or float64, what the kernels are written for."""
+    try:
+        found = np.dtype(dtype)
+    except TypeError:
+        found = None
+    if dtype is None or found not in (np.dtype(np.float32), np.dtype(np.float64)):
+        raise ValueError(f"dtype must be 'float32' or 'float64', got {dtype!r}")
+    return found.newbyteorder("=")
+
+
+def check_shape(argument: str, shape: object) -> tuple[int, ...]:
+    """A shape without the batch: a positive int or a sequence of them."""
+    if isinstance(shape, numbers.Integral) and not isinstance(shape, bool):
+        shape = (shape,)
+    if isinstance(shape, (str, bytes)) or not isinstance(shape, Iterable):
+        raise TypeError(f"{argument} must be an integer or a tuple of integers, got {describe(shape)}")
+    sizes = tuple(shape)
+    if not sizes:
+        raise ValueError(f"{argument} must have at least one axis besides the batch, got ()")
+    return tuple(check_int(f"{argument} {sizes}: every size", size, minimum=1) for size in sizes)
+
+
+def describe(value: object) -> str:
+    """What was received, in a few words: arrays by shape and dtype, the rest by type and value."""
+    if isinstance(value, np.ndarray):
+        return f"an array of shape {value.shape} and dtype {value.dtype}"
+    text = repr(value)
+    return f"{text if len(text) <= 80 else text[:77] + '...'} ({type(value).__name__})"
+
+
+def check_array(
+    argument: str, value: object, ndim: int | None = None, allow_empty: bool = False
+) -> np.ndarray:
+    """``value`` as an array of real numbers, not copied if it is one already (a memory map stays one).
+
+    Booleans, integers and floats of any size are real; complex numbers, strings, dates, objects are refused.
+    """
+    if value is None:
+        raise ValueError(f"{argument} must be an array, got None")
+    try:
+        array = np.asanyarray(value)
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise ValueError(f"{argument} cannot be made an array: {error}") from error
+    if isinstance(array, np.ma.MaskedArray):
+        raise TypeError(
+            f"{argument} must be a plain array, got a masked array: fill or drop its masked entries"
+        )
+    if array.dtype.kind not in "buif":
+        raise TypeError(f"{argument} must hold real numbers, got {describe(array)}")
+    array = np.asarray(array)
+    if ndim is not None and array.ndim != ndim:
+        raise ValueError(f"{argument} must have {ndim} axes, got shape {array.shape}")
+    if array.ndim == 0:
+        raise ValueError(f"{argument} must have at least one axis, got a single number {array[()]}")
+    if array.size == 0 and not allow_empty:
+        raise ValueError(f"{argument} must not be empty, got shape {array.shape}")
+    return array
+
+
+def blocks(array: np.ndarray) -> Iterable[tuple[int, np.ndarray]]:
+    """(first row, view of some rows) over the whole array, about 1 MB a block."""
+    row_bytes = max(1, array[:1].size * array.itemsize)
+    rows = max(1, _BLOCK_BYTES // row_bytes)
+    for first in range(0, array.shape[0], rows):
+        yield first, array[first : first + rows]
+
+
+def check_finite(argument: str, array: np.ndarray, dtype: np.dtype | type = np.float64) -> None:
+    """Every entry finite, and still finite once converted to ``dtype``; the first bad index is named."""
+    if array.dtype.kind != "f" or array.size == 0:
+        return
+    limit = (
+        np.finfo(dtype).max if array.dtype.itemsize > np.dtype(dtype).itemsize else np.finfo(array.dtype).max
+    )
+    for first, block in blocks(array):
+        if array.dtype.itemsize < 4:  # NumPy has no fast minimum of float16
+            if np.isfinite(block).all():
+                continue
+        # min and max hand a NaN on, and a comparison with NaN is False
+        elif block.min() >= -limit and block.max() <= limit:
+            continue
+        bad = ~(np.abs(block) <= limit)
+        index = np.unravel_index(int(np.argmax(bad)), block.shape)
+        value = block[index]
+        where = (int(index[0]) + first, *(int(i) for i in index[1:]))
+        where = where[0] if len(where) == 1 else where
+        if np.isfinite(value):
+            raise ValueError(f"{argument} must fit {np.dtype(dtype)}, got {value} at index {where}")
+        raise ValueError(f"{argument} must be finite, got {value} at index {where}")
+
+
+def check_range(argument: str, array: np.ndarray, low: float, high: float, why: str = "") -> None:
+    """Every entry in [low, high], with slack for rounding; the first bad index is named."""
+    slack = 1e-6 * max(1.0, abs(low), abs(high))
+    for first, block in blocks(array):
+        if block.min() >= low - slack and block.max() <= high + slack:
+            continue
+        bad = ~((block >= low - slack) & (block <= high + slack))
+        index = np.unravel_index(int(np.argmax(bad)), block.shape)
+        where = (int(index[0]) + first, *(int(i) for i in index[1:]))
+        where = where[0] if len(where) == 1 else where
+        raise ValueError(
+            f"{argument} must be in [{low:g}, {high:g}]{why}, got {block[index]} at index {where}"
+        )
+
+
+def check_inputs(
+    x: object, input_shape: tuple[int, ...] | None, dtype: np.dtype | type = np.float64, argument: str = "x"
+) -> np.ndarray:
+    """Samples ``(N, *input_shape)``, real and finite, N >= 1; returned as they are, whatever their dtype."""
+    array = check_array(argument, x)
+    if array.ndim == 1 and input_shape == (1,):
+        array = array[:, None]  # Keras reads a vector as N samples of one feature
+    if input_shape is not None and array.shape[1:] != tuple(input_shape):
+        wanted = ", ".join(str(size) for size in input_shape)
+        hint = ""
+        if array.shape == tuple(input_shape):
+            hint = f"; one sample is {argument}[None]"
+        elif array.ndim > 1 and len(input_shape) == 1 and array[0].size == input_shape[0]:
+            hint = f"; flatten it with {argument}.reshape(len({argument}), -1) or begin with a Flatten layer"
+        raise ValueError(f"{argument} must have shape (N, {wanted}), got {array.shape}{hint}")
+    if array.ndim < 2:
+        raise ValueError(f"{argument} must have shape (N, features), got {array.shape}")
+    check_finite(argument, array, dtype)
+    return array
+
+
+def check_rows(argument: str, rows: int, expected: int, of: str = "x") -> None:
+    if rows != expected:
+        raise ValueError(f"{argument} must have one row per sample of {of}: expected {expected}, got {rows}")
+
+
+def check_labels(y: object, classes: int, argument: str = "y", unlabelled: bool = False) -> np.ndarray:
+    """Class indices ``(N,)`` or ``(N, 1)`` in 0..classes-1 as int64 ``(N,)``; -1 too if ``unlabelled``.
+
+    Floats are taken when they are whole numbers, as a CSV reader gives them.
+    """
+    array = check_array(argument, y)
+    if array.ndim == 2 and array.shape[1] == 1:
+        array = array[:, 0]
+    if array.ndim != 1:
+        hint = ""
+        if array.ndim == 2 and array.shape[1] == classes:
+            hint = "; rows of class probabilities go with loss 'categorical_crossentropy'"
+        raise ValueError(
+            f"{argument} must hold one class index a sample, shape (N,), got {array.shape}{hint}"
+        )
+    check_finite(argument, array)
+    low = -1 if unlabelled else 0
+    for first, block in blocks(array):
+        if block.dtype.kind == "b" or (block.min() >= low and block.max() <= classes - 1):
+            if block.dtype.kind != "f" or np.array_equal(block, np.trunc(block)):
+                continue
+        bad = (block < low) | (block > classes - 1)
+        if block.dtype.kind == "f":
+            bad |= block != np.trunc(block)
+        index = int(np.argmax(bad))
+        allowed = f"{low}..{classes - 1}"
+        raise ValueError(
+            f"{argument} must hold whole numbers in {allowed} ({classes} classes), "
+            f"got {block[index]} at index {first + index}"
+        )
+    return np.ascontiguousarray(array, dtype=np.int64)
+
+
+def check_targets(
+    y: object,
+    output_shape: tuple[int, ...],
+    dtype: np.dtype | type = np.float64,
+    argument: str = "y",
+    limits: tuple[float, float] | None = None,
+) -> np.ndarray:
+    """Targets ``(N, *output_shape)``, real and finite, in ``limits`` if given; returned as they are."""
+    array = check_array(argument, y)
+    if array.ndim == 1 and tuple(output_shape) == (1,):
+        array = array[:, None]
+    if array.shape[1:] != tuple(output_shape):
+        wanted = ", ".join(str(size) for size in output_shape)
+        hint = ""
+        if (
+            array.dtype.kind in "bui"
+            and (array.ndim == 1 or array.shape[1:] == (1,))
+            and len(output_shape) == 1
+        ):
+            hint = (
+                "; class indices go with loss 'sparse_categorical_crossentropy', "
+                f"or make them rows with minidl.utils.to_categorical({argument}, {output_shape[0]})"
+            )
+        raise ValueError(f"{argument} must have shape (N, {wanted}), got {array.shape}{hint}")
+    check_finite(argument, array, dtype)
+    if limits is not None:
+        check_range(argument, array, *limits, why=" (probabilities)")
+    return array
+
+
+def check_sample_weight(sample_weight: object, rows: int, argument: str = "sample_weight") -> np.ndarray:
+    """One weight >= 0 a sample as float64 ``(N,)``."""
+    array = check_array(argument, sample_weight)
+    if array.ndim == 2 and array.shape[1] == 1:
+        array = array[:, 0]
+    if array.ndim != 1:
+        raise ValueError(f"{argument} must have shape (N,), got {array.shape}")
+    check_rows(argument, array.shape[0], rows)
+    check_finite(argument, array)
+    if array.dtype.kind != "b" and array.min() < 0:
+        index = int(np.argmax(array < 0))
+        raise ValueError(f"{argument} must be >= 0, got {array[index]} at index {index}")
+    return np.ascontiguousarray(array, dtype=np.float64)
+
+
+def check_class_weight(class_weight: object, classes: int) -> np.ndarray:
+    """``{class: weight}`` as float64 ``(classes,)``; a class that is not named has weight 1, as in Keras."""
+    if not isinstance(class_weight, Mapping):
+        raise TypeError(f"class_weight must be a dict of class: weight, got {describe(class_weight)}")
+    weights = np.ones(classes)
+    for key, value in class_weight.items():
+        index = check_int("class_weight key", key, minimum=0, maximum=classes - 1)
+        weights[index] = check_float(f"class_weight[{key}]", value, minimum=0)
+    return weights
+
+
+def check_logits(
+    logits: object,
+    rows: int,
+    classes: int,
+    dtype: np.dtype | type = np.float64,
+    argument: str = "teacher_logits",
+) -> np.ndarray:
+    """Logits ``(rows, classes)``, real and finite; returned as they are."""
+    array = check_array(argument, logits)
+    if array.ndim != 2 or array.shape[1] != classes:
+        raise ValueError(f"{argument} must have shape (N, {classes}), got {array.shape}")
+    check_rows(argument, array.shape[0], rows)
+    check_finite(argument, array, dtype)
+    return array
