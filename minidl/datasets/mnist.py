@@ -1,0 +1,127 @@
+"""The MNIST digits: 60,000 + 10,000 images of 28x28 pixels, or the 8,000 that come with minidl.
+
+MNIST is by Yann LeCun, Corinna Cortes and Christopher J. C. Burges, under the Creative Commons
+Attribution-ShareAlike 3.0 licence; see LICENSE-MNIST.txt beside this file.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+
+from .download import download, sha256
+from .idx import read_idx
+
+MIRRORS = (
+    "https://ossci-datasets.s3.amazonaws.com/mnist/",
+    "https://storage.googleapis.com/cvdf-datasets/mnist/",
+)
+FILES = {  # name: (bytes, SHA-256) of the .gz as published
+    "train-images-idx3-ubyte": (9912422, "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609"),
+    "train-labels-idx1-ubyte": (28881, "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c"),
+    "t10k-images-idx3-ubyte": (1648877, "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6"),
+    "t10k-labels-idx1-ubyte": (4542, "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6"),
+}
+
+Split = tuple[np.ndarray, np.ndarray]
+
+
+def load_data(path: str | os.PathLike | None = None) -> tuple[Split, Split]:
+    """All of MNIST, ``(x_train, y_train), (x_test, y_test)``, as Keras gives it.
+
+    Images are uint8 ``(60000, 28, 28)`` and ``(10000, 28, 28)``, labels uint8 ``(60000,)`` and ``(10000,)``.
+
+    Parameters
+    ----------
+    path : a folder with the four IDX files (``train-images-idx3-ubyte`` and so on, with or
+        without ``.gz``). Any data set in MNIST's four files will do, Fashion-MNIST for one.
+        By default the folder named by the environment variable ``MINIDL_DATA``, or else the
+        user's cache folder, and if the files are in neither they are downloaded to
+        ``MINIDL_DATA`` if it is set, else to the cache, and their SHA-256 checked.
+
+    Raises
+    ------
+    FileNotFoundError
+        ``path`` is given and lacks a file.
+    ValueError
+        a file is damaged, or images and labels do not belong together; it is named.
+    OSError
+        no mirror could be reached or none gave the right bytes.
+    """
+    if path is not None:
+        found = _find(Path(path))
+        if missing := [name for name in FILES if name not in found]:
+            raise FileNotFoundError(f"path must be a folder with MNIST's four files, {path} has no {missing[0]}")
+        return _read(found)
+    chosen, cache = os.environ.get("MINIDL_DATA"), cache_folder()
+    if chosen and len(found := _find(Path(chosen))) == len(FILES):
+        return _read(found)
+    folder = Path(chosen) if chosen else cache
+    found = {name: _fetch(name, folder, cache) for name in FILES}
+    return _read(found)
+
+
+def load_subset() -> tuple[Split, Split]:
+    """8,000 digits of MNIST that are part of the package: no network, about 30 ms.
+
+    Returns ``(x_train, y_train), (x_test, y_test)``: uint8 images ``(6000, 28, 28)``, 600 of
+    each class, taken at even distances from MNIST's training set, and ``(2000, 28, 28)``, 200
+    of each class, likewise from its test set (whose first half is easier than its second);
+    labels uint8. Made by ``python -m minidl.datasets.make_subset``.
+    """
+    with resources.files(__package__).joinpath("mnist_subset.npz").open("rb") as file, np.load(file) as data:
+        return (data["x_train"], data["y_train"]), (data["x_test"], data["y_test"])
+
+
+def cache_folder() -> Path:
+    """Where downloads go when ``MINIDL_DATA`` is not set: ``minidl/mnist`` in the user's cache folder."""
+    if sys.platform == "win32":
+        base = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
+    elif sys.platform == "darwin":
+        base = Path.home() / "Library" / "Caches"
+    else:
+        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "minidl" / "mnist"
+
+
+def _find(folder: Path) -> dict[str, Path]:
+    """Those of the four files that ``folder`` has, plain or gzipped."""
+    found = {}
+    for name in FILES:
+        for file in (folder / name, folder / (name + ".gz")):
+            if file.is_file():
+                found[name] = file
+    return found
+
+
+def _fetch(name: str, folder: Path, cache: Path) -> Path:
+    """The published file in ``folder`` or ``cache`` if its hash is right, else downloaded to ``folder``."""
+    size, digest = FILES[name]
+    for place in (folder, cache):
+        file = place / (name + ".gz")
+        if file.is_file() and file.stat().st_size == size and sha256(file) == digest:
+            return file
+    try:
+        return download([mirror + name + ".gz" for mirror in MIRRORS], folder / (name + ".gz"), size, digest)
+    except OSError as error:
+        hint = "put MNIST's four IDX files in a folder and name it in MINIDL_DATA, or use mnist.load_subset()"
+        raise OSError(f"{error}\nWithout a network: {hint}.") from error
+
+
+def _read(files: dict[str, Path]) -> tuple[Split, Split]:
+    parts = []
+    for part in ("train", "t10k"):
+        images, labels = files[part + "-images-idx3-ubyte"], files[part + "-labels-idx1-ubyte"]
+        x, y = read_idx(images), read_idx(labels)
+        if x.ndim != 3 or x.dtype != np.uint8:
+            raise ValueError(f"{images}: images must be uint8 with 3 dimensions, got {x.dtype} {x.shape}")
+        if y.ndim != 1 or y.dtype != np.uint8:
+            raise ValueError(f"{labels}: labels must be uint8 with 1 dimension, got {y.dtype} {y.shape}")
+        if len(x) != len(y):
+            raise ValueError(f"{labels}: {len(y)} labels for the {len(x)} images of {images}")
+        parts.append((x, y))
+    return parts[0], parts[1]
