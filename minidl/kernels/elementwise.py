@@ -1,0 +1,22 @@
+"""Elementwise kernels that are not activations."""
+
+from __future__ import annotations
+
+from .jit import jit
+
+
+@jit
+def rescale(out, x, scale, offset):
+    """out = x * scale + offset. May run in place. Backward: ``rescale(dx, dout, scale, 0.0)``."""
+    real = x.dtype.type
+    a = real(scale)
+    b = real(offset)
+    flat_out = out.reshape(out.size)
+    flat_x = x.reshape(x.size)
+    # Told apart because a loop that may overlap partially is not vectorised.
+    if out is x:
+        for i in range(flat_out.size):
+            flat_out[i] = flat_out[i] * a + b
+    else:
+        for i in range(flat_out.size):
+            flat_out[i] = flat_x[i] * a + b

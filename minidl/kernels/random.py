@@ -1,0 +1,233 @@
+"""Random numbers without a state: every draw is a hash of (key, index).
+
+A key is made of (seed, purpose, epoch, step), an index is the element's place in its batch. So a draw
+does not depend on what was drawn before it, on threads, or on how rows are split, and a backward pass
+repeats the forward's draws instead of storing them.
+
+The hash is SplitMix64 (Steele, Lea & Flood 2014, constants of Stafford's variant 13): the ``index``-th
+output of the generator whose state starts at ``key``.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from .jit import JIT_DISABLED, jit
+
+# What a key is for. Layer i of a model draws under LAYER + i.
+SHUFFLE = 1
+INITIALIZER = 2
+AUGMENT = 3
+LAYER = 16
+
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio, odd: walks through all 2^64 states
+_MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
+_MIX_2 = np.uint64(0x94D049BB133111EB)
+_TO_UNIT = 2.0**-53
+_TWO_53 = 2.0**53
+
+if JIT_DISABLED:
+    # NumPy scalars warn when a product wraps around: multiply as Python integers, keep 64 bits.
+    _MASK = 2**64 - 1
+
+    def _bits(key, index):
+        z = (int(key) + (int(index) + 1) * int(_GOLDEN)) & _MASK
+        z = ((z ^ (z >> 30)) * int(_MIX_1)) & _MASK
+        z = ((z ^ (z >> 27)) * int(_MIX_2)) & _MASK
+        return np.uint64(z ^ (z >> 31))
+
+else:
+
+    @jit(inline=True)
+    def _bits(key, index):
+        z = np.uint64(key) + (np.uint64(index) + np.uint64(1)) * _GOLDEN
+        z = (z ^ (z >> np.uint64(30))) * _MIX_1
+        z = (z ^ (z >> np.uint64(27))) * _MIX_2
+        return z ^ (z >> np.uint64(31))
+
+
+@jit(inline=True)
+def _bits_53(key, index):
+    """53 random bits as a non-negative int64: what a float64 holds exactly."""
+    return np.int64(_bits(key, index) >> np.uint64(11))
+
+
+@jit
+def make_key(seed, purpose, epoch, step):
+    """The uint64 key of one use of randomness. Numba hands it to Python as an int: wrap it in np.uint64."""
+    return _bits(_bits(_bits(_bits(np.uint64(0), seed), purpose), epoch), step)
+
+
+@jit
+def uniform(key, index):
+    """A float64 in [0, 1), a multiple of 2^-53."""
+    return np.float64(_bits_53(key, index)) * _TO_UNIT
+
+
+@jit(inline=True)
+def _below(key, index, n):
+    """An integer in 0 .. n-1 (bias below n * 2^-53). u <= 1 - 2^-53, so u * n rounds to less than n."""
+    return np.int64(np.float64(_bits_53(key, index)) * _TO_UNIT * np.float64(n))
+
+
+@jit
+def permutation(out, key):
+    """A random order of 0 .. n-1 into ``out`` (n,) int64: Fisher-Yates, inside out."""
+    for i in range(out.size):
+        j = _below(key, i, i + 1)
+        out[i] = out[j]
+        out[j] = i
+
+
+@jit(inline=True)
+def _log(x):
+    """Natural logarithm of a normal float64 x > 0, relative error below 1e-15.
+
+    x = 2^e * m with m in [1/sqrt(2), sqrt(2)); log m = 2 atanh(s), s = (m-1)/(m+1), by its series.
+    """
+    bits = np.float64(x).view(np.int64)
+    # Subtracting the bits of sqrt(1/2) moves the step of the exponent from 1 to sqrt(1/2).
+    e = (bits - np.int64(0x3FE6A09E667F3BCD)) >> np.int64(52)
+    m = np.int64(bits - (e << np.int64(52))).view(np.float64)
+    s = (m - 1.0) / (m + 1.0)
+    z = s * s
+    p = z * (1 / 17) + 1 / 15
+    p = z * p + 1 / 13
+    p = z * p + 1 / 11
+    p = z * p + 1 / 9
+    p = z * p + 1 / 7
+    p = z * p + 1 / 5
+    p = z * p + 1 / 3
+    return np.float64(e) * 0.6931471805599453 + (2.0 * s + 2.0 * s * z * p)
+
+
+@jit(inline=True)
+def _sine_turn(t):
+    """sin(2 pi t) for t in [-1/4, 1/4], absolute error below 1e-15: the Taylor series at 2 pi t."""
+    a = 6.283185307179586 * t
+    z = a * a
+    p = z * (-1 / 121645100408832000) + 1 / 355687428096000
+    p = z * p - 1 / 1307674368000
+    p = z * p + 1 / 6227020800
+    p = z * p - 1 / 39916800
+    p = z * p + 1 / 362880
+    p = z * p - 1 / 5040
+    p = z * p + 1 / 120
+    p = z * p - 1 / 6
+    return a + a * z * p
+
+
+@jit(inline=True)
+def _normal(key, index):
+    """Box-Muller: sqrt(-2 log u) cos(2 pi v). Only + - * / sqrt, so that loops over it vectorise."""
+    twice = np.int64(2) * np.int64(index)
+    u = (np.float64(_bits_53(key, twice)) + 0.5) * _TO_UNIT  # never 0; at most 1 after rounding
+    v = np.float64(_bits_53(key, twice + np.int64(1))) * _TO_UNIT
+    # cos over a full turn of a uniform v: by symmetry the half turn [0, 1/2) has the same distribution
+    return math.sqrt(-2.0 * min(_log(u), 0.0)) * _sine_turn(0.25 - 0.5 * v)
+
+
+@jit
+def normal(key, index):
+    """A standard normal float64 (|value| < 8.6)."""
+    return _normal(key, index)
+
+
+@jit
+def fill_uniform(out, key, low, high):
+    """``out`` (n,) float64: uniform in [low, high)."""
+    for i in range(out.size):
+        out[i] = low + (high - low) * (np.float64(_bits_53(key, i)) * _TO_UNIT)
+
+
+@jit
+def fill_normal(out, key, mean, stddev):
+    """``out`` (n,) float64: normal."""
+    for i in range(out.size):
+        out[i] = mean + stddev * _normal(key, i)
+
+
+@jit
+def dropout(out, x, rate, key, first_row):
+    """out = x / (1 - rate) where the draw is >= rate, else 0. May run in place.
+
+    It is its own backward: dx = dropout(dout) under the same key, with nothing stored.
+    """
+    real = x.dtype.type
+    start = first_row * x.shape[1]
+    drop_below = np.int64(math.ceil(rate * _TWO_53))
+    scale = real(1.0 / (1.0 - rate))
+    zero = real(0)
+    flat_out = out.reshape(out.size)
+    flat_x = x.reshape(x.size)
+    # Told apart because a loop that may overlap partially is not vectorised.
+    if out is x:
+        for i in range(flat_out.size):
+            flat_out[i] = zero if _bits_53(key, start + i) < drop_below else flat_out[i] * scale
+    else:
+        for i in range(flat_out.size):
+            flat_out[i] = zero if _bits_53(key, start + i) < drop_below else flat_x[i] * scale
+
+
+@jit
+def gaussian_noise(out, x, stddev, key, first_row):
+    """out = x + stddev * normal. May run in place. Its backward is the identity."""
+    real = x.dtype.type
+    start = first_row * x.shape[1]
+    flat_out = out.reshape(out.size)
+    flat_x = x.reshape(x.size)
+    if out is x:
+        for i in range(flat_out.size):
+            flat_out[i] += real(stddev * _normal(key, start + i))
+    else:
+        for i in range(flat_out.size):
+            flat_out[i] = flat_x[i] + real(stddev * _normal(key, start + i))
+
+
+@jit
+def translate_between(
+    out, x, height, width, channels, low_dy, high_dy, low_dx, high_dx, fill_value, key, first_row, direction
+):
+    """Shift each image by its own whole-pixel (dy, dx), uniform in low..high, times ``direction``.
+
+    Not in place. The draws of row r have the indices 2r and 2r + 1.
+    """
+    fill = x.dtype.type(fill_value)
+    line = width * channels
+    for r in range(x.shape[0]):
+        index = 2 * (first_row + r)
+        dy = direction * (low_dy + _below(key, index, high_dy - low_dy + 1))
+        dx = direction * (low_dx + _below(key, index + 1, high_dx - low_dx + 1))
+        shift = (dy * width + dx) * channels
+        # the columns left..right of a line are filled from the image, the others are new
+        left = min(max(dx, 0), width) * channels
+        right = min(max(width + dx, 0), width) * channels
+        for row in range(height):
+            first = row * line
+            inside = 0 <= row - dy < height
+            start = first + left if inside else first + line
+            stop = first + right if inside else first + line
+            for c in range(first, start):
+                out[r, c] = fill
+            for c in range(start, stop):
+                out[r, c] = x[r, c - shift]
+            for c in range(stop, first + line):
+                out[r, c] = fill
+
+
+@jit
+def translate(out, x, height, width, channels, max_dy, max_dx, fill_value, key, first_row):
+    """Whole-pixel jitter of images (B, height*width*channels), up to max_dy and max_dx either way."""
+    translate_between(
+        out, x, height, width, channels, -max_dy, max_dy, -max_dx, max_dx, fill_value, key, first_row, 1
+    )
+
+
+@jit
+def translate_backward(dx, dout, height, width, channels, max_dy, max_dx, key, first_row):
+    """The transpose of ``translate``: shifted back, zero where the forward's pixel fell off the edge."""
+    translate_between(
+        dx, dout, height, width, channels, -max_dy, max_dy, -max_dx, max_dx, 0.0, key, first_row, -1
+    )
