@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from .jit import jit
 
 CATEGORICAL_ACCURACY = 0
@@ -53,14 +55,16 @@ def _mean_error(pred, target, squared):
     columns = pred.shape[0]
     a = b = c = d = 0.0
     for j in range(0, columns - 3, 4):
-        e, f = float(pred[j]) - float(target[j]), float(pred[j + 1]) - float(target[j + 1])
-        g, h = float(pred[j + 2]) - float(target[j + 2]), float(pred[j + 3]) - float(target[j + 3])
+        e = np.float64(pred[j]) - np.float64(target[j])
+        f = np.float64(pred[j + 1]) - np.float64(target[j + 1])
+        g = np.float64(pred[j + 2]) - np.float64(target[j + 2])
+        h = np.float64(pred[j + 3]) - np.float64(target[j + 3])
         a += e * e if squared else abs(e)
         b += f * f if squared else abs(f)
         c += g * g if squared else abs(g)
         d += h * h if squared else abs(h)
     for j in range(columns - columns % 4, columns):
-        e = float(pred[j]) - float(target[j])
+        e = np.float64(pred[j]) - np.float64(target[j])
         a += e * e if squared else abs(e)
     return ((a + b) + (c + d)) / columns
 
