@@ -1,0 +1,150 @@
+"""Learning rates as functions of the step number (Keras 3's formulas, in float64).
+
+A schedule is called with the number of finished steps, 0 at the first: a number gives a float, an
+array of step numbers an array.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..registry import Configurable, resolve
+from ..registry import serialize as serialize
+from ..validation import check_bool, check_float, check_int, describe
+
+
+class LearningRateSchedule(Configurable):
+    """Subclass it with ``__call__(step)``; one step number at a time is enough."""
+
+    def __call__(self, step):
+        raise NotImplementedError(f"{type(self).__name__} must define __call__(step)")
+
+
+class _Formula(LearningRateSchedule):
+    def __call__(self, step):
+        steps = np.asarray(step, dtype=np.float64)
+        rates = self._rates(steps)
+        return float(rates) if steps.ndim == 0 else rates
+
+    def _rates(self, steps: np.ndarray) -> np.ndarray:
+        raise NotImplementedError
+
+
+class ExponentialDecay(_Formula):
+    """``initial_learning_rate * decay_rate**(step / decay_steps)``; with ``staircase`` the exponent is floored."""
+
+    def __init__(
+        self,
+        initial_learning_rate: float,
+        decay_steps: int,
+        decay_rate: float,
+        staircase: bool = False,
+        name: str = "ExponentialDecay",
+    ):
+        self.initial_learning_rate = check_float("initial_learning_rate", initial_learning_rate, above=0)
+        self.decay_steps = check_float("decay_steps", decay_steps, above=0)
+        self.decay_rate = check_float("decay_rate", decay_rate, above=0)
+        self.staircase = check_bool("staircase", staircase)
+        self.name = name
+
+    def _rates(self, steps):
+        exponent = steps / self.decay_steps
+        if self.staircase:
+            exponent = np.floor(exponent)
+        return self.initial_learning_rate * self.decay_rate**exponent
+
+    def get_config(self) -> dict:
+        return {
+            "initial_learning_rate": self.initial_learning_rate,
+            "decay_steps": self.decay_steps,
+            "decay_rate": self.decay_rate,
+            "staircase": self.staircase,
+            "name": self.name,
+        }
+
+
+class PiecewiseConstantDecay(_Formula):
+    """``values[0]`` while ``step <= boundaries[0]``, ``values[1]`` while ``step <= boundaries[1]``, ...,
+    then ``values[-1]``. There is one more value than boundaries, and boundaries rise strictly.
+    """
+
+    def __init__(self, boundaries, values, name: str = "PiecewiseConstant"):
+        for argument, value in (("boundaries", boundaries), ("values", values)):
+            if not isinstance(value, (list, tuple, np.ndarray)):
+                raise TypeError(f"{argument} must be a list of numbers, got {describe(value)}")
+        self.boundaries = [check_float(f"boundaries[{i}]", b) for i, b in enumerate(boundaries)]
+        self.values = [check_float(f"values[{i}]", value, minimum=0) for i, value in enumerate(values)]
+        self.name = name
+        if len(self.boundaries) != len(self.values) - 1:
+            raise ValueError(
+                "values must have one entry more than boundaries, "
+                f"got {len(self.values)} values for {len(self.boundaries)} boundaries"
+            )
+        if any(high <= low for low, high in zip(self.boundaries[:-1], self.boundaries[1:], strict=True)):
+            raise ValueError(f"boundaries must rise strictly, got {self.boundaries}")
+
+    def _rates(self, steps):
+        return np.asarray(self.values)[np.searchsorted(self.boundaries, steps, side="left")]
+
+    def get_config(self) -> dict:
+        return {"boundaries": self.boundaries, "values": self.values, "name": self.name}
+
+
+class CosineDecay(_Formula):
+    """Half a cosine wave from ``initial_learning_rate`` down to ``alpha`` of it over ``decay_steps``:
+    ``initial_learning_rate * ((1 - alpha) * 0.5 * (1 + cos(pi * min(step / decay_steps, 1))) + alpha)``.
+
+    With ``warmup_target`` the rate first rises in a straight line from ``initial_learning_rate`` to
+    ``warmup_target`` over ``warmup_steps``, and the wave starts from there.
+    """
+
+    def __init__(
+        self,
+        initial_learning_rate: float,
+        decay_steps: int,
+        alpha: float = 0.0,
+        name: str = "CosineDecay",
+        warmup_target: float | None = None,
+        warmup_steps: int = 0,
+    ):
+        if warmup_target is None:
+            self.initial_learning_rate = check_float("initial_learning_rate", initial_learning_rate, above=0)
+        else:
+            self.initial_learning_rate = check_float(
+                "initial_learning_rate", initial_learning_rate, minimum=0
+            )
+            warmup_target = check_float("warmup_target", warmup_target, above=0)
+        self.decay_steps = check_float("decay_steps", decay_steps, above=0)
+        self.alpha = check_float("alpha", alpha, minimum=0)
+        self.name = name
+        self.warmup_target = warmup_target
+        self.warmup_steps = check_int("warmup_steps", warmup_steps, minimum=0)
+
+    def _rates(self, steps):
+        peak, waited = self.initial_learning_rate, 0
+        if self.warmup_target is not None:
+            peak, waited = self.warmup_target, self.warmup_steps
+        done = np.clip((steps - waited) / self.decay_steps, 0.0, 1.0)
+        rates = peak * ((1 - self.alpha) * 0.5 * (1 + np.cos(np.pi * done)) + self.alpha)
+        if waited:
+            rising = self.initial_learning_rate + (peak - self.initial_learning_rate) * (steps / waited)
+            rates = np.where(steps < waited, rising, rates)
+        return rates
+
+    def get_config(self) -> dict:
+        return {
+            "initial_learning_rate": self.initial_learning_rate,
+            "decay_steps": self.decay_steps,
+            "alpha": self.alpha,
+            "name": self.name,
+            "warmup_target": self.warmup_target,
+            "warmup_steps": self.warmup_steps,
+        }
+
+
+_KNOWN = {c.__name__: c for c in (CosineDecay, ExponentialDecay, PiecewiseConstantDecay)}
+
+
+def deserialize(config: dict) -> LearningRateSchedule:
+    """The inverse of ``serialize``; only this module's classes are built."""
+    return resolve("learning-rate schedule", config, LearningRateSchedule, _KNOWN)
