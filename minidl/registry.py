@@ -1,4 +1,4 @@
-"""Objects that are rebuilt from a class name and a JSON-able config, and found by name as Keras finds them."""
+"""Objects rebuilt from a class name and a JSON-able config, and found by name as Keras finds them."""
 
 from __future__ import annotations
 
@@ -53,9 +53,11 @@ def resolve(argument: str, identifier, base: type, known: dict[str, Callable]):
         name, config = identifier.get("class_name"), identifier.get("config", {})
         if not isinstance(name, str) or not isinstance(config, dict):
             raise ValueError(
-                f"{argument} as a dict must have 'class_name' (a string) and 'config' (a dict), got {identifier}"
+                f"{argument} as a dict must have 'class_name' (string) and 'config' (dict), got {identifier}"
             )
         if name not in known:
             raise unknown_name(argument, name, known)
         return known[name].from_config(config)
-    raise TypeError(f"{argument} must be a name, a config or a {base.__name__}, got {describe(identifier)}")
+    raise TypeError(
+        f"{argument} must be a name, a config or of class {base.__name__}, got {describe(identifier)}"
+    )

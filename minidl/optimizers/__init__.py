@@ -92,7 +92,7 @@ class Optimizer(Configurable):
 
     @property
     def learning_rate(self) -> float:
-        """The rate of the next step. It can be set to a number >= 0 (unless a schedule rules) or a schedule."""
+        """The rate of the next step. Can be set: to a schedule, or (unless a schedule rules) a number >= 0."""
         if isinstance(self._rate, LearningRateSchedule):
             return float(self.learning_rates(self.iterations, 1)[0])
         return self._rate
@@ -138,14 +138,14 @@ class Optimizer(Configurable):
         it the vector is one variable. Raises ValueError for a vector of another size or dtype.
         """
         if self.built:
-            had = max(self.slots, key=len) if self.n_slots else self._like
-            if (had.size, had.dtype) != (params.size, params.dtype):
+            size, dtype = self._built_for
+            if (size, dtype) != (params.size, params.dtype):
                 raise ValueError(
-                    f"{self.name} was built for {had.size} parameters of {had.dtype}, got {params.size} of "
+                    f"{self.name} was built for {size} parameters of {dtype}, got {params.size} of "
                     f"{params.dtype}: another model needs an optimizer of its own"
                 )
         else:
-            self._like = params
+            self._built_for = (params.size, params.dtype)
             keeps = kernel.KEEPS[self.kind]
             self.slots = [np.zeros(params.size if i in keeps else 0, params.dtype) for i in range(3)]
         if segments is not None:
@@ -361,18 +361,17 @@ class RMSprop(Optimizer):
         return {**super().get_config(), **own}
 
 
-_CLASSES = (SGD, Adam, AdamW, RMSprop)
-_KNOWN = {name: c for c in _CLASSES for name in (c.__name__.lower(), c.__name__)}
+_KNOWN = {c.__name__.lower(): c for c in (SGD, Adam, AdamW, RMSprop)}
 
 
 def get(identifier) -> Optimizer:
     """An optimizer from its name in any case (``"adam"``), a config, a class, or itself."""
-    if isinstance(identifier, str):
-        identifier = identifier.lower() if identifier.lower() in _KNOWN else identifier
     if identifier is None:
-        raise ValueError(
-            f"optimizer must be one of {', '.join(c.__name__.lower() for c in _CLASSES)}, got None"
-        )
+        raise ValueError(f"optimizer must be one of {', '.join(_KNOWN)}, got None")
+    if isinstance(identifier, str):
+        identifier = identifier.lower()
+    elif isinstance(identifier, dict) and isinstance(identifier.get("class_name"), str):
+        identifier = {**identifier, "class_name": identifier["class_name"].lower()}
     return resolve("optimizer", identifier, Optimizer, _KNOWN)
 
 

@@ -31,7 +31,7 @@ class _Formula(LearningRateSchedule):
 
 
 class ExponentialDecay(_Formula):
-    """``initial_learning_rate * decay_rate**(step / decay_steps)``; with ``staircase`` the exponent is floored."""
+    """``initial_learning_rate * decay_rate**(step / decay_steps)``; ``staircase`` floors the exponent."""
 
     def __init__(
         self,
