@@ -58,6 +58,4 @@ def resolve(argument: str, identifier, base: type, known: dict[str, Callable]):
         if name not in known:
             raise unknown_name(argument, name, known)
         return known[name].from_config(config)
-    raise TypeError(
-        f"{argument} must be a name, a config or of class {base.__name__}, got {describe(identifier)}"
-    )
+    raise TypeError(f"{argument} must be a name, a config or {base.__name__}, got {describe(identifier)}")

@@ -92,7 +92,7 @@ class Optimizer(Configurable):
 
     @property
     def learning_rate(self) -> float:
-        """The rate of the next step. Can be set: to a schedule, or (unless a schedule rules) a number >= 0."""
+        """The rate of the next step. Can be set to a schedule or, unless one rules, to a number >= 0."""
         if isinstance(self._rate, LearningRateSchedule):
             return float(self.learning_rates(self.iterations, 1)[0])
         return self._rate

@@ -1,0 +1,60 @@
+"""Constraints: what a weight is put back to after each optimizer step."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from .kernels import updates as kernel
+from .registry import Configurable, resolve
+from .registry import serialize as serialize
+from .validation import check_array, check_float, check_int
+
+
+class Constraint(Configurable):
+    """Called with an array of weights it gives the constrained copy."""
+
+    def __call__(self, weight: np.ndarray) -> np.ndarray:
+        raise NotImplementedError(f"{type(self).__name__} must define __call__(weight)")
+
+
+class MaxNorm(Constraint):
+    """Each unit's incoming weights, a column of ``weight (in, out)``, have a norm of at most ``max_value``.
+
+    ``w *= min(norm, max_value) / (1e-7 + norm)``. ``axis`` is the axis summed over, and only 0 is known.
+    """
+
+    def __init__(self, max_value: float = 2.0, axis: int = 0):
+        self.max_value = check_float("max_value", max_value, above=0)
+        self.axis = check_int("axis", axis, minimum=0, maximum=0)
+
+    @staticmethod
+    def segment(offset: int, shape: tuple[int, ...]) -> tuple[int, int, int]:
+        """(offset, rows, columns): how ``kernels.updates.max_norm`` is told where a weight lies."""
+        return offset, shape[0], math.prod(shape[1:])
+
+    def __call__(self, weight: np.ndarray) -> np.ndarray:
+        array = check_array("weight", weight)
+        dtype = array.dtype if array.dtype in (np.float32, np.float64) else np.float64
+        out = np.array(array, dtype=dtype, order="C")
+        kernel.max_norm(out.ravel(), np.array([self.segment(0, out.shape)]), np.array([self.max_value]))
+        return out
+
+    def get_config(self) -> dict:
+        return {"max_value": self.max_value, "axis": self.axis}
+
+
+max_norm = MaxNorm
+
+_KNOWN = {"max_norm": MaxNorm, "MaxNorm": MaxNorm}
+
+
+def get(identifier) -> Constraint | None:
+    """A constraint from its name (``"max_norm"``), a config, a class, itself, or None."""
+    return resolve("constraint", identifier, Constraint, _KNOWN)
+
+
+def deserialize(config: dict) -> Constraint:
+    """The inverse of ``serialize``; only this module's classes are built."""
+    return get(config)

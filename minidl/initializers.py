@@ -1,0 +1,244 @@
+"""Initial weights, by Keras 3's formulas.
+
+``initializer(shape, dtype, rng)`` draws from ``rng``, a NumPy generator the model derives from its seed.
+An initializer made with a ``seed`` of its own gives the same values at every call, whatever the ``rng``.
+Draws are made in float64 and rounded, so a float32 and a float64 model of one seed begin alike.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from .registry import Configurable, resolve, snake_case
+from .registry import serialize as serialize
+from .validation import check_choice, check_dtype, check_float, check_int, check_shape, describe
+
+# Standard deviation of a standard normal cut off at two standard deviations on either side.
+_TRUNCATED_STDDEV = 0.87962566103423978
+
+
+def compute_fans(shape: tuple[int, ...]) -> tuple[int, int]:
+    """(fan_in, fan_out) of a weight: of ``(in, out)`` these, of a vector its length twice."""
+    if len(shape) == 1:
+        return shape[0], shape[0]
+    field = math.prod(shape[:-2])
+    return shape[-2] * field, shape[-1] * field
+
+
+def truncated_normal(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Standard normal draws, those beyond two standard deviations drawn again."""
+    values = rng.standard_normal(shape)
+    beyond = np.abs(values) >= 2
+    while beyond.any():
+        values[beyond] = rng.standard_normal(int(beyond.sum()))
+        beyond = np.abs(values) >= 2
+    return values
+
+
+class Initializer(Configurable):
+    """Subclass it with ``draw(shape, rng)``, an array of any float dtype."""
+
+    def __call__(self, shape, dtype="float32", rng: np.random.Generator | None = None) -> np.ndarray:
+        """A new C-contiguous array. ``rng`` None: fresh unpredictable draws."""
+        if rng is not None and not isinstance(rng, np.random.Generator):
+            raise TypeError(f"rng must be a numpy.random.Generator or None, got {describe(rng)}")
+        seed = getattr(self, "seed", None)
+        if seed is not None or rng is None:
+            rng = np.random.default_rng(seed)
+        shape, dtype = check_shape("shape", shape), check_dtype("float32" if dtype is None else dtype)
+        return np.ascontiguousarray(self.draw(shape, rng), dtype=dtype)
+
+    def draw(self, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+        raise NotImplementedError(f"{type(self).__name__} must define draw(shape, rng)")
+
+
+class Zeros(Initializer):
+    def draw(self, shape, rng):
+        return np.zeros(shape)
+
+
+class Ones(Initializer):
+    def draw(self, shape, rng):
+        return np.ones(shape)
+
+
+class Constant(Initializer):
+    def __init__(self, value: float = 0.0):
+        self.value = check_float("value", value)
+
+    def draw(self, shape, rng):
+        return np.full(shape, self.value)
+
+    def get_config(self) -> dict:
+        return {"value": self.value}
+
+
+class _Random(Initializer):
+    def __init__(self, seed: int | None = None):
+        self.seed = None if seed is None else check_int("seed", seed, minimum=0)
+
+    def get_config(self) -> dict:
+        return {"seed": self.seed}
+
+
+class RandomNormal(_Random):
+    """Normal with the given mean and standard deviation."""
+
+    def __init__(self, mean: float = 0.0, stddev: float = 0.05, seed: int | None = None):
+        super().__init__(seed)
+        self.mean = check_float("mean", mean)
+        self.stddev = check_float("stddev", stddev, minimum=0)
+
+    def draw(self, shape, rng):
+        return self.mean + self.stddev * rng.standard_normal(shape)
+
+    def get_config(self) -> dict:
+        return {"mean": self.mean, "stddev": self.stddev, "seed": self.seed}
+
+
+class TruncatedNormal(RandomNormal):
+    """As ``RandomNormal``, values two or more standard deviations from the mean drawn again."""
+
+    def draw(self, shape, rng):
+        return self.mean + self.stddev * truncated_normal(rng, shape)
+
+
+class RandomUniform(_Random):
+    """Uniform on [minval, maxval)."""
+
+    def __init__(self, minval: float = -0.05, maxval: float = 0.05, seed: int | None = None):
+        super().__init__(seed)
+        self.minval = check_float("minval", minval)
+        self.maxval = check_float("maxval", maxval, minimum=self.minval)
+
+    def draw(self, shape, rng):
+        return rng.uniform(self.minval, self.maxval, shape)
+
+    def get_config(self) -> dict:
+        return {"minval": self.minval, "maxval": self.maxval, "seed": self.seed}
+
+
+class VarianceScaling(_Random):
+    """Mean 0 and variance ``scale / n``, where n is fan_in, fan_out or, for fan_avg, their mean.
+
+    ``uniform`` draws from [-limit, limit) with ``limit = sqrt(3*scale/n)``; ``truncated_normal`` cuts a
+    normal off at two standard deviations, widened so that the variance is ``scale/n`` after the cut.
+    """
+
+    def __init__(
+        self,
+        scale: float = 1.0,
+        mode: str = "fan_in",
+        distribution: str = "truncated_normal",
+        seed: int | None = None,
+    ):
+        super().__init__(seed)
+        self.scale = check_float("scale", scale, above=0)
+        self.mode = check_choice("mode", mode, ("fan_in", "fan_out", "fan_avg"))
+        distribution = "truncated_normal" if distribution == "normal" else distribution
+        allowed = ("truncated_normal", "untruncated_normal", "uniform")
+        self.distribution = check_choice("distribution", distribution, allowed)
+
+    def draw(self, shape, rng):
+        fan_in, fan_out = compute_fans(shape)
+        n = {"fan_in": fan_in, "fan_out": fan_out, "fan_avg": (fan_in + fan_out) / 2}[self.mode]
+        variance = self.scale / max(1.0, n)
+        if self.distribution == "uniform":
+            limit = math.sqrt(3 * variance)
+            return rng.uniform(-limit, limit, shape)
+        if self.distribution == "untruncated_normal":
+            return math.sqrt(variance) * rng.standard_normal(shape)
+        return math.sqrt(variance) / _TRUNCATED_STDDEV * truncated_normal(rng, shape)
+
+    def get_config(self) -> dict:
+        return {
+            "scale": self.scale,
+            "mode": self.mode,
+            "distribution": self.distribution,
+            "seed": self.seed,
+        }
+
+
+class _Named(VarianceScaling):
+    settings: tuple[float, str, str]
+
+    def __init__(self, seed: int | None = None):
+        super().__init__(*self.settings, seed)
+
+    def get_config(self) -> dict:
+        return {"seed": self.seed}
+
+
+class GlorotUniform(_Named):
+    """Uniform with limit sqrt(6 / (fan_in + fan_out)) (Glorot & Bengio 2010)."""
+
+    settings = (1.0, "fan_avg", "uniform")
+
+
+class GlorotNormal(_Named):
+    """Truncated normal of variance 2 / (fan_in + fan_out) (Glorot & Bengio 2010)."""
+
+    settings = (1.0, "fan_avg", "truncated_normal")
+
+
+class HeUniform(_Named):
+    """Uniform with limit sqrt(6 / fan_in) (He et al. 2015)."""
+
+    settings = (2.0, "fan_in", "uniform")
+
+
+class HeNormal(_Named):
+    """Truncated normal of variance 2 / fan_in (He et al. 2015)."""
+
+    settings = (2.0, "fan_in", "truncated_normal")
+
+
+class LecunUniform(_Named):
+    """Uniform with limit sqrt(3 / fan_in)."""
+
+    settings = (1.0, "fan_in", "uniform")
+
+
+class LecunNormal(_Named):
+    """Truncated normal of variance 1 / fan_in."""
+
+    settings = (1.0, "fan_in", "truncated_normal")
+
+
+_CLASSES = (
+    Zeros,
+    Ones,
+    Constant,
+    RandomNormal,
+    TruncatedNormal,
+    RandomUniform,
+    VarianceScaling,
+    GlorotUniform,
+    GlorotNormal,
+    HeUniform,
+    HeNormal,
+    LecunUniform,
+    LecunNormal,
+)
+_KNOWN = {name: c for c in _CLASSES for name in (c.__name__, snake_case(c.__name__))}
+_KNOWN.update(normal=RandomNormal, uniform=RandomUniform, one=Ones, zero=Zeros)
+
+zeros, ones, constant = Zeros, Ones, Constant
+random_normal, random_uniform, variance_scaling = RandomNormal, RandomUniform, VarianceScaling
+glorot_uniform, glorot_normal = GlorotUniform, GlorotNormal
+he_uniform, he_normal = HeUniform, HeNormal
+lecun_uniform, lecun_normal = LecunUniform, LecunNormal
+
+
+def get(identifier) -> Initializer:
+    """An initializer from its name (``"glorot_uniform"``), a config, a class, or itself."""
+    if identifier is None:
+        raise ValueError("initializer must be a name, a config or an Initializer, got None")
+    return resolve("initializer", identifier, Initializer, _KNOWN)
+
+
+def deserialize(config: dict) -> Initializer:
+    """The inverse of ``serialize``; only this module's classes are built."""
+    return get(config)

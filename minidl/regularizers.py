@@ -1,0 +1,73 @@
+"""Weight penalties, added to the loss and to the gradient (not scaled by sample weights), as in Keras."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .kernels import updates as kernel
+from .registry import Configurable, resolve
+from .registry import serialize as serialize
+from .validation import check_float
+
+
+class Regularizer(Configurable):
+    """``l1*sum(|w|) + l2*sum(w*w)``: every penalty here is a pair of these coefficients.
+
+    Called with an array of weights it gives the penalty as a float.
+    """
+
+    l1 = 0.0
+    l2 = 0.0
+
+    def __call__(self, weight) -> float:
+        flat = np.ravel(np.asarray(weight, dtype=np.float64))
+        whole = np.array([[0, flat.size]])
+        return float(kernel.add_regularizer(flat[:0], flat, whole, np.array([[self.l1, self.l2]])))
+
+
+class L1(Regularizer):
+    """``l1 * sum(|w|)``; its gradient at 0 is 0."""
+
+    def __init__(self, l1: float = 0.01):
+        self.l1 = check_float("l1", l1, minimum=0)
+
+    def get_config(self) -> dict:
+        return {"l1": self.l1}
+
+
+class L2(Regularizer):
+    """``l2 * sum(w*w)``: gradient ``2*l2*w``, with no half in front."""
+
+    def __init__(self, l2: float = 0.01):
+        self.l2 = check_float("l2", l2, minimum=0)
+
+    def get_config(self) -> dict:
+        return {"l2": self.l2}
+
+
+class L1L2(Regularizer):
+    """``l1 * sum(|w|) + l2 * sum(w*w)``."""
+
+    def __init__(self, l1: float = 0.0, l2: float = 0.0):
+        self.l1 = check_float("l1", 0.0 if l1 is None else l1, minimum=0)
+        self.l2 = check_float("l2", 0.0 if l2 is None else l2, minimum=0)
+
+    def get_config(self) -> dict:
+        return {"l1": self.l1, "l2": self.l2}
+
+
+l1, l2, l1_l2 = L1, L2, L1L2
+
+_KNOWN = {"l1": L1, "l2": L2, "l1_l2": L1L2, "l1l2": L1L2, "L1": L1, "L2": L2, "L1L2": L1L2}
+
+
+def get(identifier) -> Regularizer | None:
+    """A regularizer from its name (``"l2"``: coefficient 0.01), a config, a class, itself, or None."""
+    if isinstance(identifier, str) and _KNOWN.get(identifier) is L1L2:
+        return L1L2(0.01, 0.01)  # what Keras documents for the name; two zeros would do nothing, silently
+    return resolve("regularizer", identifier, Regularizer, _KNOWN)
+
+
+def deserialize(config: dict) -> Regularizer:
+    """The inverse of ``serialize``; only this module's classes are built."""
+    return get(config)
