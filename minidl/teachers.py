@@ -134,7 +134,7 @@ class CallableTeacher(Teacher):
             x = x.astype(np.float32)
         got = self.function(np.ascontiguousarray(x))
         try:
-            array = np.asarray(got)
+            array = None if got is None else np.asarray(got)
         except (RuntimeError, TypeError, ValueError) as error:
             raise TypeError(
                 f"teacher must return a NumPy array, got {type(got).__name__} ({error}); for PyTorch: "
