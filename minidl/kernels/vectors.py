@@ -1,0 +1,382 @@
+"""Vectors as values: load, compute, sum and store a register's worth of elements by name.
+
+A sum over a row does not vectorise by itself: strict arithmetic forbids LLVM to reorder it. Here
+the partial sums are spelled out: a vector has one lane for each of 64 bytes (16 float32 or
+8 float64), whatever the processor; LLVM splits it where registers are shorter. So the order of
+every sum is a property of the data alone. Under ``NUMBA_DISABLE_JIT=1`` a vector is a short array.
+"""
+
+from __future__ import annotations
+
+import operator
+
+import numpy as np
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.core.datamodel import register_default
+from numba.core.datamodel.models import PrimitiveModel
+from numba.core.typing.templates import AbstractTemplate, infer_global, signature
+from numba.extending import intrinsic, lower_builtin
+
+from .jit import JIT_DISABLED
+from .simd import HAS_FMA
+
+VECTOR_BYTES = 64
+CHUNK = 1024
+"""Rows are summed in chunks of so many elements, and the chunks in float64."""
+
+_OPERATORS = {operator.add: "fadd", operator.sub: "fsub", operator.mul: "fmul", operator.truediv: "fdiv"}
+
+
+class Vector(types.Type):
+    """The Numba type of a vector of floats."""
+
+    def __init__(self, dtype: types.Float):
+        self.dtype = dtype
+        self.lanes = VECTOR_BYTES * 8 // dtype.bitwidth
+        super().__init__(f"vector({dtype} x {self.lanes})")
+
+
+@register_default(Vector)
+class _VectorModel(PrimitiveModel):
+    def __init__(self, manager, kind):
+        super().__init__(manager, kind, ir.VectorType(_llvm_float(kind.dtype), kind.lanes))
+
+
+def _llvm_float(dtype):
+    return ir.FloatType() if dtype == types.float32 else ir.DoubleType()
+
+
+def _is_float(kind) -> bool:
+    return isinstance(kind, (types.Float, Vector))
+
+
+class Term:
+    """A float, or a vector of them, while its code is written: Python's operators append instructions."""
+
+    def __init__(self, builder, value):
+        self.builder = builder
+        self.value = value
+        kind = value.type
+        self.lanes = kind.count if isinstance(kind, ir.VectorType) else 0
+        self.element = kind.element if self.lanes else kind
+        self.is_double = self.element == ir.DoubleType()
+
+    def _new(self, value) -> Term:
+        return Term(self.builder, value)
+
+    def _operand(self, other):
+        return other.value if isinstance(other, Term) else self.constant(other).value
+
+    def _whole(self, number):
+        """An integer constant of the float's width (a vector of them for a vector)."""
+        kind = ir.IntType(64 if self.is_double else 32)
+        if self.lanes:
+            return ir.Constant(ir.VectorType(kind, self.lanes), [number] * self.lanes)
+        return ir.Constant(kind, number)
+
+    def constant(self, number) -> Term:
+        kind = self.value.type
+        return self._new(ir.Constant(kind, [float(number)] * self.lanes if self.lanes else float(number)))
+
+    def __add__(self, other):
+        return self._new(self.builder.fadd(self.value, self._operand(other)))
+
+    def __sub__(self, other):
+        return self._new(self.builder.fsub(self.value, self._operand(other)))
+
+    def __mul__(self, other):
+        return self._new(self.builder.fmul(self.value, self._operand(other)))
+
+    def __truediv__(self, other):
+        return self._new(self.builder.fdiv(self.value, self._operand(other)))
+
+    def __rtruediv__(self, other):
+        return self.constant(other) / self
+
+    def __rsub__(self, other):
+        return self.constant(other) - self
+
+    def __neg__(self):
+        return self._new(self.builder.fneg(self.value))
+
+    def fma(self, factor, addend) -> Term:
+        """self * factor + addend, rounded once where the processor can."""
+        factor, addend = self._operand(factor), self._operand(addend)
+        if not HAS_FMA:
+            return self._new(self.builder.fadd(self.builder.fmul(self.value, factor), addend))
+        return self._new(self.intrinsic("llvm.fma", self.value, factor, addend))
+
+    def abs(self) -> Term:
+        return self._new(self.intrinsic("llvm.fabs", self.value))
+
+    def intrinsic(self, name, *operands):
+        kind = self.value.type
+        suffix = ("f64" if self.is_double else "f32") if not self.lanes else (
+            f"v{self.lanes}" + ("f64" if self.is_double else "f32")
+        )
+        function_type = ir.FunctionType(kind, [kind] * len(operands))
+        function = cgutils.get_or_insert_function(self.builder.module, function_type, f"{name}.{suffix}")
+        return self.builder.call(function, list(operands))
+
+    def where(self, comparison, other, if_true, if_false) -> Term:
+        """if_true where self <comparison> other, else if_false: a NaN compares as false."""
+        mask = self.builder.fcmp_ordered(comparison, self.value, self._operand(other))
+        return self._new(self.builder.select(mask, self._operand(if_true), self._operand(if_false)))
+
+    def polynomial(self, coefficients) -> Term:
+        """Horner's rule; coefficients from the constant term up."""
+        total = self.constant(coefficients[-1])
+        for coefficient in reversed(coefficients[:-1]):
+            total = total.fma(self, coefficient)
+        return total
+
+    @property
+    def bits(self):
+        return self.builder.bitcast(self.value, self._whole(0).type)
+
+    def from_bits(self, bits) -> Term:
+        return self._new(self.builder.bitcast(bits, self.value.type))
+
+
+def _splat(builder, scalar, lanes):
+    undefined = ir.Constant(ir.VectorType(scalar.type, lanes), ir.Undefined)
+    first = builder.insert_element(undefined, scalar, ir.Constant(ir.IntType(32), 0))
+    zeros = ir.Constant(ir.VectorType(ir.IntType(32), lanes), [0] * lanes)
+    return builder.shuffle_vector(first, undefined, zeros)
+
+
+def _as_vector(builder, value, kind, result):
+    return value if isinstance(kind, Vector) or not isinstance(result, Vector) else _splat(builder, value, result.lanes)
+
+
+def _common(kinds):
+    """The type of an operation on vectors and scalars of one float type (None: they do not mix)."""
+    if not all(_is_float(kind) for kind in kinds):
+        return None
+    vectors = [kind for kind in kinds if isinstance(kind, Vector)]
+    result = vectors[0] if vectors else kinds[0]
+    dtype = getattr(result, "dtype", result)
+    return result if all(getattr(kind, "dtype", kind) == dtype for kind in kinds) else None
+
+
+def elementwise(emit, twin):
+    """A jit-callable function of floats or vectors: ``emit`` writes it in Terms, ``twin`` is plain NumPy."""
+    if JIT_DISABLED:
+        return twin
+
+    def define(typingctx, *kinds):
+        kinds = kinds[0] if len(kinds) == 1 and isinstance(kinds[0], tuple) else kinds
+        result = _common(kinds)
+        if result is None:
+            return None
+
+        def codegen(context, builder, sig, args):
+            operands = [_as_vector(builder, value, kind, result) for value, kind in zip(args, kinds, strict=True)]
+            return emit(*(Term(builder, value) for value in operands)).value
+
+        return result(*kinds), codegen
+
+    return intrinsic(_with_arity(define, emit.__code__.co_argcount))
+
+
+def _with_arity(define, count):
+    """Numba reads an intrinsic's arity from its signature."""
+    if count == 1:
+        return lambda typingctx, a: define(typingctx, a)
+    if count == 2:
+        return lambda typingctx, a, b: define(typingctx, a, b)
+    if count == 3:
+        return lambda typingctx, a, b, c: define(typingctx, a, b, c)
+    return lambda typingctx, a, b, c, d: define(typingctx, a, b, c, d)
+
+
+multiply_add = elementwise(lambda a, b, c: a.fma(b, c), lambda a, b, c: a * b + c)
+"""a * b + c, rounded once where the processor can."""
+
+maximum = elementwise(lambda a, b: a.where(">", b, a, b), lambda a, b: np.where(a > b, a, b))
+absolute = elementwise(lambda a: a.abs(), lambda a: np.abs(a))
+where_le = elementwise(
+    lambda a, b, c, d: a.where("<=", b, c, d), lambda a, b, c, d: np.where(a <= b, c, d)
+)
+"""where_le(a, b, c, d): c where a <= b, else d; a NaN in a or b gives d."""
+
+
+if JIT_DISABLED:
+
+    def lanes(array):
+        return VECTOR_BYTES // array.itemsize
+
+    def splat(array, value):
+        return np.full(lanes(array), value, array.dtype)
+
+    def load(array, at, count, fill):
+        vector = splat(array, fill)
+        vector[: max(count, 0)] = array.reshape(-1)[at : at + min(count, len(vector))]
+        return vector
+
+    def store(array, at, count, vector):
+        array.reshape(-1)[at : at + min(count, len(vector))] = vector[: max(count, 0)]
+
+    def keep(vector, count):
+        return np.where(np.arange(len(vector)) < count, vector, vector.dtype.type(0))
+
+    def total(vector):
+        while len(vector) > 1:
+            vector = vector[: len(vector) // 2] + vector[len(vector) // 2 :]
+        return vector[0]
+
+    def largest(vector):
+        return vector.max()
+
+else:
+
+    def _index(number):
+        return ir.Constant(ir.IntType(64), number)
+
+    def _mask(builder, count, lanes):
+        """Lane i is on where i < count (count below the number of lanes)."""
+        indices = ir.Constant(ir.VectorType(ir.IntType(32), lanes), list(range(lanes)))
+        return builder.icmp_signed("<", indices, _splat(builder, builder.trunc(count, ir.IntType(32)), lanes))
+
+    def _address(context, builder, array_type, array, at):
+        element = _llvm_float(array_type.dtype)
+        data = context.make_array(array_type)(context, builder, array).data
+        pointer = builder.gep(data, [at], source_etype=element)
+        return builder.bitcast(pointer, ir.VectorType(element, Vector(array_type.dtype).lanes).as_pointer())
+
+    def _masked(builder, kind, what, result, operands):
+        suffix = f"v{kind.count}{'f32' if kind.element == ir.FloatType() else 'f64'}.p0"
+        function_type = ir.FunctionType(result, [operand.type for operand in operands])
+        function = cgutils.get_or_insert_function(builder.module, function_type, f"llvm.masked.{what}.{suffix}")
+        return builder.call(function, operands)
+
+    def _alignment(array_type):
+        return array_type.dtype.bitwidth // 8
+
+    @intrinsic
+    def lanes(typingctx, array):
+        """The number of lanes of a vector of the array's elements."""
+        return types.intp(array), lambda context, builder, sig, args: _index(Vector(array.dtype).lanes)
+
+    @intrinsic
+    def splat(typingctx, array, value):
+        """A vector of the array's type with ``value`` in each lane."""
+        kind = Vector(array.dtype)
+        if value != array.dtype:
+            return None
+        return kind(array, value), lambda context, builder, sig, args: _splat(builder, args[1], kind.lanes)
+
+    @intrinsic
+    def load(typingctx, array, at, count, fill):
+        """Elements at, at+1, ... of the flat array; lanes from ``count`` on are not read but ``fill``."""
+        kind = Vector(array.dtype)
+        if fill != array.dtype:
+            return None
+
+        def codegen(context, builder, sig, args):
+            pointer, count = _address(context, builder, array, args[0], args[1]), args[2]
+            align, vector = _alignment(array), context.get_value_type(kind)
+            full = builder.icmp_signed(">=", count, _index(kind.lanes))
+            with builder.if_else(full, likely=True) as (whole, part):
+                with whole:
+                    loaded = builder.load(pointer, align=align, typ=vector)
+                    whole_block = builder.block
+                with part:
+                    rest = _splat(builder, args[3], kind.lanes)
+                    operands = [pointer, ir.Constant(ir.IntType(32), align), _mask(builder, count, kind.lanes), rest]
+                    masked = _masked(builder, vector, "load", vector, operands)
+                    part_block = builder.block
+            result = builder.phi(vector)
+            result.add_incoming(loaded, whole_block)
+            result.add_incoming(masked, part_block)
+            return result
+
+        return kind(array, types.intp, types.intp, fill), codegen
+
+    @intrinsic
+    def store(typingctx, array, at, count, vector):
+        """Write the first ``count`` lanes (all of them if there are no more) from flat index ``at`` on."""
+        if vector != Vector(array.dtype):
+            return None
+
+        def codegen(context, builder, sig, args):
+            pointer, count = _address(context, builder, array, args[0], args[1]), args[2]
+            align = _alignment(array)
+            full = builder.icmp_signed(">=", count, _index(vector.lanes))
+            with builder.if_else(full, likely=True) as (whole, part):
+                with whole:
+                    builder.store(args[3], pointer, align=align)
+                with part:
+                    mask = _mask(builder, count, vector.lanes)
+                    operands = [args[3], pointer, ir.Constant(ir.IntType(32), align), mask]
+                    _masked(builder, args[3].type, "store", ir.VoidType(), operands)
+            return context.get_dummy_value()
+
+        return types.void(array, types.intp, types.intp, vector), codegen
+
+    @intrinsic
+    def keep(typingctx, vector, count):
+        """The vector with zero in the lanes from ``count`` on."""
+
+        def codegen(context, builder, sig, args):
+            value, count = args
+            full = builder.icmp_signed(">=", count, _index(vector.lanes))
+            before = builder.block
+            with builder.if_then(builder.not_(full), likely=False):
+                mask = _mask(builder, count, vector.lanes)
+                kept = builder.select(mask, value, ir.Constant(value.type, None))
+                part_block = builder.block
+            result = builder.phi(value.type)
+            result.add_incoming(value, before)
+            result.add_incoming(kept, part_block)
+            return result
+
+        return vector(vector, types.intp), codegen
+
+    def _fold(vector, combine):
+        """An intrinsic that folds the upper half of the lanes onto the lower until one is left."""
+
+        def codegen(context, builder, sig, args):
+            value, lanes = args[0], vector.lanes
+            while lanes > 1:
+                lanes //= 2
+                halves = [
+                    builder.shuffle_vector(value, value, ir.Constant(ir.VectorType(ir.IntType(32), lanes), picks))
+                    for picks in (list(range(lanes)), list(range(lanes, 2 * lanes)))
+                ]
+                value = combine(*(Term(builder, half) for half in halves)).value
+            return builder.extract_element(value, ir.Constant(ir.IntType(32), 0))
+
+        return vector.dtype(vector), codegen
+
+    @intrinsic
+    def total(typingctx, vector):
+        """The sum of the lanes, pairwise."""
+        return _fold(vector, lambda a, b: a + b)
+
+    @intrinsic
+    def largest(typingctx, vector):
+        """The largest lane."""
+        return _fold(vector, lambda a, b: a.where(">", b, a, b))
+
+    def _register(function, instruction):
+        @infer_global(function)
+        class Operator(AbstractTemplate):
+            def generic(self, args, kws):
+                if len(args) == 2 and any(isinstance(kind, Vector) for kind in args):
+                    result = _common(args)
+                    return result and signature(result, *args)
+
+        def codegen(context, builder, sig, args):
+            left, right = (
+                _as_vector(builder, value, kind, sig.return_type)
+                for value, kind in zip(args, sig.args, strict=True)
+            )
+            return getattr(builder, instruction)(left, right)
+
+        for kinds in ((Vector, Vector), (Vector, types.Float), (types.Float, Vector)):
+            lower_builtin(function, *kinds)(codegen)
+
+    for _function, _instruction in _OPERATORS.items():
+        _register(_function, _instruction)
