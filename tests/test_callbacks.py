@@ -1,0 +1,260 @@
+"""Callbacks driven by hand: what each does to a model, and what the bar shows."""
+
+import csv
+import io
+
+import numpy as np
+import pytest
+
+from minidl import callbacks, metrics
+
+
+class Optimizer:
+    learning_rate = 1.0
+
+
+class Model:
+    """As much of a model as callbacks touch."""
+
+    def __init__(self):
+        self.params = np.zeros(3)
+        self.optimizer = Optimizer()
+        self.metrics = [metrics.get("accuracy"), metrics.get("mse")]
+        self.stop_training = False
+        self.saved = []
+
+    def save(self, path):
+        self.saved.append(("model", str(path)))
+
+    def save_weights(self, path):
+        self.saved.append(("weights", str(path)))
+
+
+def run(callback, logs, model=None, steps=3):
+    """Epochs as fit runs them; returns the model. params are the epoch's number."""
+    model = model or Model()
+    group = callbacks.CallbackList([callback], model=model, epochs=len(logs), steps=steps, verbose=0)
+    group.on_train_begin()
+    for epoch, log in enumerate(logs):
+        group.on_epoch_begin(epoch)
+        for batch in range(steps):
+            group.on_train_batch_begin(batch)
+            group.on_train_batch_end(batch, {"loss": log.get("loss", 0.0)})
+        model.params[...] = epoch
+        group.on_epoch_end(epoch, log)
+        if model.stop_training:
+            break
+    group.on_train_end()
+    return model
+
+
+def losses(*values):
+    return [{"loss": value, "val_loss": value} for value in values]
+
+
+def test_history():
+    history = callbacks.History()
+    model = run(history, [{"loss": 2.0}, {"loss": 1.0, "val_loss": 3.0}])
+    assert history.history == {"loss": [2.0, 1.0], "val_loss": [3.0]}
+    assert history.epoch == [0, 1]
+    assert model.history is history
+
+
+def test_early_stopping_patience_and_restore():
+    stopper = callbacks.EarlyStopping(patience=2, restore_best_weights=True)
+    model = run(stopper, losses(3.0, 1.0, 2.0, 1.5, 0.1))
+    assert (stopper.stopped_epoch, stopper.best, stopper.best_epoch) == (3, 1.0, 1)
+    np.testing.assert_array_equal(model.params, 1.0)
+    # without the two epochs of patience used up it does not stop, and keeps the last parameters
+    kept = run(callbacks.EarlyStopping(patience=2), losses(3.0, 1.0, 2.0, 0.5))
+    assert not kept.stop_training
+    np.testing.assert_array_equal(kept.params, 3.0)
+
+
+def test_early_stopping_min_delta_direction_and_start():
+    stopper = callbacks.EarlyStopping(patience=1, min_delta=0.5)
+    run(stopper, losses(3.0, 2.8, 1.0))
+    assert stopper.stopped_epoch == 1
+    up = callbacks.EarlyStopping(monitor="val_accuracy", patience=1)
+    run(up, [{"val_accuracy": a} for a in (0.1, 0.2, 0.3, 0.25)])
+    assert (up.stopped_epoch, up.best) == (3, 0.3)
+    late = callbacks.EarlyStopping(patience=1, start_from_epoch=3)
+    run(late, losses(1.0, 2.0, 3.0, 4.0, 3.5, 3.6))
+    assert late.stopped_epoch == 5
+    base = callbacks.EarlyStopping(patience=2, baseline=0.5)
+    run(base, losses(3.0, 2.0, 1.0, 0.9))  # improves, but never beats the baseline
+    assert base.stopped_epoch == 0 and base.wait == 4
+    run(base, losses(3.0, 2.0, 2.5))
+    assert base.stopped_epoch == 2
+
+
+def test_early_stopping_nan_is_no_improvement():
+    stopper = callbacks.EarlyStopping(patience=1, restore_best_weights=True)
+    model = run(stopper, losses(1.0, float("nan")))
+    assert stopper.stopped_epoch == 1
+    np.testing.assert_array_equal(model.params, 0.0)
+
+
+def test_unknown_monitor():
+    with pytest.warns(UserWarning, match="no log 'val_loss'; there are: loss"):
+        run(callbacks.EarlyStopping(), [{"loss": 1.0}])
+    with pytest.raises(ValueError, match="pass mode='min' or mode='max'"):
+        run(callbacks.EarlyStopping(monitor="speed"), [{"speed": 1.0}, {"speed": 2.0}])
+    run(callbacks.EarlyStopping(monitor="speed", mode="max"), [{"speed": 1.0}, {"speed": 2.0}])
+
+
+def test_model_checkpoint(tmp_path):
+    path = tmp_path / "sub" / "{epoch:02d}-{val_loss:.2f}.npz"
+    model = run(callbacks.ModelCheckpoint(path), losses(1.0, 0.5))
+    names = [str(tmp_path / "sub" / name) for name in ("01-1.00.npz", "02-0.50.npz")]
+    assert model.saved == [("model", name) for name in names]
+    assert (tmp_path / "sub").is_dir()
+    best = callbacks.ModelCheckpoint(tmp_path / "best.npz", save_best_only=True, save_weights_only=True)
+    assert len(run(best, losses(1.0, 2.0, 0.5, 0.7)).saved) == 2
+    threshold = callbacks.ModelCheckpoint("x.npz", save_best_only=True, initial_value_threshold=0.6)
+    assert len(run(threshold, losses(1.0, 2.0, 0.5, 0.7)).saved) == 1
+    some = callbacks.ModelCheckpoint(str(tmp_path / "{epoch}-{batch}.npz"), save_freq=2)
+    model = run(some, losses(1.0, 1.0), steps=5)
+    assert [name.rsplit("/")[-1] for _, name in model.saved] == [
+        "1-2.npz",
+        "1-4.npz",
+        "2-1.npz",
+        "2-3.npz",
+        "2-5.npz",
+    ]
+    with pytest.raises(ValueError, match="names 'val_acc', but there are only: epoch, loss, val_loss"):
+        run(callbacks.ModelCheckpoint("{val_acc}.npz"), losses(1.0))
+
+
+def test_learning_rate_scheduler():
+    rates = []
+
+    def halve(epoch, rate):
+        rates.append(rate)
+        return rate / 2
+
+    logs = losses(1.0, 1.0, 1.0)
+    model = run(callbacks.LearningRateScheduler(halve), logs)
+    assert rates == [1.0, 0.5, 0.25]
+    assert model.optimizer.learning_rate == 0.125
+    assert [log["learning_rate"] for log in logs] == [0.5, 0.25, 0.125]
+    assert (
+        run(callbacks.LearningRateScheduler(lambda epoch: 0.1 + epoch), losses(1, 1)).optimizer.learning_rate
+        == 1.1
+    )
+    with pytest.raises(ValueError, match="must be finite, got nan"):
+        run(callbacks.LearningRateScheduler(lambda epoch, rate: float("nan")), losses(1.0))
+
+
+def test_reduce_on_plateau():
+    reducer = callbacks.ReduceLROnPlateau(factor=0.5, patience=2, cooldown=1, min_lr=0.3)
+    logs = losses(*[1.0] * 8)
+    model = run(reducer, logs)
+    # worse since epoch 1: halved after epoch 2; cools down for one epoch, halved again (to min_lr) after 4
+    assert [log["learning_rate"] for log in logs] == [1.0, 1.0, 1.0, 0.5, 0.5, 0.3, 0.3, 0.3]
+    assert model.optimizer.learning_rate == 0.3
+
+
+def test_csv_logger(tmp_path):
+    path = tmp_path / "log.csv"
+    run(callbacks.CSVLogger(path), [{"loss": 2.0}, {"loss": 1.0}])
+    run(callbacks.CSVLogger(path, append=True), [{"loss": 0.5, "val_loss": 4.0}])
+    rows = list(csv.DictReader(path.open()))
+    assert [row["loss"] for row in rows] == ["2.0", "1.0", "0.5"]
+    assert path.read_text().splitlines()[0] == "epoch,loss,val_loss"
+    run(callbacks.CSVLogger(path, separator=";"), [{"loss": 2.0}])
+    assert path.read_text().splitlines() == ["epoch;loss;val_loss", "0;2.0;NA"]
+
+
+def test_terminate_on_nan(capsys):
+    model = run(callbacks.TerminateOnNaN(), losses(1.0, float("inf"), 1.0))
+    assert model.stop_training
+    assert "Batch 0: the loss is inf" in capsys.readouterr().out
+    with pytest.raises(RuntimeError, match="the loss is nan at batch 0"):
+        run(callbacks.TerminateOnNaN(raise_error=True), losses(float("nan")))
+    assert not run(callbacks.TerminateOnNaN(), losses(1.0)).stop_training
+
+
+def test_lambda_callback():
+    seen = []
+    run(
+        callbacks.LambdaCallback(
+            lambda epoch, logs: seen.append(epoch),
+            on_train_batch_end=lambda batch, logs: seen.append(logs["loss"]),
+        ),
+        losses(7.0),
+        steps=2,
+    )
+    assert seen == [0, 7.0, 7.0]
+    with pytest.raises(TypeError, match="got on_epoch_finish"):
+        callbacks.LambdaCallback(on_epoch_finish=print)
+
+
+def test_older_batch_hooks_are_called():
+    class Old(callbacks.Callback):
+        seen = 0
+
+        def on_batch_end(self, batch, logs=None):
+            self.seen += 1
+
+    old = Old()
+    run(old, losses(1.0), steps=4)
+    assert old.seen == 4
+
+
+def drawn(verbose, terminal=False, epochs=2):
+    stream = io.StringIO()
+    stream.isatty = lambda: terminal
+    bar = callbacks.ProgressBar(verbose=verbose, stream=stream)
+    bar._INTERVAL = 0.0
+    logs = [{"loss": 0.5, "accuracy": 0.00012}] * epochs
+    run(bar, logs)
+    return stream.getvalue()
+
+
+def test_progress_bar():
+    assert drawn(0) == ""
+    lines = drawn(2)
+    assert drawn("auto").count("\n") == lines.count("\n") == 2
+    assert lines.startswith("Epoch 1/2 - ") and lines.endswith(" - loss: 0.5000 - accuracy: 1.2000e-04\n")
+    bar = drawn("auto", terminal=True)
+    assert bar.startswith("Epoch 1/2\n\r1/3 ") and bar.count("\r") == 8
+    assert "\r3/3 ━━━━━━━━━━━━━━━━━━━━ " in bar
+    assert drawn(1, epochs=1).startswith("\r1/3 ")
+
+
+def test_progress_bar_of_evaluate_and_not_of_validation():
+    stream = io.StringIO()
+    bar = callbacks.ProgressBar(verbose=2, stream=stream)
+    bar.set_params({"steps": 2})
+    bar.on_test_begin()
+    bar.on_test_batch_end(1, {"loss": 1.0})
+    bar.on_test_end({"loss": 1.0})
+    assert stream.getvalue().endswith("- loss: 1.0000\n")
+    length = len(stream.getvalue())
+    bar.on_train_begin()
+    bar.on_test_begin()
+    bar.on_test_end({"loss": 1.0})
+    assert len(stream.getvalue()) == length
+
+
+def test_bad_input():
+    with pytest.raises(TypeError, match="got the class EarlyStopping: write EarlyStopping\\(\\)"):
+        callbacks.CallbackList([callbacks.EarlyStopping])
+    with pytest.raises(TypeError, match="callbacks must be minidl.callbacks.Callback, got 'x'"):
+        callbacks.CallbackList(["x"])
+    with pytest.raises(TypeError, match="callbacks must be a list"):
+        callbacks.CallbackList(3)
+    with pytest.raises(ValueError, match="mode must be one of 'auto', 'min', 'max', got 'up'"):
+        callbacks.EarlyStopping(mode="up")
+    with pytest.raises(ValueError, match="patience must be >= 0, got -1"):
+        callbacks.EarlyStopping(patience=-1)
+    with pytest.raises(ValueError, match="factor must be < 1, got 1.0"):
+        callbacks.ReduceLROnPlateau(factor=1.0)
+    with pytest.raises(TypeError, match="save_freq must be an integer"):
+        callbacks.ModelCheckpoint("x.npz", save_freq="batch")
+    with pytest.raises(TypeError, match="schedule must be a function"):
+        callbacks.LearningRateScheduler(0.1)
+    with pytest.raises(ValueError, match="verbose must be one of 'auto', 0, 1, 2, got 3"):
+        callbacks.check_verbose(3)
+    assert callbacks.check_verbose(True) == 1
