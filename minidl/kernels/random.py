@@ -14,6 +14,7 @@ import math
 
 import numpy as np
 
+from .elementary import log
 from .jit import JIT_DISABLED, jit
 
 # What a key is for. Layer i of a model draws under LAYER + i.
@@ -82,28 +83,6 @@ def permutation(out, key):
 
 
 @jit(inline=True)
-def _log(x):
-    """Natural logarithm of a normal float64 x > 0, relative error below 1e-15.
-
-    x = 2^e * m with m in [1/sqrt(2), sqrt(2)); log m = 2 atanh(s), s = (m-1)/(m+1), by its series.
-    """
-    bits = np.float64(x).view(np.int64)
-    # Subtracting the bits of sqrt(1/2) moves the step of the exponent from 1 to sqrt(1/2).
-    e = (bits - np.int64(0x3FE6A09E667F3BCD)) >> np.int64(52)
-    m = np.int64(bits - (e << np.int64(52))).view(np.float64)
-    s = (m - 1.0) / (m + 1.0)
-    z = s * s
-    p = z * (1 / 17) + 1 / 15
-    p = z * p + 1 / 13
-    p = z * p + 1 / 11
-    p = z * p + 1 / 9
-    p = z * p + 1 / 7
-    p = z * p + 1 / 5
-    p = z * p + 1 / 3
-    return np.float64(e) * 0.6931471805599453 + (2.0 * s + 2.0 * s * z * p)
-
-
-@jit(inline=True)
 def _sine_turn(t):
     """sin(2 pi t) for t in [-1/4, 1/4], absolute error below 1e-15: the Taylor series at 2 pi t."""
     a = 6.283185307179586 * t
@@ -123,30 +102,16 @@ def _sine_turn(t):
 def _normal(key, index):
     """Box-Muller: sqrt(-2 log u) cos(2 pi v). Only + - * / sqrt, so that loops over it vectorise."""
     twice = np.int64(2) * np.int64(index)
-    u = (np.float64(_bits_53(key, twice)) + 0.5) * _TO_UNIT  # never 0; at most 1 after rounding
+    u = (np.float64(_bits_53(key, twice)) + 0.5) * _TO_UNIT  # above 0; 1 at most, after rounding
     v = np.float64(_bits_53(key, twice + np.int64(1))) * _TO_UNIT
     # cos over a full turn of a uniform v: by symmetry the half turn [0, 1/2) has the same distribution
-    return math.sqrt(-2.0 * min(_log(u), 0.0)) * _sine_turn(0.25 - 0.5 * v)
+    return math.sqrt(-2.0 * log(u)) * _sine_turn(0.25 - 0.5 * v)
 
 
 @jit
 def normal(key, index):
     """A standard normal float64 (|value| < 8.6)."""
     return _normal(key, index)
-
-
-@jit
-def fill_uniform(out, key, low, high):
-    """``out`` (n,) float64: uniform in [low, high)."""
-    for i in range(out.size):
-        out[i] = low + (high - low) * (np.float64(_bits_53(key, i)) * _TO_UNIT)
-
-
-@jit
-def fill_normal(out, key, mean, stddev):
-    """``out`` (n,) float64: normal."""
-    for i in range(out.size):
-        out[i] = mean + stddev * _normal(key, i)
 
 
 @jit
