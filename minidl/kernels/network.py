@@ -1,0 +1,525 @@
+"""The compiled training loop: many steps a call, no Python in between.
+
+The model is data to it: a table of primitive operations (`ops.Op`), a flat parameter vector, and one
+buffer that holds every operation's output. So it is compiled once per dtype, whatever the architecture. A
+step is gather -> forward -> loss -> backward -> update, and calls the same kernels, in the same order, as
+the layers do from Python: both end with the same bits.
+
+Among threads, rows of the batch are split (each thread takes its rows through the whole network) until the
+weight gradients, which need all rows: there the weights are split instead, and each thread updates what it
+owns at once, while its gradient is still in the first-level cache. Wide layers split their columns.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from .activations import LINEAR, NEEDS_INPUT, activation_backward, activation_forward
+from .elementwise import rescale
+from .jit import jit
+from .losses import loss_rows
+from .matmul import column_sums, product, scratch_size
+from .metrics import metric_rows
+from .ops import ACTIVATION, DENSE, DROPOUT, GAUSSIAN_NOISE, RANDOM_TRANSLATION, RESCALING
+from .random import LAYER, dropout, gaussian_noise, make_key, translate, translate_backward
+from .simd import FROM_BIAS, FROM_ZERO, TILE_ROWS
+from .threads import flush_denormals, meet, restore_denormals, start_together
+from .updates import (
+    add_regularizer,
+    clip_by_global_norm,
+    clip_by_norm,
+    clip_by_value,
+    max_norm,
+    step_scalars,
+    update,
+)
+
+# Columns of the table of operations.
+KIND, IN, OUT, WEIGHT, BIAS, CODE, LAYER_INDEX, I0, I1, I2, I3, I4, IN_AT, OUT_AT = range(14)
+
+# How stored numbers are coded; every other dtype is converted before it gets here.
+UINT8, FLOAT32, FLOAT64 = 0, 1, 2
+CODES_OF_DTYPES = {np.dtype(np.uint8): UINT8, np.dtype(np.float32): FLOAT32, np.dtype(np.float64): FLOAT64}
+
+WIDE = 256
+"""From this many columns on, threads share a product by columns: each packs only the panels it uses."""
+UPDATE_ROWS = 8 * TILE_ROWS
+"""Rows of a weight whose gradient is computed, used and forgotten together."""
+
+
+class Rows(NamedTuple):
+    """A matrix in its stored dtype, read row by row: the bytes, bytes a row, and the code of the dtype."""
+
+    data: np.ndarray  # uint8, 1-D, read-only
+    stride: int
+    code: int
+
+
+class Program(NamedTuple):
+    """A model as data."""
+
+    ops: np.ndarray  # int64 (n, 14)
+    settings: np.ndarray  # float64 (n, 2)
+    params: np.ndarray
+    grads: np.ndarray
+    out_at: int  # where the last operation's output stands in a buffer
+    out_size: int
+    final: int  # activation that turns the last output into predictions, for metrics
+
+
+class Buffers(NamedTuple):
+    """Everything a step writes besides parameters; allocated once a fit."""
+
+    values: np.ndarray  # outputs of all operations, (operations, batch, size) one after the other
+    slopes: np.ndarray  # their gradients, in the same places
+    scratch: np.ndarray  # (threads, n) for packing
+    tile: np.ndarray  # (threads, n) gradient of the weights being updated
+    row_loss: np.ndarray  # float64 (batch,)
+    row_scale: np.ndarray
+    row_metric: np.ndarray  # float64 (metrics, batch)
+    labels: np.ndarray  # int64 (batch,) or (0,)
+    targets: np.ndarray  # (batch, out) or (0, 0)
+    teacher: np.ndarray  # (batch, out) or (0, 0)
+    predictions: np.ndarray  # (batch, out) or (0, 0)
+
+
+class Data(NamedTuple):
+    """What one slice of training reads."""
+
+    x: Rows
+    x_order: np.ndarray  # int64: rows of x, one after the other
+    order: np.ndarray  # int64: rows of all else
+    labels: np.ndarray  # int64 (N,) or (0,)
+    targets: Rows
+    teacher: Rows
+    sample_weight: np.ndarray  # float64 (N,) or (0,)
+    batch_size: int
+
+
+class Objective(NamedTuple):
+    """Loss and metrics, and where their values go."""
+
+    kind: int
+    hyper: np.ndarray
+    metric_kinds: np.ndarray  # int64 (metrics,)
+    metric_ks: np.ndarray
+    losses: np.ndarray  # float64 (steps,): mean over the batch, penalties included
+    metrics: np.ndarray  # float64 (metrics,): sums over samples, added to
+
+
+class Optimizer(NamedTuple):
+    """An optimizer as data: see `updates`."""
+
+    kind: int
+    hyper: np.ndarray
+    slot0: np.ndarray
+    slot1: np.ndarray
+    slot2: np.ndarray
+    learning_rates: np.ndarray  # float64 (steps,)
+    iterations: int  # steps taken before this slice
+
+
+class Rules(NamedTuple):
+    """What needs whole gradients or weights at once: penalties, clipping, constraints."""
+
+    active: bool
+    segments: np.ndarray  # int64 (n, 2): offset and size of each parameter
+    penalties: np.ndarray  # float64 (n, 2): l1, l2
+    clip_value: float  # 0: none, for all three
+    clip_norm: float
+    clip_global_norm: float
+    max_norm_segments: np.ndarray  # int64 (n, 3): offset, rows, columns
+    max_norm_limits: np.ndarray  # float64 (n,)
+
+
+class Moment(NamedTuple):
+    """Names the random draws of a step."""
+
+    seed: int
+    epoch: int
+    first_step: int
+
+
+@jit
+def gather(out, rows, order, first, low, high):
+    """out[i] = rows[order[first + i]] for i in low..high, converted; an empty order is the identity."""
+    width = out.shape[1]
+    for i in range(low, high):
+        row = order[first + i] if order.size else first + i
+        at = row * rows.stride
+        target = out[i]
+        if rows.code == FLOAT32:
+            singles = rows.data[at : at + 4 * width].view(np.float32)
+            for j in range(width):
+                target[j] = singles[j]
+        elif rows.code == FLOAT64:
+            doubles = rows.data[at : at + 8 * width].view(np.float64)
+            for j in range(width):
+                target[j] = doubles[j]
+        else:
+            octets = rows.data[at : at + width]
+            for j in range(width):
+                target[j] = octets[j]
+
+
+@jit
+def _rows(buffer, at, size, low, high):
+    """Rows low..high of the (batch, size) matrix that starts at ``at``."""
+    return buffer[at + low * size : at + high * size].reshape(high - low, size)
+
+
+@jit
+def _share(total, thread, threads, unit):
+    """This thread's part low..high of ``total`` items, cut at multiples of ``unit``."""
+    units = (total + unit - 1) // unit
+    low = units * thread // threads * unit
+    high = units * (thread + 1) // threads * unit
+    return min(low, total), min(high, total)
+
+
+@jit
+def _dense(program, op, values, low, high, first, last, scratch):
+    """Rows low..high, columns first..last of one dense layer's output."""
+    params = program.params
+    bias_at = op[BIAS]
+    mode = FROM_BIAS if bias_at >= 0 else FROM_ZERO
+    rows, k, n = high - low, op[IN], op[OUT]
+    product(
+        values, op[OUT_AT] + low * n + first, n, values, op[IN_AT] + low * k, k, 1,
+        params, op[WEIGHT] + first, n, 1, rows, k, last - first, mode, params, max(bias_at, 0) + first, scratch,
+    )  # fmt: skip
+
+
+@jit
+def _dense_input_gradient(program, op, slopes, low, high, first, last, scratch):
+    """dx = dout weight^T for rows low..high, columns first..last of dx."""
+    rows, k, n = high - low, op[OUT], op[IN]
+    product(
+        slopes, op[IN_AT] + low * n + first, n, slopes, op[OUT_AT] + low * k, k, 1,
+        program.params, op[WEIGHT] + first * k, 1, k, rows, k, last - first, FROM_ZERO, slopes, 0, scratch,
+    )  # fmt: skip
+
+
+@jit
+def _forward_rows(op, setting, out, x, key, first_row):
+    """One elementwise operation on some rows."""
+    kind = op[KIND]
+    if kind == ACTIVATION:
+        activation_forward(out, x, op[CODE], setting[0])
+    elif kind == DROPOUT:
+        dropout(out, x, setting[0], key, first_row)
+    elif kind == GAUSSIAN_NOISE:
+        gaussian_noise(out, x, setting[0], key, first_row)
+    elif kind == RANDOM_TRANSLATION:
+        translate(out, x, op[I0], op[I1], op[I2], op[I3], op[I4], setting[0], key, first_row)
+    else:
+        rescale(out, x, setting[0], setting[1])
+
+
+@jit
+def _backward_rows(op, setting, dx, dout, out, x, key, first_row):
+    """The gradient of `_forward_rows`."""
+    kind = op[KIND]
+    if kind == ACTIVATION:
+        activation_backward(dx, dout, out, x, op[CODE], setting[0])
+    elif kind == DROPOUT:
+        dropout(dx, dout, setting[0], key, first_row)
+    elif kind == GAUSSIAN_NOISE:
+        dx[:] = dout
+    elif kind == RANDOM_TRANSLATION:
+        translate_backward(dx, dout, op[I0], op[I1], op[I2], op[I3], op[I4], key, first_row)
+    else:
+        rescale(dx, dout, setting[0], 0.0)
+
+
+@jit
+def forward(thread, threads, sync, program, values, scratch, rows, low, high, seed, epoch, step):
+    """All operations on ``rows`` rows, of which low..high are this thread's."""
+    for index in range(program.ops.shape[0]):
+        op = program.ops[index]
+        if op[KIND] == DENSE:
+            if threads > 1 and op[OUT] >= WIDE:
+                first, last = _share(op[OUT], thread, threads, 64)
+                meet(sync, threads)
+                _dense(program, op, values, 0, rows, first, last, scratch)
+                meet(sync, threads)
+            else:
+                _dense(program, op, values, low, high, 0, op[OUT], scratch)
+        else:
+            out = _rows(values, op[OUT_AT], op[OUT], low, high)
+            x = _rows(values, op[IN_AT], op[IN], low, high)
+            key = make_key(seed, LAYER + op[LAYER_INDEX], epoch, step)
+            _forward_rows(op, program.settings[index], out, x, key, low)
+
+
+@jit
+def backward(thread, threads, sync, program, buffers, scratch, rows, low, high, seed, epoch, step):
+    """The gradients of all operations' outputs, from the last to the first that has parameters."""
+    values, slopes = buffers.values, buffers.slopes
+    first_dense = 0
+    while first_dense < program.ops.shape[0] and program.ops[first_dense, KIND] != DENSE:
+        first_dense += 1
+    for index in range(program.ops.shape[0] - 1, first_dense, -1):
+        op = program.ops[index]
+        if op[KIND] == DENSE:
+            if threads > 1 and op[IN] >= WIDE:
+                first, last = _share(op[IN], thread, threads, 64)
+                meet(sync, threads)
+                _dense_input_gradient(program, op, slopes, 0, rows, first, last, scratch)
+                meet(sync, threads)
+            else:
+                _dense_input_gradient(program, op, slopes, low, high, 0, op[IN], scratch)
+        else:
+            dx = _rows(slopes, op[IN_AT], op[IN], low, high)
+            dout = _rows(slopes, op[OUT_AT], op[OUT], low, high)
+            out = _rows(values, op[OUT_AT], op[OUT], low, high)
+            x = _rows(values, op[IN_AT], op[IN], low, high)
+            key = make_key(seed, LAYER + op[LAYER_INDEX], epoch, step)
+            _backward_rows(op, program.settings[index], dx, dout, out, x, key, low)
+
+
+@jit
+def _weight_gradient(out, op, buffers, rows, low, high, scratch):
+    """Rows low..high of x^T dout."""
+    k, n = op[IN], op[OUT]
+    product(
+        out, 0, n, buffers.values, op[IN_AT] + low, 1, k, buffers.slopes, op[OUT_AT], n, 1,
+        high - low, rows, n, FROM_ZERO, out, 0, scratch,
+    )  # fmt: skip
+
+
+@jit
+def _update_range(program, optimizer, at, size, grads, scalars):
+    update(
+        optimizer.kind,
+        program.params[at : at + size],
+        optimizer.slot0[at : at + size],
+        optimizer.slot1[at : at + size],
+        optimizer.slot2[at : at + size],
+        grads,
+        scalars,
+    )
+
+
+@jit
+def _learn(thread, threads, program, buffers, optimizer, rows, scalars, updates):
+    """This thread's share of the parameter gradients, each used at once (``updates``) or kept in ``grads``."""
+    scratch, tile = buffers.scratch[thread], buffers.tile[thread]
+    for index in range(program.ops.shape[0]):
+        op = program.ops[index]
+        if op[KIND] != DENSE:
+            continue
+        n = op[OUT]
+        first, last = _share(op[IN], thread, threads, TILE_ROWS)
+        for low in range(first, last, UPDATE_ROWS):
+            high = min(low + UPDATE_ROWS, last)
+            at, size = op[WEIGHT] + low * n, (high - low) * n
+            grads = tile[:size] if updates else program.grads[at : at + size]
+            _weight_gradient(grads, op, buffers, rows, low, high, scratch)
+            if updates:
+                _update_range(program, optimizer, at, size, grads, scalars)
+        if op[BIAS] >= 0:
+            first, last = _share(n, thread, threads, 16)
+            at, size = op[BIAS] + first, last - first
+            if size > 0:
+                grads = tile[:size] if updates else program.grads[at : at + size]
+                column_sums(grads, buffers.slopes, op[OUT_AT] + first, n, rows, size)
+                if updates:
+                    _update_range(program, optimizer, at, size, grads, scalars)
+
+
+@jit
+def apply_penalties_and_clipping(rules, params, grads):
+    """Adds the regularizers' gradients, clips; returns the penalty."""
+    penalty = add_regularizer(grads, params, rules.segments, rules.penalties)
+    if rules.clip_norm > 0.0:
+        clip_by_norm(grads, rules.segments, rules.clip_norm)
+    if rules.clip_global_norm > 0.0:
+        clip_by_global_norm(grads, rules.clip_global_norm)
+    if rules.clip_value > 0.0:
+        clip_by_value(grads, rules.clip_value)
+    return penalty
+
+
+@jit
+def _gather_batch(program, buffers, data, start, rows, low, high):
+    in_size = program.ops[0, IN] if program.ops.shape[0] else program.out_size
+    gather(buffers.values[: rows * in_size].reshape(rows, in_size), data.x, data.x_order, start, low, high)
+    if data.targets.data.size:
+        gather(buffers.targets, data.targets, data.order, start, low, high)
+    if data.teacher.data.size:
+        gather(buffers.teacher, data.teacher, data.order, start, low, high)
+    for i in range(low, high):
+        row = data.order[start + i]
+        if data.labels.size:
+            buffers.labels[i] = data.labels[row]
+        weight = data.sample_weight[row] if data.sample_weight.size else 1.0
+        buffers.row_scale[i] = weight / rows
+
+
+@jit
+def _matrix_part(matrix, low, high):
+    return matrix[low:high] if matrix.size else matrix
+
+
+@jit
+def _loss_and_metrics(program, buffers, objective, low, high):
+    logits = _rows(buffers.values, program.out_at, program.out_size, low, high)
+    dlogits = _rows(buffers.slopes, program.out_at, program.out_size, low, high)
+    labels = buffers.labels[low:high] if buffers.labels.size else buffers.labels
+    targets = _matrix_part(buffers.targets, low, high)
+    teacher = _matrix_part(buffers.teacher, low, high)
+    loss_rows(
+        objective.kind, buffers.row_loss[low:high], dlogits, logits, labels, targets, teacher,
+        buffers.row_scale[low:high], objective.hyper,
+    )  # fmt: skip
+    if objective.metric_kinds.size == 0:
+        return
+    predictions = logits
+    if buffers.predictions.size:
+        predictions = buffers.predictions[low:high]
+        activation_forward(predictions, logits, program.final, 0.0)
+    for m in range(objective.metric_kinds.size):
+        values = buffers.row_metric[m, low:high]
+        metric_rows(objective.metric_kinds[m], values, predictions, labels, targets, objective.metric_ks[m])
+
+
+@jit
+def train(thread, threads, sync, program, buffers, data, objective, optimizer, rules, moment):
+    """``len(learning_rates)`` steps of training on consecutive batches of ``data.order``."""
+    if not start_together(thread, sync, threads):
+        return
+    mode = flush_denormals()
+    scratch = buffers.scratch[thread]
+    scalars = np.empty(8, np.float64)
+    for step in range(optimizer.learning_rates.size):
+        start = step * data.batch_size
+        rows = min(data.batch_size, data.order.size - start)
+        low, high = _share(rows, thread, threads, 4)
+        here = moment.first_step + step
+        _gather_batch(program, buffers, data, start, rows, low, high)
+        forward(
+            thread, threads, sync, program, buffers.values, scratch, rows, low, high,
+            moment.seed, moment.epoch, here,
+        )  # fmt: skip
+        _loss_and_metrics(program, buffers, objective, low, high)
+        backward(
+            thread, threads, sync, program, buffers, scratch, rows, low, high,
+            moment.seed, moment.epoch, here,
+        )  # fmt: skip
+        meet(sync, threads)
+
+        step_scalars(
+            scalars, optimizer.kind, optimizer.hyper, optimizer.learning_rates[step], optimizer.iterations + step + 1
+        )
+        if thread == 0:
+            total = 0.0
+            for i in range(rows):
+                total += buffers.row_loss[i]
+            objective.losses[step] = total
+            for m in range(objective.metrics.size):
+                for i in range(rows):
+                    objective.metrics[m] += buffers.row_metric[m, i]
+        _learn(thread, threads, program, buffers, optimizer, rows, scalars, not rules.active)
+        if rules.active:
+            meet(sync, threads)
+            if thread == 0:
+                objective.losses[step] += apply_penalties_and_clipping(rules, program.params, program.grads)
+            meet(sync, threads)
+            low, high = _share(program.params.size, thread, threads, 64)
+            _update_range(program, optimizer, low, high - low, program.grads[low:high], scalars)
+            meet(sync, threads)
+            if thread == 0:
+                max_norm(program.params, rules.max_norm_segments, rules.max_norm_limits)
+        meet(sync, threads)
+    restore_denormals(mode)
+
+
+@jit
+def infer(thread, threads, sync, program, values, scratch, x, out, chunk):
+    """out (N, out_size) = the operations applied to every row of ``x``; ``values`` is (threads, n)."""
+    if not start_together(thread, sync, threads):
+        return
+    mode = flush_denormals()
+    mine, none = values[thread], np.empty(0, np.int64)
+    in_size = program.ops[0, IN] if program.ops.shape[0] else program.out_size
+    first, last = _share(out.shape[0], thread, threads, 4)
+    for start in range(first, last, chunk):
+        rows = min(chunk, last - start)
+        gather(mine[: rows * in_size].reshape(rows, in_size), x, none, start, 0, rows)
+        forward(0, 1, sync, program, mine, scratch[thread], rows, 0, rows, 0, 0, 0)
+        out[start : start + rows] = _rows(mine, program.out_at, program.out_size, 0, rows)
+    restore_denormals(mode)
+    meet(sync, threads)
+
+
+class Plan(NamedTuple):
+    """The operations of a model and where their outputs stand in a buffer of ``batch`` rows."""
+
+    ops: np.ndarray
+    settings: np.ndarray
+    out_at: int
+    out_size: int
+    size: int  # elements of the buffer
+
+
+def plan(ops, in_size: int, batch: int) -> Plan:
+    """Lay out the outputs of ``ops`` one after the other; an activation overwrites a dense output where it may."""
+    table = np.zeros((len(ops), 14), np.int64)
+    settings = np.zeros((len(ops), 2), np.float64)
+    at, size = 0, in_size
+    end = _aligned(batch * in_size)
+    for index, op in enumerate(ops):
+        in_place = (
+            op.kind == ACTIVATION and op.activation not in NEEDS_INPUT and index and ops[index - 1].kind == DENSE
+        )
+        out_at = at if in_place else end
+        if not in_place:
+            end += _aligned(batch * op.out_size)
+        table[index] = (
+            op.kind, op.in_size, op.out_size, op.weight, op.bias, op.activation, op.layer, *op.i, at, out_at,
+        )  # fmt: skip
+        settings[index] = op.f
+        at, size = out_at, op.out_size
+    return Plan(table, settings, at, size, end)
+
+
+def _aligned(count: int) -> int:
+    return -(-count // 16) * 16
+
+
+def packing_size(ops, batch: int, itemsize: int) -> int:
+    """Elements of scratch any product of ``ops`` needs for packing."""
+    sizes = [scratch_size(1, 1, itemsize)]
+    for op in ops:
+        if op.kind == DENSE:
+            sizes += [
+                scratch_size(batch, op.in_size, itemsize),
+                scratch_size(batch, op.out_size, itemsize),
+                scratch_size(UPDATE_ROWS, batch, itemsize),
+            ]
+    return max(sizes)
+
+
+def tile_size(ops) -> int:
+    """Elements of the gradient of the weights that are updated together."""
+    sizes = [min(UPDATE_ROWS, op.in_size) * op.out_size for op in ops if op.kind == DENSE]
+    return max(sizes, default=1)
+
+
+def rows_of(array: np.ndarray) -> Rows:
+    """``array`` (N, ...), contiguous rows of a dtype in CODES_OF_DTYPES, as `Rows`; nothing is copied."""
+    width = array.nbytes // max(1, array.shape[0])
+    data = array.reshape(-1).view(np.uint8)
+    data.flags.writeable = False
+    return Rows(data, width, CODES_OF_DTYPES[array.dtype])
+
+
+NO_ROWS = rows_of(np.empty((0, 1), np.float32))
+
+__all__ = [
+    "LINEAR", "NO_ROWS", "Buffers", "Data", "Moment", "Objective", "Optimizer", "Plan", "Program", "Rows", "Rules",
+    "infer", "packing_size", "plan", "rows_of", "tile_size", "train",
+]  # fmt: skip

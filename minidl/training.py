@@ -1,0 +1,598 @@
+"""The training loop: epochs -> slices of steps -> callbacks. `Sequential.fit`, `evaluate`, `predict` end here.
+
+A model whose parts are all built in runs in the compiled loop, in slices of about a tenth of a second, so that
+Ctrl-C, the progress bar and callbacks work; any other model runs layer by layer. Neither the slices, nor
+the number of threads, nor the way of running changes a result.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import NamedTuple
+
+import numpy as np
+
+from . import losses as loss_functions
+from .callbacks import Callback, CallbackList, History, LambdaCallback, ModelCheckpoint, ProgressBar, check_verbose
+from .constraints import MaxNorm
+from .kernels import network, threads
+from .kernels.activations import CODES, LINEAR
+from .kernels.ops import ACTIVATION, DENSE, GAUSSIAN_NOISE, RANDOM_TRANSLATION
+from .kernels.random import SHUFFLE, make_key, permutation
+from .regularizers import L1L2
+from .validation import (
+    check_bool,
+    check_class_weight,
+    check_float,
+    check_inputs,
+    check_int,
+    check_labels,
+    check_rows,
+    check_sample_weight,
+    check_targets,
+)
+
+_SLICE_SECONDS = 0.1
+_CHUNK_BYTES = 8 << 20  # rows of a foreign dtype are converted, and predictions evaluated, this much at a time
+_PREDICT_ROWS = 96
+_THREAD_FLOPS = 4e6  # a prediction of less work than this is over before a second thread has begun
+_NO_LABELS = np.empty(0, np.int64)
+_NO_WEIGHT = np.empty(0, np.float64)
+
+
+class Samples(NamedTuple):
+    """Checked inputs and what goes with each row of them."""
+
+    x: np.ndarray
+    labels: np.ndarray  # int64 (N,) or (0,)
+    targets: np.ndarray | None  # (N, outputs) of any real dtype
+    teacher_logits: np.ndarray | None
+    weight: np.ndarray  # float64 (N,) or (0,)
+
+    def slice(self, low: int, high: int) -> Samples:
+        return Samples(
+            self.x[low:high],
+            self.labels[low:high],
+            None if self.targets is None else self.targets[low:high],
+            None if self.teacher_logits is None else self.teacher_logits[low:high],
+            self.weight[low:high],
+        )
+
+
+# ---- what the last layer and the loss make of each other ---------------------------------------------------
+
+
+class Head(NamedTuple):
+    """The operations a loss sits on: without the final softmax or sigmoid where the loss contains it."""
+
+    ops: list
+    on_logits: bool
+    final: int  # code of the activation left off
+
+
+def head(ops: list, loss) -> Head:
+    """Where ``loss`` attaches to a model made of ``ops``: on logits if it contains the final activation."""
+    fused = CODES.get(loss.fused_activation)
+    if fused is not None and ops and ops[-1].kind == ACTIVATION and ops[-1].activation == fused:
+        return Head(ops[:-1], True, fused)
+    return Head(ops, bool(loss.distills or getattr(loss, "from_logits", False)), LINEAR)
+
+
+def _uses_labels(loss, y: np.ndarray, outputs: int) -> bool:
+    """Whether ``y`` holds class indices rather than rows of targets."""
+    if loss.sparse is not None:
+        return loss.sparse
+    return outputs > 1 and (y.ndim == 1 or y.shape[1:] == (1,))
+
+
+def check_samples(model, loss, x, y, sample_weight=None, class_weight=None, argument="") -> Samples:
+    """The arguments of fit and evaluate, checked against the model and the loss; ``y`` None: no labels."""
+    x = check_inputs(x, model.input_shape, model.dtype, argument + "x")
+    outputs = math.prod(model.output_shape)
+    labels, targets = _NO_LABELS, None
+    if y is None:
+        if not loss.distills or loss.hard_weight != 0:
+            raise ValueError(
+                f"{argument}y must be given, got None: only distillation with hard_weight=0 learns without labels"
+            )
+    else:
+        y = np.asarray(y)
+        if _uses_labels(loss, y, outputs):
+            labels = check_labels(y, outputs, argument + "y", unlabelled=loss.distills)
+            check_rows(argument + "y", len(labels), len(x), argument + "x")
+        else:
+            limits = (0.0, 1.0) if loss.fused_activation else None
+            targets = check_targets(y, model.output_shape, model.dtype, argument + "y", limits=limits)
+            check_rows(argument + "y", len(targets), len(x), argument + "x")
+            targets = targets.reshape(len(targets), outputs)
+    weight = _NO_WEIGHT
+    if sample_weight is not None:
+        weight = check_sample_weight(sample_weight, len(x), argument + "sample_weight")
+    if class_weight is not None:
+        by_class = check_class_weight(class_weight, max(outputs, 2))
+        if labels.size:
+            classes = labels
+        elif targets is None:
+            raise ValueError("class_weight needs y, got y=None")
+        else:
+            classes = np.argmax(targets, axis=1) if outputs > 1 else (targets[:, 0] > 0.5).astype(np.int64)
+        chosen = np.where(classes >= 0, by_class[classes], 1.0)
+        weight = chosen if sample_weight is None else weight * chosen
+    return Samples(x, labels, targets, None, weight)
+
+
+# ---- running steps -----------------------------------------------------------------------------------------
+
+
+def _is_native(array: np.ndarray) -> bool:
+    """Whether the compiled loop can read rows of ``array`` where they are."""
+    flags = array.flags
+    return array.dtype in network.CODES_OF_DTYPES and array.dtype.isnative and flags.c_contiguous and flags.aligned
+
+
+def _as_rows(array: np.ndarray | None, dtype: np.dtype) -> network.Rows:
+    if array is None:
+        return network.NO_ROWS
+    array = array.reshape(len(array), -1)
+    return network.rows_of(array if _is_native(array) else np.ascontiguousarray(array, dtype=dtype))
+
+
+def _rules(model) -> network.Rules | None:
+    """Penalties, clipping and constraints as data; None where one is the user's own."""
+    parameters = [parameter for layer in model.layers for parameter in layer.parameters]
+    penalties = np.zeros((len(parameters), 2))
+    limits, limited = [], []
+    for row, parameter in enumerate(parameters):
+        if parameter.regularizer is not None:
+            if type(parameter.regularizer) is not L1L2 and not issubclass(type(parameter.regularizer), L1L2):
+                return None
+            penalties[row] = parameter.regularizer.l1, parameter.regularizer.l2
+        if parameter.constraint is not None:
+            if type(parameter.constraint) is not MaxNorm:
+                return None
+            rows, columns = parameter.shape if len(parameter.shape) == 2 else (parameter.size, 1)
+            limited.append((parameter.offset, rows, columns))
+            limits.append(parameter.constraint.max_value)
+    optimizer = model.optimizer
+    clips = [float(optimizer.clipvalue or 0), float(optimizer.clipnorm or 0), float(optimizer.global_clipnorm or 0)]
+    active = bool(penalties.any() or limits or any(clips))
+    return network.Rules(
+        active,
+        model.segments,
+        penalties,
+        *clips,
+        np.array(limited, np.int64).reshape(-1, 3),
+        np.array(limits, np.float64),
+    )
+
+
+class _CompiledSteps:
+    """Runs steps in the compiled loop."""
+
+    def __init__(self, model, loss, metrics, samples: Samples, batch_size: int, program_head: Head, rules):
+        ops, dtype = program_head.ops, model.dtype
+        in_size, outputs = math.prod(model.input_shape), math.prod(model.output_shape)
+        laid_out = network.plan(ops, in_size, batch_size)
+        itemsize, n_threads = dtype.itemsize, threads.get_num_threads()
+        needs_output = program_head.final != LINEAR and any(metric.needs_output for metric in metrics)
+
+        def matrix(wanted, columns=outputs):
+            return np.zeros((batch_size, columns) if wanted else (0, 0), dtype)
+
+        self._model, self._loss, self._samples, self._batch_size = model, loss, samples, batch_size
+        self._on_logits, self._rules = program_head.on_logits, rules
+        self._program = network.Program(
+            laid_out.ops, laid_out.settings, model.params, model.grads, laid_out.out_at, outputs, program_head.final
+        )
+        self._buffers = network.Buffers(
+            np.zeros(laid_out.size, dtype),
+            np.zeros(laid_out.size, dtype),
+            np.zeros((n_threads, network.packing_size(ops, batch_size, itemsize)), dtype),
+            np.zeros((n_threads, network.tile_size(ops)), dtype),
+            np.zeros(batch_size),
+            np.zeros(batch_size),
+            np.zeros((len(metrics), batch_size)),
+            np.zeros(batch_size if samples.labels.size else 0, np.int64),
+            matrix(samples.targets is not None),
+            matrix(samples.teacher_logits is not None),
+            matrix(needs_output),
+        )
+        sparse = samples.targets is None
+        self._metric_kinds = np.array([metric.kind_for(sparse, outputs) for metric in metrics], np.int64)
+        self._metric_ks = np.array([metric.k for metric in metrics], np.int64)
+        self._direct = _is_native(samples.x)
+        self._x = network.rows_of(samples.x) if self._direct else None
+        self._targets = _as_rows(samples.targets, dtype)
+        self._teacher = _as_rows(samples.teacher_logits, dtype)
+        self._threads = _ThreadChoice()
+        row_bytes = in_size * itemsize
+        self.most_steps = 10**9 if self._direct else max(1, _CHUNK_BYTES // (row_bytes * batch_size))
+
+    def run(self, order: np.ndarray, first_step: int, metric_sums: np.ndarray) -> np.ndarray:
+        """Train on consecutive batches of ``order``; returns each step's loss and adds to ``metric_sums``."""
+        model, optimizer = self._model, self._model.optimizer
+        steps = -(-len(order) // self._batch_size)
+        x, x_order = self._x, order
+        if not self._direct:
+            chunk = self._samples.x[order].reshape(len(order), -1)
+            x = network.rows_of(np.ascontiguousarray(chunk, dtype=model.dtype))
+            x_order = np.arange(len(order))
+        samples = self._samples
+        losses = np.zeros(steps)
+        data = network.Data(
+            x, x_order, order, samples.labels, self._targets, self._teacher, samples.weight, self._batch_size
+        )
+        objective = network.Objective(
+            self._loss.kind(self._on_logits), self._loss.hyper, self._metric_kinds, self._metric_ks, losses, metric_sums
+        )
+        rates = optimizer.learning_rates(optimizer.iterations, steps)
+        state = network.Optimizer(optimizer.kind, optimizer.hyper, *optimizer.slots, rates, optimizer.iterations)
+        moment = network.Moment(model.seed, model.epoch, first_step)
+        with self._threads.timed(steps) as count:
+            threads.run(
+                network.train, self._program, self._buffers, data, objective, state, self._rules, moment, threads=count
+            )
+        optimizer.iterations += steps
+        return losses
+
+
+class _ThreadChoice:
+    """How many threads the next slice gets: whichever of one and all was faster a step when last tried.
+
+    Threads meet several times a step, and on a busy machine a meeting waits for whoever was put to sleep.
+    """
+
+    _RETRY = 64  # slices
+
+    def __init__(self):
+        self._seconds: dict[int, float] = {}
+        self._slices = 0
+
+    def timed(self, steps: int):
+        self._steps = steps
+        return self
+
+    def __enter__(self) -> int:
+        most = threads.get_num_threads()
+        self._slices += 1
+        if self._slices % self._RETRY == 0:
+            self._seconds.clear()
+        untried = [count for count in (most, 1) if count not in self._seconds]
+        self._count = untried[0] if untried else min(self._seconds, key=self._seconds.get)
+        self._began = time.perf_counter()
+        return self._count
+
+    def __exit__(self, *error) -> None:
+        self._seconds[self._count] = (time.perf_counter() - self._began) / self._steps
+
+
+class _LayerwiseSteps:
+    """Runs steps layer by layer, in Python: for layers, losses and constraints of the user's own."""
+
+    most_steps = 1
+
+    def __init__(self, model, loss, metrics, samples: Samples, batch_size: int, online_teacher=None):
+        self._model, self._loss, self._metrics, self._samples = model, loss, metrics, samples
+        self._batch_size, self._online_teacher = batch_size, online_teacher
+
+    def run(self, order: np.ndarray, first_step: int, metric_sums: np.ndarray) -> np.ndarray:
+        model, samples = self._model, self._samples
+        losses = []
+        for step, start in enumerate(range(0, len(order), self._batch_size)):
+            rows = order[start : start + self._batch_size]
+            y = samples.targets if samples.targets is not None else (samples.labels if samples.labels.size else None)
+            loss, values = model._layerwise_step(
+                np.ascontiguousarray(samples.x[rows], dtype=model.dtype),
+                None if y is None else y[rows],
+                samples.weight[rows] if samples.weight.size else None,
+                step=first_step + step,
+                loss=self._loss,
+                metrics=self._metrics,
+                teacher_logits=None if samples.teacher_logits is None else samples.teacher_logits[rows],
+                online_teacher=self._online_teacher,
+            )
+            losses.append(loss)
+            metric_sums += values
+        return np.array(losses)
+
+
+# ---- fit ---------------------------------------------------------------------------------------------------
+
+
+def fit(
+    model,
+    x,
+    y=None,
+    batch_size: int = 32,
+    epochs: int = 1,
+    verbose: int | str = "auto",
+    callbacks=None,
+    validation_split: float = 0.0,
+    validation_data=None,
+    shuffle: bool = True,
+    class_weight=None,
+    sample_weight=None,
+    initial_epoch: int = 0,
+    validation_batch_size: int | None = None,
+    validation_freq: int = 1,
+    target_model=None,
+    temperature: float | None = None,
+    hard_weight: float | None = None,
+    soft_weight: float | None = None,
+) -> History:
+    """Train ``model``; the arguments are those of `Sequential.fit`."""
+    batch_size = check_int("batch_size", 32 if batch_size is None else batch_size, minimum=1)
+    epochs = check_int("epochs", epochs, minimum=0)
+    initial_epoch = check_int("initial_epoch", initial_epoch, minimum=0)
+    validation_freq = check_int("validation_freq", validation_freq, minimum=1)
+    validation_split = check_float("validation_split", validation_split, minimum=0, below=1)
+    shuffle = check_bool("shuffle", shuffle)
+    verbose = check_verbose(verbose)
+    loss = _training_loss(model, target_model, temperature, hard_weight, soft_weight)
+    samples = check_samples(model, loss, x, y, sample_weight, class_weight)
+    count = len(samples.x)
+    batch_size = min(batch_size, count)
+    validation = None
+    if validation_data is not None:
+        if not isinstance(validation_data, (tuple, list)) or len(validation_data) not in (2, 3):
+            raise ValueError(
+                "validation_data must be (x, y) or (x, y, sample_weight), "
+                f"got {type(validation_data).__name__} of length {len(validation_data)}"
+            )
+        validation = check_samples(model, _hard_loss(loss, validation_data[1]), *validation_data, argument="validation ")
+    elif validation_split > 0:
+        kept = int(math.floor(count * (1 - validation_split)))
+        if kept == 0 or kept == count:
+            raise ValueError(f"validation_split must leave samples on both sides, got {validation_split} of {count}")
+        if y is None:
+            raise ValueError("validation_split needs y, got y=None")
+        validation, count = samples.slice(kept, count), kept
+
+    metrics = model.compiled_metrics
+    training_ops = model.ops(True)
+    online_teacher = None
+    if target_model is not None:
+        samples, online_teacher = _with_teacher(model, target_model, samples, count, training_ops, loss)
+    steps_runner = None
+    rules = _rules(model)
+    if training_ops is not None and rules is not None and online_teacher is None and loss.compiled:
+        steps_runner = _CompiledSteps(model, loss, metrics, samples, batch_size, head(training_ops, loss), rules)
+    else:
+        steps_runner = _LayerwiseSteps(model, loss, metrics, samples, batch_size, online_teacher)
+
+    steps = -(-count // batch_size)
+    all_callbacks = CallbackList(
+        callbacks, add_history=True, add_progbar=verbose != 0, model=model, epochs=epochs, steps=steps, verbose=verbose
+    )
+    every_batch = any(_wants_every_batch(callback) for callback in all_callbacks.callbacks)
+    model.stop_training = False
+    logs: dict[str, float] = {}
+    all_callbacks.on_train_begin()
+    for epoch in range(initial_epoch, epochs):
+        model.epoch = epoch
+        loss.set_epoch(epoch)
+        all_callbacks.on_epoch_begin(epoch)
+        logs = _run_epoch(
+            model, steps_runner, metrics, count, batch_size, shuffle, every_batch, all_callbacks
+        )
+        if validation is not None and (epoch + 1) % validation_freq == 0 and not model.stop_training:
+            values = evaluate_samples(model, _hard_loss(loss, validation), metrics, validation)
+            logs.update((f"val_{name}", value) for name, value in values.items())
+        model.epoch = epoch + 1
+        all_callbacks.on_epoch_end(epoch, logs)
+        if model.stop_training:
+            break
+    all_callbacks.on_train_end(logs)
+    return all_callbacks.history
+
+
+def _run_epoch(model, runner, metrics, count, batch_size, shuffle, every_batch, callbacks) -> dict[str, float]:
+    """One pass over the samples in slices; returns the mean loss and metrics over its samples."""
+    order = np.arange(count)
+    if shuffle:
+        permutation(order, make_key(model.seed, SHUFFLE, model.epoch, 0))
+    steps = -(-count // batch_size)
+    sums, loss_sum = np.zeros(len(metrics)), 0.0
+    done, length = 0, 1
+    logs: dict[str, float] = {}
+    while done < steps:
+        length = 1 if every_batch else min(length, runner.most_steps, steps - done)
+        part = order[done * batch_size : (done + length) * batch_size]
+        callbacks.on_train_batch_begin(done)
+        began = time.perf_counter()
+        losses = runner.run(part, done, sums)
+        seconds = time.perf_counter() - began
+        sizes = np.full(len(losses), batch_size)
+        sizes[-1] = len(part) - batch_size * (len(losses) - 1)
+        loss_sum += float(losses @ sizes)
+        done += length
+        seen = min(done * batch_size, count)
+        logs = {"loss": loss_sum / seen}
+        logs.update((metric.name, float(total) / seen) for metric, total in zip(metrics, sums, strict=True))
+        callbacks.on_train_batch_end(done - 1, logs)
+        if model.stop_training:
+            break
+        # aim at slices of _SLICE_SECONDS, but grow by at most 8 a time: the first slice may hold the compiler
+        length = int(min(8 * length, max(1, length * _SLICE_SECONDS / max(seconds, 1e-9))))
+    return logs
+
+
+def _wants_every_batch(callback: Callback) -> bool:
+    """Whether a callback looks at single batches: a user's own hook, or a checkpoint every so many."""
+    if isinstance(callback, ModelCheckpoint):
+        return callback.save_freq != "epoch"
+    if isinstance(callback, LambdaCallback):
+        return any("batch" in name and "test" not in name for name in vars(callback) if name.startswith("on_"))
+    if type(callback).__module__ == Callback.__module__ or isinstance(callback, (History, ProgressBar)):
+        return False
+    hooks = ("on_batch_begin", "on_batch_end", "on_train_batch_begin", "on_train_batch_end")
+    return any(getattr(type(callback), hook) is not getattr(Callback, hook) for hook in hooks)
+
+
+def _training_loss(model, target_model, temperature, hard_weight, soft_weight):
+    """The compiled loss, or the distillation loss that target_model and its settings ask for."""
+    loss = model.loss
+    if loss is None:
+        raise RuntimeError("fit needs a loss: call compile(optimizer=..., loss=...) first")
+    settings = {"temperature": temperature, "hard_weight": hard_weight, "soft_weight": soft_weight}
+    settings = {name: value for name, value in settings.items() if value is not None}
+    if target_model is None:
+        if settings:
+            name = next(iter(settings))
+            raise ValueError(f"{name} belongs to distillation: it needs target_model, got {name}={settings[name]}")
+        if loss.distills:
+            raise ValueError(f"loss {loss!r} learns from a teacher: pass target_model to fit")
+        return loss
+    if loss.distills and not settings:
+        return loss
+    return loss_functions.KnowledgeDistillation(**settings)
+
+
+def _hard_loss(loss, y):
+    """What a distilling loss is on labels alone: validation has no teacher."""
+    if not loss.distills:
+        return loss
+    if isinstance(y, Samples):
+        sparse = y.targets is None
+    else:
+        y = np.asarray(y)
+        sparse = y.ndim == 1 or y.shape[1:] == (1,)
+    if sparse:
+        return loss_functions.SparseCategoricalCrossentropy(from_logits=True)
+    return loss_functions.CategoricalCrossentropy(from_logits=True)
+
+
+def _with_teacher(model, target_model, samples: Samples, count: int, ops, loss):
+    """The samples with the teacher's logits, computed once, or the teacher itself where inputs are augmented."""
+    from . import teachers
+
+    teacher = teachers.as_teacher(target_model, student=model)
+    augments = ops is None or any(op.kind in (GAUSSIAN_NOISE, RANDOM_TRANSLATION) for op in _before_dense(ops))
+    if getattr(loss, "soft_weight", 1.0) == 0:  # the teacher is not asked
+        zeros = np.zeros((len(samples.x), math.prod(model.output_shape)), model.dtype)
+        return samples._replace(teacher_logits=zeros), None
+    if augments:
+        return samples, teacher
+    logits = teachers.cached_logits(teacher, samples.x, classes=math.prod(model.output_shape))
+    return samples._replace(teacher_logits=logits), None
+
+
+def _before_dense(ops):
+    for op in ops:
+        if op.kind == DENSE:
+            return
+        yield op
+
+
+# ---- predict and evaluate ----------------------------------------------------------------------------------
+
+
+class _Predictor:
+    """A model laid out for inference; made once and kept while the model's layers and parameters are the same."""
+
+    def __init__(self, model, logits: bool):
+        ops = model.ops(False)
+        if logits and ops and ops[-1].kind == ACTIVATION and ops[-1].activation in (CODES["softmax"], CODES["sigmoid"]):
+            ops = ops[:-1]
+        in_size, self.outputs = math.prod(model.input_shape), math.prod(model.output_shape)
+        self._layouts = [network.plan(ops, in_size, rows) for rows in (1, _PREDICT_ROWS)]
+        self._params, self._dtype, self._in_size, self._ops = model.params, model.dtype, in_size, ops
+        self._programs = [
+            network.Program(p.ops, p.settings, model.params, model.grads, p.out_at, self.outputs, LINEAR)
+            for p in self._layouts
+        ]
+        self._flops = 2.0 * sum(op.in_size * op.out_size for op in ops if op.kind == DENSE)
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        count = len(x)
+        out = np.empty((count, self.outputs), self._dtype)
+        which = 0 if count == 1 else 1
+        chunk = 1 if count == 1 else _PREDICT_ROWS
+        n_threads = threads.get_num_threads() if self._flops * count > _THREAD_FLOPS else 1
+        values = np.empty((n_threads, self._layouts[which].size), self._dtype)
+        packing = network.packing_size(self._ops, chunk, self._dtype.itemsize)
+        scratch = np.empty((n_threads, packing), self._dtype)
+        arguments = (self._programs[which], values, scratch)
+        rows_at_once = count if _is_native(x) else max(1, _CHUNK_BYTES // (self._in_size * self._dtype.itemsize))
+        for first in range(0, count, rows_at_once):
+            part = x[first : first + rows_at_once]
+            if not _is_native(part):
+                part = np.ascontiguousarray(part, dtype=self._dtype)
+            rows = network.rows_of(part)
+            threads.run(
+                network.infer, *arguments, rows, out[first : first + len(part)], chunk, threads=n_threads
+            )
+        return out
+
+
+def predict(model, x, batch_size: int | None = None, logits: bool = False) -> np.ndarray:
+    """The model's outputs for every row of ``x``, or what stands before its final softmax or sigmoid."""
+    x = check_inputs(x, model.input_shape, model.dtype)
+    return predict_checked(model, x, logits).reshape(len(x), *model.output_shape)
+
+
+def predict_checked(model, x: np.ndarray, logits: bool) -> np.ndarray:
+    """(N, outputs) for inputs that were checked before."""
+    if model.ops(False) is not None:
+        return _Predictor(model, logits)(x)
+    rows = max(1, _CHUNK_BYTES // (math.prod(model.input_shape) * model.dtype.itemsize))
+    parts = [
+        model.forward(np.ascontiguousarray(x[first : first + rows], dtype=model.dtype), logits=logits)
+        for first in range(0, len(x), rows)
+    ]
+    return np.concatenate([part.reshape(len(part), -1) for part in parts])
+
+
+def evaluate_samples(model, loss, metrics, samples: Samples) -> dict[str, float]:
+    """Mean loss (penalties included) and metrics over ``samples``."""
+    from .kernels.losses import loss_rows
+    from .kernels.metrics import metric_rows
+
+    outputs = math.prod(model.output_shape)
+    ops = model.ops(False)
+    on_logits = head(ops, loss).on_logits if ops is not None else False
+    dtype, count = model.dtype, len(samples.x)
+    empty = np.empty((0, 0), dtype)
+    total, sums = 0.0, np.zeros(len(metrics))
+    chunk = max(1, _CHUNK_BYTES // (max(outputs, math.prod(model.input_shape)) * dtype.itemsize))
+    for first in range(0, count, chunk):
+        part = samples.slice(first, min(first + chunk, count))
+        rows = len(part.x)
+        logits = predict_checked(model, part.x, logits=on_logits)
+        targets = empty if part.targets is None else np.ascontiguousarray(part.targets, dtype=dtype)
+        scale = part.weight / count if part.weight.size else np.full(rows, 1.0 / count)
+        row_loss = np.zeros(rows)
+        loss_rows(
+            loss.kind(on_logits), row_loss, empty, logits, part.labels, targets, empty, scale, loss.hyper
+        )
+        total += float(row_loss.sum())
+        predictions = logits
+        if on_logits and any(metric.needs_output for metric in metrics):
+            predictions = predict_checked(model, part.x, logits=False)
+        for index, metric in enumerate(metrics):
+            values = np.zeros(rows)
+            kind = metric.kind_for(part.targets is None, outputs)
+            metric_rows(kind, values, predictions, part.labels, targets, metric.k)
+            sums[index] += values.sum()
+    total += model.penalty()
+    logs = {"loss": total}
+    logs.update((metric.name, float(value) / count) for metric, value in zip(metrics, sums, strict=True))
+    return logs
+
+
+def evaluate(model, x, y, batch_size: int | None = 32, verbose="auto", sample_weight=None, return_dict: bool = False):
+    """Loss and metrics; the arguments are those of `Sequential.evaluate`."""
+    verbose = check_verbose(verbose)
+    if model.loss is None:
+        raise RuntimeError("evaluate needs a loss: call compile(optimizer=..., loss=...) first")
+    loss = _hard_loss(model.loss, y)
+    samples = check_samples(model, loss, x, y, sample_weight)
+    callbacks = CallbackList(add_progbar=verbose != 0, model=model, steps=1, verbose=verbose)
+    callbacks.on_test_begin()
+    logs = evaluate_samples(model, loss, model.compiled_metrics, samples)
+    callbacks.on_test_end(logs)
+    if return_dict:
+        return logs
+    values = list(logs.values())
+    return values[0] if len(values) == 1 else values
