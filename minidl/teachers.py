@@ -287,6 +287,7 @@ def cached_logits(
     batch_size: int = 1024,
     temperature: float = 1.0,
     dtype: str | np.dtype = "float32",
+    classes: int | None = None,
 ) -> np.ndarray:
     """The teacher's logits ``(N, C)`` for all of ``x``, row i for sample i, computed once.
 
@@ -298,6 +299,7 @@ def cached_logits(
     teacher : anything ``as_teacher`` takes.
     x : samples ``(N, ...)``, of any real dtype, ``np.memmap`` included; read a batch at a time.
     temperature : what the logits will be used at; it matters to an arithmetic ``Ensemble`` alone.
+    classes : how many logits a sample must have, where that is known.
 
     Raises
     ------
@@ -310,6 +312,8 @@ def cached_logits(
     x = check_array("x", x)
     if teacher.samples is not None:
         check_rows("teacher", teacher.samples, len(x))
+    if classes is not None and teacher.classes not in (None, classes):
+        raise ValueError(f"teacher must have {classes} classes, got {teacher.classes}")
     if isinstance(teacher, ArrayTeacher):
         return teacher.array if teacher.array.dtype == dtype else teacher.array.astype(dtype)
     out = None
@@ -320,8 +324,7 @@ def cached_logits(
             batch = batch.astype(dtype)
         logits = teacher.logits(batch, rows, temperature)
         if out is None:
-            classes = teacher.classes or logits.shape[1]
-            out = np.empty((len(x), classes), dtype)
+            out = np.empty((len(x), classes or teacher.classes or logits.shape[1]), dtype)
         out[rows] = check_logits(logits, len(batch), out.shape[1], dtype, "what teacher returned")
     return out
 

@@ -272,6 +272,9 @@ def test_the_student_is_refused_as_its_own_teacher():
 
 
 def test_a_teacher_of_other_classes_is_refused():
+    for teacher in (Linear(1, classes=5), np.zeros((50, 5)), lambda x: np.zeros((len(x), 5))):
+        with pytest.raises(ValueError, match="4.*got"):
+            cached_logits(teacher, X, classes=4)
     for teacher in (Linear(1, classes=5), np.zeros((50, 5)), Ensemble([Linear(1, classes=5)])):
         with pytest.raises(ValueError, match="student's 4 classes, got 5"):
             as_teacher(teacher, Linear(0, classes=4))
