@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 
@@ -70,3 +72,59 @@ def sparse_accuracy(labels, pred):
 
 def top_k(labels, pred, k):
     return np.array([float(np.sum(row > row[label]) < k) for row, label in zip(pred, labels, strict=True)])
+
+
+def sgd(w, g, state, lr, momentum=0.0, nesterov=False):
+    u = momentum * state.get("u", 0.0) - lr * g
+    state["u"] = u
+    return w + momentum * u - lr * g if nesterov else w + u
+
+
+def adam(w, g, state, lr, beta_1=0.9, beta_2=0.999, epsilon=1e-7, amsgrad=False):
+    """The textbook's weighted means, corrected for their zero start, with epsilon outside the correction."""
+    t = state["t"] = state.get("t", 0) + 1
+    m = state["m"] = beta_1 * state.get("m", 0.0) + (1 - beta_1) * g
+    v = state["v"] = beta_2 * state.get("v", 0.0) + (1 - beta_2) * g**2
+    if amsgrad:
+        v = state["top"] = np.maximum(v, state.get("top", 0.0))
+    return w - lr * np.sqrt(1 - beta_2**t) / (1 - beta_1**t) * m / (np.sqrt(v) + epsilon)
+
+
+def rmsprop(w, g, state, lr, rho=0.9, momentum=0.0, epsilon=1e-7, centered=False):
+    v = state["v"] = rho * state.get("v", 0.0) + (1 - rho) * g**2
+    a = state["a"] = rho * state.get("a", 0.0) + (1 - rho) * g
+    u = state["u"] = momentum * state.get("u", 0.0) + lr * g / np.sqrt(v - centered * a**2 + epsilon)
+    return w - u
+
+
+def max_norm(w, limit):
+    norm = np.sqrt(np.sum(w**2, axis=0))
+    return w * np.clip(norm, 0, limit) / (1e-7 + norm)
+
+
+def cosine_decay(step, start, steps, alpha=0.0, target=None, warmup=0):
+    if target is not None and step < warmup:
+        return start + (target - start) * step / warmup
+    if target is not None:
+        start, step = target, step - warmup
+    wave = 0.5 * (1 + np.cos(np.pi * min(step, steps) / steps))
+    return start * ((1 - alpha) * wave + alpha)
+
+
+def activation(name, x):
+    x = np.asarray(x, np.float64)
+    if name == "softmax":
+        e = np.exp(x - x.max(axis=-1, keepdims=True))
+        return e / e.sum(axis=-1, keepdims=True)
+    if name == "gelu":
+        return x * np.reshape([0.5 * (1 + math.erf(v / math.sqrt(2))) for v in x.ravel()], x.shape)
+    return {
+        "linear": lambda: x,
+        "relu": lambda: np.maximum(x, 0),
+        "leaky_relu": lambda: np.where(x > 0, x, 0.2 * x),
+        "sigmoid": lambda: 1 / (1 + np.exp(-x)),
+        "tanh": lambda: np.tanh(x),
+        "silu": lambda: x / (1 + np.exp(-x)),
+        "softplus": lambda: np.logaddexp(x, 0),
+        "elu": lambda: np.where(x > 0, x, np.expm1(np.minimum(x, 0))),
+    }[name]()
