@@ -113,11 +113,10 @@ class Optimizer(Configurable):
         """float64 (count,): the rates of the steps that begin with ``first`` steps finished."""
         if not isinstance(self._rate, LearningRateSchedule):
             return np.full(count, self._rate)
-        steps = np.arange(first, first + count)
-        if isinstance(self._rate, schedules._Formula):
-            rates = self._rate(steps)
+        if hasattr(self._rate, "series"):
+            rates = self._rate.series(first, count)
         else:
-            rates = np.array([float(self._rate(int(step))) for step in steps])
+            rates = np.array([float(self._rate(step)) for step in range(first, first + count)])
         bad = ~(np.isfinite(rates) & (rates >= 0))
         if bad.any():
             index = int(np.argmax(bad))

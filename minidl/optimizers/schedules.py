@@ -12,6 +12,8 @@ from ..registry import Configurable, resolve
 from ..registry import serialize as serialize
 from ..validation import check_bool, check_float, check_int, describe
 
+_BLOCK = 64
+
 
 class LearningRateSchedule(Configurable):
     """Subclass it with ``__call__(step)``; one step number at a time is enough."""
@@ -22,9 +24,19 @@ class LearningRateSchedule(Configurable):
 
 class _Formula(LearningRateSchedule):
     def __call__(self, step):
-        steps = np.asarray(step, dtype=np.float64)
-        rates = self._rates(steps)
-        return float(rates) if steps.ndim == 0 else rates
+        rates = self._rates(np.atleast_1d(np.asarray(step, dtype=np.float64)))
+        return float(rates[0]) if np.ndim(step) == 0 else rates
+
+    def series(self, first: int, count: int) -> np.ndarray:
+        """The rates of the steps first, first + 1, ... (count,), the same bits however a run is cut up.
+
+        NumPy may compute the last entries of an array by another path than the others, so a step's rate
+        is always computed at the same place in a block of _BLOCK steps.
+        """
+        before = first % _BLOCK
+        whole = -(-(before + count) // _BLOCK) * _BLOCK
+        steps = np.arange(first - before, first - before + whole, dtype=np.float64)
+        return self._rates(steps)[before : before + count]
 
     def _rates(self, steps: np.ndarray) -> np.ndarray:
         raise NotImplementedError
