@@ -70,150 +70,95 @@ def step_scalars(scalars, kind, hyper, learning_rate, step):
 
 
 @jit
-def _sgd(params, grads, scalars):
-    real = params.dtype.type
-    rate, decay = real(scalars[RATE]), real(scalars[DECAY])
-    for i in range(params.size):
-        params[i] = fma(params[i], -decay, params[i]) - rate * grads[i]
-
-
-@jit
-def _momentum(params, velocity, grads, scalars):
-    real = params.dtype.type
-    rate, decay, momentum = real(scalars[RATE]), real(scalars[DECAY]), real(scalars[FIRST])
-    for i in range(params.size):
-        moved = velocity[i] * momentum - rate * grads[i]
-        velocity[i] = moved
-        params[i] = fma(params[i], -decay, params[i]) + moved
-
-
-@jit
-def _nesterov(params, velocity, grads, scalars):
-    real = params.dtype.type
-    rate, decay, momentum = real(scalars[RATE]), real(scalars[DECAY]), real(scalars[FIRST])
-    for i in range(params.size):
-        slope = rate * grads[i]
-        moved = velocity[i] * momentum - slope
-        velocity[i] = moved
-        params[i] = fma(params[i], -decay, params[i]) + (moved * momentum - slope)
-
-
-@jit
-def _adam(params, mean, square, grads, scalars):
-    real = params.dtype.type
-    rate, decay, epsilon = real(scalars[RATE]), real(scalars[DECAY]), real(scalars[ADDED])
-    new_mean, new_square = real(scalars[FIRST]), real(scalars[SECOND])
-    for i in range(params.size):
-        g = grads[i]
-        m = fma(g - mean[i], new_mean, mean[i])
-        v = fma(fma(g, g, -square[i]), new_square, square[i])
-        mean[i] = m
-        square[i] = v
-        params[i] = fma(params[i], -decay, params[i]) - m * rate / (np.sqrt(v) + epsilon)
-
-
-@jit
-def _amsgrad(params, mean, square, largest, grads, scalars):
-    real = params.dtype.type
-    rate, decay, epsilon = real(scalars[RATE]), real(scalars[DECAY]), real(scalars[ADDED])
-    new_mean, new_square = real(scalars[FIRST]), real(scalars[SECOND])
-    for i in range(params.size):
-        g = grads[i]
-        m = fma(g - mean[i], new_mean, mean[i])
-        v = fma(fma(g, g, -square[i]), new_square, square[i])
-        mean[i] = m
-        square[i] = v
-        top = largest[i]
-        top = top if v <= top else v  # a NaN in v is kept
-        largest[i] = top
-        params[i] = fma(params[i], -decay, params[i]) - m * rate / (np.sqrt(top) + epsilon)
-
-
-@jit
-def _rmsprop(params, square, grads, scalars):
-    real = params.dtype.type
-    rate, decay, epsilon = real(scalars[RATE]), real(scalars[DECAY]), real(scalars[ADDED])
-    rho, new = real(scalars[FIRST]), real(1.0 - scalars[FIRST])
-    for i in range(params.size):
-        g = grads[i]
-        v = rho * square[i] + new * (g * g)
-        square[i] = v
-        params[i] = fma(params[i], -decay, params[i]) - rate * g / np.sqrt(v + epsilon)
-
-
-@jit
-def _rmsprop_momentum(params, square, velocity, grads, scalars):
-    real = params.dtype.type
-    rate, decay, epsilon = real(scalars[RATE]), real(scalars[DECAY]), real(scalars[ADDED])
-    rho, new, momentum = real(scalars[FIRST]), real(1.0 - scalars[FIRST]), real(scalars[SECOND])
-    for i in range(params.size):
-        g = grads[i]
-        v = rho * square[i] + new * (g * g)
-        square[i] = v
-        moved = momentum * velocity[i] + rate * g / np.sqrt(v + epsilon)
-        velocity[i] = moved
-        params[i] = fma(params[i], -decay, params[i]) - moved
-
-
-@jit
-def _rmsprop_centered(params, square, average, grads, scalars):
-    real = params.dtype.type
-    rate, decay, epsilon = real(scalars[RATE]), real(scalars[DECAY]), real(scalars[ADDED])
-    rho, new = real(scalars[FIRST]), real(1.0 - scalars[FIRST])
-    for i in range(params.size):
-        g = grads[i]
-        v = rho * square[i] + new * (g * g)
-        a = rho * average[i] + new * g
-        variance = v - a * a
-        variance = real(0.0) if variance < real(0.0) else variance
-        square[i] = v
-        average[i] = a
-        params[i] = fma(params[i], -decay, params[i]) - rate * g / np.sqrt(variance + epsilon)
-
-
-@jit
-def _rmsprop_centered_momentum(params, square, velocity, average, grads, scalars):
-    real = params.dtype.type
-    rate, decay, epsilon = real(scalars[RATE]), real(scalars[DECAY]), real(scalars[ADDED])
-    rho, new, momentum = real(scalars[FIRST]), real(1.0 - scalars[FIRST]), real(scalars[SECOND])
-    for i in range(params.size):
-        g = grads[i]
-        v = rho * square[i] + new * (g * g)
-        a = rho * average[i] + new * g
-        variance = v - a * a
-        variance = real(0.0) if variance < real(0.0) else variance
-        square[i] = v
-        average[i] = a
-        moved = momentum * velocity[i] + rate * g / np.sqrt(variance + epsilon)
-        velocity[i] = moved
-        params[i] = fma(params[i], -decay, params[i]) - moved
-
-
-@jit
 def update(kind, params, slot0, slot1, slot2, grads, scalars):
     """One step, in place, over equal-length ranges of the flat vectors.
 
     ``slot0, slot1, slot2`` hold what the kind remembers between steps (``KEEPS``), size 0 where
     it keeps nothing; ``scalars`` comes from ``step_scalars``.
     """
+    # All rules in one function: each function of its own would be compiled twice, alone and in here.
+    real = params.dtype.type
+    rate, decay, epsilon = real(scalars[RATE]), real(scalars[DECAY]), real(scalars[ADDED])
+    first, second = real(scalars[FIRST]), real(scalars[SECOND])
+
     if kind == SGD:
-        _sgd(params, grads, scalars)
+        for i in range(params.size):
+            params[i] = fma(params[i], -decay, params[i]) - rate * grads[i]
+
     elif kind == MOMENTUM:
-        _momentum(params, slot0, grads, scalars)
+        for i in range(params.size):
+            u = first * slot0[i] - rate * grads[i]
+            slot0[i] = u
+            params[i] = fma(params[i], -decay, params[i]) + u
+
     elif kind == NESTEROV:
-        _nesterov(params, slot0, grads, scalars)
+        for i in range(params.size):
+            slope = rate * grads[i]
+            u = first * slot0[i] - slope
+            slot0[i] = u
+            params[i] = fma(params[i], -decay, params[i]) + (first * u - slope)
+
     elif kind == ADAM:
-        _adam(params, slot0, slot1, grads, scalars)
+        for i in range(params.size):
+            g = grads[i]
+            m = fma(g - slot0[i], first, slot0[i])
+            v = fma(fma(g, g, -slot1[i]), second, slot1[i])
+            slot0[i] = m
+            slot1[i] = v
+            params[i] = fma(params[i], -decay, params[i]) - m * rate / (np.sqrt(v) + epsilon)
+
     elif kind == AMSGRAD:
-        _amsgrad(params, slot0, slot1, slot2, grads, scalars)
-    elif kind == RMSPROP:
-        _rmsprop(params, slot0, grads, scalars)
-    elif kind == RMSPROP_MOMENTUM:
-        _rmsprop_momentum(params, slot0, slot1, grads, scalars)
-    elif kind == RMSPROP_CENTERED:
-        _rmsprop_centered(params, slot0, slot2, grads, scalars)
-    elif kind == RMSPROP_CENTERED_MOMENTUM:
-        _rmsprop_centered_momentum(params, slot0, slot1, slot2, grads, scalars)
+        for i in range(params.size):
+            g = grads[i]
+            m = fma(g - slot0[i], first, slot0[i])
+            v = fma(fma(g, g, -slot1[i]), second, slot1[i])
+            top = slot2[i] if v <= slot2[i] else v  # a NaN in v is kept
+            slot0[i] = m
+            slot1[i] = v
+            slot2[i] = top
+            params[i] = fma(params[i], -decay, params[i]) - m * rate / (np.sqrt(top) + epsilon)
+
+    else:  # RMSprop and its relatives
+        rho, fresh, momentum = first, real(1.0 - scalars[FIRST]), second
+        if kind == RMSPROP:
+            for i in range(params.size):
+                g = grads[i]
+                v = rho * slot0[i] + fresh * (g * g)
+                slot0[i] = v
+                params[i] = fma(params[i], -decay, params[i]) - rate * g / np.sqrt(v + epsilon)
+
+        elif kind == RMSPROP_MOMENTUM:
+            for i in range(params.size):
+                g = grads[i]
+                v = rho * slot0[i] + fresh * (g * g)
+                u = momentum * slot1[i] + rate * g / np.sqrt(v + epsilon)
+                slot0[i] = v
+                slot1[i] = u
+                params[i] = fma(params[i], -decay, params[i]) - u
+
+        elif kind == RMSPROP_CENTERED:
+            for i in range(params.size):
+                g = grads[i]
+                v = rho * slot0[i] + fresh * (g * g)
+                a = rho * slot2[i] + fresh * g
+                variance = v - a * a
+                variance = real(0.0) if variance < real(0.0) else variance
+                slot0[i] = v
+                slot2[i] = a
+                params[i] = fma(params[i], -decay, params[i]) - rate * g / np.sqrt(variance + epsilon)
+
+        elif kind == RMSPROP_CENTERED_MOMENTUM:
+            for i in range(params.size):
+                g = grads[i]
+                v = rho * slot0[i] + fresh * (g * g)
+                a = rho * slot2[i] + fresh * g
+                variance = v - a * a
+                variance = real(0.0) if variance < real(0.0) else variance
+                u = momentum * slot1[i] + rate * g / np.sqrt(variance + epsilon)
+                slot0[i] = v
+                slot1[i] = u
+                slot2[i] = a
+                params[i] = fma(params[i], -decay, params[i]) - u
 
 
 # ---- sums over a vector: a strict sum is one long chain of additions, so these keep _LANES of them
