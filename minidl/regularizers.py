@@ -25,26 +25,6 @@ class Regularizer(Configurable):
         return float(kernel.add_regularizer(flat[:0], flat, whole, np.array([[self.l1, self.l2]])))
 
 
-class L1(Regularizer):
-    """``l1 * sum(|w|)``; its gradient at 0 is 0."""
-
-    def __init__(self, l1: float = 0.01):
-        self.l1 = check_float("l1", l1, minimum=0)
-
-    def get_config(self) -> dict:
-        return {"l1": self.l1}
-
-
-class L2(Regularizer):
-    """``l2 * sum(w*w)``: gradient ``2*l2*w``, with no half in front."""
-
-    def __init__(self, l2: float = 0.01):
-        self.l2 = check_float("l2", l2, minimum=0)
-
-    def get_config(self) -> dict:
-        return {"l2": self.l2}
-
-
 class L1L2(Regularizer):
     """``l1 * sum(|w|) + l2 * sum(w*w)``."""
 
@@ -54,6 +34,26 @@ class L1L2(Regularizer):
 
     def get_config(self) -> dict:
         return {"l1": self.l1, "l2": self.l2}
+
+
+class L1(L1L2):
+    """``l1 * sum(|w|)``; its gradient at 0 is 0."""
+
+    def __init__(self, l1: float = 0.01):
+        super().__init__(l1=l1)
+
+    def get_config(self) -> dict:
+        return {"l1": self.l1}
+
+
+class L2(L1L2):
+    """``l2 * sum(w*w)``: gradient ``2*l2*w``, with no half in front."""
+
+    def __init__(self, l2: float = 0.01):
+        super().__init__(l2=l2)
+
+    def get_config(self) -> dict:
+        return {"l2": self.l2}
 
 
 l1, l2, l1_l2 = L1, L2, L1L2

@@ -114,6 +114,15 @@ def test_slots_and_iterations_are_the_whole_state(optimizer):
     np.testing.assert_array_equal(straight, resumed)
 
 
+def test_a_setting_changed_on_the_way_finds_its_slot():
+    optimizer, params = SGD(0.1), np.zeros(3)
+    optimizer.step(params, np.ones(3))
+    optimizer.momentum = 0.5
+    for expected in (-0.2, -0.35):
+        optimizer.step(params, np.ones(3))
+        np.testing.assert_allclose(params, expected, rtol=1e-14)
+
+
 def test_clipping_goes_by_variable_and_comes_first():
     grads = np.array([3.0, 4.0, 0.3, 0.4])
     segments = np.array([[0, 2], [2, 2]])

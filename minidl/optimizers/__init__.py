@@ -60,7 +60,7 @@ class Optimizer(Configurable):
         self.clipvalue = given.get("clipvalue")
         self.global_clipnorm = given.get("global_clipnorm")
         self.iterations = 0
-        self.slots: list[np.ndarray] = []
+        self._slots: list[np.ndarray] = []
         self.segments = _EMPTY_SEGMENTS
         self._scalars = np.zeros(8)
 
@@ -128,7 +128,16 @@ class Optimizer(Configurable):
 
     @property
     def built(self) -> bool:
-        return bool(self.slots)
+        return bool(self._slots)
+
+    @property
+    def slots(self) -> list[np.ndarray]:
+        """Three flat arrays, of the parameters' size or empty; an empty list before ``build``."""
+        if self._slots:
+            for place in kernel.KEEPS[self.kind]:
+                if self._slots[place].size == 0:  # a setting changed since: momentum, say, is no longer 0
+                    self._slots[place] = np.zeros(*self._built_for)
+        return self._slots
 
     def build(self, params: np.ndarray, segments: np.ndarray | None = None) -> None:
         """Make the slots, zeros, for a flat vector; a second call with an equal one changes nothing.
@@ -145,8 +154,7 @@ class Optimizer(Configurable):
                 )
         else:
             self._built_for = (params.size, params.dtype)
-            keeps = kernel.KEEPS[self.kind]
-            self.slots = [np.zeros(params.size if i in keeps else 0, params.dtype) for i in range(3)]
+            self._slots = [np.zeros(0, params.dtype) for _ in range(3)]
         if segments is not None:
             self.segments = np.ascontiguousarray(segments, dtype=np.int64)
         elif len(self.segments) == 0:
