@@ -32,12 +32,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from . import constraints, initializers, regularizers
+from .constraints import Constraint
+from .initializers import Initializer
 from .kernels import random
 from .kernels.activations import CODES, NEEDS_INPUT, activation_backward, activation_forward
 from .kernels.elementwise import rescale
 from .kernels.matmul import dense_backward, dense_forward
 from .kernels.ops import ACTIVATION, DENSE, DROPOUT, GAUSSIAN_NOISE, RANDOM_TRANSLATION, RESCALING, Op
 from .registry import serialize, snake_case
+from .regularizers import Regularizer
 from .validation import check_bool, check_choice, check_float, check_int, check_shape, describe, unknown_name
 
 _LINEAR = CODES["linear"]
@@ -97,7 +100,12 @@ class Layer:
 
     built = False
 
-    def __init__(self, name=None, input_shape=None, input_dim=None):
+    def __init__(
+        self,
+        name: str | None = None,
+        input_shape: int | tuple[int, ...] | None = None,
+        input_dim: int | None = None,
+    ):
         if name is not None and not (isinstance(name, str) and name):
             raise TypeError(f"name must be a non-empty string, got {describe(name)}")
         if input_dim is not None:
@@ -152,7 +160,14 @@ class Layer:
         if "build" in vars(cls):
             cls.build = _recording_shapes(vars(cls)["build"])
 
-    def add_weight(self, name, shape, initializer="zeros", regularizer=None, constraint=None) -> None:
+    def add_weight(
+        self,
+        name: str,
+        shape: int | tuple[int, ...],
+        initializer: str | Initializer = "zeros",
+        regularizer: str | Regularizer | None = None,
+        constraint: str | Constraint | None = None,
+    ) -> None:
         """Declare a trainable array: ``self.<name>`` and ``self.d<name>`` once the layer is attached."""
         if not (isinstance(name, str) and name.isidentifier()):
             raise ValueError(f"name of a weight must be a Python identifier, got {name!r}")
@@ -301,7 +316,13 @@ class Input(Layer):
     inputs are converted to the model's dtype.
     """
 
-    def __init__(self, shape=None, batch_size=None, dtype=None, name=None):
+    def __init__(
+        self,
+        shape: int | tuple[int, ...] | None = None,
+        batch_size: int | None = None,
+        dtype: str | None = None,
+        name: str | None = None,
+    ):
         if shape is None:
             raise ValueError("shape must be given: Input(shape=(784,))")
         super().__init__(name=name, input_shape=check_shape("shape", shape))
@@ -365,18 +386,18 @@ class Dense(Layer):
 
     def __init__(
         self,
-        units,
-        activation=None,
-        use_bias=True,
-        kernel_initializer="glorot_uniform",
-        bias_initializer="zeros",
-        kernel_regularizer=None,
-        bias_regularizer=None,
-        kernel_constraint=None,
-        bias_constraint=None,
-        input_dim=None,
-        input_shape=None,
-        name=None,
+        units: int,
+        activation: str | None = None,
+        use_bias: bool = True,
+        kernel_initializer: str | Initializer = "glorot_uniform",
+        bias_initializer: str | Initializer = "zeros",
+        kernel_regularizer: str | Regularizer | None = None,
+        kernel_constraint: str | Constraint | None = None,
+        input_dim: int | None = None,
+        input_shape: int | tuple[int, ...] | None = None,
+        name: str | None = None,
+        bias_regularizer: str | Regularizer | None = None,
+        bias_constraint: str | Constraint | None = None,
     ):
         super().__init__(name=name, input_shape=input_shape, input_dim=input_dim)
         self.units = check_int("units", units, minimum=1)
@@ -457,7 +478,13 @@ class Activation(Layer):
     Softmax is over the last axis, and its backward is the true Jacobian, p * (dp - sum(dp * p)).
     """
 
-    def __init__(self, activation, name=None, input_shape=None, input_dim=None):
+    def __init__(
+        self,
+        activation: str | None,
+        name: str | None = None,
+        input_shape: int | tuple[int, ...] | None = None,
+        input_dim: int | None = None,
+    ):
         super().__init__(name=name, input_shape=input_shape, input_dim=input_dim)
         self._set(activation)
 
@@ -498,7 +525,13 @@ class Activation(Layer):
 class Softmax(Activation):
     """softmax over the last axis; backward: p * (dp - sum(dp * p))."""
 
-    def __init__(self, axis=-1, name=None, input_shape=None, input_dim=None):
+    def __init__(
+        self,
+        axis: int = -1,
+        name: str | None = None,
+        input_shape: int | tuple[int, ...] | None = None,
+        input_dim: int | None = None,
+    ):
         if axis != -1:
             raise ValueError(f"axis must be -1 (the last), got {axis!r}")
         super().__init__("softmax", name=name, input_shape=input_shape, input_dim=input_dim)
@@ -510,7 +543,13 @@ class Softmax(Activation):
 class LeakyReLU(Activation):
     """x where x > 0, else negative_slope * x."""
 
-    def __init__(self, negative_slope=0.3, name=None, input_shape=None, input_dim=None):
+    def __init__(
+        self,
+        negative_slope: float = 0.3,
+        name: str | None = None,
+        input_shape: int | tuple[int, ...] | None = None,
+        input_dim: int | None = None,
+    ):
         Layer.__init__(self, name=name, input_shape=input_shape, input_dim=input_dim)
         self.negative_slope = check_float("negative_slope", negative_slope, minimum=0)
         self._set("leaky_relu", self.negative_slope)
@@ -526,7 +565,13 @@ class ReLU(Activation):
     """
 
     def __init__(
-        self, max_value=None, negative_slope=0.0, threshold=0.0, name=None, input_shape=None, input_dim=None
+        self,
+        max_value: float | None = None,
+        negative_slope: float = 0.0,
+        threshold: float = 0.0,
+        name: str | None = None,
+        input_shape: int | tuple[int, ...] | None = None,
+        input_dim: int | None = None,
     ):
         Layer.__init__(self, name=name, input_shape=input_shape, input_dim=input_dim)
         self.max_value = None if max_value is None else check_float("max_value", max_value, minimum=0)
@@ -573,7 +618,14 @@ class Dropout(Layer):
     are keyed by the model's seed and the layer's place, so two layers never share a mask.
     """
 
-    def __init__(self, rate, seed=None, name=None, input_shape=None, input_dim=None):
+    def __init__(
+        self,
+        rate: float,
+        seed: int | None = None,
+        name: str | None = None,
+        input_shape: int | tuple[int, ...] | None = None,
+        input_dim: int | None = None,
+    ):
         super().__init__(name=name, input_shape=input_shape, input_dim=input_dim)
         self.rate = check_float("rate", rate, minimum=0, below=1)
         self.seed = None if seed is None else check_int("seed", seed)
@@ -624,7 +676,14 @@ class Flatten(Layer):
 class Rescaling(Layer):
     """out = x * scale + offset: ``Rescaling(1 / 255)`` takes bytes to [0, 1]."""
 
-    def __init__(self, scale, offset=0.0, name=None, input_shape=None, input_dim=None):
+    def __init__(
+        self,
+        scale: float,
+        offset: float = 0.0,
+        name: str | None = None,
+        input_shape: int | tuple[int, ...] | None = None,
+        input_dim: int | None = None,
+    ):
         super().__init__(name=name, input_shape=input_shape, input_dim=input_dim)
         self.scale = check_float("scale", scale)
         self.offset = check_float("offset", offset)
@@ -651,7 +710,14 @@ class Rescaling(Layer):
 class GaussianNoise(Layer):
     """In training, out = x + stddev * normal; the gradient passes unchanged. ``seed``: see Dropout."""
 
-    def __init__(self, stddev, seed=None, name=None, input_shape=None, input_dim=None):
+    def __init__(
+        self,
+        stddev: float,
+        seed: int | None = None,
+        name: str | None = None,
+        input_shape: int | tuple[int, ...] | None = None,
+        input_dim: int | None = None,
+    ):
         super().__init__(name=name, input_shape=input_shape, input_dim=input_dim)
         self.stddev = check_float("stddev", stddev, minimum=0)
         self.seed = None if seed is None else check_int("seed", seed)
@@ -687,14 +753,14 @@ class RandomTranslation(Layer):
 
     def __init__(
         self,
-        height_factor,
-        width_factor,
-        fill_mode="constant",
-        fill_value=0.0,
-        seed=None,
-        name=None,
-        input_shape=None,
-        input_dim=None,
+        height_factor: float | tuple[float, float],
+        width_factor: float | tuple[float, float],
+        fill_mode: str = "constant",
+        fill_value: float = 0.0,
+        seed: int | None = None,
+        name: str | None = None,
+        input_shape: int | tuple[int, ...] | None = None,
+        input_dim: int | None = None,
     ):
         super().__init__(name=name, input_shape=input_shape, input_dim=input_dim)
         self.height_factor, self._height = _bounds("height_factor", height_factor)

@@ -356,7 +356,7 @@ def test_automatic_names(monkeypatch):
 
 CONFIGURED = [
     Input((3, 2), name="images"),
-    Dense(4, "gelu", False, "he_normal", "ones", "l2", None, "max_norm", name="d", input_shape=(7,)),
+    Dense(4, "gelu", False, "he_normal", "ones", "l2", "max_norm", name="d", input_shape=(7,)),
     Activation("swish"),
     Softmax(),
     ReLU(6.0, 0.1, 0.2),
