@@ -83,7 +83,7 @@ class ModelTeacher(Teacher):
 
     def fingerprint(self):
         layers = getattr(self.model, "layers", [])
-        config = [(type(layer).__name__, layer.get_config()) for layer in layers]
+        config = [(type(layer).__name__, {**layer.get_config(), "name": ""}) for layer in layers]
         digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=repr).encode())
         digest.update(np.ascontiguousarray(self.model.params).tobytes())
         return digest.hexdigest()

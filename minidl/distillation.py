@@ -1,0 +1,645 @@
+"""Distillation: a teacher's softened answers as targets for a student.
+
+``distill`` trains one student and reports how it compares with its teacher and, on request, with the same
+student trained on labels alone. Its relatives: ``born_again`` (each generation teaches the next),
+``mutual_learning`` (students that teach each other), ``distill_sweep`` (many settings, several seeds each).
+
+A chain through a teacher assistant is two calls: ``distill(teacher, assistant, ...)``, ``distill(assistant,
+student, ...)``.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import math
+import multiprocessing
+import os
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from . import losses
+from .callbacks import (
+    EarlyStopping,
+    LearningRateScheduler,
+    ModelCheckpoint,
+    ReduceLROnPlateau,
+    TerminateOnNaN,
+)
+from .losses import KnowledgeDistillation
+from .models import Sequential
+from .report import DistillationReport, as_labels, format_table, measure
+from .teachers import Ensemble, Teacher, as_teacher, cached_logits
+from .validation import check_array, check_float, check_inputs, check_int, check_rows, describe
+
+__all__ = [
+    "BornAgain",
+    "DistillationReport",
+    "KnowledgeDistillation",
+    "Sweep",
+    "born_again",
+    "distill",
+    "distill_sweep",
+    "mutual_learning",
+]
+
+
+def distill(
+    teacher: object,
+    student: Sequential,
+    x: np.ndarray,
+    y: np.ndarray | None = None,
+    loss: object = None,
+    epochs: int = 20,
+    batch_size: int = 32,
+    optimizer: object = None,
+    validation_data: tuple | None = None,
+    validation_split: float = 0.0,
+    test_data: tuple | None = None,
+    transfer: np.ndarray | None = None,
+    plain_student: bool = False,
+    test_teacher: np.ndarray | None = None,
+    **fit_arguments,
+) -> DistillationReport:
+    """Train ``student`` to give the teacher's answers, and report how it does.
+
+    Parameters
+    ----------
+    teacher : a model, an ``Ensemble``, logits ``(N, C)`` row-aligned with ``x``, or a function
+        ``x -> logits``. It is run in inference mode and not changed.
+    student : a ``Sequential`` that ends in ``Dense(C)`` or in softmax.
+    x : samples ``(N, ...)``.
+    y : labels ``(N,)`` with -1 where there is none, or one-hot rows ``(N, C)``; or None: no labels at all.
+    loss : a distillation loss, by default ``KnowledgeDistillation(temperature=4.0)``, and if ``y`` is None
+        ``KnowledgeDistillation(temperature=4.0, hard_weight=0.0, soft_weight=1.0)``.
+    optimizer : by default the one the student was compiled with, or Adam.
+    validation_data, validation_split : as in ``fit``; followed during training.
+    test_data : ``(x, y)`` for the report. By default the validation data; without any the figures are taken
+        on ``x`` itself, and the report says so.
+    transfer : more samples, without labels: the teacher labels them. If it is an array of logits, its
+        rows go on with theirs.
+    plain_student : also train a copy of the student, from the same initial weights, on the labels alone.
+    test_teacher : the teacher's logits on the test data, for a teacher that is an array.
+    fit_arguments : ``callbacks``, ``verbose``, ``shuffle``, ``sample_weight``, ``class_weight`` and so on.
+
+    Returns
+    -------
+    DistillationReport
+        ``print`` it. The student is trained and compiled with ``loss``; ``evaluate`` needs labels only.
+
+    Raises
+    ------
+    ValueError, TypeError
+        before anything is trained: arguments that do not fit, a teacher that is the student, teacher and
+        student swapped, probabilities where logits are meant, no labels where ``hard_weight`` wants them.
+    """
+    if not isinstance(student, Sequential):
+        raise TypeError(f"student must be a Sequential, got {describe(student)}")
+    if "target_model" in fit_arguments:
+        raise TypeError("target_model is what distill calls teacher: pass it as the first argument")
+    for name in ("temperature", "hard_weight", "soft_weight"):
+        if name in fit_arguments:
+            raise TypeError(
+                f"{name} belongs to the loss: loss=KnowledgeDistillation({name}={fit_arguments[name]})"
+            )
+    loss = _distillation_loss(loss, y)
+    x = check_array("x", x)
+    student._build_for(x)
+    check_inputs(x, student.input_shape, student.dtype)
+    student.check_y(y, len(x), loss)
+    teacher = as_teacher(teacher, student)
+    x, y, weight = _with_transfer(x, y, transfer, fit_arguments.pop("sample_weight", None), teacher)
+    _check_not_swapped(teacher, student, x, y)
+    if plain_student and (y is None or not (as_labels(y) >= 0).any()):
+        raise ValueError("plain_student=True needs labels, got y without any")
+
+    callbacks = fit_arguments.get("callbacks")
+    report = DistillationReport(student=None, loss=repr(loss))
+    split = 0.0 if validation_data is not None else check_float("validation_split", validation_split, below=1)
+    seen, held_out = _split(len(x), split)
+    x_test, y_test, rows = _test_samples(
+        report, student, x, y, held_out, validation_data, test_data, callbacks
+    )
+    if rows is None:
+        _check_unseen(report, x[seen], x_test)
+    teacher_logits = _teacher_on(teacher, x_test, rows, test_teacher, report)
+
+    optimizer = student.optimizer or "adam" if optimizer is None else optimizer
+    plain = copy.deepcopy(student) if plain_student else None
+    plain_optimizer, plain_callbacks = _fresh(optimizer), _for_another_run(callbacks)
+    training = dict(batch_size=batch_size, epochs=epochs, validation_split=split, **fit_arguments)
+
+    began = time.perf_counter()
+    compiled = student.optimizer, student.loss, student.metrics
+    try:
+        student.compile(optimizer=optimizer, loss=loss, metrics=["accuracy"])
+        report.history = student.fit(
+            x, y, target_model=teacher, sample_weight=weight, validation_data=validation_data, **training
+        )
+    except (TypeError, ValueError):
+        student.optimizer, student.loss, student.metrics = compiled
+        raise
+    report.seconds = time.perf_counter() - began
+    if plain is not None:
+        training["callbacks"] = plain_callbacks
+        report.plain_history = _train_on_labels(
+            plain, plain_optimizer, x, y, weight, validation_data, training
+        )
+
+    if teacher_logits is not None:
+        model = getattr(teacher, "model", None)
+        report.teacher = measure("teacher", teacher_logits, y_test, None, model, x_test)
+    if plain is not None:
+        logits = plain.predict_logits(x_test)
+        report.plain = measure("plain student", logits, y_test, teacher_logits, plain, x_test)
+    logits = student.predict_logits(x_test)
+    report.student = measure("student", logits, y_test, teacher_logits, student, x_test)
+    _say_if_it_did_not_help(report)
+    return report
+
+
+# ---------------------------------------------------------------- what distill refuses and prepares
+
+
+def _distillation_loss(loss: object, y: object):
+    if loss is None:
+        return KnowledgeDistillation() if y is not None else KnowledgeDistillation(4.0, 0.0, 1.0)
+    loss = losses.get(loss)
+    if not loss.distills:
+        raise ValueError(f"loss must be a distillation loss such as KnowledgeDistillation(), got {loss!r}")
+    if y is None and loss.hard_weight != 0:
+        raise ValueError(
+            f"y must be given when hard_weight is not 0, got y=None and {loss!r}; "
+            "without labels write loss=KnowledgeDistillation(hard_weight=0.0, soft_weight=1.0)"
+        )
+    return loss
+
+
+def _with_transfer(x, y, transfer, weight, teacher: Teacher):
+    """``x, y, sample_weight`` with the unlabelled samples of ``transfer`` behind them."""
+    if transfer is None:
+        if teacher.samples is not None:
+            check_rows("teacher", teacher.samples, len(x))
+        return x, y, weight
+    transfer = check_array("transfer", transfer)
+    if transfer.shape[1:] != x.shape[1:]:
+        raise ValueError(
+            f"transfer must have samples of shape {x.shape[1:]} as x has, got {transfer.shape[1:]}"
+        )
+    if teacher.samples not in (None, len(x) + len(transfer)):
+        raise ValueError(
+            f"teacher must have a row for each of the {len(x)} samples of x and of the {len(transfer)} of "
+            f"transfer, got {teacher.samples}"
+        )
+    if y is not None:
+        y = check_array("y", y)
+        labels = as_labels(y)
+        if y.ndim == 2 and y.shape[1] > 1 and not np.array_equal(y, np.eye(y.shape[1])[labels]):
+            raise ValueError("y must be class indices or one-hot rows when transfer is given, got soft rows")
+        y = np.concatenate([labels, np.full(len(transfer), -1)])
+    if weight is not None:
+        check_rows("sample_weight", len(weight), len(x))
+        weight = np.concatenate([weight, np.ones(len(transfer))])
+    return np.concatenate([x, transfer]), y, weight
+
+
+def _check_not_swapped(teacher: Teacher, student: Sequential, x: np.ndarray, y: object) -> None:
+    """Refuse a student that already knows what its teacher has never learnt."""
+    if y is None:
+        return
+    rows = np.flatnonzero(as_labels(y) >= 0)[:1000]
+    if not len(rows):
+        return
+    labels = as_labels(np.asarray(y)[rows])
+    known = float((student.predict_logits(x[rows]).argmax(axis=1) == labels).mean())
+    if known < 0.5:
+        return
+    logits = np.asarray(teacher.logits(np.ascontiguousarray(x[rows], dtype=student.dtype), rows))
+    taught = float((logits.argmax(axis=1) == labels).mean())
+    if taught < known - 0.3 and taught < 2 / logits.shape[1]:
+        raise ValueError(
+            f"teacher and student look swapped: of {len(rows)} samples the teacher has {taught:.0%} right, "
+            f"the student already {known:.0%}. The order is distill(teacher, student, x, y)"
+        )
+
+
+def _fresh(optimizer: object) -> object:
+    """The same kind of optimizer, without state."""
+    if isinstance(optimizer, (str, dict, type)):
+        return optimizer
+    return type(optimizer).from_config(optimizer.get_config())
+
+
+def _for_another_run(callbacks: object) -> list:
+    """Copies of the callbacks that steer training, without those that write files or are the user's."""
+    if callbacks is None:
+        return []
+    listed = callbacks if isinstance(callbacks, (list, tuple)) else [callbacks]
+    steering = (EarlyStopping, LearningRateScheduler, ReduceLROnPlateau, TerminateOnNaN)
+    return [copy.deepcopy(callback) for callback in listed if type(callback) in steering]
+
+
+def _train_on_labels(model, optimizer, x, y, weight, validation_data, training):
+    labels = as_labels(y)
+    soft = np.ndim(y) == 2 and np.shape(y)[1] > 1
+    known = labels >= 0
+    if not known.all():
+        x, y, weight = x[known], labels[known], None if weight is None else np.asarray(weight)[known]
+    kind = losses.CategoricalCrossentropy if soft else losses.SparseCategoricalCrossentropy
+    model.compile(
+        optimizer=optimizer, loss=kind(from_logits=model.final_activation != "softmax"), metrics=["accuracy"]
+    )
+    if validation_data is not None and np.ndim(validation_data[1]) != np.ndim(y):
+        x_val, y_val, *rest = validation_data
+        y_val = as_labels(y_val) if not soft else np.eye(np.shape(y)[1])[as_labels(y_val)]
+        validation_data = (x_val, y_val, *rest)
+    return model.fit(x, y, sample_weight=weight, validation_data=validation_data, **training)
+
+
+# ---------------------------------------------------------------- what the report is measured on
+
+
+def _split(count: int, validation_split: float) -> tuple[slice, slice | None]:
+    """The rows fit trains on and those it holds out: the last ones, as in Keras."""
+    if not validation_split:
+        return slice(0, count), None
+    kept = math.floor(count * (1 - validation_split))
+    return slice(0, kept), slice(kept, count)
+
+
+def _test_samples(report, student, x, y, held_out, validation_data, test_data, callbacks):
+    """``x, y`` to measure on, and their rows in the training arrays if they are part of them."""
+    chosen = test_data if test_data is not None else validation_data
+    if chosen is not None:
+        name = "test_data" if test_data is not None else "validation_data"
+        if not isinstance(chosen, (tuple, list)) or len(chosen) not in (2, 3):
+            raise ValueError(f"{name} must be (x, y), got {describe(chosen)}")
+        x_test, y_test = check_inputs(chosen[0], student.input_shape, student.dtype, f"{name} x"), chosen[1]
+        if y_test is not None:
+            student.check_y(y_test, len(x_test), KnowledgeDistillation(), f"{name} y")
+        rows = None
+    elif held_out is not None:
+        x_test, y_test, rows = x[held_out], None if y is None else np.asarray(y)[held_out], held_out
+        name = "validation_split"
+    else:
+        report.unseen = False
+        report.notes.append(
+            f"measured on the {len(x)} training samples themselves: give validation_data or test_data "
+            "to learn how the student does on others"
+        )
+        return x, y, slice(0, len(x))
+    report.notes.append(f"measured on the {len(x_test)} samples of {name}")
+    if test_data is None and (chooser := _chooses_epoch(callbacks)):
+        report.unseen = False
+        report.notes.append(
+            f"{chooser} chose the epoch on these samples, so the figures flatter the student: give test_data"
+        )
+    return x_test, y_test, rows
+
+
+def _chooses_epoch(callbacks) -> str:
+    """The callback that picks weights by the validation data, if there is one."""
+    listed = callbacks if isinstance(callbacks, (list, tuple)) else [callbacks]
+    for callback in listed:
+        watched = str(getattr(callback, "monitor", "")).startswith("val_")
+        keeps = not isinstance(callback, ModelCheckpoint) or getattr(callback, "save_best_only", False)
+        if watched and keeps:
+            return type(callback).__name__
+    return ""
+
+
+def _check_unseen(report, x, x_test) -> None:
+    """Count the test samples that are training samples too, value for value."""
+    if x.shape[1:] != x_test.shape[1:] or x.dtype != x_test.dtype or x.nbytes + x_test.nbytes > 1 << 30:
+        return
+    known = {hash(np.ascontiguousarray(row).tobytes()) for row in x}
+    shared = sum(hash(np.ascontiguousarray(row).tobytes()) in known for row in x_test)
+    if shared:
+        report.unseen = False
+        report.notes.append(f"{shared} of the {len(x_test)} samples measured on are training samples too")
+
+
+def _teacher_on(teacher: Teacher, x_test, rows, test_teacher, report) -> np.ndarray | None:
+    if test_teacher is not None:
+        return cached_logits(test_teacher, x_test, classes=teacher.classes)
+    if rows is not None:
+        return np.asarray(teacher.logits(x_test, rows)) if teacher.samples else cached_logits(teacher, x_test)
+    if teacher.samples is not None:
+        report.notes.append(
+            "the teacher is an array of logits for x and has none for these samples: give test_teacher"
+        )
+        return None
+    return cached_logits(teacher, x_test)
+
+
+def _say_if_it_did_not_help(report: DistillationReport) -> None:
+    if report.plain is not None and report.plain.errors is not None and report.student.errors is not None:
+        gain = report.plain.errors - report.student.errors
+        if gain <= 0:
+            report.notes.append(
+                f"distillation did not help here: {-gain} errors more than the plain student. A single run "
+                "says little: distill_sweep repeats it over seeds"
+            )
+
+
+# ---------------------------------------------------------------- relatives
+
+
+@dataclass
+class BornAgain:
+    """``models`` from the first generation to the last, the ``reports`` of all but the first."""
+
+    models: list
+    reports: list[DistillationReport] = field(default_factory=list)
+
+    @property
+    def ensemble(self) -> Ensemble:
+        """All generations together, which is usually better than any of them."""
+        return Ensemble(self.models)
+
+
+def born_again(
+    build_student: Callable[[], Sequential],
+    x: np.ndarray,
+    y: np.ndarray,
+    generations: int = 3,
+    teacher: object = None,
+    loss: object = None,
+    optimizer: object = "adam",
+    **arguments,
+) -> BornAgain:
+    """Born-again networks (Furlanello et al., ICML 2018): each generation learns from the one before it.
+
+    The first generation learns from ``teacher``, or, if that is None, from the labels alone;
+    ``build_student()`` makes each new model. ``loss`` is by default ``KnowledgeDistillation(temperature=1.0,
+    hard_weight=0.5, soft_weight=0.5)``; ``arguments`` go to ``distill``.
+    """
+    generations = check_int("generations", generations, minimum=1)
+    loss = KnowledgeDistillation(temperature=1.0, hard_weight=0.5, soft_weight=0.5) if loss is None else loss
+    result = BornAgain([])
+    for _ in range(generations):
+        model = build_student()
+        if not isinstance(model, Sequential):
+            raise TypeError(f"build_student must return a Sequential, got {describe(model)}")
+        if any(model is earlier for earlier in result.models):
+            raise ValueError("build_student must return a new model each time, got the same one again")
+        model._build_for(x)
+        if teacher is None:
+            training = {
+                name: value
+                for name, value in {"epochs": 20, **arguments}.items()
+                if name not in ("validation_data", "test_data", "transfer", "plain_student", "test_teacher")
+            }
+            weight = training.pop("sample_weight", None)
+            validation = arguments.get("validation_data")
+            _train_on_labels(model, _fresh(optimizer), x, y, weight, validation, training)
+        else:
+            result.reports.append(
+                distill(teacher, model, x, y, loss, optimizer=_fresh(optimizer), **arguments)
+            )
+        result.models.append(model)
+        teacher = model
+    return result
+
+
+def mutual_learning(
+    models: Sequence[Sequential],
+    x: np.ndarray,
+    y: np.ndarray,
+    epochs: int = 20,
+    temperature: float = 1.0,
+    hard_weight: float = 1.0,
+    soft_weight: float = 1.0,
+    optimizer: object = "adam",
+    **fit_arguments,
+) -> list:
+    """Deep mutual learning (Zhang et al., CVPR 2018): models that teach each other while they learn.
+
+    Model k minimizes ``hard_weight * CE + soft_weight * T^2 * mean over the others of KL(p_j || q_k)``,
+    which is, up to a constant, the KL from the mean of the others' probabilities. The others' answers are a
+    snapshot from the start of each epoch, so the order of the models does not matter. In the first epoch,
+    when nobody knows anything yet, all learn from labels alone.
+
+    Returns each model's ``History``, its epochs joined.
+    """
+    models = list(models)
+    if len(models) < 2 or not all(isinstance(model, Sequential) for model in models):
+        raise ValueError(f"models must be two or more Sequential models, got {describe(models)}")
+    if len({id(model) for model in models}) < len(models):
+        raise ValueError("models must be different models, got one of them twice")
+    epochs = check_int("epochs", epochs, minimum=1)
+    temperature = check_float("temperature", temperature, above=0)
+    x = check_array("x", x)
+    for model in models:
+        model._build_for(x)
+        for other in models:
+            if other is not model:
+                other._build_for(x)
+                as_teacher(other, student=model)
+        loss = KnowledgeDistillation(temperature, hard_weight, soft_weight)
+        model.compile(optimizer=_fresh(optimizer), loss=loss, metrics=["accuracy"])
+    histories = [None] * len(models)
+    for epoch in range(epochs):
+        snapshot = [model.predict_logits(x) for model in models]
+        for k, model in enumerate(models):
+            others = [logits for j, logits in enumerate(snapshot) if j != k]
+            peers = Ensemble(others).logits(x, temperature=temperature)
+            history = model.fit(
+                x,
+                y,
+                epochs=epoch + 1,
+                initial_epoch=epoch,
+                target_model=peers,
+                temperature=temperature,
+                hard_weight=hard_weight,
+                soft_weight=soft_weight if epoch else 0.0,
+                **fit_arguments,
+            )
+            if histories[k] is None:
+                histories[k] = history
+            else:
+                histories[k].epoch += history.epoch
+                for name, values in history.history.items():
+                    histories[k].history.setdefault(name, []).extend(values)
+    for model, history in zip(models, histories, strict=True):
+        model.history = history
+    return histories
+
+
+# ---------------------------------------------------------------- sweeps
+
+
+@dataclass
+class Sweep:
+    """The runs of ``distill_sweep``: ``rows`` holds one dict a setting, ``runs`` one a run."""
+
+    rows: list[dict]
+    runs: list[dict]
+    notes: list[str] = field(default_factory=list)
+
+    def table(self, markdown: bool = False) -> str:
+        head = ["student", "runs", "errors", "accuracy", "agreement"]
+        rows = []
+        for row in self.rows:
+            cells = [row["setting"], str(row["runs"]), f"{row['errors_mean']:.1f} +- {row['errors_std']:.1f}"]
+            cells += [f"{row['accuracy_mean']:.2%}", f"{row['agreement_mean']:.2%}"]
+            rows.append(cells)
+        return format_table(head, rows, markdown)
+
+    def __str__(self) -> str:
+        return "\n".join([self.table(), "", *self.notes])
+
+    def to_markdown(self) -> str:
+        return "\n".join([self.table(markdown=True), "", *(f"- {note}" for note in self.notes), ""])
+
+    def to_dict(self) -> dict:
+        return {"rows": self.rows, "runs": self.runs, "notes": list(self.notes)}
+
+    @property
+    def best(self) -> dict:
+        """The row with the fewest errors on average."""
+        return min(self.rows, key=lambda row: row["errors_mean"])
+
+
+def distill_sweep(
+    teacher: object,
+    student: Sequential,
+    x: np.ndarray,
+    y: np.ndarray | None = None,
+    temperatures: Sequence[float] = (1.0, 2.0, 4.0, 8.0),
+    weights: Sequence[tuple[float, float]] = ((0.1, 0.9),),
+    loss_list: Sequence[object] = (),
+    seeds: Sequence[int] = (0, 1, 2),
+    epochs: int = 20,
+    batch_size: int = 32,
+    optimizer: object = "adam",
+    validation_data: tuple | None = None,
+    plain_student: bool = True,
+    processes: int | None = None,
+) -> Sweep:
+    """Distil the student under many settings, each from several seeds; mean and standard deviation of each.
+
+    Parameters
+    ----------
+    student : tells the architecture; every run begins with a new model of it, and it is not changed itself.
+    temperatures, weights : every pair of a temperature and a ``(hard_weight, soft_weight)`` is one
+        ``KnowledgeDistillation``.
+    loss_list : further distillation losses to try.
+    seeds : one run each; they decide initial weights and shuffling.
+    validation_data : ``(x, y)`` the errors are counted on. The best setting is chosen by them: judge it on
+        other data afterwards. Required.
+    plain_student : also train on labels alone, as a setting of its own.
+    processes : runs at a time, each on one thread; by default one a processor. 1 runs them here, one after
+        another. A script that uses more must do so under ``if __name__ == "__main__":``.
+    """
+    if not isinstance(student, Sequential):
+        raise TypeError(f"student must be a Sequential, got {describe(student)}")
+    if not isinstance(validation_data, (tuple, list)) or len(validation_data) != 2:
+        raise ValueError(f"validation_data must be (x, y), got {describe(validation_data)}")
+    seeds = [check_int(f"seeds[{i}]", seed, minimum=0) for i, seed in enumerate(seeds)]
+    if not seeds:
+        raise ValueError("seeds must hold one seed or more, got none")
+    processes = check_int("processes", os.cpu_count() if processes is None else processes, minimum=1)
+    x = check_array("x", x)
+    student._build_for(x)
+    teacher = as_teacher(teacher, student)
+    if teacher.samples is not None:
+        raise ValueError(
+            "teacher must be able to answer for validation_data too, got an array of logits for x"
+        )
+    candidates = [KnowledgeDistillation(t, h, s) for t, (h, s) in itertools.product(temperatures, weights)]
+    candidates = [_distillation_loss(loss, y) for loss in (*candidates, *loss_list)]
+    settings = ([None] if plain_student and y is not None else []) + candidates
+
+    with tempfile.TemporaryDirectory(prefix="minidl_sweep_") as folder:
+        arrays = {"x": x, "x_val": validation_data[0], "y_val": as_labels(validation_data[1])}
+        arrays["teacher_val"] = cached_logits(teacher, validation_data[0])
+        if y is not None:
+            arrays["y"] = np.asarray(y)
+        jobs = []
+        for setting in settings:
+            temperature = float(getattr(setting, "temperature", 1.0)) if teacher.softens else 1.0
+            name = f"teacher_{temperature!r}"
+            if setting is not None and name not in arrays:
+                arrays[name] = cached_logits(teacher, x, temperature=temperature, dtype=student.dtype)
+            for seed in seeds:
+                job = dict(folder=folder, setting=setting, seed=seed, epochs=epochs, batch_size=batch_size)
+                job |= dict(config=student.get_config(), optimizer=_fresh(optimizer), logits=name)
+                jobs.append(job)
+        for name, array in arrays.items():
+            np.save(Path(folder) / f"{name}.npy", array)
+        runs = _run_jobs(jobs, min(processes, len(jobs)))
+    return _summary(runs, settings, len(validation_data[0]))
+
+
+def _run_jobs(jobs: list[dict], processes: int) -> list[dict]:
+    if processes == 1:
+        return [_one_run(job) for job in jobs]
+    # Not fork: a forked child would inherit locks held by threads it does not have.
+    context = multiprocessing.get_context("spawn")
+    try:
+        with ProcessPoolExecutor(processes, mp_context=context, initializer=_one_thread) as pool:
+            return list(pool.map(_one_run, jobs))
+    except BrokenProcessPool as error:
+        raise RuntimeError(
+            "a process of the sweep ended early. A script must call distill_sweep under "
+            'if __name__ == "__main__":, and from standard input only processes=1 works'
+        ) from error
+
+
+def _one_thread() -> None:
+    from . import set_num_threads
+
+    set_num_threads(1)
+
+
+def _one_run(job: dict) -> dict:
+    """Train and measure one student; runs in a process of its own, so it reads the arrays from files."""
+    folder = Path(job["folder"])
+
+    def load(name):
+        return np.load(folder / f"{name}.npy", mmap_mode="r")
+
+    x, x_val, y_val = load("x"), load("x_val"), load("y_val")
+    y = load("y") if (folder / "y.npy").exists() else None
+    model = Sequential.from_config({**job["config"], "seed": job["seed"]})
+    training = dict(epochs=job["epochs"], batch_size=job["batch_size"], verbose=0)
+    if job["setting"] is None:
+        _train_on_labels(model, _fresh(job["optimizer"]), x, y, None, None, training)
+    else:
+        model.compile(optimizer=_fresh(job["optimizer"]), loss=job["setting"], metrics=["accuracy"])
+        model.fit(x, y, target_model=load(job["logits"]), **training)
+    figures = measure("student", model.predict_logits(x_val), y_val, load("teacher_val"))
+    return {
+        "setting": "labels alone" if job["setting"] is None else repr(job["setting"]),
+        "seed": job["seed"],
+        "errors": figures.errors,
+        "accuracy": figures.accuracy,
+        "agreement": figures.agreement,
+        "loss": figures.loss,
+    }
+
+
+def _summary(runs: list[dict], settings: list, count: int) -> Sweep:
+    rows = []
+    names = list(dict.fromkeys(run["setting"] for run in runs))
+    losses_by_name = {repr(setting): setting for setting in settings if setting is not None}
+    for name in names:
+        mine = [run for run in runs if run["setting"] == name]
+        row = {"setting": name, "runs": len(mine)}
+        for key in ("temperature", "hard_weight", "soft_weight"):
+            row[key] = getattr(losses_by_name.get(name), key, None)
+        for key in ("errors", "accuracy", "agreement", "loss"):
+            values = np.array([run[key] for run in mine], dtype=np.float64)
+            row[f"{key}_mean"] = float(values.mean())
+            row[f"{key}_std"] = float(values.std(ddof=1)) if len(values) > 1 else 0.0
+        rows.append(row)
+    note = f"errors among the {count} samples of validation_data; the best setting is to be judged on others"
+    return Sweep(rows, runs, [note])
