@@ -86,7 +86,9 @@ class Peer:
             pass
         import resource
 
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (
+            2**20 if sys.platform == "darwin" else 2**10
+        )
 
 
 @dataclass(frozen=True)
@@ -155,7 +157,9 @@ def thread_environment(threads: int) -> dict[str, str]:
 
 def worker(module: str, peer_name: str, threads: int) -> None:
     """The child: answer ``(method, arguments)`` with ``(kind, result, wall seconds, CPU seconds)``."""
-    if hasattr(os, "sched_setaffinity"):  # one thread means one core, for those who do not ask the environment
+    if hasattr(
+        os, "sched_setaffinity"
+    ):  # one thread means one core, for those who do not ask the environment
         cores = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, cores[-threads:])
     requests, replies = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
@@ -186,16 +190,25 @@ def worker(module: str, peer_name: str, threads: int) -> None:
 class Worker:
     """The parent's end of one peer's process. The process is stopped whenever it is not answering."""
 
-    def __init__(self, module: str, peer: str, threads: int, environment: dict[str, str] | None = None,
-                 timeout: float = 300.0):
+    def __init__(
+        self,
+        module: str,
+        peer: str,
+        threads: int,
+        environment: dict[str, str] | None = None,
+        timeout: float = 300.0,
+    ):
         self.peer, self.threads, self.timeout = peer, threads, timeout
-        self.started = time.perf_counter()
+        self._started = time.perf_counter()
         self._log = tempfile.TemporaryFile()
         self._process = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.harness", module, peer, str(threads)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            cwd=ROOT,
             env={**os.environ, **thread_environment(threads), **(environment or {})},
-        )  # fmt: skip
+        )
         self._stopped = False
 
     def call(self, method: str, *arguments, stop: bool = True) -> tuple[Any, float, float]:
@@ -219,6 +232,10 @@ class Worker:
         if kind != "ok":
             raise Refused(result)
         return result, wall, cpu
+
+    def age(self) -> float:
+        """Seconds since the process was asked for."""
+        return time.perf_counter() - self._started
 
     def close(self) -> None:
         self._signal("SIGCONT")
@@ -305,15 +322,31 @@ def run_suite(suite: Suite, cases: list[Case], peers: list[str], threads: list[i
     """Verify and time every case; the results as plain data. A refused peer is reported and left out."""
     make = suite.contender or Resident
     contenders: dict[tuple[str, int], Any] = {}
-    results: dict[str, Any] = {"suite": suite.name, "title": suite.title, "unit": suite.unit,
-                               "notes": suite.notes, "machine": report.machine(), "cases": []}  # fmt: skip
+    results: dict[str, Any] = {
+        "suite": suite.name,
+        "title": suite.title,
+        "unit": suite.unit,
+        "notes": suite.notes,
+        "machine": report.machine(),
+        "cases": [],
+    }
     missing: set[str] = set()
     try:
         for case in cases:
-            record = {"name": case.name, "group": case.group, "flops": case.flops, "bytes": case.bytes,
-                      "times": {}, "refused": {}, "limits": {}, "memory": {}}  # fmt: skip
+            record = {
+                "name": case.name,
+                "group": case.group,
+                "flops": case.flops,
+                "bytes": case.bytes,
+                "times": {},
+                "refused": {},
+                "limits": {},
+                "memory": {},
+            }
             results["cases"].append(record)
-            ready = _start_all(suite, case, _lineup(suite, case, peers, threads), contenders, make, missing, record)
+            ready = _start_all(
+                suite, case, _lineup(suite, case, peers, threads), contenders, make, missing, record
+            )
             samples = _interleave(ready, rounds, suite.budget_seconds)
             for key, taken in samples.items():
                 _record(record, case, contenders[key], taken)
@@ -322,7 +355,9 @@ def run_suite(suite: Suite, cases: list[Case], peers: list[str], threads: list[i
         for contender in contenders.values():
             contender.stop()
     run_cases = {case.name for case in cases}
-    results["targets"] = [report.judge(target, results) for target in suite.targets if target.case in run_cases]
+    results["targets"] = [
+        report.judge(target, results) for target in suite.targets if target.case in run_cases
+    ]
     results["sections"] = suite.sections(results) if suite.sections else []
     return results
 
@@ -404,7 +439,7 @@ def _record(record: dict, case: Case, contender, taken: list[tuple[float, float]
 
 
 def relative_error(got, expected) -> float:
-    """Largest over the arrays of ``|got - expected| / |expected|`` in the 2-norm; inf for a NaN or a shape."""
+    """Largest of the arrays' ``|got - expected| / |expected|``, 2-norms; inf for NaN or a wrong shape."""
     worst = 0.0
     if len(got) != len(expected):
         return math.inf
@@ -421,7 +456,9 @@ def require_close(got, expected, tolerance: float, what: str) -> None:
     """Raise Wrong unless ``relative_error(got, expected) <= tolerance``."""
     error = relative_error(got, expected)
     if not error <= tolerance:
-        raise Wrong(f"{what} differ from the float64 reference by {error:.2e} of their size, allowed {tolerance:.0e}")
+        raise Wrong(
+            f"{what} differ from the float64 reference by {error:.2e} of their size, allowed {tolerance:.0e}"
+        )
 
 
 # ---------------------------------------------------------------- the command line of every script
@@ -429,15 +466,26 @@ def require_close(got, expected, tolerance: float, what: str) -> None:
 
 def parser(suite_name: str) -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(prog=f"python -m benchmarks.{suite_name}")
-    made.add_argument("--quick", action="store_true", help="few cases, few rounds; no result file is replaced")
+    made.add_argument(
+        "--quick", action="store_true", help="few cases, few rounds; no result file is replaced"
+    )
     made.add_argument("--peers", help="only these, separated by commas (minidl is always there)")
     made.add_argument("--cases", help="only the cases whose name contains one of these, separated by commas")
-    made.add_argument("--threads", type=int, nargs="+", help="thread counts (default: 1 and 2, as far as there are cores)")
-    made.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "results", help="folder for the results")
+    made.add_argument(
+        "--threads", type=int, nargs="+", help="thread counts (default: 1 and 2, as far as there are cores)"
+    )
+    made.add_argument(
+        "--output", type=Path, default=ROOT / "benchmarks" / "results", help="folder for the results"
+    )
     return made
 
 
-def main(suite: Suite, arguments: list[str] | None = None, options: argparse.Namespace | None = None) -> int:
+def main(
+    suite: Suite,
+    arguments: list[str] | None = None,
+    options: argparse.Namespace | None = None,
+    threads: list[int] | None = None,
+) -> int:
     """Run a suite from its command line. Returns 0, or 1 if anything of ours was refused."""
     options = options or parser(suite.name).parse_args(arguments)
     peers = list(suite.peers)
@@ -449,7 +497,7 @@ def main(suite: Suite, arguments: list[str] | None = None, options: argparse.Nam
     elif options.quick:
         cases = [c for c in cases if c.name in suite.quick]
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    threads = options.threads or [t for t in (1, 2) if t <= available]
+    threads = options.threads or [t for t in threads or (1, 2) if t <= available] or [1]
     began = time.perf_counter()
     if options.quick:
         suite.slice_seconds, suite.budget_seconds = 0.05, 0.5

@@ -59,7 +59,9 @@ def tiled(c, a, b):
     width = PANEL_BYTES // c.itemsize
     flat_a, flat_b, flat_c = a.reshape(-1), b.reshape(-1), c.reshape(-1)
     for j in range(0, n, width):
-        matmul_panel(flat_c, j, n, flat_a, 0, k, 1, flat_b, j, n, k, m, min(width, n - j), FROM_ZERO, flat_c, 0)
+        matmul_panel(
+            flat_c, j, n, flat_a, 0, k, 1, flat_b, j, n, k, m, min(width, n - j), FROM_ZERO, flat_c, 0
+        )
 
 
 def packed(c: np.ndarray, a: np.ndarray, b: np.ndarray) -> None:

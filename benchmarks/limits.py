@@ -15,7 +15,9 @@ from .harness import Peer
 
 ELEMENTS = 12_000_000  # an array: 48 MB
 ROUNDS = 4096  # of all chains in one run(1): some ten microseconds
-CHAINS = 12  # independent sums, enough to hide the latency of two multiply-add units, few enough for 16 registers
+CHAINS = (
+    12  # independent sums, enough to hide the latency of two multiply-add units, few enough for 16 registers
+)
 
 
 def _lanes(features) -> int:
@@ -23,7 +25,7 @@ def _lanes(features) -> int:
 
 
 def _compile():
-    """(multiply_adds(out, rounds), triad(a, b, c), flops in a round). Numba is imported here, not by the parent."""
+    """(multiply_adds(out, rounds), triad(a, b, c), flops in a round); here, so that only a child imports Numba."""
     import numba
     from llvmlite import ir
     from numba.core import cgutils, types
@@ -37,7 +39,7 @@ def _compile():
 
     @intrinsic
     def chains(typingctx, out, rounds):
-        """acc_i = acc_i * 0.5 + 1 for CHAINS vectors, `rounds` times, all in registers; the sums go to out."""
+        """acc_i = acc_i * 0.5 + 1 for CHAINS vectors, `rounds` times, in registers; the sums go to out."""
 
         def codegen(context, builder, signature, arguments):
             array, rounds = arguments
@@ -46,7 +48,11 @@ def _compile():
             fma = cgutils.get_or_insert_function(
                 builder.module, ir.FunctionType(vector, [vector] * 3), f"llvm.fma.v{lanes}f32"
             )
-            entry, loop, done = builder.block, builder.append_basic_block("k"), builder.append_basic_block("done")
+            entry, loop, done = (
+                builder.block,
+                builder.append_basic_block("k"),
+                builder.append_basic_block("done"),
+            )
             builder.branch(loop)
             builder.position_at_end(loop)
             k = builder.phi(index)

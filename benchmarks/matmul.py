@@ -53,7 +53,9 @@ def verify(case: Case, peer: type, out: np.ndarray) -> None:
     if out.shape != expected.shape or not np.isfinite(out).all():
         raise Wrong(f"a finite {expected.shape} product was expected, got {out.shape}")
     # an order of summation loses at most about k half-ulps; random errors lose far less
-    excess = float((np.abs(out - expected) / magnitude).max()) / (np.finfo(np.float32).eps * (4 + case.params["k"] ** 0.5))
+    excess = float((np.abs(out - expected) / magnitude).max()) / (
+        np.finfo(np.float32).eps * (4 + case.params["k"] ** 0.5)
+    )
     if excess > 1.0:
         raise Wrong(f"the product's rounding error is {excess:.1f} times what float32 allows")
 
@@ -73,7 +75,10 @@ class Minidl(Product):
 
 class Numpy(Product):
     def build(self) -> None:
-        self.a, self.b = (self.a.T if self.layout[0] == "T" else self.a), (self.b.T if self.layout[1] == "T" else self.b)
+        self.a, self.b = (
+            (self.a.T if self.layout[0] == "T" else self.a),
+            (self.b.T if self.layout[1] == "T" else self.b),
+        )
 
     def run(self, count: int) -> None:
         for _ in range(count):
@@ -165,9 +170,13 @@ PEERS = {OURS: Minidl, "numpy": Numpy, "torch": Torch} | LADDER
 # ---------------------------------------------------------------- the table
 
 TRAINING = {  # name: batch, inputs, outputs of the dense layers of the two nets
-    "small 1": (32, 784, 64), "small 2": (32, 64, 64), "small 3": (32, 64, 10),
-    "big 1": (128, 784, 1200), "big 2": (128, 1200, 1200), "big 3": (128, 1200, 10),
-}  # fmt: skip
+    "small 1": (32, 784, 64),
+    "small 2": (32, 64, 64),
+    "small 3": (32, 64, 10),
+    "big 1": (128, 784, 1200),
+    "big 2": (128, 1200, 1200),
+    "big 3": (128, 1200, 10),
+}
 CUBES = (16, 32, 64, 128, 256, 512, 1024, 2048)
 RIVALS = ("numpy", "torch")
 
@@ -175,8 +184,14 @@ RIVALS = ("numpy", "torch")
 def _case(name: str, m: int, k: int, n: int, layout: str, group: str, peers: tuple[str, ...]) -> Case:
     traffic = 4.0 * (m * k + k * n + m * n)
     # arrays that fit in the caches are not read from memory again each time
-    return Case(name, {"m": m, "k": k, "n": n, "layout": layout}, peers, 2.0 * m * k * n,
-                traffic if traffic > 64e6 else 0.0, group=group)  # fmt: skip
+    return Case(
+        name,
+        {"m": m, "k": k, "n": n, "layout": layout},
+        peers,
+        2.0 * m * k * n,
+        traffic if traffic > 64e6 else 0.0,
+        group=group,
+    )
 
 
 def _cases() -> list[Case]:
@@ -194,7 +209,12 @@ def _cases() -> list[Case]:
 
 CASES = _cases()
 TARGETS = [
-    Target(f"{c.name}, to the better of OpenBLAS and MKL", c.name, RIVALS, 1 / 1.15 if c.group == "training shapes" else 1 / 0.95)
+    Target(
+        f"{c.name}, to the better of OpenBLAS and MKL",
+        c.name,
+        RIVALS,
+        1 / 1.15 if c.group == "training shapes" else 1 / 0.95,
+    )
     for c in CASES
     if c.group == "training shapes" or c.name in ("cube 256", "cube 512", "cube 1024", "cube 2048")
 ]
@@ -206,24 +226,40 @@ def ladder_section(results: dict) -> list[str]:
     for record in results["cases"]:
         if record["group"] != "ladder":
             continue
-        lines += ["## The ladder", "", "| rung | time | GFLOP/s | times the rung before |", "| --- | ---: | ---: | ---: |"]
+        lines += [
+            "## The ladder",
+            "",
+            "| rung | time | GFLOP/s | times the rung before |",
+            "| --- | ---: | ---: | ---: |",
+        ]
         for key, entry in record["times"].items():
             seconds = entry["median"]
             gain = f"{below / seconds:.1f}" if below else ""
-            lines.append(f"| {key.split('@')[0]} | {duration(seconds)} | {record['flops'] / seconds / 1e9:,.2f} | {gain} |")
+            lines.append(
+                f"| {key.split('@')[0]} | {duration(seconds)} | {record['flops'] / seconds / 1e9:.2f} | {gain} |"
+            )
             below = seconds
         lines.append("")
     return lines
 
 
 SUITE = Suite(
-    name="matmul", title="Matrix multiply, float32", unit="product", module="benchmarks.matmul", peers=PEERS,
-    cases=CASES, verify=verify, quick=("small 1 forward 32x784x64", "big 1 dW 784x128x1200", "cube 256", "ladder, cube 512"),
-    sections=ladder_section, targets=TARGETS, slice_seconds=0.1, budget_seconds=2.0,
-    notes="m x k x n, k the summed dimension. dW multiplies by the transpose of the data (TN), dX by the transpose of "
-          "the weights (NT). numpy is OpenBLAS, torch is MKL. In the ladder, plain Python computes "
-          f"{PYTHON_ROWS} of the 512 rows and its time is multiplied up.",
-)  # fmt: skip
+    name="matmul",
+    title="Matrix multiply, float32",
+    unit="product",
+    module="benchmarks.matmul",
+    peers=PEERS,
+    cases=CASES,
+    verify=verify,
+    quick=("small 1 forward 32x784x64", "big 1 dW 784x128x1200", "cube 256", "ladder, cube 512"),
+    sections=ladder_section,
+    targets=TARGETS,
+    slice_seconds=0.1,
+    budget_seconds=2.0,
+    notes="m x k x n, k the summed dimension. dW multiplies by the transpose of the data (TN), dX by that of "
+    "the weights (NT). numpy is OpenBLAS, torch is MKL. In the ladder, plain Python computes "
+    f"{PYTHON_ROWS} of the 512 rows and its time is multiplied up.",
+)
 
 
 def main(arguments: list[str] | None = None) -> int:

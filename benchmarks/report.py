@@ -1,4 +1,4 @@
-"""From raw times to what is read: the machine, Markdown tables, a plot, and files replaced whole or not at all."""
+"""From raw times to what is read: the machine, Markdown tables, a plot; files replaced whole or not at all."""
 
 from __future__ import annotations
 
@@ -10,8 +10,20 @@ import time
 from importlib import metadata
 from pathlib import Path
 
-PACKAGES = ("numpy", "numba", "llvmlite", "scikit-learn", "torch", "jax", "jaxlib", "optax", "keras", "onnx",
-            "onnxruntime", "minidl")  # fmt: skip
+PACKAGES = (
+    "numpy",
+    "numba",
+    "llvmlite",
+    "scikit-learn",
+    "torch",
+    "jax",
+    "jaxlib",
+    "optax",
+    "keras",
+    "onnx",
+    "onnxruntime",
+    "minidl",
+)
 
 
 def label(key: tuple[str, int]) -> str:
@@ -21,14 +33,20 @@ def label(key: tuple[str, int]) -> str:
 
 def machine() -> dict:
     """The processor, its caches, the system, the versions, and how busy it was."""
-    about = {"date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()), "system": platform.platform(),
-             "python": platform.python_version(), "cores": os.cpu_count()}  # fmt: skip
+    about = {
+        "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "cores": os.cpu_count(),
+    }
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         values = {k.strip(): v.strip() for k, _, v in (line.partition(":") for line in lines)}
         wanted = ("avx512f", "avx2", "fma", "sse4_2", "asimd")
-        about["processor"] = f"{values.get('model name', '?')} (family {values.get('cpu family', '?')}, " \
-                             f"model {values.get('model', '?')})"  # fmt: skip
+        about["processor"] = (
+            f"{values.get('model name', '?')} (family {values.get('cpu family', '?')}, "
+            f"model {values.get('model', '?')})"
+        )
         about["vectors"] = [w for w in wanted if w in values.get("flags", values.get("Features", "")).split()]
     except OSError:
         about["processor"] = platform.processor() or platform.machine()
@@ -131,10 +149,11 @@ def markdown(results: dict) -> str:
     lines += [
         f"{about['date']}. {about['processor']}, {about['cores']} cores, {', '.join(about['caches'])}, "
         f"{about.get('memory_gib', '?')} GiB; load before the run {about.get('load_before', '?')}. "
-        f"{about['system']}, Python {about['python']}, {versions}. The run took {results.get('seconds', '?')} s.",
+        f"{about['system']}, Python {about['python']}, {versions}. "
+        f"The run took {results.get('seconds', '?')} s.",
         "",
-        f"Median time of one {results['unit']}. `@2`: with two threads. Best peer: whichever of the others was "
-        "fastest, at its best thread count. Limit: the larger of the arithmetic at the measured multiply-add "
+        f"Median time of one {results['unit']}. `@2`: with two threads. Best peer: whichever of the others "
+        "was fastest, at its best thread count. Limit: the larger of the arithmetic at the measured multiply-add "
         "ceiling and the unavoidable traffic at the measured memory bandwidth, for as many threads.",
         "",
     ]
@@ -143,7 +162,9 @@ def markdown(results: dict) -> str:
         rows = []
         for t in results["targets"]:
             ratio = "not measured" if t["ratio"] is None else f"{t['ratio']:.2f}"
-            rows.append([t["text"], f"≤ {t['bound']:.2f}", ratio, {True: "yes", False: "no", None: ""}[t["met"]]])
+            rows.append(
+                [t["text"], f"≤ {t['bound']:.2f}", ratio, {True: "yes", False: "no", None: ""}[t["met"]]]
+            )
         lines += ["## Targets", "", *_table(["ratio of times", "target", "measured", "met"], rows)]
     lines += results.get("sections", [])
     lines += _everybody(results) + _memory(results) + _limits(results)
@@ -169,7 +190,13 @@ def _summary(results: dict) -> list[str]:
             limit = record["limits"].get(str(t))
             row.append(f"{mine[t][0] / limit['seconds']:.2f}" if limit and mine[t] else "")
         rows.append(row)
-    header = ["case", *(f"minidl@{t}" for t in counts), "best peer", "ratio to it", *(f"ratio to limit@{t}" for t in counts)]
+    header = [
+        "case",
+        *(f"minidl@{t}" for t in counts),
+        "best peer",
+        "ratio to it",
+        *(f"ratio to limit@{t}" for t in counts),
+    ]
     return _table(header, rows)
 
 
@@ -180,7 +207,10 @@ def _everybody(results: dict) -> list[str]:
     lines = []
     for group, records in groups.items():
         names = list(dict.fromkeys(key for record in records for key in record["times"]))
-        rows = [[r["name"], *(duration(r["times"][n]["median"]) if n in r["times"] else "" for n in names)] for r in records]
+        rows = [
+            [r["name"], *(duration(r["times"][n]["median"]) if n in r["times"] else "" for n in names)]
+            for r in records
+        ]
         if names:
             lines += [f"## Everybody{', ' if group else ''}{group}", "", *_table(["case", *names], rows)]
     return lines
@@ -208,8 +238,11 @@ def _limits(results: dict) -> list[str]:
             rows.append([record["name"], threads, fma, memory, duration(limit["seconds"])])
     if not rows:
         return []
-    return ["## The machine's limit in the same rounds", "",
-            *_table(["case", "threads", "GFLOP/s", "GB/s", f"least time of one {results['unit']}"], rows)]  # fmt: skip
+    return [
+        "## The machine's limit in the same rounds",
+        "",
+        *_table(["case", "threads", "GFLOP/s", "GB/s", f"least time of one {results['unit']}"], rows),
+    ]
 
 
 # ---------------------------------------------------------------- files
@@ -231,7 +264,7 @@ def _replace(path: Path, data: bytes) -> None:
 
 
 def write(results: dict, folder: Path, complete: bool) -> list[Path]:
-    """Write ``<suite>.json``, ``.md`` and ``.png``; a run that is not complete goes to ``<suite>.partial.*``."""
+    """Write ``<suite>.json``, ``.md`` and ``.png``; an incomplete run's go to ``<suite>.partial.*``."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     stem = results["suite"] + ("" if complete else ".partial")
@@ -267,20 +300,39 @@ def plot(results: dict) -> bytes | None:
         return None
     figure, axes = pyplot.subplots(1, len(groups), figsize=(6.5 * len(groups), 5), squeeze=False)
     peers = list(dict.fromkeys(k.rpartition("@")[0] for r in results["cases"] for k in r["times"]))
-    colours = {peer: f"C{i}" for i, peer in enumerate(p for p in peers if p != "minidl")} | {"minidl": "black"}
+    colours = {peer: f"C{i}" for i, peer in enumerate(p for p in peers if p != "minidl")} | {
+        "minidl": "black"
+    }
     for axis, (name, records) in zip(axes[0], groups.items(), strict=True):
         grows = len({r["flops"] for r in records}) == len(records) > 1
         records = sorted(records, key=lambda r: r["flops"]) if grows else records
         places = [r["flops"] for r in records] if grows else range(len(records))
         for peer in peers:
-            points = [(x, best(r, (peer,))[0]) for x, r in zip(places, records, strict=True) if best(r, (peer,))]
+            points = [
+                (x, best(r, (peer,))[0]) for x, r in zip(places, records, strict=True) if best(r, (peer,))
+            ]
             if points:
-                axis.plot(*zip(*points, strict=True), marker="o", linestyle="-" if grows else "none", color=colours[peer],
-                          linewidth=2.5 if peer == "minidl" else 1, label=peer)  # fmt: skip
-        floor = [(x, min(v["seconds"] for v in r["limits"].values()))
-                 for x, r in zip(places, records, strict=True) if r["limits"]]  # fmt: skip
+                axis.plot(
+                    *zip(*points, strict=True),
+                    marker="o",
+                    linestyle="-" if grows else "none",
+                    color=colours[peer],
+                    linewidth=2.5 if peer == "minidl" else 1,
+                    label=peer,
+                )
+        floor = [
+            (x, min(v["seconds"] for v in r["limits"].values()))
+            for x, r in zip(places, records, strict=True)
+            if r["limits"]
+        ]
         if floor:
-            axis.plot(*zip(*floor, strict=True), color="grey", linestyle="--" if grows else "none", marker="_", label="limit")
+            axis.plot(
+                *zip(*floor, strict=True),
+                color="grey",
+                linestyle="--" if grows else "none",
+                marker="_",
+                label="limit",
+            )
         axis.set_yscale("log")
         if grows:
             axis.set_xscale("log")

@@ -28,7 +28,7 @@ VERIFIED_STEPS = 3
 
 
 def initial_weights(sizes, seed: int = 0) -> list[np.ndarray]:
-    """[weight, bias, weight, bias, ...] in float32; biases small but not 0, so that their place is checked."""
+    """[weight, bias, weight, bias, ...] in float32; biases small but not 0, so that they are checked."""
     rng = np.random.default_rng(seed)
     arrays = []
     for i, o in zip(sizes, sizes[1:], strict=False):
@@ -44,6 +44,12 @@ def forward(arrays: list[np.ndarray], x: np.ndarray) -> np.ndarray:
     return x @ arrays[-2] + arrays[-1]
 
 
+def softmax(z: np.ndarray) -> np.ndarray:
+    """Of each row."""
+    e = np.exp(z - z.max(axis=1, keepdims=True))
+    return e / e.sum(axis=1, keepdims=True)
+
+
 def read_idx(path: Path) -> np.ndarray:
     """An IDX file of bytes, gzipped or not. Not minidl's reader: no peer's process imports minidl."""
     raw = path.read_bytes()
@@ -54,6 +60,7 @@ def read_idx(path: Path) -> np.ndarray:
 
 def mnist(folder: str, part: str) -> tuple[np.ndarray, np.ndarray]:
     """Images in [0, 1] float32 (N, 784) and labels int64; ``part`` is "train" or "t10k"."""
+
     def find(stem):
         for name in (stem, stem.replace("-idx", ".idx")):
             for suffix in (".gz", ""):
@@ -91,11 +98,11 @@ def reference(case: dict, corrected_epsilon: bool) -> list[np.ndarray]:
         for weight, bias in zip(arrays[:-2:2], arrays[1:-2:2], strict=True):
             layers.append(np.maximum(layers[-1] @ weight + bias, 0))
         logits = layers[-1] @ arrays[-2] + arrays[-1]
-        dout = _softmax(logits) - np.eye(case["sizes"][-1])[y[rows]]
+        dout = softmax(logits) - np.eye(case["sizes"][-1])[y[rows]]
         if case["distilled"]:
             teacher_logits = forward(teacher, layers[0])
             dout = HARD * dout + SOFT * TEMPERATURE * (
-                _softmax(logits / TEMPERATURE) - _softmax(teacher_logits / TEMPERATURE)
+                softmax(logits / TEMPERATURE) - softmax(teacher_logits / TEMPERATURE)
             )
         dout = dout / size
         grads = []
@@ -109,20 +116,76 @@ def reference(case: dict, corrected_epsilon: bool) -> list[np.ndarray]:
             if corrected_epsilon:
                 w -= LEARNING_RATE * (m / (1 - BETA_1**t)) / (np.sqrt(v / (1 - BETA_2**t)) + case["epsilon"])
             else:
-                w -= LEARNING_RATE * np.sqrt(1 - BETA_2**t) / (1 - BETA_1**t) * m / (np.sqrt(v) + case["epsilon"])
+                w -= (
+                    LEARNING_RATE
+                    * np.sqrt(1 - BETA_2**t)
+                    / (1 - BETA_1**t)
+                    * m
+                    / (np.sqrt(v) + case["epsilon"])
+                )
     return arrays
 
 
-def _softmax(z: np.ndarray) -> np.ndarray:
-    e = np.exp(z - z.max(axis=1, keepdims=True))
-    return e / e.sum(axis=1, keepdims=True)
+# ---------------------------------------------------------------- the net in each library
+
+
+def minidl_net(minidl, arrays, seed: int | None = None):
+    """A ReLU net that ends in softmax, with these weights."""
+    layers = minidl.layers
+    *hidden, classes = (w.shape[1] for w in arrays[::2])
+    model = minidl.Sequential(
+        [
+            layers.Input((len(arrays[0]),)),
+            *(layers.Dense(n, activation="relu") for n in hidden),
+            layers.Dense(classes, activation="softmax"),
+        ],
+        seed=seed,
+    )
+    model.set_weights(arrays)
+    return model
+
+
+def torch_net(torch, arrays):
+    """The net up to its logits."""
+    layers = []
+    for weight, bias in zip(arrays[::2], arrays[1::2], strict=True):
+        linear = torch.nn.Linear(*weight.shape)
+        with torch.no_grad():
+            linear.weight.copy_(torch.from_numpy(np.ascontiguousarray(weight.T)))
+            linear.bias.copy_(torch.from_numpy(bias))
+        layers += [linear, torch.nn.ReLU()]
+    return torch.nn.Sequential(*layers[:-1])
+
+
+def jax_logits(jax, arrays, x):
+    """`forward` in jax.numpy."""
+    for weight, bias in zip(arrays[:-2:2], arrays[1:-2:2], strict=True):
+        x = jax.nn.relu(x @ weight + bias)
+    return x @ arrays[-2] + arrays[-1]
+
+
+def torch_distillation(torch, z, y, v):
+    """The distilled loss, on logits, labels and teacher logits."""
+    functional, t = torch.nn.functional, TEMPERATURE
+    soft = functional.kl_div(
+        functional.log_softmax(z / t, 1), functional.softmax(v / t, 1), reduction="batchmean"
+    )
+    return HARD * functional.cross_entropy(z, y) + SOFT * t * t * soft
+
+
+def jax_distillation(jax, z, y, v):
+    jnp, t = jax.numpy, TEMPERATURE
+    hard = -jnp.take_along_axis(jax.nn.log_softmax(z), y[:, None], axis=1).mean()
+    log_p = jax.nn.log_softmax(v / t)
+    soft = (jnp.exp(log_p) * (log_p - jax.nn.log_softmax(z / t))).sum(1).mean()
+    return HARD * hard + SOFT * t * t * soft
 
 
 # ---------------------------------------------------------------- trainers
 
 
 class Trainer(Peer):
-    """Subclasses give ``build(arrays)``, ``fit(epochs, x, y, teacher_logits, shuffle)``, ``get()``, ``set(arrays)``."""
+    """Subclasses give ``build``, ``fit``, ``get`` and ``set``; arrays are ``[weight, bias, weight, bias, ...]``."""
 
     corrected_epsilon = False
     online = False
@@ -139,7 +202,13 @@ class Trainer(Peer):
 
     def outputs(self) -> list[np.ndarray]:
         rows = slice(VERIFIED_STEPS * self.batch)
-        self.fit(1, self.x[rows], self.y[rows], None if self.teacher_logits is None else self.teacher_logits[rows], False)
+        self.fit(
+            1,
+            self.x[rows],
+            self.y[rows],
+            None if self.teacher_logits is None else self.teacher_logits[rows],
+            False,
+        )
         return [np.array(array) for array in self.get()]
 
     def before(self) -> None:
@@ -172,20 +241,16 @@ class MinidlTrainer(Trainer):
         self.minidl = minidl
 
     def build(self, arrays) -> None:
-        layers = self.minidl.layers
-        *hidden, classes = self.sizes[1:]
-        self.model = self.minidl.Sequential(
-            [layers.Input((self.sizes[0],)), *(layers.Dense(n, activation="relu") for n in hidden),
-             layers.Dense(classes, activation="softmax")], seed=0,
-        )  # fmt: skip
+        self.model = minidl_net(self.minidl, arrays, seed=0)
         optimizer = self.minidl.optimizers.Adam(LEARNING_RATE, epsilon=self.epsilon)
         self.model.compile(optimizer=optimizer, loss="sparse_categorical_crossentropy")
-        self.set(arrays)
 
     def fit(self, epochs, x, y, teacher_logits, shuffle) -> None:
         distil = {}
         if teacher_logits is not None:
-            distil = dict(target_model=teacher_logits, temperature=TEMPERATURE, hard_weight=HARD, soft_weight=SOFT)
+            distil = dict(
+                target_model=teacher_logits, temperature=TEMPERATURE, hard_weight=HARD, soft_weight=SOFT
+            )
         self.model.fit(x, y, batch_size=self.batch, epochs=epochs, verbose=0, shuffle=shuffle, **distil)
 
     def get(self):
@@ -195,7 +260,7 @@ class MinidlTrainer(Trainer):
         self.model.set_weights(arrays)
 
     def predictions(self, x):
-        return self.model.predict(x, batch_size=1000, verbose=0).argmax(1)
+        return self.model.predict(x).argmax(1)
 
 
 class NumpyTrainer(Trainer):
@@ -230,12 +295,12 @@ class NumpyTrainer(Trainer):
                 np.maximum(z, 0, out=z)
             layers.append(z)
         z = layers[-1]
-        d = _softmax(z)
+        d = softmax(z)
         d[np.arange(len(y)), y] -= 1
         if teacher_logits is not None:
             t = np.float32(TEMPERATURE)
             d *= np.float32(HARD)
-            d += np.float32(SOFT) * t * (_softmax(z / t) - _softmax(teacher_logits / t))
+            d += np.float32(SOFT) * t * (softmax(z / t) - softmax(teacher_logits / t))
         d /= np.float32(len(y))
         self.iterations += 1
         t = self.iterations
@@ -271,9 +336,15 @@ class SklearnTrainer(Trainer):
 
     def build(self, arrays) -> None:
         self.model = self.classifier(
-            self.sizes[1:-1], batch_size=self.batch, alpha=0.0, learning_rate_init=LEARNING_RATE, beta_1=BETA_1,
-            beta_2=BETA_2, epsilon=self.epsilon, n_iter_no_change=10**9,
-        )  # fmt: skip
+            self.sizes[1:-1],
+            batch_size=self.batch,
+            alpha=0.0,
+            learning_rate_init=LEARNING_RATE,
+            beta_1=BETA_1,
+            beta_2=BETA_2,
+            epsilon=self.epsilon,
+            n_iter_no_change=10**9,
+        )
         self.classes = np.arange(self.sizes[-1])
         # a first call makes the arrays; later ones may then lack classes, as a batch of one does
         self.model.partial_fit(self.x[: self.batch], self.y[: self.batch], classes=self.classes)
@@ -306,34 +377,22 @@ class TorchTrainer(Trainer):
         torch.set_num_threads(self.threads)
         self.torch = torch
 
-    def _net(self, arrays):
-        torch, layers = self.torch, []
-        for weight, bias in zip(arrays[::2], arrays[1::2], strict=True):
-            linear = torch.nn.Linear(*weight.shape)
-            with torch.no_grad():
-                linear.weight.copy_(torch.from_numpy(np.ascontiguousarray(weight.T)))
-                linear.bias.copy_(torch.from_numpy(bias))
-            layers += [linear, torch.nn.ReLU()]
-        return torch.nn.Sequential(*layers[:-1])
-
     def build(self, arrays) -> None:
-        torch, functional = self.torch, self.torch.nn.functional
-        model = self._net(arrays)
-        self.model, self.teacher_net = model, self._net(self.teacher) if self.online and self.distilled else None
+        torch = self.torch
+        model = torch_net(torch, arrays)
+        self.model, self.teacher_net = (
+            model,
+            torch_net(torch, self.teacher) if self.online and self.distilled else None,
+        )
         self.optimizer = torch.optim.Adam(
             model.parameters(), lr=LEARNING_RATE, betas=(BETA_1, BETA_2), eps=self.epsilon, fused=self.fused
         )
-        t = TEMPERATURE
 
         def plain(x, y):
-            return functional.cross_entropy(model(x), y)
+            return torch.nn.functional.cross_entropy(model(x), y)
 
         def distilled(x, y, v):
-            z = model(x)
-            soft = functional.kl_div(
-                functional.log_softmax(z / t, 1), functional.softmax(v / t, 1), reduction="batchmean"
-            )
-            return HARD * functional.cross_entropy(z, y) + SOFT * t * t * soft
+            return torch_distillation(torch, model(x), y, v)
 
         self.loss = distilled if self.distilled else plain
         if self.compiled:
@@ -389,22 +448,17 @@ class JaxTrainer(Trainer):
         self.jax, self.optax = jax, optax
 
     def build(self, arrays) -> None:
-        jax, jnp, optax = self.jax, self.jax.numpy, self.optax
-        self.params = [jnp.asarray(a) for a in arrays]
+        jax, optax = self.jax, self.optax
+        self.params = [jax.numpy.asarray(a) for a in arrays]
         optimizer = optax.adam(LEARNING_RATE, BETA_1, BETA_2, eps=self.epsilon)
         self.state = optimizer.init(self.params)
         self.key, self.rng = jax.random.PRNGKey(0), np.random.default_rng(0)
 
         def loss(params, x, y, v):
-            for weight, bias in zip(params[:-2:2], params[1:-2:2], strict=True):
-                x = jax.nn.relu(x @ weight + bias)
-            z = x @ params[-2] + params[-1]
-            hard = optax.softmax_cross_entropy_with_integer_labels(z, y).mean()
+            z = jax_logits(jax, params, x)
             if v is None:
-                return hard
-            p = jax.nn.log_softmax(v / TEMPERATURE)
-            soft = (jnp.exp(p) * (p - jax.nn.log_softmax(z / TEMPERATURE))).sum(1).mean()
-            return HARD * hard + SOFT * TEMPERATURE**2 * soft
+                return optax.softmax_cross_entropy_with_integer_labels(z, y).mean()
+            return jax_distillation(jax, z, y, v)
 
         def step(params, state, x, y, v):
             updates, state = optimizer.update(jax.grad(loss)(params, x, y, v), state)
@@ -456,7 +510,11 @@ class JaxScan(JaxTrainer):
     def fit(self, epochs, x, y, teacher_logits, shuffle) -> None:
         if len(x) not in self.on_device:  # JAX copies arrays of NumPy; once is enough
             to_jax = self.jax.numpy.asarray
-            self.on_device[len(x)] = to_jax(x), to_jax(y), None if teacher_logits is None else to_jax(teacher_logits)
+            self.on_device[len(x)] = (
+                to_jax(x),
+                to_jax(y),
+                None if teacher_logits is None else to_jax(teacher_logits),
+            )
         data = self.on_device[len(x)]
         for _ in range(epochs):
             self.key, key = self.jax.random.split(self.key)
@@ -484,9 +542,12 @@ class KerasTrainer(Trainer):
         layers = self.keras.layers
         *hidden, classes = (w.shape[1] for w in arrays[::2])
         net = self.keras.Sequential(
-            [layers.Input((arrays[0].shape[0],)), *(layers.Dense(n, activation="relu") for n in hidden),
-             layers.Dense(classes, activation=last)]
-        )  # fmt: skip
+            [
+                layers.Input((arrays[0].shape[0],)),
+                *(layers.Dense(n, activation="relu") for n in hidden),
+                layers.Dense(classes, activation=last),
+            ]
+        )
         net.set_weights(arrays)
         return net
 
@@ -497,9 +558,11 @@ class KerasTrainer(Trainer):
             from keras.distillation import Distiller, LogitsDistillation
 
             self.model = Distiller(
-                teacher=self._net(self.teacher, "linear"), student=self.student, student_loss_weight=HARD,
+                teacher=self._net(self.teacher, "linear"),
+                student=self.student,
+                student_loss_weight=HARD,
                 distillation_losses=LogitsDistillation(temperature=TEMPERATURE),
-            )  # fmt: skip
+            )
         self.model.compile(
             optimizer=keras.optimizers.Adam(LEARNING_RATE, BETA_1, BETA_2, epsilon=self.epsilon),
             loss=keras.losses.SparseCategoricalCrossentropy(from_logits=self.distilled),
