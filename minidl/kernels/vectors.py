@@ -112,9 +112,7 @@ class Term:
 
     def intrinsic(self, name, *operands):
         kind = self.value.type
-        suffix = ("f64" if self.is_double else "f32") if not self.lanes else (
-            f"v{self.lanes}" + ("f64" if self.is_double else "f32")
-        )
+        suffix = (f"v{self.lanes}" if self.lanes else "") + ("f64" if self.is_double else "f32")
         function_type = ir.FunctionType(kind, [kind] * len(operands))
         function = cgutils.get_or_insert_function(self.builder.module, function_type, f"{name}.{suffix}")
         return self.builder.call(function, list(operands))
@@ -147,7 +145,9 @@ def _splat(builder, scalar, lanes):
 
 
 def _as_vector(builder, value, kind, result):
-    return value if isinstance(kind, Vector) or not isinstance(result, Vector) else _splat(builder, value, result.lanes)
+    if isinstance(kind, Vector) or not isinstance(result, Vector):
+        return value
+    return _splat(builder, value, result.lanes)
 
 
 def _common(kinds):
@@ -172,8 +172,8 @@ def elementwise(emit, twin):
             return None
 
         def codegen(context, builder, sig, args):
-            operands = [_as_vector(builder, value, kind, result) for value, kind in zip(args, kinds, strict=True)]
-            return emit(*(Term(builder, value) for value in operands)).value
+            pairs = zip(args, kinds, strict=True)
+            return emit(*(Term(builder, _as_vector(builder, *pair, result)) for pair in pairs)).value
 
         return result(*kinds), codegen
 
@@ -204,6 +204,9 @@ where_le = elementwise(
 
 if JIT_DISABLED:
 
+    def stay_apart():
+        pass
+
     def lanes(array):
         return VECTOR_BYTES // array.itemsize
 
@@ -231,6 +234,20 @@ if JIT_DISABLED:
 
 else:
 
+    @intrinsic
+    def stay_apart(typingctx):
+        """Called in a kernel: LLVM shall not paste that kernel into its callers.
+
+        Numba optimises a function's callees anew with each caller: without this, code that is
+        called from three levels is compiled three times over.
+        """
+
+        def codegen(context, builder, sig, args):
+            builder.function.attributes.add("noinline")
+            return context.get_dummy_value()
+
+        return types.void(), codegen
+
     def _index(number):
         return ir.Constant(ir.IntType(64), number)
 
@@ -248,8 +265,8 @@ else:
     def _masked(builder, kind, what, result, operands):
         suffix = f"v{kind.count}{'f32' if kind.element == ir.FloatType() else 'f64'}.p0"
         function_type = ir.FunctionType(result, [operand.type for operand in operands])
-        function = cgutils.get_or_insert_function(builder.module, function_type, f"llvm.masked.{what}.{suffix}")
-        return builder.call(function, operands)
+        name = f"llvm.masked.{what}.{suffix}"
+        return builder.call(cgutils.get_or_insert_function(builder.module, function_type, name), operands)
 
     def _alignment(array_type):
         return array_type.dtype.bitwidth // 8
@@ -283,8 +300,8 @@ else:
                     loaded = builder.load(pointer, align=align, typ=vector)
                     whole_block = builder.block
                 with part:
-                    rest = _splat(builder, args[3], kind.lanes)
-                    operands = [pointer, ir.Constant(ir.IntType(32), align), _mask(builder, count, kind.lanes), rest]
+                    mask, rest = _mask(builder, count, kind.lanes), _splat(builder, args[3], kind.lanes)
+                    operands = [pointer, ir.Constant(ir.IntType(32), align), mask, rest]
                     masked = _masked(builder, vector, "load", vector, operands)
                     part_block = builder.block
             result = builder.phi(vector)
@@ -341,10 +358,11 @@ else:
             value, lanes = args[0], vector.lanes
             while lanes > 1:
                 lanes //= 2
-                halves = [
-                    builder.shuffle_vector(value, value, ir.Constant(ir.VectorType(ir.IntType(32), lanes), picks))
-                    for picks in (list(range(lanes)), list(range(lanes, 2 * lanes)))
-                ]
+                lower, upper = (
+                    ir.Constant(ir.VectorType(ir.IntType(32), lanes), list(range(first, first + lanes)))
+                    for first in (0, lanes)
+                )
+                halves = (builder.shuffle_vector(value, value, picks) for picks in (lower, upper))
                 value = combine(*(Term(builder, half) for half in halves)).value
             return builder.extract_element(value, ir.Constant(ir.IntType(32), 0))
 
