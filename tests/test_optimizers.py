@@ -317,6 +317,8 @@ def test_regularizers():
     assert regularizers.get(None) is None
     for one in (regularizers.l1(0.1), regularizers.l2(0.1), both):
         assert regularizers.deserialize(regularizers.serialize(one)).get_config() == one.get_config()
+    with pytest.raises(TypeError, match="Mine must not define __call__"):
+        type("Mine", (regularizers.Regularizer,), {"__call__": lambda self, w: 1.0})
 
 
 def test_max_norm():
