@@ -1,0 +1,235 @@
+"""Does minidl compute what Keras 3 and PyTorch compute?
+
+    python -m benchmarks.parity            compare; exit code 1 where a tolerance is exceeded
+    python -m benchmarks.parity --write    and keep their numbers in tests/golden/parity.npz
+
+Keras trains every case of ``tests/parity_cases.py``: three epochs on 2,000 digits, the same initial
+weights, the same order; the losses must agree within 1e-4 relative. PyTorch's autograd, in float64,
+differentiates the losses, distillation included; values and gradients must agree within 1e-5. The written
+file lets ``tests/test_parity.py`` repeat the comparison where neither is installed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parent.parent
+GOLDEN = ROOT / "tests" / "golden" / "parity.npz"
+sys.path.insert(0, str(ROOT / "tests"))
+
+import parity_cases as cases  # noqa: E402
+
+
+def load_keras():
+    os.environ.setdefault("KERAS_BACKEND", "torch")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    import keras
+
+    return keras
+
+
+def load_minidl():
+    import minidl
+    import minidl.constraints
+    import minidl.layers
+    import minidl.losses
+    import minidl.models
+    import minidl.optimizers
+    import minidl.regularizers
+
+    return minidl
+
+
+# ---- PyTorch's side, written from the formulas
+
+
+def torch_loss(torch, name: str, logits, labels, teacher_logits, weight):
+    """A case of ``cases.LOSSES``: the sum of weighted per-sample losses divided by the batch size."""
+    nn = torch.nn.functional
+    class_name, settings = cases.LOSSES[name]
+    y = nn.one_hot(labels, 10).to(logits.dtype)
+    if class_name in ("CategoricalCrossentropy", "SparseCategoricalCrossentropy"):
+        smoothing = settings.get("label_smoothing", 0.0)
+        rows = nn.cross_entropy(logits, labels, reduction="none", label_smoothing=smoothing)
+    elif class_name == "BinaryCrossentropy":
+        rows = nn.binary_cross_entropy_with_logits(logits, y, reduction="none").mean(1)
+    elif class_name == "MeanSquaredError":
+        rows = nn.mse_loss(logits, y, reduction="none").mean(1)
+    elif class_name == "HalfMeanSquaredError":
+        rows = nn.mse_loss(logits, y, reduction="none").sum(1) / 2
+    elif class_name == "Huber":
+        rows = nn.huber_loss(logits, y, reduction="none", delta=settings["delta"]).mean(1)
+    else:
+        rows = torch_distillation(torch, logits, y, teacher_logits, **settings)
+    return (rows * weight).sum() / len(logits)
+
+
+def torch_distillation(torch, logits, y, teacher_logits, temperature=4.0, hard_weight=0.1, soft_weight=0.9):
+    """Hinton's loss of each sample."""
+    nn = torch.nn.functional
+    hard = -(y * nn.log_softmax(logits, 1)).sum(1)
+    student = nn.log_softmax(logits / temperature, 1)
+    teacher = nn.log_softmax(teacher_logits / temperature, 1)
+    soft = nn.kl_div(student, teacher, reduction="none", log_target=True).sum(1)
+    return hard_weight * hard + soft_weight * temperature**2 * soft
+
+
+def torch_value_and_gradient(name: str, weighted: bool) -> tuple[float, np.ndarray]:
+    import torch
+
+    given = cases.loss_inputs()
+    logits = torch.tensor(given["logits"], dtype=torch.float64, requires_grad=True)
+    labels = torch.tensor(given["labels"], dtype=torch.int64)
+    teacher = torch.tensor(given["teacher_logits"], dtype=torch.float64)
+    weight = torch.tensor(given["weight"] if weighted else np.ones(len(labels)), dtype=torch.float64)
+    value = torch_loss(torch, name, logits, labels, teacher, weight)
+    value.backward()
+    return float(value.detach()), logits.grad.numpy()
+
+
+def torch_distilled() -> dict[str, np.ndarray]:
+    """A student taught by a teacher, with torch.optim.SGD: the twin of ``cases.distilled``."""
+    import torch
+
+    def run(parameters, x):
+        for index in range(0, len(parameters), 2):
+            x = x @ parameters[index] + parameters[index + 1]
+            x = torch.relu(x) if index < len(parameters) - 2 else x
+        return x
+
+    x, y, _, _ = (torch.tensor(part) for part in cases.digits())
+    y = torch.nn.functional.one_hot(y, 10).to(torch.float32)
+    teacher_logits = run([torch.tensor(weight) for weight in cases.teacher_weights()], x)
+    parameters = [
+        torch.nn.Parameter(torch.tensor(weight)) for weight in cases.initial_weights(cases.STUDENT_SIZES)
+    ]
+    settings = cases.DISTILLATION_SGD
+    optimizer = torch.optim.SGD(parameters, lr=settings["learning_rate"], momentum=settings["momentum"])
+    gradient, losses = None, []
+    for _ in range(cases.EPOCHS):
+        total = 0.0
+        for first in range(0, len(x), cases.BATCH_SIZE):
+            rows = slice(first, first + cases.BATCH_SIZE)
+            loss = torch_distillation(
+                torch, run(parameters, x[rows]), y[rows], teacher_logits[rows], **cases.DISTILLATION
+            )
+            optimizer.zero_grad()
+            loss.mean().backward()
+            if gradient is None:
+                gradient = torch.cat([parameter.grad.ravel() for parameter in parameters]).numpy().copy()
+            optimizer.step()
+            total += float(loss.detach().sum())
+        losses.append(total / len(x))
+    return {
+        "gradient": gradient[-cases.KEPT :],
+        "loss": np.array(losses),
+        "head": parameters[-2].detach().numpy(),
+    }
+
+
+# ---- the comparison
+
+
+class Report:
+    """Prints one line a comparison and remembers whether all were within their tolerances."""
+
+    def __init__(self):
+        self.failed: list[str] = []
+
+    def line(self, name: str, difference: float, tolerance: float, more: str = "") -> None:
+        good = difference <= tolerance
+        if not good:
+            self.failed.append(name)
+        print(
+            f"{'ok ' if good else 'BAD'}  {name:40s} {difference:9.1e}  (limit {tolerance:.0e}) {more}",
+            flush=True,
+        )
+
+
+def compare_training(report: Report, kept: dict) -> None:
+    keras, minidl = load_keras(), load_minidl()
+    backend = keras.backend.backend()
+    print(f"\nTraining, relative difference of the losses to Keras {keras.__version__} on {backend}")
+    for name, case in cases.CASES.items():
+        expected = cases.train(keras, case)
+        kept.update({f"train/{name}/{key}": value for key, value in expected.items()})
+        difference = cases.disagreement(cases.train(minidl, case), expected)
+        more = f"accuracy {difference['accuracy']:.0f} samples, last weights {difference['head']:.1e}"
+        report.line(name, difference["loss"], cases.LOSS_TOLERANCE, more)
+
+
+def compare_losses(report: Report, kept: dict) -> None:
+    import torch
+
+    print(f"\nLosses, difference of value and gradient to PyTorch {torch.__version__}'s autograd")
+    for name in cases.LOSSES:
+        for weighted in (False, True):
+            value, gradient = torch_value_and_gradient(name, weighted)
+            label = f"{name}, weighted" if weighted else name
+            kept[f"loss/{label}/value"], kept[f"loss/{label}/gradient"] = np.array(value), gradient
+            for dtype in (np.float32, np.float64):
+                found = cases.value_and_gradient(name, weighted, dtype)
+                difference = cases.gradient_disagreement(found, (value, gradient))
+                report.line(f"{label}, {np.dtype(dtype)}", difference, cases.GRADIENT_TOLERANCE)
+
+
+def compare_distillation(report: Report, kept: dict) -> None:
+    print("\nA distilled student, difference to PyTorch")
+    expected, found = torch_distilled(), cases.distilled()
+    kept.update({f"distilled/{key}": value for key, value in expected.items()})
+    difference = cases.distilled_disagreement(found, expected)
+    report.line("gradient of the first batch", difference["gradient"], cases.GRADIENT_TOLERANCE)
+    report.line("losses of three epochs", difference["loss"], cases.LOSS_TOLERANCE)
+
+
+def versions() -> dict[str, str]:
+    import torch
+
+    keras = load_keras()
+    return {
+        "keras": keras.__version__,
+        "keras backend": keras.backend.backend(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+        "made by": "python -m benchmarks.parity --write",
+    }
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.parity", description=__doc__.splitlines()[0])
+    parser.add_argument("--write", action="store_true", help=f"keep the peers' numbers in {GOLDEN.name}")
+    options = parser.parse_args(arguments)
+    try:
+        load_keras()
+        import torch  # noqa: F401
+    except ImportError as error:
+        print(f'parity needs Keras 3 and PyTorch ({error}): pip install -e ".[bench]"', file=sys.stderr)
+        return 2
+    report, kept = Report(), {}
+    compare_losses(report, kept)
+    compare_distillation(report, kept)
+    compare_training(report, kept)
+    if report.failed:
+        print(f"\nNot in agreement: {'; '.join(report.failed)}", file=sys.stderr)
+        return 1
+    print("\nAll in agreement.")
+    if options.write:
+        kept["versions"] = np.array(json.dumps(versions()))
+        GOLDEN.parent.mkdir(exist_ok=True)
+        temporary = GOLDEN.with_suffix(".tmp.npz")
+        np.savez_compressed(temporary, **kept)
+        os.replace(temporary, GOLDEN)
+        print(f"wrote {GOLDEN} ({GOLDEN.stat().st_size / 1024:.0f} kB)")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
