@@ -244,7 +244,7 @@ class Layer:
     # -- helpers of the built-in layers -------------------------------------------------------------
 
     def _batch(self, argument: str, array, shape: tuple[int, ...] | None) -> np.ndarray:
-        """``array`` checked against (B, *shape), contiguous, in the layer's dtype."""
+        """``array`` checked against (B, *shape), as kernels want it: contiguous, in the layer's dtype."""
         array = np.asarray(array)
         if shape is None:
             raise RuntimeError(f"{self.name} is not built: add it to a model, or call build and attach")
@@ -254,7 +254,8 @@ class Layer:
                 f"{argument} of layer {self.name} must have shape (B, {wanted}), got {array.shape}"
             )
         dtype = self.dtype or (array.dtype if array.dtype == np.float64 else np.float32)
-        return np.ascontiguousarray(array, dtype=dtype)
+        # writeable and aligned as well: kernels would be compiled anew for arrays that are not
+        return np.require(array, dtype, "CAW")
 
     def _input(self, x) -> np.ndarray:
         return self._batch("x", x, self.input_shape)

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minidl import layers
+from minidl.kernels.matmul import dense_forward
 from minidl.kernels.ops import ACTIVATION, DENSE
 from minidl.kernels.random import make_key
 from minidl.layers import (
@@ -244,10 +245,20 @@ def test_forward_leaves_its_input_and_backward_its_dout_alone():
         assert np.array_equal(x, kept_x) and np.array_equal(dout, kept_dout)
 
 
-def test_strided_input():
+def test_input_of_any_memory_layout():
     layer = ready(Dense(3), (4,))
-    x = sample((4, 6))
-    np.testing.assert_array_equal(layer.forward(x.T[:, ::1]), layer.forward(np.ascontiguousarray(x.T)))
+    x = sample((6, 4))
+    expected = layer.forward(x)
+    compiled = len(getattr(dense_forward, "signatures", ()))
+    read_only = x.copy()
+    read_only.flags.writeable = False
+    unaligned = np.frombuffer(b"." + x.tobytes(), offset=1).reshape(x.shape)
+    assert not unaligned.flags.aligned
+    for same in (read_only, unaligned, np.asfortranarray(x), x[::-1].copy()[::-1], x.astype(">f8")):
+        assert np.array_equal(layer.forward(same), expected)
+    assert len(getattr(dense_forward, "signatures", ())) == compiled
+    whole = np.round(x * 10).astype(np.int16)
+    assert np.array_equal(layer.forward(whole), layer.forward(whole.astype(float)))
 
 
 # -- parameters -----------------------------------------------------------------------------------------
