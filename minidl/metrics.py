@@ -158,7 +158,7 @@ class TopKCategoricalAccuracy(Metric):
     default_name = "top_k_categorical_accuracy"
 
     def __init__(self, k: int = 5, name: str | None = None):
-        self.k = check_int("k", k, minimum=1)
+        self.k = check_int("k", k, minimum=1, maximum=2**31 - 1)
         super().__init__(name)
 
     def get_config(self) -> dict:

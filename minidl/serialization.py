@@ -15,6 +15,7 @@ import io
 import json
 import os
 import secrets
+import struct
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -51,17 +52,19 @@ _LAYERS = {
 _READ_ERRORS = (
     zipfile.BadZipFile,
     zlib.error,
+    struct.error,
     EOFError,
     LookupError,
-    NotImplementedError,
+    MemoryError,
+    OSError,
     OverflowError,
-    RecursionError,
-    RuntimeError,
+    RuntimeError,  # NotImplementedError and RecursionError too
     SyntaxError,
     TypeError,
     ValueError,
 )
-_CONFIG_ERRORS = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+_CONFIG_ERRORS = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+_LARGEST_COUNT = 2**53
 
 
 # -- configs ---------------------------------------------------------------------------------------
@@ -335,7 +338,7 @@ def load_model(path, custom_objects: dict[str, type] | None = None):
             raise ValueError("the model has no input_shape")
         model.params[...] = params
         training = config["training"]
-        model.epoch = check_int("epoch", training["epoch"], minimum=0)
+        model.epoch = check_int("epoch", training["epoch"], minimum=0, maximum=_LARGEST_COUNT)
         _restore_compilation(model, config["compile"], arrays, training, custom)
     except _CONFIG_ERRORS as error:
         raise ValueError(f"cannot read {shown}: {error or type(error).__name__}") from error
@@ -353,7 +356,7 @@ def _restore_compilation(model, compiled, arrays, training, custom) -> None:
     ]
     model.compile(compiled["optimizer"], compiled["loss"], metric_list)
     optimizer = model.optimizer
-    iterations = check_int("iterations", training["iterations"], minimum=0)
+    iterations = check_int("iterations", training["iterations"], minimum=0, maximum=_LARGEST_COUNT)
     found = [name for name in _SLOTS if name in arrays]
     if found or iterations:
         model.prepare_optimizer()
