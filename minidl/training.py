@@ -15,12 +15,13 @@ import numpy as np
 
 from . import losses as loss_functions
 from .callbacks import Callback, CallbackList, History, LambdaCallback, ModelCheckpoint, ProgressBar, check_verbose
-from .constraints import MaxNorm
 from .kernels import network, threads
 from .kernels.activations import CODES, LINEAR
-from .kernels.ops import ACTIVATION, DENSE, GAUSSIAN_NOISE, RANDOM_TRANSLATION
+from .kernels.losses import loss_rows
+from .kernels.metrics import metric_rows
+from .kernels.ops import DENSE
 from .kernels.random import SHUFFLE, make_key, permutation
-from .regularizers import L1L2
+from .layers import GaussianNoise, RandomTranslation
 from .validation import (
     check_bool,
     check_class_weight,
@@ -58,25 +59,6 @@ class Samples(NamedTuple):
             None if self.teacher_logits is None else self.teacher_logits[low:high],
             self.weight[low:high],
         )
-
-
-# ---- what the last layer and the loss make of each other ---------------------------------------------------
-
-
-class Head(NamedTuple):
-    """The operations a loss sits on: without the final softmax or sigmoid where the loss contains it."""
-
-    ops: list
-    on_logits: bool
-    final: int  # code of the activation left off
-
-
-def head(ops: list, loss) -> Head:
-    """Where ``loss`` attaches to a model made of ``ops``: on logits if it contains the final activation."""
-    fused = CODES.get(loss.fused_activation)
-    if fused is not None and ops and ops[-1].kind == ACTIVATION and ops[-1].activation == fused:
-        return Head(ops[:-1], True, fused)
-    return Head(ops, bool(loss.distills or getattr(loss, "from_logits", False)), LINEAR)
 
 
 def _uses_labels(loss, y: np.ndarray, outputs: int) -> bool:
@@ -138,52 +120,33 @@ def _as_rows(array: np.ndarray | None, dtype: np.dtype) -> network.Rows:
     return network.rows_of(array if _is_native(array) else np.ascontiguousarray(array, dtype=dtype))
 
 
-def _rules(model) -> network.Rules | None:
-    """Penalties, clipping and constraints as data; None where one is the user's own."""
-    parameters = [parameter for layer in model.layers for parameter in layer.parameters]
-    penalties = np.zeros((len(parameters), 2))
-    limits, limited = [], []
-    for row, parameter in enumerate(parameters):
-        if parameter.regularizer is not None:
-            if type(parameter.regularizer) is not L1L2 and not issubclass(type(parameter.regularizer), L1L2):
-                return None
-            penalties[row] = parameter.regularizer.l1, parameter.regularizer.l2
-        if parameter.constraint is not None:
-            if type(parameter.constraint) is not MaxNorm:
-                return None
-            rows, columns = parameter.shape if len(parameter.shape) == 2 else (parameter.size, 1)
-            limited.append((parameter.offset, rows, columns))
-            limits.append(parameter.constraint.max_value)
-    optimizer = model.optimizer
-    clips = [float(optimizer.clipvalue or 0), float(optimizer.clipnorm or 0), float(optimizer.global_clipnorm or 0)]
-    active = bool(penalties.any() or limits or any(clips))
-    return network.Rules(
-        active,
-        model.segments,
-        penalties,
-        *clips,
-        np.array(limited, np.int64).reshape(-1, 3),
-        np.array(limits, np.float64),
-    )
+def _rules(model) -> network.Rules:
+    """Penalties, clipping and constraints as data."""
+    optimizer, penalties, (places, limits) = model.optimizer, model.penalties, model.max_norms
+    clips = [float(limit or 0) for limit in (optimizer.clipvalue, optimizer.clipnorm, optimizer.global_clipnorm)]
+    active = bool(penalties.any() or limits.size or any(clips))
+    return network.Rules(active, model.segments, penalties, *clips, places, limits)
 
 
 class _CompiledSteps:
     """Runs steps in the compiled loop."""
 
-    def __init__(self, model, loss, metrics, samples: Samples, batch_size: int, program_head: Head, rules):
-        ops, dtype = program_head.ops, model.dtype
+    def __init__(self, model, loss, metrics, samples: Samples, batch_size: int):
+        objective, dtype = model.objective(loss), model.dtype
+        ops = model.ops(training=True, logits=objective.on_logits)
+        final = CODES[model.final_activation] if objective.on_logits else LINEAR
         in_size, outputs = math.prod(model.input_shape), math.prod(model.output_shape)
         laid_out = network.plan(ops, in_size, batch_size)
         itemsize, n_threads = dtype.itemsize, threads.get_num_threads()
-        needs_output = program_head.final != LINEAR and any(metric.needs_output for metric in metrics)
+        needs_output = objective.on_logits and any(metric.needs_output for metric in metrics)
 
         def matrix(wanted, columns=outputs):
             return np.zeros((batch_size, columns) if wanted else (0, 0), dtype)
 
         self._model, self._loss, self._samples, self._batch_size = model, loss, samples, batch_size
-        self._on_logits, self._rules = program_head.on_logits, rules
+        self._rules = _rules(model)
         self._program = network.Program(
-            laid_out.ops, laid_out.settings, model.params, model.grads, laid_out.out_at, outputs, program_head.final
+            laid_out.ops, laid_out.settings, model.params, model.grads, laid_out.out_at, outputs, final
         )
         self._buffers = network.Buffers(
             np.zeros(laid_out.size, dtype),
@@ -223,9 +186,8 @@ class _CompiledSteps:
         data = network.Data(
             x, x_order, order, samples.labels, self._targets, self._teacher, samples.weight, self._batch_size
         )
-        objective = network.Objective(
-            self._loss.kind(self._on_logits), self._loss.hyper, self._metric_kinds, self._metric_ks, losses, metric_sums
-        )
+        kind, hyper, _ = model.objective(self._loss)  # anew: a schedule may have moved the temperature
+        objective = network.Objective(kind, hyper, self._metric_kinds, self._metric_ks, losses, metric_sums)
         rates = optimizer.learning_rates(optimizer.iterations, steps)
         state = network.Optimizer(optimizer.kind, optimizer.hyper, *optimizer.slots, rates, optimizer.iterations)
         moment = network.Moment(model.seed, model.epoch, first_step)
@@ -322,6 +284,7 @@ def fit(
     soft_weight: float | None = None,
 ) -> History:
     """Train ``model``; the arguments are those of `Sequential.fit`."""
+    model.require_compiled("fit")
     batch_size = check_int("batch_size", 32 if batch_size is None else batch_size, minimum=1)
     epochs = check_int("epochs", epochs, minimum=0)
     initial_epoch = check_int("initial_epoch", initial_epoch, minimum=0)
@@ -340,7 +303,7 @@ def fit(
                 "validation_data must be (x, y) or (x, y, sample_weight), "
                 f"got {type(validation_data).__name__} of length {len(validation_data)}"
             )
-        validation = check_samples(model, _hard_loss(loss, validation_data[1]), *validation_data, argument="validation ")
+        validation = check_samples(model, _hard_loss(model, loss, validation_data[1]), *validation_data, argument="validation ")
     elif validation_split > 0:
         kept = int(math.floor(count * (1 - validation_split)))
         if kept == 0 or kept == count:
@@ -350,16 +313,17 @@ def fit(
         validation, count = samples.slice(kept, count), kept
 
     metrics = model.compiled_metrics
-    training_ops = model.ops(True)
+    for metric in metrics:
+        metric.kind_for(samples.targets is None, math.prod(model.output_shape))
+    model.prepare_optimizer()
+    training_ops = model.ops(training=True)
     online_teacher = None
     if target_model is not None:
-        samples, online_teacher = _with_teacher(model, target_model, samples, count, training_ops, loss)
-    steps_runner = None
-    rules = _rules(model)
-    if training_ops is not None and rules is not None and online_teacher is None and loss.compiled:
-        steps_runner = _CompiledSteps(model, loss, metrics, samples, batch_size, head(training_ops, loss), rules)
+        samples, online_teacher = _with_teacher(model, target_model, samples, loss)
+    if training_ops is not None and online_teacher is None:
+        runner = _CompiledSteps(model, loss, metrics, samples, batch_size)
     else:
-        steps_runner = _LayerwiseSteps(model, loss, metrics, samples, batch_size, online_teacher)
+        runner = _LayerwiseSteps(model, loss, metrics, samples, batch_size, online_teacher)
 
     steps = -(-count // batch_size)
     all_callbacks = CallbackList(
@@ -373,11 +337,9 @@ def fit(
         model.epoch = epoch
         loss.set_epoch(epoch)
         all_callbacks.on_epoch_begin(epoch)
-        logs = _run_epoch(
-            model, steps_runner, metrics, count, batch_size, shuffle, every_batch, all_callbacks
-        )
+        logs = _run_epoch(model, runner, metrics, count, batch_size, shuffle, every_batch, all_callbacks)
         if validation is not None and (epoch + 1) % validation_freq == 0 and not model.stop_training:
-            values = evaluate_samples(model, _hard_loss(loss, validation), metrics, validation)
+            values = evaluate_samples(model, _hard_loss(model, loss, validation), metrics, validation)
             logs.update((f"val_{name}", value) for name, value in values.items())
         model.epoch = epoch + 1
         all_callbacks.on_epoch_end(epoch, logs)
@@ -433,8 +395,6 @@ def _wants_every_batch(callback: Callback) -> bool:
 def _training_loss(model, target_model, temperature, hard_weight, soft_weight):
     """The compiled loss, or the distillation loss that target_model and its settings ask for."""
     loss = model.loss
-    if loss is None:
-        raise RuntimeError("fit needs a loss: call compile(optimizer=..., loss=...) first")
     settings = {"temperature": temperature, "hard_weight": hard_weight, "soft_weight": soft_weight}
     settings = {name: value for name, value in settings.items() if value is not None}
     if target_model is None:
@@ -449,7 +409,7 @@ def _training_loss(model, target_model, temperature, hard_weight, soft_weight):
     return loss_functions.KnowledgeDistillation(**settings)
 
 
-def _hard_loss(loss, y):
+def _hard_loss(model, loss, y):
     """What a distilling loss is on labels alone: validation has no teacher."""
     if not loss.distills:
         return loss
@@ -458,31 +418,41 @@ def _hard_loss(loss, y):
     else:
         y = np.asarray(y)
         sparse = y.ndim == 1 or y.shape[1:] == (1,)
-    if sparse:
-        return loss_functions.SparseCategoricalCrossentropy(from_logits=True)
-    return loss_functions.CategoricalCrossentropy(from_logits=True)
+    kind = loss_functions.SparseCategoricalCrossentropy if sparse else loss_functions.CategoricalCrossentropy
+    return kind(from_logits=model.final_activation != "softmax")
 
 
-def _with_teacher(model, target_model, samples: Samples, count: int, ops, loss):
+def _with_teacher(model, target_model, samples: Samples, loss):
     """The samples with the teacher's logits, computed once, or the teacher itself where inputs are augmented."""
     from . import teachers
 
     teacher = teachers.as_teacher(target_model, student=model)
-    augments = ops is None or any(op.kind in (GAUSSIAN_NOISE, RANDOM_TRANSLATION) for op in _before_dense(ops))
+    classes = math.prod(model.output_shape)
     if getattr(loss, "soft_weight", 1.0) == 0:  # the teacher is not asked
-        zeros = np.zeros((len(samples.x), math.prod(model.output_shape)), model.dtype)
+        zeros = np.zeros((len(samples.x), classes), model.dtype)
         return samples._replace(teacher_logits=zeros), None
-    if augments:
+    augmenting = _augmenting_layer(model)
+    if augmenting is not None:
+        if teacher.samples is not None:
+            raise ValueError(
+                f"target_model is an array of logits, but the student's layer {augmenting.name!r} changes its inputs "
+                "in every epoch, so they are not those the logits belong to: give the teacher itself, which is "
+                "then asked about each changed batch, or leave that layer out"
+            )
         return samples, teacher
-    logits = teachers.cached_logits(teacher, samples.x, classes=math.prod(model.output_shape))
+    temperature = getattr(loss, "temperature", 1.0)
+    logits = teachers.cached_logits(teacher, samples.x, 1024, temperature, model.dtype, classes)
     return samples._replace(teacher_logits=logits), None
 
 
-def _before_dense(ops):
-    for op in ops:
-        if op.kind == DENSE:
-            return
-        yield op
+def _augmenting_layer(model):
+    """The layer that changes inputs at random before any parameter sees them, or None."""
+    for layer in model.layers:
+        if layer.parameters:
+            return None
+        if isinstance(layer, (GaussianNoise, RandomTranslation)):
+            return layer
+    return None
 
 
 # ---- predict and evaluate ----------------------------------------------------------------------------------
@@ -492,9 +462,7 @@ class _Predictor:
     """A model laid out for inference; made once and kept while the model's layers and parameters are the same."""
 
     def __init__(self, model, logits: bool):
-        ops = model.ops(False)
-        if logits and ops and ops[-1].kind == ACTIVATION and ops[-1].activation in (CODES["softmax"], CODES["sigmoid"]):
-            ops = ops[:-1]
+        ops = model.ops(logits=logits)
         in_size, self.outputs = math.prod(model.input_shape), math.prod(model.output_shape)
         self._layouts = [network.plan(ops, in_size, rows) for rows in (1, _PREDICT_ROWS)]
         self._params, self._dtype, self._in_size, self._ops = model.params, model.dtype, in_size, ops
@@ -534,7 +502,7 @@ def predict(model, x, batch_size: int | None = None, logits: bool = False) -> np
 
 def predict_checked(model, x: np.ndarray, logits: bool) -> np.ndarray:
     """(N, outputs) for inputs that were checked before."""
-    if model.ops(False) is not None:
+    if model.ops() is not None:
         return _Predictor(model, logits)(x)
     rows = max(1, _CHUNK_BYTES // (math.prod(model.input_shape) * model.dtype.itemsize))
     parts = [
@@ -546,12 +514,8 @@ def predict_checked(model, x: np.ndarray, logits: bool) -> np.ndarray:
 
 def evaluate_samples(model, loss, metrics, samples: Samples) -> dict[str, float]:
     """Mean loss (penalties included) and metrics over ``samples``."""
-    from .kernels.losses import loss_rows
-    from .kernels.metrics import metric_rows
-
     outputs = math.prod(model.output_shape)
-    ops = model.ops(False)
-    on_logits = head(ops, loss).on_logits if ops is not None else False
+    kind, hyper, on_logits = model.objective(loss)
     dtype, count = model.dtype, len(samples.x)
     empty = np.empty((0, 0), dtype)
     total, sums = 0.0, np.zeros(len(metrics))
@@ -563,17 +527,15 @@ def evaluate_samples(model, loss, metrics, samples: Samples) -> dict[str, float]
         targets = empty if part.targets is None else np.ascontiguousarray(part.targets, dtype=dtype)
         scale = part.weight / count if part.weight.size else np.full(rows, 1.0 / count)
         row_loss = np.zeros(rows)
-        loss_rows(
-            loss.kind(on_logits), row_loss, empty, logits, part.labels, targets, empty, scale, loss.hyper
-        )
+        loss_rows(kind, row_loss, empty, logits, part.labels, targets, empty, scale, hyper)
         total += float(row_loss.sum())
         predictions = logits
         if on_logits and any(metric.needs_output for metric in metrics):
             predictions = predict_checked(model, part.x, logits=False)
         for index, metric in enumerate(metrics):
             values = np.zeros(rows)
-            kind = metric.kind_for(part.targets is None, outputs)
-            metric_rows(kind, values, predictions, part.labels, targets, metric.k)
+            metric_kind = metric.kind_for(part.targets is None, outputs)
+            metric_rows(metric_kind, values, predictions, part.labels, targets, metric.k)
             sums[index] += values.sum()
     total += model.penalty()
     logs = {"loss": total}
@@ -583,10 +545,9 @@ def evaluate_samples(model, loss, metrics, samples: Samples) -> dict[str, float]
 
 def evaluate(model, x, y, batch_size: int | None = 32, verbose="auto", sample_weight=None, return_dict: bool = False):
     """Loss and metrics; the arguments are those of `Sequential.evaluate`."""
+    model.require_compiled("evaluate")
     verbose = check_verbose(verbose)
-    if model.loss is None:
-        raise RuntimeError("evaluate needs a loss: call compile(optimizer=..., loss=...) first")
-    loss = _hard_loss(model.loss, y)
+    loss = _hard_loss(model, model.loss, y)
     samples = check_samples(model, loss, x, y, sample_weight)
     callbacks = CallbackList(add_progbar=verbose != 0, model=model, steps=1, verbose=verbose)
     callbacks.on_test_begin()

@@ -59,3 +59,15 @@ def jit(function=None, *, inline: bool = False):
         return numba.jit(**flags)(function)
     dispatcher._cache._cache_file._source_stamp = _STAMP
     return dispatcher
+
+
+@jit(inline=True)
+def smaller(a, b):
+    """min(a, b) of integers. Numba's own min is compiled anew for every mix of types and literals."""
+    return a if a < b else b
+
+
+@jit(inline=True)
+def larger(a, b):
+    """max(a, b) of integers."""
+    return a if a > b else b

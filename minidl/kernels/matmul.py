@@ -10,40 +10,45 @@ from __future__ import annotations
 
 import numpy as np
 
-from .jit import jit
-from .simd import FROM_BIAS, FROM_OUTPUT, FROM_ZERO, PANEL_BYTES, TILE_ROWS, matmul_panel
+from .jit import jit, larger, smaller
+from .simd import (
+    FROM_BIAS,
+    FROM_OUTPUT,
+    FROM_ZERO,
+    PANEL_BYTES,
+    TILE_ROWS,
+    VECTOR_BYTES,
+    matmul_packing_tile,
+    matmul_panel,
+    transpose_block,
+)
 
 K_BLOCK = 384
 """Rows of B in a packed panel: 48 KB in float32, half of the second-level cache's share of a step."""
 M_BLOCK = 96 * TILE_ROWS
 """Rows of A packed at a time."""
+A_BYTES = 1 << 20
+"""An A larger than this is packed: its rows no longer stay in the second-level cache, or collide there."""
 
 
 @jit
-def pack_panel(panel, width, b, b_at, b_row, b_column, k, n):
-    """panel[i*width + j] = B[i, j] for a (k, n) block, n <= width; columns past n become zero."""
-    if n < width:
-        for i in range(k * width):
-            panel[i] = 0
-    if b_column == 1:
-        for i in range(k):
-            source = b[b_at + i * b_row : b_at + i * b_row + n]
-            target = panel[i * width : i * width + n]
-            for j in range(n):
-                target[j] = source[j]
-    else:
-        for i0 in range(0, k, 16):  # 16 rows: the 32 lines written stay in the first-level cache
-            i1 = min(i0 + 16, k)
-            for j in range(n):
-                for i in range(i0, i1):
-                    panel[i * width + j] = b[b_at + i * b_row + j * b_column]
+def pack_transposed(panel, width, b, b_at, b_column, k, n):
+    """panel[i*width + j] = b[b_at + i + j*b_column] for a (k, n) block, n <= width: B's columns are contiguous."""
+    lanes = VECTOR_BYTES // panel.itemsize
+    whole_k, whole_n = k // lanes * lanes, n // lanes * lanes
+    for j in range(0, whole_n, lanes):
+        for i in range(0, whole_k, lanes):
+            transpose_block(panel, i * width + j, width, b, b_at + i + j * b_column, b_column)
+    for j in range(n):
+        for i in range(whole_k if j < whole_n else 0, k):
+            panel[i * width + j] = b[b_at + i + j * b_column]
 
 
 @jit
 def pack_rows(packed, a, a_at, a_row, a_column, m, k):
     """Tiles of TILE_ROWS rows, column by column, so that a tile's next column is the next memory."""
     for i0 in range(0, m, TILE_ROWS):
-        rows = min(TILE_ROWS, m - i0)
+        rows = smaller(TILE_ROWS, m - i0)
         tile = packed[i0 * k : (i0 + TILE_ROWS) * k]
         if a_column == 1:
             for i in range(rows):
@@ -68,54 +73,61 @@ def product(
     ``scratch`` holds at least ``scratch_size(m, k)`` elements.
     """
     width = PANEL_BYTES // c.itemsize
-    # A panel that many tiles read is worth a copy; so is one whose columns are not contiguous.
-    packs_b = b_column != 1 or (m > 2 * TILE_ROWS and b_row > 2 * width)
-    packs_a = m > TILE_ROWS and n > 8 * width
-    if not packs_b and not packs_a:
-        for j in range(0, n, width):
-            columns = min(width, n - j)
-            matmul_panel(
-                c, c_at + j, c_row, a, a_at, a_row, a_column, b, b_at + j, b_row,
-                k, m, columns, start, bias, bias_at + j,
-            )  # fmt: skip
-        return
-    blocks = max(1, (k + K_BLOCK - 1) // K_BLOCK)
-    depth = (k + blocks - 1) // blocks
+    transposed = b_column != 1
+    # A panel that many tiles read is worth a copy, unless it lies (nearly) contiguous anyway.
+    packs_b = not transposed and m > 2 * TILE_ROWS and b_row > 2 * width
+    packs_a = n > 8 * width and m * k * c.itemsize > A_BYTES
+    blocks = 1
+    if transposed or packs_b or packs_a:
+        blocks = larger(1, (k + K_BLOCK - 1) // K_BLOCK)
+    depth = larger(1, (k + blocks - 1) // blocks)
     packed_a = scratch[K_BLOCK * width :]
-    for k0 in range(0, max(k, 1), max(depth, 1)):
-        steps = min(depth, k - k0)
+    for k0 in range(0, larger(k, 1), depth):
+        steps = smaller(depth, k - k0)
         mode = start if k0 == 0 else FROM_OUTPUT
         for m0 in range(0, m, M_BLOCK):
-            rows = min(M_BLOCK, m - m0)
-            a_block = a_at + m0 * a_row + k0 * a_column
+            rows = smaller(M_BLOCK, m - m0)
+            tile, tile_at, tile_row, tile_column = a, a_at + m0 * a_row + k0 * a_column, a_row, a_column
             if packs_a:
-                pack_rows(packed_a, a, a_block, a_row, a_column, rows, steps)
+                pack_rows(packed_a, a, tile_at, a_row, a_column, rows, steps)
+                tile, tile_at, tile_row, tile_column = packed_a, 0, 1, TILE_ROWS
             for j in range(0, n, width):
-                columns = min(width, n - j)
+                columns = smaller(width, n - j)
                 c_block = c_at + m0 * c_row + j
-                b_block = b_at + k0 * b_row + j * b_column
-                panel, panel_at, panel_row = b, b_block, b_row
-                if packs_b:
-                    pack_panel(scratch, width, b, b_block, b_row, b_column, steps, columns)
-                    panel, panel_at, panel_row = scratch, 0, width
-                if not packs_a:
-                    matmul_panel(
-                        c, c_block, c_row, a, a_block, a_row, a_column, panel, panel_at, panel_row,
-                        steps, rows, columns, mode, bias, bias_at + j,
+                panel, panel_at, panel_row, first = b, b_at + k0 * b_row + j * b_column, b_row, 0
+                if transposed:
+                    pack_transposed(scratch, width, b, panel_at, b_column, steps, columns)
+                elif packs_b and rows >= TILE_ROWS:
+                    matmul_packing_tile(
+                        c, c_block, c_row, tile, tile_at, tile_row, tile_column, b, panel_at, b_row,
+                        steps, columns, mode, bias, bias_at + j, scratch,
                     )  # fmt: skip
-                else:
-                    for i in range(0, rows, TILE_ROWS):
-                        matmul_panel(
-                            c, c_block + i * c_row, c_row, packed_a, i * steps, 1, TILE_ROWS, panel, panel_at,
-                            panel_row, steps, min(TILE_ROWS, rows - i), columns, mode, bias, bias_at + j,
-                        )  # fmt: skip
+                    first = TILE_ROWS
+                if transposed or first:
+                    panel, panel_at, panel_row = scratch, 0, width
+                # a packed A changes its address at every tile, a strided one does not
+                height = TILE_ROWS if packs_a else rows
+                for i in range(first, rows, height):
+                    at = i * steps if packs_a else tile_at + i * a_row
+                    matmul_panel(
+                        c, c_block + i * c_row, c_row, tile, at, tile_row, tile_column, panel, panel_at,
+                        panel_row, steps, smaller(height, rows - i), columns, mode, bias, bias_at + j,
+                    )  # fmt: skip
 
 
-@jit
+@jit(inline=True)
 def scratch_size(m, k, itemsize):
     """Elements `product` needs to pack one panel of B and one block of A."""
-    rows = min((m + TILE_ROWS - 1) // TILE_ROWS * TILE_ROWS, M_BLOCK)
-    return K_BLOCK * (PANEL_BYTES // itemsize) + rows * min(k, K_BLOCK)
+    rows = smaller((m + TILE_ROWS - 1) // TILE_ROWS * TILE_ROWS, M_BLOCK)
+    return K_BLOCK * (PANEL_BYTES // itemsize) + rows * smaller(k, K_BLOCK)
+
+
+@jit(inline=True)
+def aligned_scratch(size, like):
+    """``size`` elements of ``like``'s dtype that begin on a cache line: vectors that straddle two cost twice."""
+    space = np.empty(size + VECTOR_BYTES // like.itemsize, like.dtype)
+    first = -(space.ctypes.data // like.itemsize) % (VECTOR_BYTES // like.itemsize)
+    return space[first : first + size]
 
 
 @jit
@@ -136,11 +148,11 @@ def matmul(out, a, b, transpose_a, transpose_b):
     k = a.shape[0] if transpose_a else a.shape[1]
     a_row, a_column = (1, a.shape[1]) if transpose_a else (a.shape[1], 1)
     b_row, b_column = (1, b.shape[1]) if transpose_b else (b.shape[1], 1)
-    scratch = np.empty(scratch_size(m, k, out.itemsize), out.dtype)
-    flat = out.reshape(-1)
+    scratch = aligned_scratch(scratch_size(m, k, out.itemsize), out)
+    flat, zero = out.reshape(-1), np.int64(0)
     product(
-        flat, 0, n, a.reshape(-1), 0, a_row, a_column, b.reshape(-1), 0, b_row, b_column,
-        m, k, n, FROM_ZERO, flat, 0, scratch,
+        flat, zero, n, a.reshape(-1), zero, a_row, a_column, b.reshape(-1), zero, b_row, b_column,
+        m, k, n, np.int64(FROM_ZERO), flat, zero, scratch,
     )  # fmt: skip
 
 
@@ -148,10 +160,11 @@ def matmul(out, a, b, transpose_a, transpose_b):
 def dense_forward(out, x, weight, bias):
     """out = x weight + bias; x (B, I), weight (I, O), bias (O,) or empty."""
     (m, k), n = x.shape, weight.shape[1]
-    scratch = np.empty(scratch_size(m, k, out.itemsize), out.dtype)
+    scratch = aligned_scratch(scratch_size(m, k, out.itemsize), out)
+    zero, one = np.int64(0), np.int64(1)
     product(
-        out.reshape(-1), 0, n, x.reshape(-1), 0, k, 1, weight.reshape(-1), 0, n, 1,
-        m, k, n, FROM_BIAS if bias.size else FROM_ZERO, bias, 0, scratch,
+        out.reshape(-1), zero, n, x.reshape(-1), zero, k, one, weight.reshape(-1), zero, n, one,
+        m, k, n, np.int64(FROM_BIAS if bias.size else FROM_ZERO), bias, zero, scratch,
     )  # fmt: skip
 
 
@@ -160,12 +173,14 @@ def dense_backward(dx, dweight, dbias, dout, x, weight):
     """dx = dout weight^T, dweight = x^T dout, dbias = sum of dout's rows; an empty output is skipped."""
     (m, n), k = dout.shape, weight.shape[0]
     flat_dout, flat_weight = dout.reshape(-1), weight.reshape(-1)
-    scratch = np.empty(max(scratch_size(m, n, dout.itemsize), scratch_size(k, m, dout.itemsize)), dout.dtype)
+    zero, one, start = np.int64(0), np.int64(1), np.int64(FROM_ZERO)
+    size = larger(scratch_size(m, n, dout.itemsize), scratch_size(k, m, dout.itemsize))
+    scratch = aligned_scratch(size, dout)
     if dbias.size:
-        column_sums(dbias, flat_dout, 0, n, m, n)
+        column_sums(dbias, flat_dout, zero, n, m, n)
     if dweight.size:
         flat = dweight.reshape(-1)
-        product(flat, 0, n, x.reshape(-1), 0, 1, k, flat_dout, 0, n, 1, k, m, n, FROM_ZERO, flat, 0, scratch)
+        product(flat, zero, n, x.reshape(-1), zero, one, k, flat_dout, zero, n, one, k, m, n, start, flat, zero, scratch)
     if dx.size:
         flat = dx.reshape(-1)
-        product(flat, 0, k, flat_dout, 0, n, 1, flat_weight, 0, 1, n, m, n, k, FROM_ZERO, flat, 0, scratch)
+        product(flat, zero, k, flat_dout, zero, n, one, flat_weight, zero, one, n, m, n, k, start, flat, zero, scratch)

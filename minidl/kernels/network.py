@@ -17,14 +17,14 @@ from typing import NamedTuple
 import numpy as np
 
 from .activations import LINEAR, NEEDS_INPUT, activation_backward, activation_forward
-from .elementwise import rescale
-from .jit import jit
+from .elementwise import copy, rescale
+from .jit import jit, larger, smaller
 from .losses import loss_rows
 from .matmul import column_sums, product, scratch_size
 from .metrics import metric_rows
 from .ops import ACTIVATION, DENSE, DROPOUT, GAUSSIAN_NOISE, RANDOM_TRANSLATION, RESCALING
 from .random import LAYER, dropout, gaussian_noise, make_key, translate, translate_backward
-from .simd import FROM_BIAS, FROM_ZERO, TILE_ROWS
+from .simd import FROM_BIAS, FROM_ZERO, TILE_ROWS, read_float32, read_float64
 from .threads import flush_denormals, meet, restore_denormals, start_together
 from .updates import (
     add_regularizer,
@@ -151,58 +151,56 @@ def gather(out, rows, order, first, low, high):
         at = row * rows.stride
         target = out[i]
         if rows.code == FLOAT32:
-            singles = rows.data[at : at + 4 * width].view(np.float32)
             for j in range(width):
-                target[j] = singles[j]
+                target[j] = read_float32(rows.data, at + 4 * j)
         elif rows.code == FLOAT64:
-            doubles = rows.data[at : at + 8 * width].view(np.float64)
             for j in range(width):
-                target[j] = doubles[j]
+                target[j] = read_float64(rows.data, at + 8 * j)
         else:
-            octets = rows.data[at : at + width]
             for j in range(width):
-                target[j] = octets[j]
+                target[j] = rows.data[at + j]
 
 
-@jit
+@jit(inline=True)
 def _rows(buffer, at, size, low, high):
     """Rows low..high of the (batch, size) matrix that starts at ``at``."""
     return buffer[at + low * size : at + high * size].reshape(high - low, size)
 
 
-@jit
+@jit(inline=True)
 def _share(total, thread, threads, unit):
     """This thread's part low..high of ``total`` items, cut at multiples of ``unit``."""
     units = (total + unit - 1) // unit
     low = units * thread // threads * unit
     high = units * (thread + 1) // threads * unit
-    return min(low, total), min(high, total)
+    return smaller(low, total), smaller(high, total)
 
 
-@jit
+@jit(inline=True)
 def _dense(program, op, values, low, high, first, last, scratch):
     """Rows low..high, columns first..last of one dense layer's output."""
-    params = program.params
+    params, one = program.params, np.int64(1)
     bias_at = op[BIAS]
     mode = FROM_BIAS if bias_at >= 0 else FROM_ZERO
     rows, k, n = high - low, op[IN], op[OUT]
     product(
-        values, op[OUT_AT] + low * n + first, n, values, op[IN_AT] + low * k, k, 1,
-        params, op[WEIGHT] + first, n, 1, rows, k, last - first, mode, params, max(bias_at, 0) + first, scratch,
+        values, op[OUT_AT] + low * n + first, n, values, op[IN_AT] + low * k, k, one,
+        params, op[WEIGHT] + first, n, one, rows, k, last - first, mode, params, larger(bias_at, 0) + first, scratch,
     )  # fmt: skip
 
 
-@jit
+@jit(inline=True)
 def _dense_input_gradient(program, op, slopes, low, high, first, last, scratch):
     """dx = dout weight^T for rows low..high, columns first..last of dx."""
-    rows, k, n = high - low, op[OUT], op[IN]
+    rows, k, n, one = high - low, op[OUT], op[IN], np.int64(1)
     product(
-        slopes, op[IN_AT] + low * n + first, n, slopes, op[OUT_AT] + low * k, k, 1,
-        program.params, op[WEIGHT] + first * k, 1, k, rows, k, last - first, FROM_ZERO, slopes, 0, scratch,
+        slopes, op[IN_AT] + low * n + first, n, slopes, op[OUT_AT] + low * k, k, one,
+        program.params, op[WEIGHT] + first * k, one, k, rows, k, last - first, np.int64(FROM_ZERO), slopes, one,
+        scratch,
     )  # fmt: skip
 
 
-@jit
+@jit(inline=True)
 def _forward_rows(op, setting, out, x, key, first_row):
     """One elementwise operation on some rows."""
     kind = op[KIND]
@@ -218,7 +216,7 @@ def _forward_rows(op, setting, out, x, key, first_row):
         rescale(out, x, setting[0], setting[1])
 
 
-@jit
+@jit(inline=True)
 def _backward_rows(op, setting, dx, dout, out, x, key, first_row):
     """The gradient of `_forward_rows`."""
     kind = op[KIND]
@@ -227,14 +225,14 @@ def _backward_rows(op, setting, dx, dout, out, x, key, first_row):
     elif kind == DROPOUT:
         dropout(dx, dout, setting[0], key, first_row)
     elif kind == GAUSSIAN_NOISE:
-        dx[:] = dout
+        copy(dx, dout)
     elif kind == RANDOM_TRANSLATION:
         translate_backward(dx, dout, op[I0], op[I1], op[I2], op[I3], op[I4], key, first_row)
     else:
         rescale(dx, dout, setting[0], 0.0)
 
 
-@jit
+@jit(inline=True)
 def forward(thread, threads, sync, program, values, scratch, rows, low, high, seed, epoch, step):
     """All operations on ``rows`` rows, of which low..high are this thread's."""
     for index in range(program.ops.shape[0]):
@@ -254,7 +252,7 @@ def forward(thread, threads, sync, program, values, scratch, rows, low, high, se
             _forward_rows(op, program.settings[index], out, x, key, low)
 
 
-@jit
+@jit(inline=True)
 def backward(thread, threads, sync, program, buffers, scratch, rows, low, high, seed, epoch, step):
     """The gradients of all operations' outputs, from the last to the first that has parameters."""
     values, slopes = buffers.values, buffers.slopes
@@ -280,17 +278,17 @@ def backward(thread, threads, sync, program, buffers, scratch, rows, low, high, 
             _backward_rows(op, program.settings[index], dx, dout, out, x, key, low)
 
 
-@jit
+@jit(inline=True)
 def _weight_gradient(out, op, buffers, rows, low, high, scratch):
     """Rows low..high of x^T dout."""
-    k, n = op[IN], op[OUT]
+    k, n, one, zero = op[IN], op[OUT], np.int64(1), np.int64(0)
     product(
-        out, 0, n, buffers.values, op[IN_AT] + low, 1, k, buffers.slopes, op[OUT_AT], n, 1,
-        high - low, rows, n, FROM_ZERO, out, 0, scratch,
+        out, zero, n, buffers.values, op[IN_AT] + low, one, k, buffers.slopes, op[OUT_AT], n, one,
+        high - low, rows, n, np.int64(FROM_ZERO), out, zero, scratch,
     )  # fmt: skip
 
 
-@jit
+@jit(inline=True)
 def _update_range(program, optimizer, at, size, grads, scalars):
     update(
         optimizer.kind,
@@ -303,7 +301,7 @@ def _update_range(program, optimizer, at, size, grads, scalars):
     )
 
 
-@jit
+@jit(inline=True)
 def _learn(thread, threads, program, buffers, optimizer, rows, scalars, updates):
     """This thread's share of the parameter gradients, each used at once (``updates``) or kept in ``grads``."""
     scratch, tile = buffers.scratch[thread], buffers.tile[thread]
@@ -314,7 +312,7 @@ def _learn(thread, threads, program, buffers, optimizer, rows, scalars, updates)
         n = op[OUT]
         first, last = _share(op[IN], thread, threads, TILE_ROWS)
         for low in range(first, last, UPDATE_ROWS):
-            high = min(low + UPDATE_ROWS, last)
+            high = smaller(low + UPDATE_ROWS, last)
             at, size = op[WEIGHT] + low * n, (high - low) * n
             grads = tile[:size] if updates else program.grads[at : at + size]
             _weight_gradient(grads, op, buffers, rows, low, high, scratch)
@@ -330,7 +328,7 @@ def _learn(thread, threads, program, buffers, optimizer, rows, scalars, updates)
                     _update_range(program, optimizer, at, size, grads, scalars)
 
 
-@jit
+@jit(inline=True)
 def apply_penalties_and_clipping(rules, params, grads):
     """Adds the regularizers' gradients, clips; returns the penalty."""
     penalty = add_regularizer(grads, params, rules.segments, rules.penalties)
@@ -343,7 +341,7 @@ def apply_penalties_and_clipping(rules, params, grads):
     return penalty
 
 
-@jit
+@jit(inline=True)
 def _gather_batch(program, buffers, data, start, rows, low, high):
     in_size = program.ops[0, IN] if program.ops.shape[0] else program.out_size
     gather(buffers.values[: rows * in_size].reshape(rows, in_size), data.x, data.x_order, start, low, high)
@@ -359,12 +357,12 @@ def _gather_batch(program, buffers, data, start, rows, low, high):
         buffers.row_scale[i] = weight / rows
 
 
-@jit
+@jit(inline=True)
 def _matrix_part(matrix, low, high):
     return matrix[low:high] if matrix.size else matrix
 
 
-@jit
+@jit(inline=True)
 def _loss_and_metrics(program, buffers, objective, low, high):
     logits = _rows(buffers.values, program.out_at, program.out_size, low, high)
     dlogits = _rows(buffers.slopes, program.out_at, program.out_size, low, high)
@@ -396,7 +394,7 @@ def train(thread, threads, sync, program, buffers, data, objective, optimizer, r
     scalars = np.empty(8, np.float64)
     for step in range(optimizer.learning_rates.size):
         start = step * data.batch_size
-        rows = min(data.batch_size, data.order.size - start)
+        rows = smaller(data.batch_size, data.order.size - start)
         low, high = _share(rows, thread, threads, 4)
         here = moment.first_step + step
         _gather_batch(program, buffers, data, start, rows, low, high)
@@ -447,10 +445,10 @@ def infer(thread, threads, sync, program, values, scratch, x, out, chunk):
     in_size = program.ops[0, IN] if program.ops.shape[0] else program.out_size
     first, last = _share(out.shape[0], thread, threads, 4)
     for start in range(first, last, chunk):
-        rows = min(chunk, last - start)
+        rows = smaller(chunk, last - start)
         gather(mine[: rows * in_size].reshape(rows, in_size), x, none, start, 0, rows)
         forward(0, 1, sync, program, mine, scratch[thread], rows, 0, rows, 0, 0, 0)
-        out[start : start + rows] = _rows(mine, program.out_at, program.out_size, 0, rows)
+        copy(out[start : start + rows], _rows(mine, program.out_at, program.out_size, 0, rows))
     restore_denormals(mode)
     meet(sync, threads)
 

@@ -44,6 +44,9 @@ TILE_HEIGHTS = [TILE_ROWS] + [height for height in (8, 4, 2, 1) if height < TILE
 # How a product starts: from zero, from what the output holds, or from the bias row.
 FROM_ZERO, FROM_OUTPUT, FROM_BIAS = 0, 1, 2
 
+_PREFETCH_ROWS = 24
+"""How far ahead of its use a row of B is asked for: the rows of a strided B lie in as many pages."""
+
 _INT = ir.IntType(64)
 _LLVM_FLOATS = {types.float32: ir.FloatType(), types.float64: ir.DoubleType()}
 
@@ -64,8 +67,17 @@ def _suffix(kind) -> str:
     return "f32" if kind == ir.FloatType() else "f64"
 
 
+_PANEL_ARGUMENTS = (
+    "c", "c_stride", "a", "a_stride", "a_step", "b", "b_stride", "k", "m", "n", "init", "init_stride", "panel",
+)  # fmt: skip
+
+
 class _TileWriter:
-    """Writes the body of one panel product: C (m, n) from A (m, k) and B (k, n), n at most two vectors."""
+    """Writes one panel product: C (m, n) from A (m, k) and B (k, n), n at most two vectors.
+
+    With a ``panel`` it writes one full tile that also copies B there, for the tiles below it to read:
+    the stores hide behind the arithmetic, where a separate copy would cost a tenth of the product.
+    """
 
     def __init__(self, builder, element, arguments):
         self.builder = builder
@@ -73,8 +85,8 @@ class _TileWriter:
         self.lanes = VECTOR_BYTES // (4 if element == ir.FloatType() else 8)
         self.vector = ir.VectorType(element, self.lanes)
         self.align = 4 if element == ir.FloatType() else 8
-        names = ("c", "c_stride", "a", "a_stride", "a_step", "b", "b_stride", "k", "m", "n", "init", "init_stride")
-        for name, value in zip(names, arguments, strict=True):
+        self.panel = None
+        for name, value in zip(_PANEL_ARGUMENTS, arguments, strict=False):
             setattr(self, name, value)
 
     def address(self, base, *offsets):
@@ -108,6 +120,14 @@ class _TileWriter:
         name = f"llvm.masked.store.v{self.lanes}{_suffix(self.element)}.p0"
         function = cgutils.get_or_insert_function(self.builder.module, function_type, name)
         self.builder.call(function, [value, pointer, ir.Constant(ir.IntType(32), self.align), mask])
+
+    def prefetch(self, address):
+        """Asks for a cache line that will be read; an address outside every array does no harm."""
+        byte_pointer, word = ir.IntType(8).as_pointer(), ir.IntType(32)
+        function_type = ir.FunctionType(ir.VoidType(), [byte_pointer, word, word, word])
+        function = cgutils.get_or_insert_function(self.builder.module, function_type, "llvm.prefetch.p0")
+        read, keep, data = (ir.Constant(word, flag) for flag in (0, 3, 1))
+        self.builder.call(function, [self.builder.bitcast(address, byte_pointer), read, keep, data])
 
     def splat(self, scalar):
         undefined = ir.Constant(ir.VectorType(scalar.type, self.lanes), ir.Undefined)
@@ -163,6 +183,13 @@ class _TileWriter:
         sums = phis((starts, enter))
         b_addresses = vector_addresses(self.address(self.b, builder.mul(step, self.b_stride)))
         b_vectors = [self.load(address, mask) for address, mask in zip(b_addresses, masks, strict=True)]
+        if self.panel is not None:
+            ahead = self.address(self.b, builder.mul(builder.add(step, self.constant(_PREFETCH_ROWS)), self.b_stride))
+            for address in vector_addresses(ahead):
+                self.prefetch(address)
+            packed = self.address(self.panel, builder.mul(step, self.constant(TILE_VECTORS * self.lanes)))
+            for vector, address in zip(b_vectors, vector_addresses(packed), strict=True):
+                self.store(vector, address)
         a_addresses = row_addresses(self.address(a, builder.mul(step, self.a_step)), self.a_stride)
         a_vectors = [self.splat(builder.load(address, align=self.align, typ=self.element)) for address in a_addresses]
         products = [_fma(builder, a_vectors[i], b_vectors[j], sums[i * len(masks) + j]) for i, j in cells]
@@ -180,6 +207,9 @@ class _TileWriter:
     def all_rows(self, masks):
         """Tiles of full height while they fit, then the remainder in falling heights."""
         builder = self.builder
+        if self.panel is not None:
+            self.tile(self.constant(0), TILE_ROWS, masks)
+            return
         row_slot = cgutils.alloca_once_value(builder, self.constant(0))
         for height in TILE_HEIGHTS:
             check = builder.append_basic_block(f"rows{height}")
@@ -196,7 +226,7 @@ class _TileWriter:
             builder.branch(check if height == TILE_ROWS else after)
             builder.position_at_end(after)
 
-    def panel(self):
+    def write(self):
         """Chooses the number of vectors, and masks for the last one where it is not full."""
         builder = self.builder
         lanes = self.constant(self.lanes)
@@ -212,20 +242,63 @@ class _TileWriter:
                         self.all_rows([self.column_mask(self.n)])
 
 
-def _panel_function(module, element):
-    """The panel product of one element type as an LLVM function, written once a module."""
-    name = f"minidl_panel_{_suffix(element)}"
+def _function(module, name, kinds, write):
+    """An LLVM function that exists once a module; ``write(builder, arguments)`` makes its body."""
     if name in module.globals:
         return module.globals[name]
-    pointer = element.as_pointer()
-    kinds = [pointer, _INT, pointer, _INT, _INT, pointer, _INT, _INT, _INT, _INT, pointer, _INT]
     function = ir.Function(module, ir.FunctionType(ir.VoidType(), kinds), name)
     function.linkage = "linkonce_odr"
     function.attributes.add("noinline")
     builder = ir.IRBuilder(function.append_basic_block("entry"))
-    _TileWriter(builder, element, function.args).panel()
+    write(builder, function.args)
     builder.ret_void()
     return function
+
+
+def _panel_function(module, element, packs):
+    pointer = element.as_pointer()
+    kinds = [pointer, _INT, pointer, _INT, _INT, pointer, _INT, _INT, _INT, _INT, pointer, _INT]
+    if packs:
+        kinds.append(pointer)
+    name = f"minidl_{'packing_tile' if packs else 'panel'}_{_suffix(element)}"
+    return _function(
+        module, name, kinds, lambda builder, arguments: _TileWriter(builder, element, arguments).write()
+    )
+
+
+def _transpose_function(module, element):
+    """A square block as large as a vector, transposed in registers: log2(lanes) rounds of exchanges."""
+    lanes = VECTOR_BYTES // (4 if element == ir.FloatType() else 8)
+    vector, align = ir.VectorType(element, lanes), 4 if element == ir.FloatType() else 8
+
+    def write(builder, arguments):
+        out, out_stride, source, source_stride = arguments
+
+        def row(base, stride, index):
+            offset = builder.mul(stride, ir.Constant(_INT, index))
+            return builder.bitcast(builder.gep(base, [offset], source_etype=element), vector.as_pointer())
+
+        def exchange(a, b, picks):
+            mask = ir.Constant(ir.VectorType(ir.IntType(32), lanes), picks)
+            return builder.shuffle_vector(a, b, mask)
+
+        values = [builder.load(row(source, source_stride, i), align=align, typ=vector) for i in range(lanes)]
+        distance = 1
+        while distance < lanes:
+            upper = [i for i in range(lanes) if not i & distance]
+            for i in upper:
+                a, b = values[i], values[i + distance]
+                # lane l of row i and lane l of row i + distance: the off-diagonal blocks change places
+                values[i] = exchange(a, b, [x if not x & distance else lanes + x - distance for x in range(lanes)])
+                values[i + distance] = exchange(
+                    a, b, [x + distance if not x & distance else lanes + x for x in range(lanes)]
+                )
+            distance *= 2
+        for i, value in enumerate(values):
+            builder.store(value, row(out, out_stride, i), align=align)
+
+    kinds = [element.as_pointer(), _INT, element.as_pointer(), _INT]
+    return _function(module, f"minidl_transpose_{_suffix(element)}", kinds, write)
 
 
 if JIT_DISABLED:
@@ -233,22 +306,44 @@ if JIT_DISABLED:
     def fma(a, b, c):
         return a * b + c
 
+    def read_float32(octets, at):
+        return octets[at : at + 4].view(np.float32)[0]
+
+    def read_float64(octets, at):
+        return octets[at : at + 8].view(np.float64)[0]
+
+    def _view(array, at, rows, columns, row_stride, column_stride):
+        size = array.itemsize
+        return np.lib.stride_tricks.as_strided(
+            array.reshape(-1)[at:], (rows, columns), (row_stride * size, column_stride * size)
+        )
+
     def matmul_panel(
         c, c_at, c_stride, a, a_at, a_stride, a_step, b, b_at, b_stride, k, m, n, start, bias, bias_at
     ):
-        def view(array, at, rows, columns, row_stride, column_stride):
-            size = array.itemsize
-            return np.lib.stride_tricks.as_strided(
-                array.reshape(-1)[at:], (rows, columns), (row_stride * size, column_stride * size)
-            )
-
-        out = view(c, c_at, m, n, c_stride, 1)
-        product = view(a, a_at, m, k, a_stride, a_step) @ view(b, b_at, k, n, b_stride, 1)
+        out = _view(c, c_at, m, n, c_stride, 1)
+        product = _view(a, a_at, m, k, a_stride, a_step) @ _view(b, b_at, k, n, b_stride, 1)
         if start == FROM_OUTPUT:
             product += out
         elif start == FROM_BIAS:
             product += bias.reshape(-1)[bias_at : bias_at + n]
         out[...] = product
+
+    def matmul_packing_tile(
+        c, c_at, c_stride, a, a_at, a_stride, a_step, b, b_at, b_stride, k, n, start, bias, bias_at, panel
+    ):
+        width = PANEL_BYTES // c.itemsize
+        packed = panel[: k * width].reshape(k, width)
+        packed[:, :n] = _view(b, b_at, k, n, b_stride, 1)
+        packed[:, n:] = 0
+        matmul_panel(
+            c, c_at, c_stride, a, a_at, a_stride, a_step, b, b_at, b_stride, k, TILE_ROWS, n, start, bias, bias_at
+        )
+
+    def transpose_block(out, out_at, out_stride, source, source_at, source_stride):
+        lanes = VECTOR_BYTES // out.itemsize
+        block = _view(source, source_at, lanes, lanes, source_stride, 1)
+        _view(out, out_at, lanes, lanes, out_stride, 1)[...] = block.T
 
 else:
 
@@ -258,6 +353,37 @@ else:
         if not (isinstance(a, types.Float) and a == b == c):
             raise TypingError(f"fma needs three floats of one type, got {a}, {b}, {c}")
         return a(a, a, a), lambda context, builder, signature, args: _fma(builder, *args)
+
+    def _reader(result):
+        def read(typingctx, octets, at):
+            def codegen(context, builder, signature, args):
+                data = context.make_array(octets)(context, builder, args[0]).data
+                kind = _LLVM_FLOATS[result]
+                address = builder.gep(data, [args[1]], source_etype=ir.IntType(8))
+                return builder.load(builder.bitcast(address, kind.as_pointer()), align=1, typ=kind)
+
+            return result(octets, types.intp), codegen
+
+        return read
+
+    # The number stored in the bytes octets[at:], in this machine's order, at any alignment.
+    read_float32 = intrinsic(_reader(types.float32))
+    read_float64 = intrinsic(_reader(types.float64))
+
+    def _pointer(context, builder, kind, array, at):
+        """The address of element ``at`` of a contiguous array, read as flat memory."""
+        data = context.make_array(kind)(context, builder, array).data
+        return builder.gep(data, [at], source_etype=_LLVM_FLOATS[kind.dtype])
+
+    def _init(builder, output, output_stride, bias_row, mode):
+        """Where a product starts from, and its row stride: negative where it starts from zero."""
+        from_output = builder.icmp_signed("==", mode, ir.Constant(_INT, FROM_OUTPUT))
+        from_zero = builder.icmp_signed("==", mode, ir.Constant(_INT, FROM_ZERO))
+        stride = builder.select(from_output, output_stride, ir.Constant(_INT, 0))
+        stride = builder.select(from_zero, ir.Constant(_INT, -1), stride)
+        return builder.select(from_output, output, bias_row), stride
+
+    _INTEGER = types.intp
 
     @intrinsic
     def matmul_panel(
@@ -269,29 +395,59 @@ else:
         of A ``a[a_at + i*a_stride + j*a_step]``, of B ``b[b_at + i*b_stride + j]``. Each output
         is one chain of fused multiply-adds over k, in order, whatever the tile it falls in.
         """
-        integer = types.intp
         signature = types.void(
-            c, integer, integer, a, integer, integer, integer, b, integer, integer,
-            integer, integer, integer, integer, bias, integer,
+            c, _INTEGER, _INTEGER, a, _INTEGER, _INTEGER, _INTEGER, b, _INTEGER, _INTEGER,
+            _INTEGER, _INTEGER, _INTEGER, _INTEGER, bias, _INTEGER,
         )  # fmt: skip
 
         def codegen(context, builder, signature, args):
-            kinds = signature.args
-
             def pointer(array, at):
-                data = context.make_array(kinds[array])(context, builder, args[array]).data
-                return builder.gep(data, [args[at]], source_etype=_LLVM_FLOATS[kinds[array].dtype])
+                return _pointer(context, builder, signature.args[array], args[array], args[at])
 
-            output, bias_row, mode = pointer(0, 1), pointer(14, 15), args[13]
-            from_output = builder.icmp_signed("==", mode, ir.Constant(_INT, FROM_OUTPUT))
-            from_zero = builder.icmp_signed("==", mode, ir.Constant(_INT, FROM_ZERO))
-            # A negative stride tells the panel that there is nothing to start from.
-            init = builder.select(from_output, output, bias_row)
-            stride = builder.select(from_output, args[2], ir.Constant(_INT, 0))
-            stride = builder.select(from_zero, ir.Constant(_INT, -1), stride)
-            function = _panel_function(builder.module, _LLVM_FLOATS[kinds[0].dtype])
-            values = [output, args[2], pointer(3, 4), args[5], args[6], pointer(7, 8), args[9]]
-            builder.call(function, [*values, args[10], args[11], args[12], init, stride])
+            output = pointer(0, 1)
+            init = _init(builder, output, args[2], pointer(14, 15), args[13])
+            function = _panel_function(builder.module, _LLVM_FLOATS[signature.args[0].dtype], packs=False)
+            operands = [output, args[2], pointer(3, 4), args[5], args[6], pointer(7, 8), args[9]]
+            builder.call(function, [*operands, args[10], args[11], args[12], *init])
+            return context.get_dummy_value()
+
+        return signature, codegen
+
+    @intrinsic
+    def matmul_packing_tile(
+        typingctx, c, c_at, c_stride, a, a_at, a_stride, a_step, b, b_at, b_stride, k, n, start, bias, bias_at, panel
+    ):
+        """`matmul_panel` for exactly TILE_ROWS rows, which also copies B into ``panel``, two vectors a row."""
+        signature = types.void(
+            c, _INTEGER, _INTEGER, a, _INTEGER, _INTEGER, _INTEGER, b, _INTEGER, _INTEGER,
+            _INTEGER, _INTEGER, _INTEGER, bias, _INTEGER, panel,
+        )  # fmt: skip
+
+        def codegen(context, builder, signature, args):
+            def pointer(array, at):
+                return _pointer(context, builder, signature.args[array], args[array], args[at])
+
+            output = pointer(0, 1)
+            init = _init(builder, output, args[2], pointer(13, 14), args[12])
+            panel = _pointer(context, builder, signature.args[15], args[15], ir.Constant(_INT, 0))
+            function = _panel_function(builder.module, _LLVM_FLOATS[signature.args[0].dtype], packs=True)
+            operands = [output, args[2], pointer(3, 4), args[5], args[6], pointer(7, 8), args[9]]
+            rows = ir.Constant(_INT, TILE_ROWS)
+            builder.call(function, [*operands, args[10], rows, args[11], *init, panel])
+            return context.get_dummy_value()
+
+        return signature, codegen
+
+    @intrinsic
+    def transpose_block(typingctx, out, out_at, out_stride, source, source_at, source_stride):
+        """out[i, j] = source[j, i] for a square block of VECTOR_BYTES // itemsize rows."""
+        signature = types.void(out, _INTEGER, _INTEGER, source, _INTEGER, _INTEGER)
+
+        def codegen(context, builder, signature, args):
+            target = _pointer(context, builder, signature.args[0], args[0], args[1])
+            origin = _pointer(context, builder, signature.args[3], args[3], args[4])
+            function = _transpose_function(builder.module, _LLVM_FLOATS[signature.args[0].dtype])
+            builder.call(function, [target, args[2], origin, args[5]])
             return context.get_dummy_value()
 
         return signature, codegen
