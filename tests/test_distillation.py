@@ -1,0 +1,561 @@
+"""distill and its relatives: what they learn, what they refuse, and what the report says."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+
+import numpy as np
+import pytest
+
+from minidl.callbacks import EarlyStopping
+from minidl.distillation import born_again, distill, distill_sweep, mutual_learning
+from minidl.layers import Dense, Dropout, Flatten, Input, RandomTranslation
+from minidl.losses import CategoricalCrossentropy, KnowledgeDistillation
+from minidl.models import Sequential
+from minidl.report import (
+    as_labels,
+    calibration_bins,
+    describe_layers,
+    expected_calibration_error,
+    format_table,
+    measure,
+)
+from minidl.teachers import Ensemble, cached_logits
+
+CLASSES = 4
+rng = np.random.default_rng(11)
+CENTRES = 2.5 * rng.normal(size=(CLASSES, 6))
+
+
+def samples(count, seed):
+    draw = np.random.default_rng(seed)
+    y = draw.integers(0, CLASSES, count)
+    return (CENTRES[y] + draw.normal(size=(count, 6))).astype(np.float32), y
+
+
+X, Y = samples(200, 1)
+X_TEST, Y_TEST = samples(120, 2)
+
+
+def student(seed=3, softmax=True, dropout=0.0):
+    last = Dense(CLASSES, activation="softmax" if softmax else None)
+    return Sequential([Input((6,)), Dense(8, activation="relu"), Dropout(dropout), last], seed=seed)
+
+
+@pytest.fixture(scope="module")
+def teacher():
+    layers = [Input((6,)), Dense(32, activation="relu"), Dropout(0.3), Dense(CLASSES, activation="softmax")]
+    model = Sequential(layers, seed=0)
+    model.compile(optimizer="adam", loss="sparse_categorical_crossentropy")
+    model.fit(X, Y, epochs=15, verbose=0)
+    return model
+
+
+def run(teacher, model=None, x=X, y=Y, **arguments):
+    model = student() if model is None else model
+    report = distill(teacher, model, x, y, **{"epochs": 3, "verbose": 0, **arguments})
+    return model, report
+
+
+# ---------------------------------------------------------------- the loss, worked by hand
+
+
+def softmax(z, temperature=1.0):
+    e = np.exp((z - z.max(axis=1, keepdims=True)) / temperature)
+    return e / e.sum(axis=1, keepdims=True)
+
+
+Z = np.array([[2.0, 0.0, -1.0], [0.5, 1.5, 0.0]])
+V = np.array([[3.0, 1.0, 0.0], [0.0, 2.0, 1.0]])
+LABELS = np.array([0, 2])
+
+
+def hand_worked(
+    t=2.0, t_student=None, hard=0.1, soft=0.9, square=True, mean_over_classes=False, reverse=False
+):
+    p, q = softmax(V, t), softmax(Z, t_student or t)
+    if reverse:
+        p, q = q, p
+    kl = (p * np.log(p / q)).sum(axis=1)
+    if mean_over_classes:
+        kl = kl / 3
+    ce = -np.log(softmax(Z)[[0, 1], LABELS])
+    return (hard * ce + soft * (t * t if square else 1) * kl).mean()
+
+
+def test_the_loss_is_the_formula_and_no_published_mistake():
+    loss = KnowledgeDistillation(temperature=2.0, hard_weight=0.1, soft_weight=0.9)
+    value, _ = loss.value_and_grad(Z, LABELS, V)
+    assert value == pytest.approx(hand_worked(), rel=1e-12)
+    # CE: log(1 + e^-2 + e^-3) and 1.5 + log(1 + e^-1 + e^-1.5), so 0.169846 and 1.964369
+    only_hard, _ = KnowledgeDistillation(2.0, 1.0, 0.0).value_and_grad(Z, LABELS, V)
+    assert only_hard == pytest.approx((0.16984602 + 1.96436878) / 2, rel=1e-7)
+    mistakes = [
+        hand_worked(square=False),
+        hand_worked(mean_over_classes=True),
+        hand_worked(t_student=1.0),
+        hand_worked(reverse=True),
+        hand_worked(hard=0.9, soft=0.1),
+        loss.value_and_grad(np.log(softmax(V)), LABELS, Z)[0],  # teacher and student swapped
+        loss.value_and_grad(Z, LABELS, softmax(V))[0],  # softmax twice
+    ]
+    for mistake in mistakes:
+        assert abs(mistake - value) > 1e-3 * value
+
+
+# ---------------------------------------------------------------- what distill does
+
+
+def test_the_student_learns_from_the_teacher(teacher):
+    before = teacher.params.copy()
+    model = student()
+    start = model.params.copy()
+    _, report = run(teacher, model, epochs=40, test_data=(X_TEST, Y_TEST), plain_student=True)
+    np.testing.assert_array_equal(teacher.params, before)
+    assert not np.array_equal(model.params, start)
+    assert report.student.agreement > 0.7 and report.student.errors < 60
+    assert report.unseen and report.teacher.agreement is None
+    logits = model.predict_logits(X_TEST)
+    assert report.student.errors == int((logits.argmax(axis=1) != Y_TEST).sum())
+    assert report.teacher.errors == int((teacher.predict_logits(X_TEST).argmax(axis=1) != Y_TEST).sum())
+    assert report.plain.parameters == report.student.parameters == model.count_params()
+    assert len(report.history.history["loss"]) == len(report.plain_history.history["loss"]) == 40
+    assert model.evaluate(X_TEST, Y_TEST, verbose=0)[1] == pytest.approx(report.student.accuracy)
+
+
+def test_every_kind_of_teacher_gives_the_same_student(teacher):
+    logits = cached_logits(teacher, X)
+    first, _ = run(teacher)
+    teachers = (logits, logits.tolist(), teacher.predict_logits, lambda x: teacher.predict_logits(x))
+    for same in (*teachers, Ensemble([teacher])):
+        other, _ = run(same)
+        np.testing.assert_allclose(other.params, first.params, rtol=1e-4, atol=1e-5)
+    shifted, _ = run(np.roll(logits, 1, axis=0))
+    assert np.abs(shifted.params - first.params).max() > 1e-2, (
+        "control: logits of the neighbour teach otherwise"
+    )
+
+
+def test_distill_is_fit_with_a_target_model(teacher):
+    first, _ = run(teacher, loss=KnowledgeDistillation(2.0, 0.3, 0.7))
+    other = student()
+    other.compile(optimizer="adam", loss="sparse_categorical_crossentropy", metrics=["accuracy"])
+    settings = dict(target_model=teacher, temperature=2.0, hard_weight=0.3, soft_weight=0.7)
+    other.fit(X, Y, epochs=3, verbose=0, **settings)
+    np.testing.assert_array_equal(first.params, other.params)
+
+
+def test_logits_stay_with_their_samples_under_shuffling(teacher):
+    # Full batches: the order within the batch changes the sums by rounding alone.
+    logits = cached_logits(teacher, X)
+    order = np.random.default_rng(5).permutation(len(X))
+    first, _ = run(logits, epochs=1, batch_size=len(X))
+    other, _ = run(logits[order], x=X[order], y=Y[order], epochs=1, batch_size=len(X))
+    np.testing.assert_allclose(other.params, first.params, rtol=1e-3, atol=1e-5)
+    wrong, _ = run(logits, x=X[order], y=Y[order], epochs=1, batch_size=len(X))
+    assert np.abs(wrong.params - first.params).max() > 1e-4
+
+
+def test_validation_leaves_training_as_it_was(teacher):
+    runs = [
+        run(teacher, student(dropout=0.4), **arguments)[0].params
+        for arguments in ({}, dict(validation_data=(X_TEST, Y_TEST)), dict(test_data=(X_TEST, None)))
+    ]
+    np.testing.assert_array_equal(runs[0], runs[1])
+    np.testing.assert_array_equal(runs[0], runs[2])
+
+
+def test_a_model_that_ends_in_logits_learns_the_same(teacher):
+    first, _ = run(teacher, student(softmax=True))
+    other, _ = run(teacher, student(softmax=False))
+    np.testing.assert_array_equal(first.params, other.params)
+
+
+def test_no_labels_at_all(teacher):
+    model, report = run(teacher, y=None, epochs=40, test_data=(X_TEST, Y_TEST))
+    assert "hard_weight=0.0" in report.loss.replace("hard_weight=0,", "hard_weight=0.0,")
+    soft_only = KnowledgeDistillation(4.0, 0.0, 1.0)
+    labelled, _ = run(teacher, y=(Y + 1) % CLASSES, epochs=40, loss=soft_only)
+    np.testing.assert_array_equal(model.params, labelled.params)
+    assert report.student.agreement > 0.6
+
+
+def test_some_labels(teacher):
+    partly = Y.copy()
+    partly[50:] = -1
+    model, report = run(teacher, y=partly, plain_student=True, test_data=(X_TEST, Y_TEST))
+    others = Y.copy()
+    others[50:] = 0
+    assert not np.array_equal(model.params, run(teacher, y=others)[0].params)
+    plain = student()
+    plain.compile(optimizer="adam", loss="sparse_categorical_crossentropy", metrics=["accuracy"])
+    plain.fit(X[:50], Y[:50], epochs=3, verbose=0)
+    assert report.plain.errors == int((plain.predict_logits(X_TEST).argmax(axis=1) != Y_TEST).sum())
+
+
+@pytest.mark.parametrize("one_hot", [False, True])
+def test_transfer_samples(teacher, one_hot):
+    extra, _ = samples(60, 9)
+    y = np.eye(CLASSES)[Y] if one_hot else Y
+    model, _ = run(teacher, y=y, transfer=extra)
+    both, labels = np.concatenate([X, extra]), np.concatenate([Y, np.full(60, -1)])
+    np.testing.assert_array_equal(model.params, run(teacher, x=both, y=labels)[0].params)
+    logits = cached_logits(teacher, both)
+    np.testing.assert_allclose(model.params, run(logits, y=y, transfer=extra)[0].params, rtol=1e-4, atol=1e-5)
+    weight = np.linspace(0.5, 1.5, 200)
+    run(teacher, y=y, transfer=extra, sample_weight=weight)
+
+
+def test_sample_weights_count(teacher):
+    logits = cached_logits(teacher, X)
+    weight = np.ones(200)
+    plain, ones = run(logits)[0].params, run(logits, sample_weight=weight)[0].params
+    np.testing.assert_array_equal(plain, ones)
+    weight[:20] = 0
+    wrong = logits.copy()
+    wrong[:20] = wrong[:20, ::-1]
+    np.testing.assert_array_equal(
+        run(logits, sample_weight=weight)[0].params, run(wrong, sample_weight=weight)[0].params
+    )
+    assert not np.array_equal(run(logits)[0].params, run(wrong)[0].params)
+
+
+def test_soft_weight_zero_never_asks_the_teacher():
+    def teacher(x):
+        raise AssertionError("asked")
+
+    model = student()
+    model.compile(optimizer="adam", loss="sparse_categorical_crossentropy")
+    arguments = dict(target_model=teacher, temperature=4.0, hard_weight=1.0, soft_weight=0.0)
+    model.fit(X, Y, epochs=2, verbose=0, **arguments)
+    other = student()
+    other.compile(optimizer="adam", loss="sparse_categorical_crossentropy")
+    other.fit(X, Y, epochs=2, verbose=0)
+    np.testing.assert_array_equal(model.params, other.params)
+
+
+def jittery(seed=3):
+    layers = [Input((6, 6)), RandomTranslation(1 / 6, 1 / 6), Flatten(), Dense(CLASSES)]
+    return Sequential(layers, seed=seed)
+
+
+def test_an_augmenting_student_is_taught_online():
+    x = rng.normal(size=(40, 6, 6)).astype(np.float32)
+    weight = rng.normal(size=(36, CLASSES)).astype(np.float32)
+    seen = []
+
+    def teacher(batch):
+        seen.append(batch.copy())
+        return batch.reshape(len(batch), -1) @ weight
+
+    model = jittery()
+    distill(teacher, model, x, np.arange(40) % CLASSES, epochs=2, batch_size=40, verbose=0)
+    batches = [batch for batch in seen if len(batch) == 40]
+    shifted = [b for b in batches if (b != x).any(axis=(1, 2)).sum() > 20 and (b == 0).all(axis=2).any()]
+    assert len(shifted) >= 2, "the teacher saw the shifted images the student saw"
+    assert not np.array_equal(shifted[0], shifted[1])
+
+
+def test_cached_logits_for_an_augmenting_student_are_refused():
+    x = rng.normal(size=(40, 6, 6)).astype(np.float32)
+    logits = rng.normal(size=(40, CLASSES))
+    for teacher in (logits, Ensemble([logits, logits])):
+        with pytest.raises(ValueError, match="teacher"):
+            distill(teacher, jittery(), x, np.zeros(40, int), epochs=1, verbose=0)
+
+
+def test_arithmetic_ensembles_teach_at_the_temperature_of_the_loss(teacher):
+    other = Sequential([Input((6,)), Dense(CLASSES)], seed=8)
+    ensemble = Ensemble([teacher, other])
+    right = cached_logits(ensemble, X, temperature=4.0)
+    np.testing.assert_allclose(run(ensemble)[0].params, run(right)[0].params, rtol=1e-4, atol=1e-5)
+    wrong = cached_logits(ensemble, X, temperature=1.0)
+    assert np.abs(run(ensemble)[0].params - run(wrong)[0].params).max() > 1e-3
+
+
+# ---------------------------------------------------------------- what distill refuses
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (
+            dict(y=None, loss=KnowledgeDistillation(4.0)),
+            "y must be given when hard_weight is not 0.*hard_weight=0.0",
+        ),
+        (dict(loss="categorical_crossentropy"), "loss must be a distillation loss"),
+        (dict(loss=CategoricalCrossentropy()), "loss must be a distillation loss"),
+        (
+            dict(temperature=3),
+            r"temperature belongs to the loss: loss=KnowledgeDistillation\(temperature=3\)",
+        ),
+        (dict(target_model=1), "target_model is what distill calls teacher"),
+        (dict(y=Y[:-1]), "y must have one row per sample"),
+        (dict(y=Y + CLASSES), "y must hold whole numbers in -1..3"),
+        (dict(y=None, plain_student=True), "plain_student=True needs labels"),
+        (dict(x=X[:, :5]), r"x must have shape \(N, 6\)"),
+        (dict(validation_data=(X_TEST, Y_TEST[:-1])), "validation_data y must have one row per sample"),
+        (dict(test_data=X_TEST), r"test_data must be \(x, y\)"),
+        (dict(test_data=(X_TEST[:, :5], Y_TEST)), "test_data x must have shape"),
+        (dict(transfer=X[:, :5]), r"transfer must have samples of shape \(6,\)"),
+        (dict(transfer=X, y=np.full((200, CLASSES), 1 / CLASSES)), "y must be class indices or one-hot"),
+        (dict(epochs=-1), "epochs must be >= 0"),
+        (dict(validation_split=1.0), "validation_split must be < 1"),
+    ],
+)
+def test_refuses_and_changes_nothing(teacher, arguments, message):
+    model = student()
+    model.compile(optimizer="sgd", loss="sparse_categorical_crossentropy")
+    before = model.params.copy(), model.optimizer, model.loss
+    with pytest.raises((ValueError, TypeError), match=message):
+        run(teacher, model, **arguments)
+    np.testing.assert_array_equal(model.params, before[0])
+    assert model.optimizer is before[1] and model.loss is before[2]
+
+
+def test_refuses_wrong_teachers(teacher):
+    model = student()
+    probs = teacher.predict(X)
+    nan = cached_logits(teacher, X).copy()
+    nan[7, 1] = np.nan
+    other = Sequential([Input((6,)), Dense(CLASSES + 1)], seed=0)
+    for wrong, message in (
+        (model, "teacher must not be the student itself"),
+        (model.predict_logits, "teacher must not be the student itself"),
+        (Ensemble([teacher, model]), "teacher must not be the student itself"),
+        (probs, "looks like probabilities"),
+        (teacher.predict, "looks like probabilities"),
+        (probs[:, :3], "student's 4 classes, got 3"),
+        (other, "student's 4 classes, got 5"),
+        (nan, r"teacher must be finite, got nan at index \(7, 1\)"),
+        (nan[:-1] * 0, "finite|expected 200, got 199"),
+        ([teacher, teacher], r"Ensemble\("),
+    ):
+        with pytest.raises((ValueError, TypeError), match=message):
+            run(wrong, model)
+    with pytest.raises(TypeError, match="student must be a Sequential"):
+        distill(teacher, "student", X, Y)
+
+
+def test_swapped_teacher_and_student_are_noticed(teacher):
+    fresh = Sequential([Input((6,)), Dense(CLASSES)], seed=0)
+    fresh.params[...] = 0
+    fresh.layers[0].bias[...] = [0, 0, 0, 1e-3]
+    before = teacher.params.copy()
+    with pytest.raises(ValueError, match=r"look swapped.*distill\(teacher, student, x, y\)"):
+        run(fresh, teacher)
+    np.testing.assert_array_equal(teacher.params, before)
+
+
+# ---------------------------------------------------------------- the report
+
+
+def test_the_report_says_what_it_was_measured_on(teacher):
+    def notes(**arguments):
+        report = run(teacher, epochs=1, **arguments)[1]
+        return report.unseen, " ".join(report.notes)
+
+    assert notes(test_data=(X_TEST, Y_TEST)) == (True, "measured on the 120 samples of test_data")
+    assert notes(validation_data=(X_TEST, Y_TEST)) == (True, "measured on the 120 samples of validation_data")
+    assert notes(validation_split=0.25) == (True, "measured on the 50 samples of validation_split")
+    unseen, text = notes()
+    assert not unseen and "training samples themselves" in text
+    unseen, text = notes(test_data=(np.concatenate([X_TEST, X[:7]]), np.concatenate([Y_TEST, Y[:7]])))
+    assert not unseen and "7 of the 127 samples" in text
+    stopping = EarlyStopping(monitor="val_loss", patience=1, restore_best_weights=True)
+    unseen, text = notes(validation_data=(X_TEST, Y_TEST), callbacks=[stopping])
+    assert not unseen and "EarlyStopping chose the epoch on these samples" in text
+    extra = samples(50, 77)
+    assert notes(validation_data=(X_TEST, Y_TEST), callbacks=[stopping], test_data=extra)[0]
+
+
+def test_an_array_teacher_in_the_report(teacher):
+    logits = cached_logits(teacher, X)
+    _, report = run(logits, test_data=(X_TEST, Y_TEST), epochs=1)
+    assert report.teacher is None and "give test_teacher" in " ".join(report.notes)
+    _, report = run(logits, test_data=(X_TEST, Y_TEST), test_teacher=teacher, epochs=1)
+    assert report.teacher.errors == int((teacher.predict_logits(X_TEST).argmax(axis=1) != Y_TEST).sum())
+    _, report = run(logits, validation_split=0.25, epochs=1)
+    assert report.teacher.errors == int((logits[150:].argmax(axis=1) != Y[150:]).sum())
+
+
+def test_the_report_admits_when_it_did_not_help(teacher):
+    useless = -20 * cached_logits(teacher, X)
+    arguments = dict(loss=KnowledgeDistillation(1.0, 0.0, 1.0), plain_student=True, epochs=10)
+    _, report = run(useless, test_data=(X_TEST, Y_TEST), **arguments)
+    assert report.student.errors > report.plain.errors
+    assert "distillation did not help here" in " ".join(report.notes)
+
+
+def test_the_report_as_text_and_data(teacher):
+    _, report = run(teacher, plain_student=True, test_data=(X_TEST, Y_TEST))
+    data = json.loads(json.dumps(report.to_dict()))
+    assert [m["role"] for m in data["models"]] == ["teacher", "plain student", "student"]
+    assert data["models"][2]["errors"] == sum(data["models"][2]["class_errors"]) == report.student.errors
+    assert data["models"][2]["layers"] == "6-8-4" and data["models"][2]["bytes"] == 4 * 92
+    assert data["models"][2]["latency"] > 0
+    text = str(report)
+    for word in (
+        "teacher",
+        "plain student",
+        "6-32-4",
+        "KL to teacher",
+        "errors of class",
+        "KnowledgeDistillation",
+    ):
+        assert word in text
+    lines = report.to_markdown().splitlines()
+    assert lines[0].startswith("| model") and set(lines[1]) <= set("| -:")
+    assert len({line.count("|") for line in lines[:5]}) == 1
+
+
+def test_measure_by_hand():
+    z = np.log(np.array([[0.7, 0.2, 0.1], [0.1, 0.6, 0.3], [0.2, 0.2, 0.6], [0.5, 0.3, 0.2]]))
+    v = np.log(np.array([[0.7, 0.2, 0.1], [0.2, 0.2, 0.6], [0.1, 0.1, 0.8], [0.25, 0.5, 0.25]]))
+    figures = measure("student", z, np.array([0, 2, 2, -1]), v)
+    assert (figures.samples, figures.errors, figures.class_errors) == (3, 1, [0, 0, 1])
+    assert figures.accuracy == pytest.approx(2 / 3) and figures.agreement == 0.5
+    assert figures.loss == pytest.approx(-np.log(0.7 * 0.3 * 0.6) / 3)
+    kl = [
+        0.0,
+        0.2 * np.log(2) + 0.2 * np.log(1 / 3) + 0.6 * np.log(2),
+        0.2 * np.log(0.5) + 0.8 * np.log(4 / 3),
+        0.25 * np.log(0.5) + 0.5 * np.log(5 / 3) + 0.25 * np.log(1.25),
+    ]
+    assert figures.teacher_kl == pytest.approx(np.mean(kl))
+    soft = measure("student", z[:2], np.array([[0.5, 0.5, 0], [0, 0, 1.0]]))
+    assert soft.loss == pytest.approx(-(0.5 * np.log(0.7) + 0.5 * np.log(0.2) + np.log(0.3)) / 2)
+    assert soft.agreement is None and measure("student", z).errors is None
+
+
+def test_calibration_by_hand():
+    probs = np.array([[0.9, 0.1], [0.9, 0.1], [0.6, 0.4], [0.3, 0.7]])
+    labels = np.array([0, 1, 0, 1])
+    # bins of 10: {0.9, 0.9} half right, {0.6} right, {0.7} right
+    expected = (2 * 0.4 + 0.4 + 0.3) / 4
+    assert expected_calibration_error(probs, labels, bins=10) == pytest.approx(expected)
+    assert expected_calibration_error(probs, labels, bins=1) == pytest.approx(abs(3.1 / 4 - 3 / 4))
+    confidence, accuracy, counts = calibration_bins(probs, labels, 10)
+    assert counts.tolist() == [0, 0, 0, 0, 0, 1, 1, 0, 2, 0] and accuracy[8] == 0.5
+    assert confidence[8] == pytest.approx(0.9)
+    certain = np.array([[1.0, 0.0], [0.0, 1.0]])
+    assert (
+        expected_calibration_error(certain, [0, 1]) == 0 and expected_calibration_error(certain, [1, 0]) == 1
+    )
+
+
+def test_small_helpers():
+    assert as_labels(np.eye(3)[[2, 0]]).tolist() == [2, 0] and as_labels([[2], [0]]).tolist() == [2, 0]
+    assert describe_layers(student()) == "6-8-4"
+    assert format_table(["a", "b"], [["x", "1"], ["yy", "22"]]).splitlines()[2] == "x    1"
+
+
+# ---------------------------------------------------------------- relatives
+
+
+def test_born_again():
+    built = []
+
+    def build():
+        built.append(student(seed=len(built)))
+        return built[-1]
+
+    result = born_again(build, X, Y, generations=3, epochs=3, verbose=0, test_data=(X_TEST, Y_TEST))
+    assert [id(m) for m in result.models] == [id(m) for m in built] and len(result.reports) == 2
+    np.testing.assert_allclose(result.ensemble.predict(X[:5]).sum(axis=1), 1, rtol=1e-12)
+    by_hand = student(seed=1)
+    loss = KnowledgeDistillation(1.0, 0.5, 0.5)
+    distill(built[0], by_hand, X, Y, loss=loss, optimizer="adam", epochs=3, verbose=0)
+    np.testing.assert_array_equal(by_hand.params, built[1].params)
+    one = student()
+    with pytest.raises(ValueError, match="build_student must return a new model each time"):
+        born_again(lambda: one, X, Y, generations=2, epochs=1, verbose=0)
+    with pytest.raises(ValueError, match="generations must be >= 1"):
+        born_again(build, X, Y, generations=0)
+
+
+def test_mutual_learning():
+    models = [student(seed) for seed in (1, 2, 3)]
+    histories = mutual_learning(models, X, Y, epochs=3, verbose=0)
+    assert [len(h.history["loss"]) for h in histories] == [3, 3, 3]
+    assert histories[0].epoch == [0, 1, 2]
+    # Snapshots: the order of the models does not matter.
+    turned = [student(seed) for seed in (3, 1, 2)]
+    mutual_learning(turned, X, Y, epochs=3, verbose=0)
+    np.testing.assert_allclose(turned[1].params, models[0].params, rtol=1e-4, atol=1e-5)
+    # Peers pull together what labels alone leave apart.
+    alone = [student(seed) for seed in (1, 2, 3)]
+    mutual_learning(alone, X, Y, epochs=3, soft_weight=0.0, verbose=0)
+    assert spread(models) < spread(alone)
+    with pytest.raises(ValueError, match="models must be two or more"):
+        mutual_learning([student()], X, Y)
+    one = student()
+    with pytest.raises(ValueError, match="different models"):
+        mutual_learning([one, one], X, Y)
+
+
+def spread(models):
+    probs = [model.predict(X) for model in models]
+    return np.mean(np.std(probs, axis=0))
+
+
+def test_sweep(teacher):
+    model = student()
+    before = model.params.copy()
+    arguments = dict(temperatures=(1.0, 4.0), seeds=(0, 1), epochs=2, validation_data=(X_TEST, Y_TEST))
+    here = distill_sweep(teacher, model, X, Y, processes=1, **arguments)
+    np.testing.assert_array_equal(model.params, before)
+    assert len(here.rows) == 3 and len(here.runs) == 6
+    row = here.rows[2]
+    errors = [run["errors"] for run in here.runs if run["setting"] == row["setting"]]
+    assert row["temperature"] == 4.0 and row["runs"] == 2
+    assert row["errors_mean"] == np.mean(errors) and row["errors_std"] == pytest.approx(
+        np.std(errors, ddof=1)
+    )
+    by_hand, _ = run(teacher, student(seed=1), loss=KnowledgeDistillation(4.0), epochs=2)
+    assert errors[1] == int((by_hand.predict_logits(X_TEST).argmax(axis=1) != Y_TEST).sum())
+    assert here.best["errors_mean"] == min(r["errors_mean"] for r in here.rows)
+    assert "labels alone" in str(here) and here.to_markdown().startswith("| student")
+    json.dumps(here.to_dict())
+    elsewhere = distill_sweep(teacher, model, X, Y, processes=2, **arguments)
+    assert elsewhere.runs == here.runs
+
+
+def test_sweep_refuses(teacher):
+    for arguments, message in (
+        (dict(), "validation_data must be"),
+        (dict(validation_data=(X_TEST, Y_TEST), seeds=()), "seeds must hold one seed or more"),
+        (dict(validation_data=(X_TEST, Y_TEST), temperatures=(0,)), "temperature must be > 0"),
+        (dict(validation_data=(X_TEST, Y_TEST), processes=0), "processes must be >= 1"),
+    ):
+        with pytest.raises((ValueError, TypeError), match=message):
+            distill_sweep(teacher, student(), X, Y, **arguments)
+    with pytest.raises(ValueError, match="able to answer for validation_data"):
+        distill_sweep(cached_logits(teacher, X), student(), X, Y, validation_data=(X_TEST, Y_TEST))
+
+
+# ---------------------------------------------------------------- pictures
+
+
+def test_pictures(teacher, tmp_path):
+    from minidl import plotting
+
+    if importlib.util.find_spec("matplotlib") is None:
+        with pytest.raises(ImportError, match=r"minidl\[plots\]"):
+            plotting.softened_probabilities(np.arange(4.0))
+        return
+    _, report = run(teacher, plain_student=True, validation_data=(X_TEST, Y_TEST))
+    logits = {"teacher": teacher.predict_logits(X_TEST)}
+    axes = [
+        plotting.learning_curves({"student": report.history, "plain": report.plain_history}),
+        plotting.softened_probabilities(logits["teacher"][0]),
+        plotting.confusion(logits["teacher"], -logits["teacher"]),
+        plotting.reliability(logits, Y_TEST),
+    ]
+    for i, ax in enumerate(axes):
+        ax.figure.savefig(tmp_path / f"{i}.png")
+    heights = [bar.get_height() for bar in axes[1].patches]
+    np.testing.assert_allclose(np.reshape(heights, (5, CLASSES)).sum(axis=1), 1)
+    with pytest.raises(ValueError, match="metric must be one of"):
+        plotting.learning_curves(report.history, "los")
