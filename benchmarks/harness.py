@@ -134,7 +134,8 @@ class Suite:
     targets: list[Target] = field(default_factory=list)
     rounds: int = 7
     slice_seconds: float = 0.2
-    budget_seconds: float = 4.0  # per contender and case; at least three rounds are run whatever they cost
+    budget_seconds: float = 4.0  # per contender and case; least_rounds are run whatever they cost
+    least_rounds: int = 3
     contender: Callable[..., Any] | None = None  # default: Resident
     notes: str = ""
     sections: Callable[[dict], list[str]] | None = None  # more Markdown, from the results
@@ -264,6 +265,7 @@ class Resident:
         self.suite, self.peer, self.threads = suite, peer, threads
         self._worker: Worker | None = None
         self.memory: dict[str, float] = {}
+        self.details: dict[str, float] = {}  # more to say about the times, for the JSON
 
     def start(self, case: Case) -> None:
         """Prepare and verify; raises Refused and then is not timed on this case."""
@@ -347,7 +349,7 @@ def run_suite(suite: Suite, cases: list[Case], peers: list[str], threads: list[i
             ready = _start_all(
                 suite, case, _lineup(suite, case, peers, threads), contenders, make, missing, record
             )
-            samples = _interleave(ready, rounds, suite.budget_seconds)
+            samples = _interleave(ready, rounds, suite, record)
             for key, taken in samples.items():
                 _record(record, case, contenders[key], taken)
             print(report.case_line(record, suite.unit), flush=True)
@@ -386,11 +388,9 @@ def _start_all(suite, case, keys, contenders, make, missing, record) -> list[tup
         try:
             contender.start(case)
         except Refused as error:
-            kind = {Missing: "not installed", Wrong: "wrong result"}.get(type(error), "failed")
-            if kind == "not installed":
+            if isinstance(error, Missing):
                 missing.add(name)
-            record["refused"][report.label(key)] = f"{kind}: {error}"
-            print(f"{case.name}: {name} with {threads} thread(s) is not timed: {kind}: {error}", flush=True)
+            _refuse(record, key, error)
         else:
             ready.append((key, contender))
             took = time.perf_counter() - began
@@ -398,15 +398,27 @@ def _start_all(suite, case, keys, contenders, make, missing, record) -> list[tup
     return ready
 
 
-def _interleave(ready, rounds: int, budget: float) -> dict[tuple[str, int], list[tuple[float, float]]]:
+def _refuse(record: dict, key: tuple[str, int], error: Refused) -> None:
+    kind = {Missing: "not installed", Wrong: "wrong result"}.get(type(error), "failed")
+    record["refused"][report.label(key)] = f"{kind}: {error}"
+    print(f"{record['name']}: {report.label(key)} is not timed: {kind}: {error}", flush=True)
+
+
+def _interleave(ready, rounds: int, suite: Suite, record: dict) -> dict[tuple[str, int], list]:
+    """(seconds per unit, cores) of every contender, taken in turn; one that dies on the way is refused."""
     samples: dict[tuple[str, int], list[tuple[float, float]]] = {key: [] for key, _ in ready}
     spent = dict.fromkeys(samples, 0.0)
     for index in range(rounds):
         for key, contender in ready if index % 2 == 0 else reversed(ready):
-            if index >= 3 and spent[key] > budget:
+            if key not in samples or (index >= suite.least_rounds and spent[key] > suite.budget_seconds):
                 continue
             began = time.perf_counter()
-            samples[key].append(contender.sample())
+            try:
+                samples[key].append(contender.sample())
+            except Refused as error:
+                _refuse(record, key, error)
+                contender.stop()
+                del samples[key]
             spent[key] += time.perf_counter() - began
     return samples
 
@@ -430,6 +442,7 @@ def _record(record: dict, case: Case, contender, taken: list[tuple[float, float]
         "slowest": seconds[-1],
         "rounds": len(seconds),
         "cores": round(statistics.median(c for _, c in taken), 2),
+        **contender.details,
     }
     if case.fresh and contender.memory:
         record["memory"][report.label(key)] = contender.memory

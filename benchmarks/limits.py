@@ -25,7 +25,7 @@ def _lanes(features) -> int:
 
 
 def _compile():
-    """(multiply_adds(out, rounds), triad(a, b, c), flops in a round); here, so that only a child imports Numba."""
+    """(multiply_adds(out, rounds), triad(a, b, c), flops in a round)."""
     import numba
     from llvmlite import ir
     from numba.core import cgutils, types

@@ -234,10 +234,9 @@ def ladder_section(results: dict) -> list[str]:
         ]
         for key, entry in record["times"].items():
             seconds = entry["median"]
+            rate = record["flops"] / seconds / 1e9
             gain = f"{below / seconds:.1f}" if below else ""
-            lines.append(
-                f"| {key.split('@')[0]} | {duration(seconds)} | {record['flops'] / seconds / 1e9:.2f} | {gain} |"
-            )
+            lines.append(f"| {key.split('@')[0]} | {duration(seconds)} | {rate:.2f} | {gain} |")
             below = seconds
         lines.append("")
     return lines

@@ -1,4 +1,4 @@
-"""From raw times to what is read: the machine, Markdown tables, a plot; files replaced whole or not at all."""
+"""From times to what is read: the machine, Markdown tables, a plot; files replaced whole or not at all."""
 
 from __future__ import annotations
 
@@ -153,8 +153,9 @@ def markdown(results: dict) -> str:
         f"The run took {results.get('seconds', '?')} s.",
         "",
         f"Median time of one {results['unit']}. `@2`: with two threads. Best peer: whichever of the others "
-        "was fastest, at its best thread count. Limit: the larger of the arithmetic at the measured multiply-add "
-        "ceiling and the unavoidable traffic at the measured memory bandwidth, for as many threads.",
+        "was fastest, at its best thread count. Limit: the larger of the arithmetic at the measured "
+        "multiply-add ceiling and the unavoidable traffic at the measured memory bandwidth, for as many "
+        "threads.",
         "",
     ]
     lines += _summary(results)
@@ -265,14 +266,20 @@ def _replace(path: Path, data: bytes) -> None:
 
 def write(results: dict, folder: Path, complete: bool) -> list[Path]:
     """Write ``<suite>.json``, ``.md`` and ``.png``; an incomplete run's go to ``<suite>.partial.*``."""
+    return write_files(results["suite"], results, markdown(results), plot(results), folder, complete)
+
+
+def write_files(
+    stem: str, results: dict, text: str, picture: bytes | None, folder: Path, complete: bool
+) -> list[Path]:
+    """Replace ``stem``'s files, each whole; ``stem.partial``'s when the run is not complete."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    stem = results["suite"] + ("" if complete else ".partial")
+    stem += "" if complete else ".partial"
     files = {
         f"{stem}.json": (json.dumps({**results, "complete": complete}, indent=1) + "\n").encode(),
-        f"{stem}.md": markdown(results).encode(),
+        f"{stem}.md": text.encode(),
     }
-    picture = plot(results)
     if picture is not None:
         files[f"{stem}.png"] = picture
     for name, data in files.items():

@@ -98,6 +98,7 @@ class NewProcess:
     def __init__(self, suite: Suite, peer: str, threads: int):
         self.suite, self.peer, self.threads = suite, peer, threads
         self.memory: dict[str, float] = {}
+        self.details: dict[str, float] = {}
         self._warm = tempfile.TemporaryDirectory()
 
     def start(self, case: Case) -> None:
@@ -155,7 +156,8 @@ def sections(results: dict) -> list[str]:
         )
     if ours and (WARM, OURS) in times:
         lines.append(
-            f"- Caches warm, a first `fit` ends {times[WARM, OURS] - ours:.2f} s after the import (promised: 0.5 s)."
+            f"- Caches warm, a first `fit` ends {times[WARM, OURS] - ours:.2f} s after the import "
+            f"(promised: 0.5 s)."
         )
     if ours and (COLD, OURS) in times:
         lines.append(

@@ -4,7 +4,8 @@
 
 FOLDER holds the four IDX files of MNIST, gzipped or not. The clock runs from the start of the Python process
 over imports, reading the files, compilation and training to the end of the first epoch after which 98 % are
-right; only looking at the test digits is not counted. The same net, initial weights, batch size and Adam for everybody.
+right; only looking at the test digits is not counted. The same net, initial weights, batch size and Adam for
+all. Shuffling differs, so the number of epochs does too; it is reported.
 """
 
 from __future__ import annotations
@@ -18,13 +19,12 @@ from .harness import OURS, Case, Refused, Suite, Target, Worker, Wrong, parser
 from .harness import main as run
 from .trainers import TRAINERS, mnist
 
-GOAL, MOST_EPOCHS = 0.98, 12
+GOAL, MOST_EPOCHS = 0.98, 20
 COLD = f"{OURS}, nothing compiled"
 NAMES = (
     OURS,
     "numpy",
     "sklearn",
-    "torch-eager",
     "torch-fused",
     "torch-compile",
     "jax-step",
@@ -33,10 +33,7 @@ NAMES = (
     "keras-torch",
 )
 PEERS = {name: TRAINERS[name] for name in NAMES} | {COLD: TRAINERS[OURS]}
-NETS = {
-    "784-128-64-10, batch 32": (784, 128, 64, 10, 32),
-    "784-800-800-10, batch 128": (784, 800, 800, 10, 128),
-}
+NETS = {"784-256-128-10, batch 64": (784, 256, 128, 10, 64)}
 
 
 class Run:
@@ -45,6 +42,7 @@ class Run:
     def __init__(self, suite: Suite, peer: str, threads: int):
         self.suite, self.peer, self.threads = suite, peer, threads
         self.memory: dict[str, float] = {}
+        self.details: dict[str, float] = {}
 
     def start(self, case: Case) -> None:
         """A first run, not timed: reaching the goal is the verification; it also fills the caches."""
@@ -66,7 +64,7 @@ class Run:
         looking, busy, right = 0.0, 0.0, 0.0
         for method, arguments in [("load", ()), ("prepare", (self._case.params,))]:
             busy += worker.call(method, *arguments, stop=False)[2]
-        for _ in range(MOST_EPOCHS):
+        for epoch in range(1, MOST_EPOCHS + 1):
             busy += worker.call("run", 1, stop=False)[2]
             total = worker.age() - looking
             began = worker.age()
@@ -74,6 +72,7 @@ class Run:
             right = accuracy(classes, self.test_y)
             looking += worker.age() - began
             if right >= GOAL:
+                self.details = {"epochs": epoch}
                 return total, busy / total
         raise Wrong(f"{right:.2%} of the test digits right after {MOST_EPOCHS} epochs, {GOAL:.0%} wanted")
 
@@ -83,6 +82,15 @@ def accuracy(classes: np.ndarray, labels: np.ndarray) -> float:
     if np.shape(classes) != labels.shape:
         raise Refused(f"{labels.shape} classes were expected, got {np.shape(classes)}")
     return float((np.asarray(classes) == labels).mean())
+
+
+def sections(results: dict) -> list[str]:
+    rows = [
+        f"| {key} | {entry.get('epochs', '')} |"
+        for r in results["cases"]
+        for key, entry in r["times"].items()
+    ]
+    return ["## Epochs in the last run", "", "| | epochs |", "| --- | ---: |", *rows, ""]
 
 
 def suite(folder: str) -> Suite:
@@ -105,9 +113,13 @@ def suite(folder: str) -> Suite:
         quick=(cases[0].name,),
         contender=Run,
         rounds=3,
+        least_rounds=1,
+        budget_seconds=10.0,
+        sections=sections,
         targets=[Target(f"{case.name}, to the fastest peer", case.name, NAMES[1:], 1.0) for case in cases],
-        notes="From the start of the process to the end of the first epoch with 98 % of the test digits right: "
-        "imports, reading MNIST, compilation, training; caches of compiled code warm except where the name says so.",
+        notes="From the start of the process to the end of the first epoch with 98 % of the test digits "
+        "right: imports, reading MNIST, compilation, training; caches of compiled code warm "
+        "except where the name says so.",
     )
 
 

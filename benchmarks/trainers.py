@@ -185,7 +185,7 @@ def jax_distillation(jax, z, y, v):
 
 
 class Trainer(Peer):
-    """Subclasses give ``build``, ``fit``, ``get`` and ``set``; arrays are ``[weight, bias, weight, bias, ...]``."""
+    """Subclasses give ``build``, ``fit``, ``get``, ``set``; arrays: ``[weight, bias, weight, bias, ...]``."""
 
     corrected_epsilon = False
     online = False

@@ -1,0 +1,315 @@
+"""The benchmark harness: what it refuses to time, what it says, what it writes. No time is asserted."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from benchmarks import (
+    distillation_loss,
+    harness,
+    inference,
+    matmul,
+    report,
+    soak,
+    startup,
+    train_step,
+    trainers,
+)
+from benchmarks.harness import Case, Refused, Suite, Target, Worker, Wrong
+
+TOY = """
+import os, sys
+import numpy as np
+from benchmarks.harness import Peer
+
+class Right(Peer):
+    answer = 42.0
+    def prepare(self, case): self.case = case
+    def outputs(self):
+        print("a library that prints must not disturb the pipe")
+        return np.array([self.answer])
+    def run(self, count): sum(range(100 * count))
+
+class Off(Right):
+    answer = 42.1
+
+class Absent(Right):
+    def load(self): import a_package_nobody_has
+
+class Dying(Right):
+    def run(self, count): os._exit(3)
+
+class Raising(Right):
+    def outputs(self): raise ValueError("no idea")
+
+PEERS = {"minidl": Right, "wrong": Off, "absent": Absent, "dying": Dying, "raising": Raising}
+"""
+
+
+@pytest.fixture
+def toy(tmp_path, monkeypatch):
+    """A suite of tiny peers in a module of its own, found by the child processes too."""
+    (tmp_path / "toy_suite.py").write_text(TOY)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    import toy_suite
+
+    def verify(case, peer, outputs):
+        harness.require_close([outputs], [np.array([42.0])], 1e-6, "the answers")
+
+    yield Suite(
+        name="toy", title="Toy", unit="sum", module="toy_suite", peers=toy_suite.PEERS, verify=verify,
+        cases=[Case("one", {}, ("minidl", "wrong", "absent")), Case("two", {}, ("minidl", "dying", "raising"))],
+        quick=("one",), rounds=2, slice_seconds=0.001, targets=[Target("self", "one", ("minidl",), 1.0)],
+    )  # fmt: skip
+    del sys.modules["toy_suite"]
+
+
+def run(suite: Suite, folder: Path, *arguments: str) -> tuple[int, dict]:
+    code = harness.main(suite, ["--output", str(folder), "--threads", "1", *arguments])
+    return code, json.loads((folder / "toy.partial.json").read_text())
+
+
+def test_wrong_missing_and_dying_peers_are_named_and_the_others_go_on(toy, tmp_path, capsys):
+    code, results = run(toy, tmp_path)
+    assert code == 0
+    one, two = results["cases"]
+    assert list(one["times"]) == ["minidl@1"] and list(two["times"]) == ["minidl@1"]
+    assert one["refused"]["wrong@1"].startswith("wrong result: the answers differ")
+    assert one["refused"]["absent@1"].startswith("not installed:")
+    assert "process died in run" in two["refused"]["dying@1"]
+    assert "ValueError: no idea" in two["refused"]["raising@1"]
+    said = capsys.readouterr().out
+    assert (
+        "absent@1 is not timed: not installed: ModuleNotFoundError" in said and "a_package_nobody_has" in said
+    )
+    assert results["targets"] == [
+        {"text": "self", "case": "one", "bound": 1.0, "ratio": 1.0, "met": True},
+    ]
+
+
+def test_our_own_wrong_result_fails_the_run(toy, tmp_path):
+    def refuse(case, peer, outputs):
+        raise Wrong("always")
+
+    code, results = run(replace(toy, verify=refuse), tmp_path)
+    assert code == 1 and not any(case["times"] for case in results["cases"])
+
+
+PARTIAL = [["--quick"], ["--cases", "one"], ["--peers", "minidl"], ["--threads", "1"], []]  # [] misses a peer
+
+
+@pytest.mark.parametrize("arguments", PARTIAL)
+def test_a_partial_run_never_replaces_a_result_file(toy, tmp_path, arguments):
+    (tmp_path / "toy.json").write_text("the last complete run")
+    harness.main(toy, ["--output", str(tmp_path), *arguments])
+    assert (tmp_path / "toy.json").read_text() == "the last complete run"
+    assert json.loads((tmp_path / "toy.partial.json").read_text())["complete"] is False
+
+
+def test_a_complete_run_replaces_it_and_leaves_no_other_file(toy, tmp_path):
+    (tmp_path / "toy.json").write_text("the last complete run")
+    whole = replace(toy, peers={"minidl": toy.peers["minidl"]}, cases=[Case("one", {}, ("minidl",))])
+    assert harness.main(whole, ["--output", str(tmp_path)]) == 0
+    assert json.loads((tmp_path / "toy.json").read_text())["complete"] is True
+    assert "# Toy" in (tmp_path / "toy.md").read_text()
+    left = {path.name for path in tmp_path.iterdir()} - {"toy_suite.py", "__pycache__"}
+    assert left <= {"toy.json", "toy.md", "toy.png"}
+
+
+def test_an_interrupted_run_writes_nothing(toy, tmp_path, monkeypatch):
+    def interrupt(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(harness, "_interleave", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        harness.main(toy, ["--output", str(tmp_path)])
+    assert not list(tmp_path.glob("toy.*"))
+
+
+def test_a_failed_write_keeps_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "table.json"
+    path.write_bytes(b"old")
+    monkeypatch.setattr(report.os, "fsync", lambda handle: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(OSError, match="disk full"):
+        report._replace(path, b"new")
+    assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_worker_that_hangs_is_given_up(toy):
+    worker = Worker("toy_suite", "minidl", 1, timeout=1.0)
+    try:
+        with pytest.raises(Refused, match="no answer within 1 s"):
+            worker.call("run", 10**9)
+    finally:
+        worker.close()
+
+
+def test_thread_counts_reach_the_child_before_any_import():
+    environment = harness.thread_environment(2)
+    assert environment["OMP_NUM_THREADS"] == environment["OPENBLAS_NUM_THREADS"] == "2"
+    assert "intra_op_parallelism_threads=2" in environment["XLA_FLAGS"]
+
+
+@pytest.mark.parametrize(
+    "bad", [[np.array([1.0, 2.001])], [np.array([1.0, math.nan])], [np.array([1.0])], []]
+)
+def test_require_close_refuses(bad):
+    good = [np.array([1.0, 2.0])]
+    harness.require_close(good, good, 1e-6, "they")
+    with pytest.raises(Wrong):
+        harness.require_close(bad, good, 1e-6, "they")
+
+
+# ---------------------------------------------------------------- the verifications of the scripts
+
+
+def small_case(distilled: bool) -> Case:
+    sizes = (784, 16, 10) if distilled else (12, 9, 7, 10)
+    params = {"sizes": list(sizes), "batch": 8, "steps": 4, "distilled": distilled}
+    params["epsilon"] = train_step.EPSILON
+    return Case(f"small {distilled}", params, ("numpy",))
+
+
+@pytest.mark.parametrize("distilled", [False, True])
+def test_train_step_verification_takes_the_right_step_and_no_other(distilled, monkeypatch):
+    case = small_case(distilled)
+    monkeypatch.setattr(train_step, "CASES", [case])
+    train_step._reference.cache_clear()
+    peer = trainers.NumpyTrainer()
+    peer.prepare(case.params)
+    outputs = peer.outputs()
+    train_step.verify(case, trainers.NumpyTrainer, outputs)
+
+    start = trainers.initial_weights(case.params["sizes"])
+    for wrong in (start, [w + 1.02 * (o - w) for w, o in zip(start, outputs, strict=True)]):
+        with pytest.raises(Wrong):
+            train_step.verify(case, trainers.NumpyTrainer, wrong)
+    with pytest.raises(Wrong):  # the other place of epsilon
+        train_step.verify(case, trainers.TorchTrainer, outputs)
+
+
+@pytest.mark.parametrize(("hard", "soft"), [(1, 1 / trainers.TEMPERATURE), (2, 2)])
+def test_a_gradient_off_by_a_factor_is_refused(monkeypatch, hard, soft):
+    """Adam hides the scale of a gradient; the verification must not."""
+    case = small_case(True)
+    monkeypatch.setattr(train_step, "CASES", [case])
+    train_step._reference.cache_clear()
+    peer = trainers.NumpyTrainer()
+    with monkeypatch.context() as patch:
+        patch.setattr(trainers, "SOFT", soft * trainers.SOFT)
+        patch.setattr(trainers, "HARD", hard * trainers.HARD)
+        peer.prepare(case.params)
+        outputs = peer.outputs()
+    with pytest.raises(Wrong):
+        train_step.verify(case, trainers.NumpyTrainer, outputs)
+
+
+def test_matmul_verification():
+    case = next(c for c in matmul.CASES if c.name.startswith("small 3 dX"))
+    peer = matmul.Numpy()
+    peer.prepare(case.params)
+    out = peer.outputs()
+    matmul.verify(case, matmul.Numpy, out)
+    broken = out.copy()
+    broken[3, 5] *= 1 + 1e-4
+    for wrong in (broken, out.T, np.zeros_like(out), np.full_like(out, np.nan)):
+        with pytest.raises(Wrong):
+            matmul.verify(case, matmul.Numpy, wrong)
+
+
+def test_distillation_loss_verification():
+    case = distillation_loss.SUITE.cases[0]
+    value, gradient = distillation_loss.value_and_gradient(*distillation_loss.inputs(case.params))
+    distillation_loss.verify(case, distillation_loss.Numpy, (value, gradient))
+    for wrong in ((value * 1.001, gradient), (value, gradient * 4), (value, gradient[:-1])):
+        with pytest.raises(Wrong):
+            distillation_loss.verify(case, distillation_loss.Numpy, wrong)
+
+
+def test_the_distillation_gradient_is_that_of_its_value():
+    """The reference itself, by central differences in float64."""
+    logits, y, teacher = (a[:3] for a in distillation_loss.inputs({"rows": 32, "classes": 10}))
+    logits, teacher = logits.astype(np.float64), teacher.astype(np.float64)
+    _, gradient = distillation_loss.value_and_gradient(logits, y, teacher)
+    for index in np.ndindex(logits.shape):
+        moved = [logits.copy(), logits.copy()]
+        moved[0][index] += 1e-5
+        moved[1][index] -= 1e-5
+        up, down = (distillation_loss.value_and_gradient(z, y, teacher)[0] for z in moved)
+        assert abs((up - down) / 2e-5 - gradient[index]) < 1e-8
+
+
+def test_inference_verification():
+    case = inference.CASES[0]
+    peer = inference.Numpy()
+    peer.prepare(case.params)
+    inference.verify(case, inference.Numpy, peer.outputs())
+    with pytest.raises(Wrong):
+        inference.verify(case, inference.Numpy, np.roll(peer.outputs(), 1, axis=1))
+
+
+def test_startup_verification_and_its_programs():
+    case = startup.SUITE.cases[1]
+    startup.verify(case, startup.NewProcess, 2.3)
+    for loss in (None, 0.0, math.nan, 9.0):
+        with pytest.raises(Wrong):
+            startup.verify(case, startup.NewProcess, loss)
+    for library in startup.PEERS.values():
+        compile(startup.program(library, fit=True), "program", "exec")
+
+
+def test_every_target_names_a_case_and_peers_that_are_there():
+    for suite in (matmul.SUITE, train_step.SUITE, distillation_loss.SUITE, inference.SUITE, startup.SUITE):
+        names = {case.name for case in suite.cases}
+        assert len(names) == len(suite.cases) and set(suite.quick) <= names
+        for target in suite.targets:
+            assert target.case in names and (target.against_case or target.case) in names
+            assert target.against == ("limit",) or set(target.against) <= set(suite.peers)
+        for case in suite.cases:
+            assert set(case.peers) <= set(suite.peers)
+
+
+def test_train_step_counts_the_arithmetic():
+    # a row: forward and weight gradients 2*(2*3 + 3*4) each, input gradients 2*3*4 (none for the data)
+    assert train_step.flops((2, 3, 4), 5) == 5 * (2 * 2 * (6 + 12) + 2 * 12)
+
+
+def test_idx_files_are_read(tmp_path):
+    import gzip
+
+    for part, images in (("train", 3), ("t10k", 2)):
+        pixels = np.arange(images * 4, dtype=np.uint8)
+        header = bytes([0, 0, 8, 3]) + np.array([images, 2, 2], ">i4").tobytes()
+        labels = bytes([0, 0, 8, 1]) + np.array([images], ">i4").tobytes() + bytes(range(images))
+        (tmp_path / f"{part}-images-idx3-ubyte").write_bytes(header + pixels.tobytes())
+        (tmp_path / f"{part}-labels-idx1-ubyte.gz").write_bytes(gzip.compress(labels))
+    x, y = trainers.mnist(str(tmp_path), "train")
+    assert x.shape == (3, 4) and x.dtype == np.float32 and x[2, 3] == np.float32(11 / 255)
+    assert y.tolist() == [0, 1, 2]
+    with pytest.raises(FileNotFoundError):
+        trainers.mnist(str(tmp_path / "nowhere"), "train")
+
+
+def test_soak_notices_results_that_change():
+    assert soak.soak(0.0, lambda folder: "same")["constant"]
+    numbers = iter(range(10**9))
+    changing = soak.soak(0.05, lambda folder: str(next(numbers)))
+    assert changing["rounds"] > 1 and not changing["constant"]
+
+
+def test_soak_notices_memory_that_grows(monkeypatch):
+    sizes = iter(range(0, 10**9, 100))
+    monkeypatch.setattr(soak, "resident", lambda: float(next(sizes)))
+    assert not soak.soak(0.05, lambda folder: "same")["flat"]
+    monkeypatch.setattr(soak, "resident", lambda: 100.0)
+    assert soak.soak(0.05, lambda folder: "same")["flat"]
