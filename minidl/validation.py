@@ -84,7 +84,7 @@ def check_dtype(dtype: object) -> np.dtype:
         found = None
     if dtype is None or found not in (np.dtype(np.float32), np.dtype(np.float64)):
         raise ValueError(f"dtype must be 'float32' or 'float64', got {dtype!r}")
-    return found.newbyteorder("=")
+    return found
 
 
 def check_shape(argument: str, shape: object) -> tuple[int, ...]:
@@ -227,7 +227,7 @@ def check_labels(y: object, classes: int, argument: str = "y", unlabelled: bool 
     check_finite(argument, array)
     low = -1 if unlabelled else 0
     for first, block in blocks(array):
-        if block.dtype.kind == "b" or (block.min() >= low and block.max() <= classes - 1):
+        if block.min() >= low and block.max() <= classes - 1:
             if block.dtype.kind != "f" or np.array_equal(block, np.trunc(block)):
                 continue
         bad = (block < low) | (block > classes - 1)
