@@ -79,10 +79,10 @@ def check_choice(argument: str, value: object, choices: Sequence) -> object:
 def check_dtype(dtype: object) -> np.dtype:
     """float32 or float64, what the kernels are written for."""
     try:
-        found = np.dtype(dtype)
+        found = np.dtype("V" if dtype is None else dtype)  # np.dtype(None) is float64
     except TypeError:
-        found = None
-    if dtype is None or found not in (np.dtype(np.float32), np.dtype(np.float64)):
+        found = np.dtype("V")
+    if found not in (np.dtype(np.float32), np.dtype(np.float64)):
         raise ValueError(f"dtype must be 'float32' or 'float64', got {dtype!r}")
     return found
 
