@@ -1,0 +1,136 @@
+"""The command line: the main job end to end on a small scale, and the three small commands."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from minidl import get_num_threads, set_num_threads
+from minidl.__main__ import main
+from minidl.datasets import mnist
+from minidl.explain import explain
+from minidl.models import load_model
+
+QUICK = ["--teacher", "32", "--student", "8", "--teacher-epochs", "2", "--epochs", "2", "--seeds", "2"]
+
+
+@pytest.fixture
+def few_digits(monkeypatch):
+    (x, y), (x_test, y_test) = mnist.load_subset()
+    few = (x[:600], y[:600]), (x_test[:200], y_test[:200])
+    monkeypatch.setattr(mnist, "load_subset", lambda: few)
+    threads = get_num_threads()
+    yield few
+    set_num_threads(threads)
+
+
+def test_the_main_job(few_digits, tmp_path, capsys):
+    result, saved = tmp_path / "result.json", tmp_path / "student.npz"
+    assert main(["distill", *QUICK, "--output", str(result), "--save", str(saved)]) == 0
+    text = capsys.readouterr().out
+    for word in (
+        "600 training and 200 test digits",
+        "kernels ready after",
+        "784-32-10",
+        "784-8-10",
+        "size on disk",
+    ):
+        assert word in text
+    for name in (
+        "teacher",
+        "plain student 0",
+        "plain student 1",
+        "distilled student 0",
+        "distilled student 1",
+    ):
+        assert re.search(rf"^{name} .*2/2", text, re.M), f"a progress line for {name}"
+    data = json.loads(result.read_text())
+    teacher, plain, distilled = data["models"]
+    assert [len(row["errors"]) for row in data["models"]] == [1, 2, 2]
+    assert plain["parameters"] == distilled["parameters"] == 784 * 8 + 8 + 8 * 10 + 10
+    assert distilled["errors_mean"] == np.mean(distilled["errors"])
+    assert teacher["agreement"] == [1.0] and all(0 < a < 1 for a in distilled["agreement"])
+    assert plain["bytes_on_disk"] >= 4 * plain["parameters"] and plain["latency_us"] > 0
+    gain = plain["errors_mean"] - distilled["errors_mean"]
+    assert f"{abs(gain):.1f}" in data["verdict"], "what the sentence says is what the table says"
+    x_test, y_test = few_digits[1]
+    errors = int((load_model(saved).predict(x_test).argmax(axis=1) != y_test).sum())
+    assert errors == distilled["errors"][-1]
+
+
+def test_the_same_command_gives_the_same_figures(few_digits, tmp_path, capsys):
+    files = [tmp_path / "a.json", tmp_path / "b.json"]
+    for file in files:
+        main([*QUICK, "--threads", "1" if file is files[0] else "2", "--output", str(file)])
+    models = [json.loads(file.read_text())["models"] for file in files]
+    for one, other in zip(*models, strict=True):
+        for key in ("errors", "loss", "agreement", "teacher_kl"):
+            assert one[key] == other[key]
+
+
+def test_markdown_output(few_digits, tmp_path, capsys):
+    file = tmp_path / "result.md"
+    main([*QUICK, "--seeds", "1", "--output", str(file)])
+    lines = file.read_text().splitlines()
+    assert lines[0].startswith("| model ") and len({line.count("|") for line in lines[:5]}) == 1
+    assert "with one seed, which says little" in file.read_text()
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--temperature", "0"], "temperature must be > 0"),
+        (["--seeds", "0"], "--seeds must be >= 1, got 0"),
+        (["--data", "/nonexistent"], "path must be a folder"),
+        (["--threads", "0"], "n must be"),
+    ],
+)
+def test_bad_values_are_named(few_digits, capsys, arguments, message):
+    assert main([*QUICK, *arguments]) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--teacher", "a-b"], ["--student", "0"], ["nonsense"], ["--nonsense"]]
+)
+def test_bad_options_end_with_usage(arguments, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 2 and "usage" in capsys.readouterr().err
+
+
+def test_explain(capsys):
+    assert main(["explain"]) == 0
+    text = capsys.readouterr().out
+    assert main(["explain", "--temperature", "4"]) == 0
+    softened = capsys.readouterr().out
+    for version in (text, softened):
+        assert float(re.search(r"largest difference: (\S+)", version)[1]) < 1e-8
+        was, now = map(float, re.search(r"the loss was (\S+), and is now (\S+)", version).groups())
+        assert now < was
+    # By hand: a[0, 0] = 1 * 0.5 + 2 * 0.2 + 0.1 and the ReLU of a[0, 2] = 0.8 - 0.8 - 0.2.
+    assert "a[0,0] = 1*0.5 + 2*0.2 + 0.1 = 1.0000" in text
+    q = np.exp([-0.06, 0.23, 0.19]) / np.exp([-0.06, 0.23, 0.19]).sum()
+    assert f"[[ {q[0]:.4f}  {q[1]:.4f}  {q[2]:.4f}]" in text
+    assert "KL(p_T || q_T), with temperature T = 4" in softened and "KL" not in text
+    with pytest.raises(ValueError, match="temperature must be > 0"):
+        explain(temperature=-1)
+
+
+def test_matmul_and_info(capsys):
+    assert main(["matmul", "5x7x3", "--dtype", "float64"]) == 0
+    assert "5x7x3" in capsys.readouterr().out
+    assert main(["info"]) == 0
+    assert np.__version__ in capsys.readouterr().out
+
+
+def test_as_a_module():
+    result = subprocess.run(
+        [sys.executable, "-m", "minidl", "--help"], capture_output=True, text=True, check=True, timeout=120
+    )
+    assert "distill" in result.stdout and "explain" in result.stdout
