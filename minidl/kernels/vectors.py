@@ -144,20 +144,26 @@ def _splat(builder, scalar, lanes):
     return builder.shuffle_vector(first, undefined, zeros)
 
 
+def _cast(builder, value, kind, dtype):
+    if kind == dtype:
+        return value
+    resize = builder.fptrunc if dtype.bitwidth < kind.bitwidth else builder.fpext
+    return resize(value, _llvm_float(dtype))
+
+
 def _as_vector(builder, value, kind, result):
     if isinstance(kind, Vector) or not isinstance(result, Vector):
         return value
-    return _splat(builder, value, result.lanes)
+    return _splat(builder, _cast(builder, value, kind, result.dtype), result.lanes)
 
 
 def _common(kinds):
-    """The type of an operation on vectors and scalars of one float type (None: they do not mix)."""
+    """The type of an operation (None: they do not mix). Beside a vector a scalar takes its precision."""
     if not all(_is_float(kind) for kind in kinds):
         return None
     vectors = [kind for kind in kinds if isinstance(kind, Vector)]
     result = vectors[0] if vectors else kinds[0]
-    dtype = getattr(result, "dtype", result)
-    return result if all(getattr(kind, "dtype", kind) == dtype for kind in kinds) else None
+    return result if all(kind == result for kind in vectors or kinds) else None
 
 
 def elementwise(emit, twin):
@@ -207,6 +213,9 @@ if JIT_DISABLED:
     def stay_apart():
         pass
 
+    def pointer(array):
+        return array.reshape(-1)
+
     def lanes(array):
         return VECTOR_BYTES // array.itemsize
 
@@ -215,11 +224,19 @@ if JIT_DISABLED:
 
     def load(array, at, count, fill):
         vector = splat(array, fill)
-        vector[: max(count, 0)] = array.reshape(-1)[at : at + min(count, len(vector))]
+        count = max(0, min(count, len(vector)))
+        vector[:count] = array.reshape(-1)[at : at + count]
         return vector
 
     def store(array, at, count, vector):
-        array.reshape(-1)[at : at + min(count, len(vector))] = vector[: max(count, 0)]
+        count = max(0, min(count, len(vector)))
+        array.reshape(-1)[at : at + count] = vector[:count]
+
+    def get(array, at):
+        return array.reshape(-1)[at]
+
+    def put(array, at, value):
+        array.reshape(-1)[at] = value
 
     def keep(vector, count):
         return np.where(np.arange(len(vector)) < count, vector, vector.dtype.type(0))
@@ -256,11 +273,14 @@ else:
         indices = ir.Constant(ir.VectorType(ir.IntType(32), lanes), list(range(lanes)))
         return builder.icmp_signed("<", indices, _splat(builder, builder.trunc(count, ir.IntType(32)), lanes))
 
-    def _address(context, builder, array_type, array, at):
-        element = _llvm_float(array_type.dtype)
-        data = context.make_array(array_type)(context, builder, array).data
-        pointer = builder.gep(data, [at], source_etype=element)
-        return builder.bitcast(pointer, ir.VectorType(element, Vector(array_type.dtype).lanes).as_pointer())
+    def _pointer(context, builder, kind, value, at):
+        if not isinstance(kind, types.CPointer):
+            value = context.make_array(kind)(context, builder, value).data
+        return builder.gep(value, [at], source_etype=_llvm_float(kind.dtype))
+
+    def _address(context, builder, kind, value, at):
+        vector = ir.VectorType(_llvm_float(kind.dtype), Vector(kind.dtype).lanes)
+        return builder.bitcast(_pointer(context, builder, kind, value, at), vector.as_pointer())
 
     def _masked(builder, kind, what, result, operands):
         suffix = f"v{kind.count}{'f32' if kind.element == ir.FloatType() else 'f64'}.p0"
@@ -272,6 +292,15 @@ else:
         return array_type.dtype.bitwidth // 8
 
     @intrinsic
+    def pointer(typingctx, array):
+        """The array's memory: one register to pass on where an array is ten. It keeps nothing alive."""
+
+        def codegen(context, builder, sig, args):
+            return context.make_array(array)(context, builder, args[0]).data
+
+        return types.CPointer(array.dtype)(array), codegen
+
+    @intrinsic
     def lanes(typingctx, array):
         """The number of lanes of a vector of the array's elements."""
         return types.intp(array), lambda context, builder, sig, args: _index(Vector(array.dtype).lanes)
@@ -280,16 +309,16 @@ else:
     def splat(typingctx, array, value):
         """A vector of the array's type with ``value`` in each lane."""
         kind = Vector(array.dtype)
-        if value != array.dtype:
-            return None
-        return kind(array, value), lambda context, builder, sig, args: _splat(builder, args[1], kind.lanes)
+
+        def codegen(context, builder, sig, args):
+            return _splat(builder, _cast(builder, args[1], value, array.dtype), kind.lanes)
+
+        return kind(array, value), codegen
 
     @intrinsic
     def load(typingctx, array, at, count, fill):
         """Elements at, at+1, ... of the flat array; lanes from ``count`` on are not read but ``fill``."""
         kind = Vector(array.dtype)
-        if fill != array.dtype:
-            return None
 
         def codegen(context, builder, sig, args):
             pointer, count = _address(context, builder, array, args[0], args[1]), args[2]
@@ -300,7 +329,7 @@ else:
                     loaded = builder.load(pointer, align=align, typ=vector)
                     whole_block = builder.block
                 with part:
-                    mask, rest = _mask(builder, count, kind.lanes), _splat(builder, args[3], kind.lanes)
+                    mask, rest = _mask(builder, count, kind.lanes), _as_vector(builder, args[3], fill, kind)
                     operands = [pointer, ir.Constant(ir.IntType(32), align), mask, rest]
                     masked = _masked(builder, vector, "load", vector, operands)
                     part_block = builder.block
@@ -313,7 +342,7 @@ else:
 
     @intrinsic
     def store(typingctx, array, at, count, vector):
-        """Write the first ``count`` lanes (all of them if there are no more) from flat index ``at`` on."""
+        """Write the first ``count`` lanes (none if it is negative) from flat index ``at`` on."""
         if vector != Vector(array.dtype):
             return None
 
@@ -324,13 +353,35 @@ else:
             with builder.if_else(full, likely=True) as (whole, part):
                 with whole:
                     builder.store(args[3], pointer, align=align)
-                with part:
+                with part, builder.if_then(builder.icmp_signed(">", count, _index(0))):
                     mask = _mask(builder, count, vector.lanes)
                     operands = [args[3], pointer, ir.Constant(ir.IntType(32), align), mask]
                     _masked(builder, args[3].type, "store", ir.VoidType(), operands)
             return context.get_dummy_value()
 
         return types.void(array, types.intp, types.intp, vector), codegen
+
+    @intrinsic
+    def get(typingctx, array, at):
+        """Element ``at`` of the flat array (``array.reshape(-1)[at]`` compiles fifty times as much code)."""
+
+        def codegen(context, builder, sig, args):
+            pointer = _pointer(context, builder, array, args[0], args[1])
+            return builder.load(pointer, align=_alignment(array), typ=_llvm_float(array.dtype))
+
+        return array.dtype(array, types.intp), codegen
+
+    @intrinsic
+    def put(typingctx, array, at, value):
+        """Write element ``at`` of the flat array."""
+
+        def codegen(context, builder, sig, args):
+            number = _cast(builder, args[2], value, array.dtype)
+            pointer = _pointer(context, builder, array, args[0], args[1])
+            builder.store(number, pointer, align=_alignment(array))
+            return context.get_dummy_value()
+
+        return types.void(array, types.intp, value), codegen
 
     @intrinsic
     def keep(typingctx, vector, count):
