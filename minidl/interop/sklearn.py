@@ -1,0 +1,112 @@
+"""scikit-learn: a classifier for its pipelines, its estimators as teachers. Needs ``minidl[sklearn]``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from ..layers import Dense, Input
+from ..losses import KnowledgeDistillation, SparseCategoricalCrossentropy
+from ..models import Sequential
+from ..optimizers import Adam
+from ..validation import describe
+
+try:
+    from sklearn.base import BaseEstimator, ClassifierMixin
+    from sklearn.utils.multiclass import check_classification_targets
+    from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+except ImportError as error:
+    raise ImportError(
+        'minidl.interop.sklearn needs scikit-learn >= 1.6: pip install "minidl[sklearn]"'
+    ) from error
+
+
+class MinidlClassifier(ClassifierMixin, BaseEstimator):
+    """A multilayer perceptron, distilled from ``teacher`` if one is given.
+
+    Parameters
+    ----------
+    hidden_layer_sizes, activation : the net; it ends in softmax over the classes.
+    epochs, batch_size, learning_rate : training, with Adam.
+    teacher : None, or anything ``minidl.distill`` takes, or a fitted scikit-learn classifier; its classes in
+        the order of ``classes_``.
+    temperature, hard_weight, soft_weight : of the distillation loss.
+    random_state : None or an int.
+
+    Attributes
+    ----------
+    classes_, n_features_in_ ; model_ : the ``Sequential``.
+    """
+
+    def __init__(
+        self,
+        hidden_layer_sizes=(64, 64),
+        activation="relu",
+        epochs=20,
+        batch_size=32,
+        learning_rate=0.001,
+        teacher=None,
+        temperature=4.0,
+        hard_weight=0.1,
+        soft_weight=0.9,
+        random_state=None,
+    ):
+        self.hidden_layer_sizes = hidden_layer_sizes
+        self.activation = activation
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.teacher = teacher
+        self.temperature = temperature
+        self.hard_weight = hard_weight
+        self.soft_weight = soft_weight
+        self.random_state = random_state
+
+    def fit(self, X, y, sample_weight=None):
+        X, y = validate_data(self, X, y, dtype=[np.float32, np.float64])
+        check_classification_targets(y)
+        if sample_weight is not None:
+            sample_weight = _check_sample_weight(sample_weight, X)
+            if not np.any(sample_weight):
+                raise ValueError("sample_weight must not be zero for all samples")
+        self.classes_, labels = np.unique(y, return_inverse=True)
+        layers = [Dense(units, activation=self.activation) for units in self.hidden_layer_sizes]
+        outputs = max(2, len(self.classes_))
+        layers = [Input((X.shape[1],)), *layers, Dense(outputs, activation="softmax")]
+        self.model_ = Sequential(layers, seed=self.random_state)
+        arguments = dict(
+            epochs=self.epochs, batch_size=self.batch_size, sample_weight=sample_weight, verbose=0
+        )
+        loss = SparseCategoricalCrossentropy()
+        if self.teacher is not None:
+            loss = KnowledgeDistillation(self.temperature, self.hard_weight, self.soft_weight)
+            is_estimator = hasattr(self.teacher, "predict_proba") and not callable(self.teacher)
+            arguments["target_model"] = sklearn_teacher(self.teacher) if is_estimator else self.teacher
+        self.model_.compile(optimizer=Adam(self.learning_rate), loss=loss)
+        self.model_.fit(X, labels, **arguments)
+        return self
+
+    def _outputs(self, X, predict: str) -> np.ndarray:
+        check_is_fitted(self)
+        X = validate_data(self, X, dtype=[np.float32, np.float64], reset=False)
+        return getattr(self.model_, predict)(X)[:, : len(self.classes_)]
+
+    def predict_proba(self, X) -> np.ndarray:
+        probs = self._outputs(X, "predict").astype(np.float64)
+        return probs / probs.sum(axis=1, keepdims=True)
+
+    def predict(self, X) -> np.ndarray:
+        answers = self._outputs(X, "predict_logits").argmax(axis=1)
+        return self.classes_[answers]
+
+
+def sklearn_teacher(estimator: object) -> Callable[[np.ndarray], np.ndarray]:
+    """A fitted classifier as a teacher: the logarithm of its probabilities, none below 1e-7."""
+    if not hasattr(estimator, "predict_proba"):
+        raise TypeError(f"estimator must have predict_proba, got {describe(estimator)}")
+
+    def teacher(x: np.ndarray) -> np.ndarray:
+        return np.log(np.maximum(estimator.predict_proba(x.reshape(len(x), -1)), 1e-7))
+
+    return teacher

@@ -1,0 +1,224 @@
+"""Bridges to other libraries: each is used if it is installed, else its error must name the extra."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+
+import numpy as np
+import pytest
+
+import minidl.interop.onnx as bridge_onnx
+import minidl.interop.safetensors as bridge_safetensors
+import minidl.interop.torch as bridge_torch
+from minidl.distillation import distill
+from minidl.layers import (
+    Activation,
+    Dense,
+    Dropout,
+    Flatten,
+    GaussianNoise,
+    Input,
+    LeakyReLU,
+    RandomTranslation,
+    ReLU,
+    Rescaling,
+    Softmax,
+)
+from minidl.models import Sequential
+from minidl.teachers import cached_logits
+
+rng = np.random.default_rng(3)
+X = rng.normal(size=(90, 6)).astype(np.float32)
+Y = rng.integers(0, 3, 90)
+ACTIVATIONS = (
+    "relu",
+    "leaky_relu",
+    "sigmoid",
+    "tanh",
+    "gelu",
+    "silu",
+    "softplus",
+    "elu",
+    "softmax",
+    "linear",
+)
+
+
+def has(*names) -> bool:
+    return all(importlib.util.find_spec(name) is not None for name in names)
+
+
+def absent(extra):
+    return pytest.raises(ImportError, match=rf"minidl\[{extra}\]")
+
+
+def student(seed=1):
+    return Sequential([Input((6,)), Dense(8, activation="relu"), Dense(3, activation="softmax")], seed=seed)
+
+
+# ---------------------------------------------------------------- torch
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_torch_both_ways(activation, dtype):
+    model = Sequential([Input((6,)), Dense(5, activation=activation), Dropout(0.5), Dense(3)], dtype=dtype)
+    if not has("torch"):
+        with absent("bench"):
+            bridge_torch.to_torch(model)
+        return
+    import torch
+
+    x = X.astype(dtype)
+    module = bridge_torch.to_torch(model).eval()
+    np.testing.assert_allclose(module(torch.from_numpy(x)).detach().numpy(), model.predict(x), atol=1e-5)
+    back = bridge_torch.from_torch(module)
+    np.testing.assert_array_equal(back.params, model.params)
+    np.testing.assert_allclose(back.predict(x), model.predict(x), atol=1e-5)
+
+
+def test_a_torch_module_teaches():
+    if not has("torch"):
+        with absent("bench"):
+            bridge_torch.torch_teacher(None)
+        return
+    import torch
+
+    module = torch.nn.Sequential(torch.nn.Linear(6, 16), torch.nn.Dropout(0.5), torch.nn.Linear(16, 3))
+    module.train()
+    before = [p.detach().clone() for p in module.parameters()]
+    teacher = bridge_torch.torch_teacher(module)
+    np.testing.assert_array_equal(cached_logits(teacher, X), cached_logits(teacher, X), "dropout is off")
+    distill(teacher, student(), X, Y, epochs=2, verbose=0)
+    assert module.training and all(
+        torch.equal(a, b) for a, b in zip(before, module.parameters(), strict=True)
+    )
+    with pytest.raises(TypeError, match="PyTorch module"):
+        distill(module, student(), X, Y, epochs=1, verbose=0)
+    with pytest.raises(TypeError, match="must be a torch.nn.Module"):
+        bridge_torch.torch_teacher(student())
+    for wrong in (torch.nn.Sequential(torch.nn.Conv2d(1, 1, 1)), torch.nn.Sequential(torch.nn.ReLU())):
+        with pytest.raises(ValueError, match="module"):
+            bridge_torch.from_torch(wrong)
+
+
+# ---------------------------------------------------------------- onnx
+
+
+def onnx_models():
+    yield student()
+    for activation in ACTIVATIONS:
+        yield Sequential(
+            [Input((6,)), Dense(5, activation=activation), Dropout(0.3), Dense(3, use_bias=False)]
+        )
+    yield Sequential([Input((6,)), GaussianNoise(0.1), Dense(5), LeakyReLU(), Dense(3), ReLU(), Softmax()])
+    image = [Input((3, 2)), Rescaling(0.5, 1.0), RandomTranslation(0.3, 0.3), Flatten(), Dense(3)]
+    yield Sequential([*image, Activation("sigmoid")], dtype="float64")
+
+
+@pytest.mark.parametrize("logits", [False, True])
+def test_onnx(tmp_path, logits):
+    if not has("onnx", "onnxruntime"):
+        with absent("onnx"):
+            bridge_onnx.to_onnx(student())
+        return
+    for number, model in enumerate(onnx_models()):
+        path = tmp_path / f"{number}.onnx"
+        bridge_onnx.to_onnx(model, path, logits=logits)
+        x = X.reshape(90, *model.input_shape).astype(model.dtype)
+        expected = model.predict_logits(x) if logits else model.predict(x)
+        for rows in (1, 90):
+            got = bridge_onnx.onnx_teacher(path, threads=1)(x[:rows])
+            np.testing.assert_allclose(got, expected[:rows], rtol=1e-4, atol=1e-5)
+    assert len(list(tmp_path.iterdir())) == number + 1
+
+
+def test_an_onnx_file_teaches(tmp_path):
+    if not has("onnx", "onnxruntime"):
+        with absent("onnx"):
+            bridge_onnx.onnx_teacher("x")
+        return
+    teacher = student(5)
+    bridge_onnx.to_onnx(teacher, tmp_path / "t.onnx", logits=True)
+    logits = cached_logits(bridge_onnx.onnx_teacher(tmp_path / "t.onnx", threads=1), X)
+    np.testing.assert_allclose(logits, teacher.predict_logits(X), atol=1e-5)
+    bridge_onnx.to_onnx(teacher, tmp_path / "p.onnx")
+    with pytest.raises(ValueError, match="looks like probabilities"):
+        cached_logits(bridge_onnx.onnx_teacher(tmp_path / "p.onnx", threads=1), X)
+
+
+# ---------------------------------------------------------------- safetensors
+
+
+def test_safetensors(tmp_path):
+    path, model, other = tmp_path / "w.safetensors", student(1), student(2)
+    if not has("safetensors"):
+        with absent("safetensors"):
+            bridge_safetensors.save_safetensors(model, path)
+        return
+    other = Sequential.from_config({**model.get_config(), "seed": 2})
+    before = other.params.copy()
+    bridge_safetensors.save_safetensors(model, path)
+    bridge_safetensors.load_safetensors(other, path)
+    np.testing.assert_array_equal(other.params, model.params)
+    assert not np.array_equal(before, model.params) and [p.name for p in tmp_path.iterdir()] == [path.name]
+    whole = path.read_bytes()
+    for bad in (b"", whole[:20], whole[:-1], b"\xff" * 100):
+        path.write_bytes(bad)
+        with pytest.raises(ValueError, match="w.safetensors"):
+            bridge_safetensors.load_safetensors(other, path)
+    path.write_bytes(whole)
+    with pytest.raises(ValueError, match="the model has"):
+        bridge_safetensors.load_safetensors(student(), path)
+    np.testing.assert_array_equal(other.params, model.params)
+
+
+# ---------------------------------------------------------------- scikit-learn
+
+
+def test_sklearn():
+    if not has("sklearn"):
+        with absent("sklearn"):
+            importlib.import_module("minidl.interop.sklearn")
+        return
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import cross_val_score
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    from minidl.interop.sklearn import MinidlClassifier, sklearn_teacher
+
+    y = np.array(["a", "b", "c"])[X[:, :3].argmax(axis=1)]
+    classifier = MinidlClassifier(hidden_layer_sizes=(16,), epochs=30, learning_rate=0.01, random_state=0)
+    assert cross_val_score(make_pipeline(StandardScaler(), classifier), X, y, cv=3).mean() > 0.75
+    teacher = LogisticRegression().fit(X, y)
+    labels = np.searchsorted(teacher.classes_, y)
+    distilled = MinidlClassifier((16,), epochs=60, learning_rate=0.01, teacher=teacher, random_state=0).fit(
+        X, y
+    )
+    assert set(distilled.predict(X)) <= {"a", "b", "c"}
+    np.testing.assert_allclose(distilled.predict_proba(X).sum(axis=1), 1)
+    assert (distilled.predict(X) == teacher.predict(X)).mean() > 0.8
+    model = student()
+    distill(sklearn_teacher(teacher), model, X, labels, epochs=2, verbose=0)
+    with pytest.raises(TypeError, match="scikit-learn estimator"):
+        distill(teacher, model, X, labels, epochs=1, verbose=0)
+    with pytest.raises(TypeError, match="predict_proba"):
+        sklearn_teacher(StandardScaler())
+
+
+def test_sklearn_estimator_checks():
+    if not has("sklearn"):
+        with absent("sklearn"):
+            importlib.import_module("minidl.interop.sklearn")
+        return
+    from sklearn.utils.estimator_checks import check_estimator
+
+    from minidl.interop.sklearn import MinidlClassifier
+
+    estimator = MinidlClassifier(hidden_layer_sizes=(16,), epochs=60, learning_rate=0.02, random_state=0)
+    # A sample of weight 2 is not two samples where batches are drawn at random.
+    by_design = {"check_sample_weight_equivalence_on_dense_data": "trained on random batches"}
+    results = check_estimator(estimator, expected_failed_checks=by_design, on_fail=None, on_skip=None)
+    assert [r["check_name"] for r in results if r["status"] == "failed"] == []
