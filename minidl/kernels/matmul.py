@@ -22,6 +22,7 @@ from .simd import (
     matmul_panel,
     transpose_block,
 )
+from .threads import meet, share, start_together
 
 K_BLOCK = 384
 """Rows of B in a packed panel: 48 KB in float32, half of the second-level cache's share of a step."""
@@ -142,18 +143,42 @@ def column_sums(out, x, x_at, x_row, m, n):
 
 
 @jit
+def matmul_part(out, a, b, transpose_a, transpose_b, rows_from, rows_to, columns_from, columns_to):
+    """A rectangle of out = op(a) op(b), contiguous matrices; op transposes where its flag is set."""
+    n, m = out.shape[1], rows_to - rows_from
+    zero, one, start = np.int64(0), np.int64(1), np.int64(FROM_ZERO)
+    k = a.shape[0] if transpose_a else a.shape[1]
+    a_row, a_column = (one, a.shape[1]) if transpose_a else (a.shape[1], one)
+    b_row, b_column = (one, b.shape[1]) if transpose_b else (b.shape[1], one)
+    scratch = aligned_scratch(scratch_size(m, k, out.itemsize), out)
+    flat = out.reshape(-1)
+    product(
+        flat, rows_from * n + columns_from, n, a.reshape(-1), rows_from * a_row, a_row, a_column,
+        b.reshape(-1), columns_from * b_column, b_row, b_column,
+        m, k, columns_to - columns_from, start, flat, zero, scratch,
+    )  # fmt: skip
+
+
+@jit
 def matmul(out, a, b, transpose_a, transpose_b):
     """out = op(a) op(b) for contiguous matrices; op transposes where its flag is set."""
-    m, n = out.shape
-    k = a.shape[0] if transpose_a else a.shape[1]
-    a_row, a_column = (1, a.shape[1]) if transpose_a else (a.shape[1], 1)
-    b_row, b_column = (1, b.shape[1]) if transpose_b else (b.shape[1], 1)
-    scratch = aligned_scratch(scratch_size(m, k, out.itemsize), out)
-    flat, zero = out.reshape(-1), np.int64(0)
-    product(
-        flat, zero, n, a.reshape(-1), zero, a_row, a_column, b.reshape(-1), zero, b_row, b_column,
-        m, k, n, np.int64(FROM_ZERO), flat, zero, scratch,
-    )  # fmt: skip
+    zero = np.int64(0)
+    matmul_part(out, a, b, transpose_a, transpose_b, zero, out.shape[0], zero, out.shape[1])
+
+
+@jit
+def matmul_on_threads(thread, threads, sync, out, a, b, transpose_a, transpose_b):
+    """`matmul` with the longer side of ``out`` shared among threads."""
+    if not start_together(thread, sync, threads):
+        return
+    (m, n), zero = out.shape, np.int64(0)
+    if m > n:
+        first, last = share(m, thread, threads, TILE_ROWS)
+        matmul_part(out, a, b, transpose_a, transpose_b, first, last, zero, n)
+    else:
+        first, last = share(n, thread, threads, PANEL_BYTES // out.itemsize)
+        matmul_part(out, a, b, transpose_a, transpose_b, zero, m, first, last)
+    meet(sync, threads)
 
 
 @jit

@@ -25,7 +25,7 @@ from .metrics import metric_rows
 from .ops import ACTIVATION, DENSE, DROPOUT, GAUSSIAN_NOISE, RANDOM_TRANSLATION, RESCALING
 from .random import LAYER, dropout, gaussian_noise, make_key, translate, translate_backward
 from .simd import FROM_BIAS, FROM_ZERO, TILE_ROWS, read_float32, read_float64
-from .threads import flush_denormals, meet, restore_denormals, start_together
+from .threads import flush_denormals, meet, restore_denormals, share, start_together
 from .updates import (
     add_regularizer,
     clip_by_global_norm,
@@ -168,15 +168,6 @@ def _rows(buffer, at, size, low, high):
 
 
 @jit(inline=True)
-def _share(total, thread, threads, unit):
-    """This thread's part low..high of ``total`` items, cut at multiples of ``unit``."""
-    units = (total + unit - 1) // unit
-    low = units * thread // threads * unit
-    high = units * (thread + 1) // threads * unit
-    return smaller(low, total), smaller(high, total)
-
-
-@jit(inline=True)
 def _dense(program, op, values, low, high, first, last, scratch):
     """Rows low..high, columns first..last of one dense layer's output."""
     params, one = program.params, np.int64(1)
@@ -239,7 +230,7 @@ def forward(thread, threads, sync, program, values, scratch, rows, low, high, se
         op = program.ops[index]
         if op[KIND] == DENSE:
             if threads > 1 and op[OUT] >= WIDE:
-                first, last = _share(op[OUT], thread, threads, 64)
+                first, last = share(op[OUT], thread, threads, 64)
                 meet(sync, threads)
                 _dense(program, op, values, 0, rows, first, last, scratch)
                 meet(sync, threads)
@@ -263,7 +254,7 @@ def backward(thread, threads, sync, program, buffers, scratch, rows, low, high, 
         op = program.ops[index]
         if op[KIND] == DENSE:
             if threads > 1 and op[IN] >= WIDE:
-                first, last = _share(op[IN], thread, threads, 64)
+                first, last = share(op[IN], thread, threads, 64)
                 meet(sync, threads)
                 _dense_input_gradient(program, op, slopes, 0, rows, first, last, scratch)
                 meet(sync, threads)
@@ -310,7 +301,7 @@ def _learn(thread, threads, program, buffers, optimizer, rows, scalars, updates)
         if op[KIND] != DENSE:
             continue
         n = op[OUT]
-        first, last = _share(op[IN], thread, threads, TILE_ROWS)
+        first, last = share(op[IN], thread, threads, TILE_ROWS)
         for low in range(first, last, UPDATE_ROWS):
             high = smaller(low + UPDATE_ROWS, last)
             at, size = op[WEIGHT] + low * n, (high - low) * n
@@ -319,7 +310,7 @@ def _learn(thread, threads, program, buffers, optimizer, rows, scalars, updates)
             if updates:
                 _update_range(program, optimizer, at, size, grads, scalars)
         if op[BIAS] >= 0:
-            first, last = _share(n, thread, threads, 16)
+            first, last = share(n, thread, threads, 16)
             at, size = op[BIAS] + first, last - first
             if size > 0:
                 grads = tile[:size] if updates else program.grads[at : at + size]
@@ -395,7 +386,7 @@ def train(thread, threads, sync, program, buffers, data, objective, optimizer, r
     for step in range(optimizer.learning_rates.size):
         start = step * data.batch_size
         rows = smaller(data.batch_size, data.order.size - start)
-        low, high = _share(rows, thread, threads, 4)
+        low, high = share(rows, thread, threads, 4)
         here = moment.first_step + step
         _gather_batch(program, buffers, data, start, rows, low, high)
         forward(
@@ -426,7 +417,7 @@ def train(thread, threads, sync, program, buffers, data, objective, optimizer, r
             if thread == 0:
                 objective.losses[step] += apply_penalties_and_clipping(rules, program.params, program.grads)
             meet(sync, threads)
-            low, high = _share(program.params.size, thread, threads, 64)
+            low, high = share(program.params.size, thread, threads, 64)
             _update_range(program, optimizer, low, high - low, program.grads[low:high], scalars)
             meet(sync, threads)
             if thread == 0:
@@ -443,7 +434,7 @@ def infer(thread, threads, sync, program, values, scratch, x, out, chunk):
     mode = flush_denormals()
     mine, none = values[thread], np.empty(0, np.int64)
     in_size = program.ops[0, IN] if program.ops.shape[0] else program.out_size
-    first, last = _share(out.shape[0], thread, threads, 4)
+    first, last = share(out.shape[0], thread, threads, 4)
     for start in range(first, last, chunk):
         rows = smaller(chunk, last - start)
         gather(mine[: rows * in_size].reshape(rows, in_size), x, none, start, 0, rows)

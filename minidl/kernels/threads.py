@@ -19,7 +19,7 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-from .jit import JIT_DISABLED, jit
+from .jit import JIT_DISABLED, jit, smaller
 from .simd import IS_X86
 
 _ARRIVED, _GENERATION, _START = 0, 16, 32  # two cache lines apart, so that waiters do not disturb each other
@@ -174,6 +174,15 @@ else:
     @jit
     def restore_denormals(mode):
         _set_control_word(mode)
+
+
+@jit(inline=True)
+def share(total, thread, threads, unit):
+    """This thread's part low..high of ``total`` items, cut at multiples of ``unit``."""
+    units = (total + unit - 1) // unit
+    low = units * thread // threads * unit
+    high = units * (thread + 1) // threads * unit
+    return smaller(low, total), smaller(high, total)
 
 
 _num_threads = 1 if JIT_DISABLED else numba.config.NUMBA_NUM_THREADS

@@ -1,0 +1,210 @@
+"""The matrix multiply and the dense layer against the naive product, in bounds and in every shape."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import reference
+from guarded import guarded
+from hypothesis import given
+from hypothesis import strategies as st
+
+import minidl
+from minidl.kernels.jit import JIT_DISABLED
+from minidl.kernels.matmul import A_BYTES, K_BLOCK, dense_backward, dense_forward, matmul
+
+DTYPES = [np.float32, np.float64]
+SIZES = range(0, 71, 7 if JIT_DISABLED else 1)
+rng = np.random.default_rng(1)
+
+
+def operand(rows, columns, transpose, dtype):
+    matrix = rng.standard_normal((rows, columns)).astype(dtype)
+    return np.ascontiguousarray(matrix.T) if transpose else matrix
+
+
+def assert_close(found, expected, k):
+    """|error| <= a few roundings for each of k additions."""
+    tolerance = 4 * (k + 1) * np.finfo(found.dtype).eps
+    np.testing.assert_allclose(found, expected, rtol=tolerance, atol=tolerance * np.sqrt(k + 1))
+
+
+def check(m, k, n, transpose_a, transpose_b, dtype):
+    a, b = operand(m, k, transpose_a, dtype), operand(k, n, transpose_b, dtype)
+    out = np.full((m, n), np.nan, dtype)
+    matmul(out, a, b, transpose_a, transpose_b)
+    assert_close(out, reference.matmul(a.T if transpose_a else a, b.T if transpose_b else b), k)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("transpose_a", [False, True])
+@pytest.mark.parametrize("transpose_b", [False, True])
+def test_every_size_of_each_axis(dtype, transpose_a, transpose_b):
+    for size in SIZES:
+        check(size, 33, 45, transpose_a, transpose_b, dtype)
+        check(37, size, 41, transpose_a, transpose_b, dtype)
+        check(29, 31, size, transpose_a, transpose_b, dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@given(shape=st.tuples(*[st.integers(0, 70)] * 3), transpose_a=st.booleans(), transpose_b=st.booleans())
+def test_random_shapes(dtype, shape, transpose_a, transpose_b):
+    check(*shape, transpose_a, transpose_b, dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    "m, k, n",
+    [
+        (40, 2 * K_BLOCK + 5, 300),  # blocks of k, B packed by its first tile
+        (1300, 300, 600),  # A packed, more than one block of rows
+        (128, 1200, 130),  # wide enough to pack, the last panel narrow
+        (1, 1000, 1000),
+        (1000, 1000, 1),
+    ],
+)
+def test_packed_and_blocked_paths(m, k, n, dtype):
+    assert 1300 * 300 * 4 > A_BYTES  # the case above really packs A
+    for transpose_a in (False, True):
+        for transpose_b in (False, True):
+            check(m, k, n, transpose_a, transpose_b, dtype)
+
+
+def test_a_zeroed_output_would_be_caught():
+    a = operand(5, 6, False, np.float32)
+    with pytest.raises(AssertionError):
+        assert_close(np.zeros((5, 5), np.float32), reference.matmul(a, a.T), 6)
+
+
+def test_an_error_of_one_column_would_be_caught():
+    a, b = operand(9, 6, False, np.float64), operand(6, 33, False, np.float64)
+    out = np.empty((9, 33))
+    matmul(out, a, b, False, False)
+    out[8, 32] *= 1 + 1e-9
+    with pytest.raises(AssertionError):
+        assert_close(out, reference.matmul(a, b), 6)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_dense_layer_by_hand(dtype):
+    # x W + b = [1, 2] [[1, 2, 3], [4, 5, 6]] + [10, 20, 30] = [1+8, 2+10, 3+12] + b = [19, 32, 45]
+    x, weight = np.array([[1, 2]], dtype), np.array([[1, 2, 3], [4, 5, 6]], dtype)
+    out = np.empty((1, 3), dtype)
+    dense_forward(out, x, weight, np.array([10, 20, 30], dtype))
+    assert out.tolist() == [[19, 32, 45]]
+    # with dout = [1, 0, -1]: dx = dout W^T = [1-3, 4-6]; dW = x^T dout; db = dout
+    dx, dweight, dbias = np.empty_like(x), np.empty_like(weight), np.empty(3, dtype)
+    dense_backward(dx, dweight, dbias, np.array([[1, 0, -1]], dtype), x, weight)
+    assert dx.tolist() == [[-2, -2]]
+    assert dweight.tolist() == [[1, 0, -1], [2, 0, -2]]
+    assert dbias.tolist() == [1, 0, -1]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@given(shape=st.tuples(*[st.integers(1, 70)] * 3))
+def test_dense_layer_against_numpy(dtype, shape):
+    batch, inputs, outputs = shape
+    x, weight = operand(batch, inputs, False, dtype), operand(inputs, outputs, False, dtype)
+    bias, dout = rng.standard_normal(outputs).astype(dtype), operand(batch, outputs, False, dtype)
+    out, dx, dweight, dbias = (np.full_like(like, np.nan) for like in (dout, x, weight, bias))
+    dense_forward(out, x, weight, bias)
+    dense_backward(dx, dweight, dbias, dout, x, weight)
+    assert_close(out, reference.matmul(x, weight) + bias, inputs)
+    assert_close(dx, reference.matmul(dout, weight.T), outputs)
+    assert_close(dweight, reference.matmul(x.T, dout), batch)
+    assert_close(dbias, dout.sum(axis=0, dtype=np.float64), batch)
+
+
+def test_dense_backward_skips_empty_outputs():
+    x, weight, dout = np.ones((2, 3)), np.ones((3, 4)), np.ones((2, 4))
+    dweight = np.empty((3, 4))
+    dense_backward(np.empty((0, 0)), dweight, np.empty(0), dout, x, weight)
+    assert (dweight == 2).all()
+
+
+GUARDED_SHAPES = [(m, k, n) for m in (1, 5, 12, 13, 31) for k in (1, 7, 33) for n in range(1, 71, 3)]
+GUARDED_SHAPES += [(128, 400, 100), (30, 17, 257), (40, 390, 45)]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("at_end", [True, False])
+def test_nothing_outside_the_arrays_is_touched(dtype, at_end):
+    for m, k, n in GUARDED_SHAPES:
+        for transpose_a, transpose_b in ((False, False), (True, False), (False, True), (True, True)):
+            a, b = operand(m, k, transpose_a, dtype), operand(k, n, transpose_b, dtype)
+            out = guarded(np.full((m, n), np.nan, dtype), at_end)
+            matmul(out, guarded(a, at_end), guarded(b, at_end), transpose_a, transpose_b)
+            assert_close(out, reference.matmul(a.T if transpose_a else a, b.T if transpose_b else b), k)
+
+
+def test_the_guard_page_guards():
+    code = (
+        "from guarded import guarded; import numpy as np\n"
+        "x = guarded(np.zeros(5), at_end=True)\n"
+        "np.lib.stride_tricks.as_strided(x, (6,)).sum()"
+    )
+    path = f"import sys; sys.path.insert(0, {str(__file__.rsplit('/', 1)[0])!r})\n"
+    assert subprocess.run([sys.executable, "-c", path + code], capture_output=True).returncode < 0
+
+
+# ---- the public function
+
+
+def test_public_matmul_reads_any_layout():
+    a, b = rng.standard_normal((9, 13)), rng.standard_normal((13, 11))
+    expected = a @ b
+    for left in (a, np.asfortranarray(a), np.repeat(a, 2, axis=1)[:, ::2], a.astype(">f8"), a[::-1][::-1]):
+        np.testing.assert_allclose(minidl.matmul(left, b), expected, rtol=1e-12)
+    np.testing.assert_allclose(minidl.matmul(a.T, b.T, transpose_a=True, transpose_b=True), expected, rtol=1e-12)
+    left, right = a.copy(), b.copy()
+    left.flags.writeable = right.flags.writeable = False
+    np.testing.assert_allclose(minidl.matmul(left, right), expected, rtol=1e-12)
+
+
+def test_public_matmul_dtypes():
+    a = np.arange(6).reshape(2, 3)
+    assert minidl.matmul(a, a.T).tolist() == [[5, 14], [14, 50]]
+    assert minidl.matmul(a.astype("f4"), a.T.astype("f4")).dtype == np.float32
+    assert minidl.matmul(a.astype("f4"), a.T.astype("f8")).dtype == np.float64
+
+
+def test_public_matmul_writes_out_even_over_its_input():
+    a, b = rng.standard_normal((8, 8)), rng.standard_normal((8, 8))
+    expected = a @ b
+    assert minidl.matmul(a, b, out=a) is a
+    np.testing.assert_allclose(a, expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_bits_do_not_depend_on_threads(threads):
+    a, b = rng.standard_normal((300, 500)).astype("f4"), rng.standard_normal((500, 700)).astype("f4")
+    before = minidl.get_num_threads()
+    try:
+        minidl.set_num_threads(1)
+        expected = minidl.matmul(a, b)
+        minidl.set_num_threads(threads)
+        assert np.array_equal(minidl.matmul(a, b), expected)
+    finally:
+        minidl.set_num_threads(before)
+
+
+@pytest.mark.parametrize(
+    "a, b, words",
+    [
+        (np.ones((2, 3)), np.ones((4, 2)), "a has 3 columns and b has 4 rows"),
+        (np.ones(3), np.ones((3, 2)), "a must have 2 axes, got shape (3,)"),
+        (np.ones((2, 3)), np.array([["a"]]), "b must hold real numbers"),
+    ],
+)
+def test_bad_operands_are_named(a, b, words):
+    with pytest.raises((ValueError, TypeError), match=words.replace("(", r"\(").replace(")", r"\)")):
+        minidl.matmul(a, b)
+
+
+def test_bad_out_is_named():
+    a = np.ones((2, 3))
+    with pytest.raises(ValueError, match=r"out must have shape \(2, 2\)"):
+        minidl.matmul(a, a.T, out=np.ones((3, 3)))
+    with pytest.raises(ValueError, match="out must be"):
+        minidl.matmul(a, a.T, out=np.ones((2, 2), np.float32))
