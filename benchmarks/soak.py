@@ -100,8 +100,8 @@ def markdown(results: dict) -> str:
     results_are = "the same bits every time" if results["constant"] else "NOT the same every time"
     return (
         f"# Soak\n\n{results['rounds']} rounds of training, distilling, saving, loading, predicting in "
-        f"{results['seconds'] / 60:.1f} minutes: {results_are}; after the first fifth of the rounds memory grew "
-        f"by {results['growth_mib']} MiB (allowed: {ALLOWED_GROWTH:.0f}).\n\n"
+        f"{results['seconds'] / 60:.1f} minutes: {results_are}; after the first fifth of the rounds memory "
+        f"grew by {results['growth_mib']} MiB (allowed: {ALLOWED_GROWTH:.0f}).\n\n"
         f"{results['machine']['processor']}, {results['machine']['date']}.\n\n"
         f"| seconds | resident MiB |\n| ---: | ---: |\n{rows}\n"
     )

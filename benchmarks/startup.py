@@ -55,6 +55,8 @@ _SKLEARN_FIT = "m = MLPClassifier((64, 64), batch_size=32, max_iter=1).fit(x, y)
 class Library:
     """Statements: what is imported, what trains (setting ``loss``), where it caches compiled code."""
 
+    threads_supported = None
+
     def __init__(self, imports: str, fit: str = "", cache: str | None = None):
         self.imports, self.fit, self.cache = imports, fit, cache
 

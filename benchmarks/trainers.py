@@ -557,11 +557,14 @@ class KerasTrainer(Trainer):
         if self.distilled:
             from keras.distillation import Distiller, LogitsDistillation
 
+            # An object: by its default, the name "kl_divergence", Keras 3.15 feeds logits where the loss
+            # takes probabilities, and leaves out the square of the temperature.
+            kl = keras.losses.KLDivergence()
             self.model = Distiller(
                 teacher=self._net(self.teacher, "linear"),
                 student=self.student,
                 student_loss_weight=HARD,
-                distillation_losses=LogitsDistillation(temperature=TEMPERATURE),
+                distillation_losses=LogitsDistillation(TEMPERATURE, loss=kl),
             )
         self.model.compile(
             optimizer=keras.optimizers.Adam(LEARNING_RATE, BETA_1, BETA_2, epsilon=self.epsilon),

@@ -68,7 +68,10 @@ def toy(tmp_path, monkeypatch):
 
     yield Suite(
         name="toy", title="Toy", unit="sum", module="toy_suite", peers=toy_suite.PEERS, verify=verify,
-        cases=[Case("one", {}, ("minidl", "wrong", "absent")), Case("two", {}, ("minidl", "dying", "raising"))],
+        cases=[
+            Case("one", {}, ("minidl", "wrong", "absent")),
+            Case("two", {}, ("minidl", "dying", "raising")),
+        ],
         quick=("one",), rounds=2, slice_seconds=0.001, targets=[Target("self", "one", ("minidl",), 1.0)],
     )  # fmt: skip
     del sys.modules["toy_suite"]
