@@ -58,17 +58,17 @@ class Metric:
         if pred.ndim == 1:
             pred = pred[:, None]
         dtype = pred.dtype if pred.dtype in (np.float32, np.float64) else np.float64
-        pred = np.ascontiguousarray(pred, dtype=dtype).reshape(len(pred), -1)
+        pred = np.require(pred, dtype, "CAW").reshape(len(pred), -1)  # as the kernels are compiled for
         outputs = pred.shape[1]
         true = check_array("y_true", y_true)
         sparse = outputs > 1 and true[:1].size == 1
         kind = self.kind_for(sparse, outputs)
         labels, targets = np.empty(0, np.int64), np.empty((0, 0), dtype)
         if sparse:
-            labels = check_labels(true, outputs, "y_true", unlabelled=True)
+            labels = np.require(check_labels(true, outputs, "y_true", unlabelled=True), None, "CAW")
         else:
             flat = true.reshape(len(true), -1)
-            targets = np.ascontiguousarray(check_targets(flat, (outputs,), dtype, "y_true"), dtype=dtype)
+            targets = np.require(check_targets(flat, (outputs,), dtype, "y_true"), dtype, "CAW")
         check_rows("y_true", len(true), len(pred), "y_pred")
         values = np.empty(len(pred))
         kernel.metric_rows(kind, values, pred, labels, targets, self.k)

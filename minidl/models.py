@@ -569,9 +569,9 @@ class Sequential:
         empty = np.empty((0, 0), self.dtype)
         labels, targets = np.empty(0, np.int64), empty
         if y is not None and y.ndim == 1:
-            labels = y
+            labels = np.require(y, np.int64, "CAW")  # kernels are compiled for writeable arrays
         elif y is not None:
-            targets = np.ascontiguousarray(y, dtype=self.dtype)
+            targets = np.require(y, self.dtype, "CAW")
         mode = flush_denormals()
         try:
             self.set_step(self.epoch, step)
@@ -582,7 +582,7 @@ class Sequential:
             weight = np.ones(rows) if sample_weight is None else sample_weight
             teacher = empty
             if teacher_logits is not None:
-                teacher = np.ascontiguousarray(teacher_logits, dtype=self.dtype)
+                teacher = np.require(teacher_logits, self.dtype, "CAW")
             logits = out.reshape(rows, -1)
             row_loss, dlogits = np.empty(rows), np.empty_like(logits)
             loss_rows(

@@ -1,0 +1,93 @@
+"""The machine under the library: the matrix product by itself, threads, and compiling ahead of time."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+
+from .kernels import matmul as kernel
+from .kernels.jit import JIT_DISABLED
+from .kernels.threads import get_num_threads as get_num_threads
+from .kernels.threads import set_num_threads as set_num_threads
+from .validation import check_array, check_bool, check_dtype, describe
+
+
+def _operand(value: np.ndarray, transpose: bool, dtype: np.dtype) -> tuple[np.ndarray, bool]:
+    """``value`` as the kernel takes it: a matrix in row order, or its transpose with the flag turned over."""
+    if value.flags.f_contiguous and not value.flags.c_contiguous:
+        value, transpose = value.T, not transpose
+    return np.require(value, dtype, "CAW"), transpose
+
+
+def matmul(
+    a: np.ndarray,
+    b: np.ndarray,
+    out: np.ndarray | None = None,
+    transpose_a: bool = False,
+    transpose_b: bool = False,
+) -> np.ndarray:
+    """The matrix product ``op(a) @ op(b)``, op transposing where its flag is set.
+
+    Parameters
+    ----------
+    a : (M, K), or (K, M) with ``transpose_a``. b : (K, N), or (N, K) with ``transpose_b``. Real numbers of
+        any dtype; strided arrays, transposed views among them, are taken too.
+    out : (M, N), C-contiguous, of the result's dtype and not overlapping the others: written and returned.
+
+    Returns
+    -------
+    float32 where float32 holds all of both dtypes, else float64. Each entry is one chain of multiply-adds
+    over k in order, so its bits depend on neither the other entries, nor blocking, nor threads.
+
+    Raises ValueError for shapes that do not match and an ``out`` that does not fit, TypeError for dtypes.
+    """
+    a, b = (check_array(name, x, ndim=2, allow_empty=True) for name, x in (("a", a), ("b", b)))
+    transpose_a, transpose_b = check_bool("transpose_a", transpose_a), check_bool("transpose_b", transpose_b)
+    (m, k), (inner, n) = a.shape[:: -1 if transpose_a else 1], b.shape[:: -1 if transpose_b else 1]
+    if k != inner:
+        flags = f"transpose_a={transpose_a}, transpose_b={transpose_b}"
+        raise ValueError(
+            f"a {a.shape} and b {b.shape} do not fit together with {flags}: {k} columns, {inner} rows"
+        )
+    dtype = np.dtype(np.float32 if np.result_type(a, b, np.float32) == np.float32 else np.float64)
+    if out is None:
+        out = np.empty((m, n), dtype)
+    else:
+        if not isinstance(out, np.ndarray) or out.shape != (m, n) or out.dtype != dtype:
+            raise ValueError(f"out must be an array of shape {(m, n)} and dtype {dtype}, got {describe(out)}")
+        if not (out.flags.c_contiguous and out.flags.aligned and out.flags.writeable):
+            raise ValueError("out must be C-contiguous, aligned and writeable")
+        if np.may_share_memory(out, a) or np.may_share_memory(out, b):
+            raise ValueError("out must not share memory with a or b")
+    if out.size == 0:
+        return out
+    if k == 0:
+        out[...] = 0
+        return out
+    a, transpose_a = _operand(a, transpose_a, dtype)
+    b, transpose_b = _operand(b, transpose_b, dtype)
+    kernel.matmul(out, a, b, transpose_a, transpose_b)
+    return out
+
+
+def warmup(dtype: str = "float32", verbose: bool = True) -> float:
+    """Compile all that training and prediction need, or load it from the disk; returns the seconds.
+
+    Without it the first ``fit`` does the same. With ``verbose`` a compilation says so, a load says nothing.
+    """
+    from .layers import Dense, Input
+    from .models import Sequential
+
+    name, verbose = check_dtype(dtype).name, check_bool("verbose", verbose)
+    began = time.perf_counter()
+    model = Sequential([Input((2,)), Dense(2, "relu"), Dense(2, "softmax")], dtype=name, seed=0)
+    x = np.eye(2, dtype=name)
+    model.compile("adam", "sparse_categorical_crossentropy", ["accuracy"])
+    model.fit(x, [0, 1], verbose=0)
+    model.evaluate(x, [0, 1], verbose=0)
+    model.predict(x)
+    seconds = time.perf_counter() - began
+    if verbose and seconds > 2 and not JIT_DISABLED:
+        print(f"minidl: compiling for {name} took {seconds:.1f} s; the next process finds it on disk")
+    return seconds

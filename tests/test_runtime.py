@@ -1,0 +1,92 @@
+"""The public matrix product: every layout and dtype against NumPy, and what it refuses."""
+
+import numpy as np
+import pytest
+import reference
+from hypothesis import given
+from hypothesis import strategies as st
+
+from minidl import runtime
+
+
+@given(
+    st.tuples(*[st.integers(0, 40)] * 3),
+    st.booleans(),
+    st.booleans(),
+    st.sampled_from(["f4", "f8", "u1", "f2", "i8", ">f4", "?"]),
+    st.sampled_from(["f4", "f8", "i2"]),
+    st.sampled_from(["C", "F", "strided", "readonly", "reversed"]),
+    st.integers(0, 2**32 - 1),
+)
+def test_product(shape, transpose_a, transpose_b, first, second, layout, seed):
+    m, k, n = shape
+    rng = np.random.default_rng(seed)
+
+    def matrix(rows, columns, dtype):
+        values = (
+            rng.integers(0, 2, (2 * rows, columns)) if dtype == "?" else rng.normal(0, 3, (2 * rows, columns))
+        )
+        values = np.abs(values).astype(dtype)
+        if layout == "strided":
+            return values[::2]
+        if layout == "reversed":
+            return values[:rows, ::-1]
+        values = np.array(values[:rows], order="F" if layout == "F" else "C")
+        values.flags.writeable = layout != "readonly"
+        return values
+
+    a = matrix(*((k, m) if transpose_a else (m, k)), first)
+    b = matrix(*((n, k) if transpose_b else (k, n)), second)
+    expected = reference.matmul(a.T if transpose_a else a, b.T if transpose_b else b)
+    found = runtime.matmul(a, b, transpose_a=transpose_a, transpose_b=transpose_b)
+    exact = np.result_type(a, b, np.float32) != np.float32
+    assert found.dtype == (np.float64 if exact else np.float32)
+    # all terms are >= 0: the sum's relative error is that of its additions
+    np.testing.assert_allclose(found, expected, rtol=(k + 2) * np.finfo(found.dtype).eps)
+    out = np.full(found.shape, np.nan, found.dtype)
+    assert runtime.matmul(a, b, out, transpose_a, transpose_b) is out
+    np.testing.assert_array_equal(out, found)
+
+
+def test_the_comparison_would_see_a_wrong_entry():
+    a = np.ones((3, 4), np.float32)
+    wrong = runtime.matmul(a, a.T)
+    wrong[1, 2] = 0
+    with pytest.raises(AssertionError):
+        np.testing.assert_allclose(wrong, reference.matmul(a, a.T), rtol=6 * np.finfo(np.float32).eps)
+
+
+@pytest.mark.parametrize(
+    "args, kwargs, message",
+    [
+        (
+            (np.ones((2, 3)), np.ones((2, 3))),
+            {},
+            r"a \(2, 3\) and b \(2, 3\) do not fit together .* 3 columns, 2 rows",
+        ),
+        ((np.ones(3), np.ones((3, 2))), {}, r"a must have 2 axes, got shape \(3,\)"),
+        ((np.ones((2, 2), complex), np.ones((2, 2))), {}, "a must hold real numbers"),
+        ((np.ones((2, 2)), None), {}, "b must be an array, got None"),
+        ((np.ones((2, 2)), np.ones((2, 2)), np.ones((2, 3))), {}, r"out must be an array of shape \(2, 2\)"),
+        ((np.ones((2, 2)), np.ones((2, 2)), np.ones((2, 2), "f4")), {}, "and dtype float64, got"),
+        ((np.ones((2, 2)), np.ones((2, 2)), np.ones((2, 4))[:, ::2]), {}, "out must be C-contiguous"),
+        ((np.ones((2, 2)), np.ones((2, 2)), "x"), {}, "out must be an array"),
+        ((np.ones((2, 2)), np.ones((2, 2))), {"transpose_a": 1}, "transpose_a must be True or False"),
+    ],
+)
+def test_bad_input(args, kwargs, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        runtime.matmul(*args, **kwargs)
+
+
+def test_out_may_not_overlap():
+    a = np.ones((2, 2))
+    with pytest.raises(ValueError, match="out must not share memory"):
+        runtime.matmul(a, np.ones((2, 2)), out=a)
+
+
+def test_warmup(capsys):
+    assert runtime.warmup(verbose=False) > 0
+    assert capsys.readouterr().out == ""
+    with pytest.raises(ValueError, match="dtype must be 'float32' or 'float64', got 'int8'"):
+        runtime.warmup("int8")
