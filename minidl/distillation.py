@@ -129,6 +129,8 @@ def distill(
     )
     if rows is None:
         _check_unseen(report, x[seen], x_test)
+    if y_test is not None and (labelled := int((as_labels(y_test) >= 0).sum())) < len(x_test):
+        report.notes.append(f"loss, errors, accuracy and calibration are of the {labelled} that have labels")
     teacher_logits = _teacher_on(teacher, x_test, rows, test_teacher, report)
 
     optimizer = student.optimizer or "adam" if optimizer is None else optimizer
@@ -139,13 +141,16 @@ def distill(
     began = time.perf_counter()
     compiled = student.optimizer, student.loss, student.metrics
     try:
-        student.compile(optimizer=optimizer, loss=loss, metrics=["accuracy"])
+        # Accuracy is of labels: where some are missing it would count them as errors.
+        metrics = ["accuracy"] if y is not None and (as_labels(y) >= 0).all() else []
+        student.compile(optimizer=optimizer, loss=loss, metrics=metrics)
         report.history = student.fit(
             x, y, target_model=teacher, sample_weight=weight, validation_data=validation_data, **training
         )
     except (TypeError, ValueError):
         student.optimizer, student.loss, student.metrics = compiled
         raise
+    student.compile(optimizer=student.optimizer, loss=loss, metrics=["accuracy"])
     report.seconds = time.perf_counter() - began
     if plain is not None:
         training["callbacks"] = plain_callbacks

@@ -104,6 +104,14 @@ def test_the_loss_is_the_formula_and_no_published_mistake():
         assert abs(mistake - value) > 1e-3 * value
 
 
+def test_label_smoothing_is_a_uniform_teacher():
+    smoothing = 0.1
+    loss = KnowledgeDistillation(temperature=1.0, hard_weight=1 - smoothing, soft_weight=smoothing)
+    _, dlogits = loss.value_and_grad(Z, LABELS, np.zeros_like(Z))
+    smoothed = (1 - smoothing) * np.eye(3)[LABELS] + smoothing / 3
+    np.testing.assert_allclose(dlogits, (softmax(Z) - smoothed) / 2, rtol=1e-9, atol=1e-12)
+
+
 # ---------------------------------------------------------------- what distill does
 
 
@@ -185,6 +193,8 @@ def test_some_labels(teacher):
     partly = Y.copy()
     partly[50:] = -1
     model, report = run(teacher, y=partly, plain_student=True, test_data=(X_TEST, Y_TEST))
+    assert list(report.history.history) == ["loss"], "no accuracy that counts missing labels as errors"
+    assert model.evaluate(X_TEST, Y_TEST, verbose=0)[1] == pytest.approx(report.student.accuracy)
     others = Y.copy()
     others[50:] = 0
     assert not np.array_equal(model.params, run(teacher, y=others)[0].params)
@@ -368,6 +378,13 @@ def test_the_report_says_what_it_was_measured_on(teacher):
     assert not unseen and "EarlyStopping chose the epoch on these samples" in text
     extra = samples(50, 77)
     assert notes(validation_data=(X_TEST, Y_TEST), callbacks=[stopping], test_data=extra)[0]
+
+
+def test_the_report_counts_labelled_samples(teacher):
+    partly = np.where(np.arange(200) < 50, Y, -1)
+    _, report = run(teacher, y=partly, epochs=1)
+    assert report.student.samples == 50 and "of the 50 that have labels" in " ".join(report.notes)
+    assert sum(report.student.class_errors) == report.student.errors <= 50
 
 
 def test_an_array_teacher_in_the_report(teacher):
