@@ -1,6 +1,6 @@
 """Every loss by number, value and gradient together: the entry the training loop calls.
 
-Rows are independent, so a caller may hand over any range of them. The rows themselves are in
+Except in DIST rows are independent, so a caller may hand over any range of them. The rows themselves are in
 supervised.py and distillation.py, with the numbers (kinds) and the meaning of ``hyper``.
 """
 
@@ -80,9 +80,12 @@ def loss_rows(kind, row_loss, dlogits, logits, labels, targets, teacher_logits, 
 
     row_loss, row_scale (B,) float64; dlogits, logits (B, C); labels (B,) int64; targets and
     teacher_logits (B, C); hyper (8,) float64. An array that the kind does not need has size 0;
-    so has dlogits where only the value is wanted. A label of -1 is a row without a label. DIST
-    compares columns as well, so it has a function of its own for the whole batch: `dist_batch`.
+    so has dlogits where only the value is wanted. A label of -1 is a row without a label. Rows are
+    independent of each other, save in DIST: it compares columns too, and must be given the whole batch.
     """
+    if kind == DIST:
+        dist_batch(row_loss, dlogits, logits, labels, targets, teacher_logits, row_scale, hyper)
+        return
     rows, count = logits.shape
     d, z, y, v = pointer(dlogits), pointer(logits), pointer(targets), pointer(teacher_logits)
     written = count if dlogits.size > 0 else 0
