@@ -145,6 +145,32 @@ def test_distillation(
     )
 
 
+@pytest.mark.parametrize(
+    "loss",
+    [
+        losses.KnowledgeDistillation(2.0, standardize=True),
+        losses.DecoupledKD(),
+        losses.NormalizedKD(),
+        losses.DIST(temperature=2.0),
+        losses.LogitMatching(hard_weight=0.5),
+    ],
+    ids=lambda loss: loss.name,
+)
+@settings(max_examples=15)
+@given(st.lists(hidden_layers, max_size=2), st.integers(3, 5), st.integers(3, 5), st.booleans(), seeds)
+def test_the_other_distillation_losses(loss, hidden, classes, rows, weighted, seed):
+    model = draw_network(3, hidden, classes, "softmax", seed)
+    rng = np.random.default_rng(seed)
+    check_gradients(
+        model,
+        rng.normal(size=(rows, 3)),
+        labels(rng, rows, classes),
+        loss,
+        teacher_logits=rng.normal(size=(rows, classes)) * 4,
+        sample_weight=rng.uniform(0.1, 3, rows) if weighted else None,
+    )
+
+
 @settings(max_examples=40)
 @given(
     st.tuples(st.integers(1, 4), st.integers(1, 4), st.integers(1, 2)),
