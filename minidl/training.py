@@ -353,7 +353,7 @@ def _run_epoch(model, runner, metrics, count, batch_size, shuffle, every_batch, 
     """One pass over the samples in slices; returns the mean loss and metrics over its samples."""
     order = np.arange(count)
     if shuffle:
-        permutation(order, make_key(model.seed, SHUFFLE, model.epoch, 0))
+        permutation(order, np.uint64(make_key(model.seed, SHUFFLE, model.epoch, 0)))
     steps = -(-count // batch_size)
     sums, loss_sum = np.zeros(len(metrics)), 0.0
     done, length = 0, 1
