@@ -80,7 +80,9 @@ def to_onnx(model: Sequential, path: str | os.PathLike | None = None, logits: bo
             if not (last and layer.activation in ("softmax", "sigmoid")):
                 activation(layer.activation)
         elif isinstance(layer, ReLU):
-            activation("relu")
+            if layer.max_value is not None or layer.threshold:
+                raise ValueError(f"layer {layer.name!r} (ReLU with max_value or threshold) has no ONNX form")
+            activation("leaky_relu" if layer.negative_slope else "relu", layer.negative_slope)
         elif isinstance(layer, LeakyReLU):
             activation("leaky_relu", layer.negative_slope)
         elif isinstance(layer, (Softmax, Activation)):

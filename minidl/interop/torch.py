@@ -74,7 +74,9 @@ def to_torch(model: Sequential) -> object:
                 _copy(linear.bias, layer.bias)
             modules += [linear, *_activation(nn, layer.activation)]
         elif isinstance(layer, ReLU):
-            modules.append(nn.ReLU())
+            if layer.max_value is not None or layer.threshold:
+                raise ValueError(f"layer {layer.name!r} (ReLU with max_value or threshold) has no torch form")
+            modules.append(nn.LeakyReLU(layer.negative_slope) if layer.negative_slope else nn.ReLU())
         elif isinstance(layer, LeakyReLU):
             modules.append(nn.LeakyReLU(layer.negative_slope))
         elif isinstance(layer, Softmax):
