@@ -585,17 +585,14 @@ class Sequential:
                 teacher = np.require(teacher_logits, self.dtype, "CAW")
             logits = out.reshape(rows, -1)
             row_loss, dlogits = np.empty(rows), np.empty_like(logits)
-            loss_rows(
-                objective.kind,
-                row_loss,
-                dlogits,
-                logits,
-                labels,
-                targets,
-                teacher,
-                weight / rows,
-                objective.hyper,
-            )
+            if objective.kind >= 0:
+                scale = weight / rows
+                loss_rows(
+                    objective.kind, row_loss, dlogits, logits, labels, targets, teacher, scale, objective.hyper
+                )
+            else:  # the user's own
+                value, gradient = loss.value_and_grad(logits, labels if targets.size == 0 else targets, sample_weight)
+                row_loss[:], dlogits[...] = value / rows, gradient
             metric_sums = self._metric_sums(metrics, objective, logits, labels, targets)
             self.backward(dlogits.reshape(out.shape), logits=objective.on_logits)
             penalty = add_regularizer(self._grads, self._params, self.segments, self.penalties)

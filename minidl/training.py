@@ -74,7 +74,7 @@ def check_samples(model, loss, x, y, sample_weight=None, class_weight=None, argu
     outputs = math.prod(model.output_shape)
     labels, targets = _NO_LABELS, None
     if y is None:
-        if not loss.distills or loss.hard_weight != 0:
+        if loss.needs_labels:
             raise ValueError(
                 f"{argument}y must be given, got None: only distillation with hard_weight=0 learns without labels"
             )
@@ -320,7 +320,7 @@ def fit(
     online_teacher = None
     if target_model is not None:
         samples, online_teacher = _with_teacher(model, target_model, samples, loss)
-    if training_ops is not None and online_teacher is None:
+    if training_ops is not None and online_teacher is None and model.objective(loss).kind >= 0:
         runner = _CompiledSteps(model, loss, metrics, samples, batch_size)
     else:
         runner = _LayerwiseSteps(model, loss, metrics, samples, batch_size, online_teacher)
@@ -526,9 +526,13 @@ def evaluate_samples(model, loss, metrics, samples: Samples) -> dict[str, float]
         logits = predict_checked(model, part.x, logits=on_logits)
         targets = empty if part.targets is None else np.ascontiguousarray(part.targets, dtype=dtype)
         scale = part.weight / count if part.weight.size else np.full(rows, 1.0 / count)
-        row_loss = np.zeros(rows)
-        loss_rows(kind, row_loss, empty, logits, part.labels, targets, empty, scale, hyper)
-        total += float(row_loss.sum())
+        if kind >= 0:
+            row_loss = np.zeros(rows)
+            loss_rows(kind, row_loss, empty, logits, part.labels, targets, empty, scale, hyper)
+            total += float(row_loss.sum())
+        else:  # the user's own
+            y = part.labels if part.targets is None else targets
+            total += loss.value_and_grad(logits, y, part.weight if part.weight.size else None)[0] * rows / count
         predictions = logits
         if on_logits and any(metric.needs_output for metric in metrics):
             predictions = predict_checked(model, part.x, logits=False)

@@ -19,7 +19,7 @@ import numpy as np
 from .activations import LINEAR, NEEDS_INPUT, activation_backward, activation_forward
 from .elementwise import copy, rescale
 from .jit import jit, larger, smaller
-from .losses import loss_rows
+from .losses import DIST, loss_rows
 from .matmul import column_sums, product, scratch_size
 from .metrics import metric_rows
 from .ops import ACTIVATION, DENSE, DROPOUT, GAUSSIAN_NOISE, RANDOM_TRANSLATION, RESCALING
@@ -353,8 +353,8 @@ def _matrix_part(matrix, low, high):
     return matrix[low:high] if matrix.size else matrix
 
 
-@jit(inline=True)
-def _loss_and_metrics(program, buffers, objective, low, high):
+@jit
+def _loss_and_metrics_of_rows(program, buffers, objective, low, high):
     logits = _rows(buffers.values, program.out_at, program.out_size, low, high)
     dlogits = _rows(buffers.slopes, program.out_at, program.out_size, low, high)
     labels = buffers.labels[low:high] if buffers.labels.size else buffers.labels
@@ -375,6 +375,17 @@ def _loss_and_metrics(program, buffers, objective, low, high):
         metric_rows(objective.metric_kinds[m], values, predictions, labels, targets, objective.metric_ks[m])
 
 
+@jit(inline=True)
+def _loss_and_metrics(thread, threads, sync, program, buffers, objective, rows, low, high):
+    if objective.kind == DIST and threads > 1:  # compares columns, so one thread takes the whole batch
+        meet(sync, threads)
+        if thread == 0:
+            _loss_and_metrics_of_rows(program, buffers, objective, np.int64(0), rows)
+        meet(sync, threads)
+    else:
+        _loss_and_metrics_of_rows(program, buffers, objective, low, high)
+
+
 @jit
 def train(thread, threads, sync, program, buffers, data, objective, optimizer, rules, moment):
     """``len(learning_rates)`` steps of training on consecutive batches of ``data.order``."""
@@ -393,7 +404,7 @@ def train(thread, threads, sync, program, buffers, data, objective, optimizer, r
             thread, threads, sync, program, buffers.values, scratch, rows, low, high,
             moment.seed, moment.epoch, here,
         )  # fmt: skip
-        _loss_and_metrics(program, buffers, objective, low, high)
+        _loss_and_metrics(thread, threads, sync, program, buffers, objective, rows, low, high)
         backward(
             thread, threads, sync, program, buffers, scratch, rows, low, high,
             moment.seed, moment.epoch, here,
