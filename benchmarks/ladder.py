@@ -11,7 +11,7 @@ import numpy as np
 from minidl.kernels import matmul as kernels
 from minidl.kernels.simd import FROM_ZERO, PANEL_BYTES, matmul_panel
 
-BLOCK = 64
+COLUMNS = 256
 
 _jit = numba.njit(nogil=True, error_model="numpy")
 
@@ -39,17 +39,27 @@ def reordered(c, a, b):
 
 @_jit
 def blocked(c, a, b):
-    """The same on a block of b that stays in the first-level cache while all rows of a go past it."""
+    """Blocks of four rows and 256 columns of b: they stay in the first-level cache while the rows of c go by,
+    and each number of c is loaded and stored a quarter as often.
+    """
     c[:] = 0
     (m, k), n = a.shape, b.shape[1]
-    for p0 in range(0, k, BLOCK):
-        for j0 in range(0, n, 2 * BLOCK):
+    fours = k - k % 4
+    for j in range(0, n, COLUMNS):
+        for p in range(0, fours, 4):
+            b0, b1 = b[p, j : j + COLUMNS], b[p + 1, j : j + COLUMNS]
+            b2, b3 = b[p + 2, j : j + COLUMNS], b[p + 3, j : j + COLUMNS]
             for i in range(m):
-                out = c[i, j0 : j0 + 2 * BLOCK]
-                for p in range(p0, min(p0 + BLOCK, k)):
-                    row = b[p, j0 : j0 + 2 * BLOCK]
-                    for j in range(out.size):
-                        out[j] += a[i, p] * row[j]
+                out = c[i, j : j + COLUMNS]
+                a0, a1, a2, a3 = a[i, p], a[i, p + 1], a[i, p + 2], a[i, p + 3]
+                for q in range(out.size):
+                    out[q] += a0 * b0[q] + a1 * b1[q] + a2 * b2[q] + a3 * b3[q]
+        for p in range(fours, k):
+            row = b[p, j : j + COLUMNS]
+            for i in range(m):
+                out = c[i, j : j + COLUMNS]
+                for q in range(out.size):
+                    out[q] += a[i, p] * row[q]
 
 
 @_jit

@@ -62,7 +62,7 @@ class Library:
 
 
 PEERS = {
-    OURS: Library("import minidl", "k = minidl" + _KERAS_FIT, "NUMBA_CACHE_DIR"),
+    OURS: Library("import minidl; minidl.Sequential", "k = minidl" + _KERAS_FIT, "NUMBA_CACHE_DIR"),
     "numba alone": Library("import numba"),
     "numpy": Library("import numpy"),
     "sklearn": Library(

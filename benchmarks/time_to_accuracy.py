@@ -51,6 +51,8 @@ class Run:
         if self.peer != COLD:
             self.sample()
 
+    def stop(self) -> None: ...
+
     def sample(self) -> tuple[float, float]:
         with tempfile.TemporaryDirectory() as empty:
             cache = {"NUMBA_CACHE_DIR": empty} if self.peer == COLD else {}
