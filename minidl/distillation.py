@@ -179,9 +179,9 @@ def _distillation_loss(loss: object, y: object):
     loss = losses.get(loss)
     if not loss.distills:
         raise ValueError(f"loss must be a distillation loss such as KnowledgeDistillation(), got {loss!r}")
-    if y is None and loss.hard_weight != 0:
+    if y is None and loss.needs_labels:
         raise ValueError(
-            f"y must be given when hard_weight is not 0, got y=None and {loss!r}; "
+            f"y must be given for {loss!r}, which learns from labels too, got None; "
             "without labels write loss=KnowledgeDistillation(hard_weight=0.0, soft_weight=1.0)"
         )
     return loss

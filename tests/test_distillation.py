@@ -98,10 +98,12 @@ def test_the_loss_is_the_formula_and_no_published_mistake():
         hand_worked(reverse=True),
         hand_worked(hard=0.9, soft=0.1),
         loss.value_and_grad(np.log(softmax(V)), LABELS, Z)[0],  # teacher and student swapped
-        loss.value_and_grad(Z, LABELS, softmax(V))[0],  # softmax twice
+        loss.value_and_grad(Z, LABELS, 1.01 * softmax(V))[0],  # softmax twice
     ]
     for mistake in mistakes:
         assert abs(mistake - value) > 1e-3 * value
+    with pytest.raises(ValueError, match="probabilities"):
+        loss.value_and_grad(Z, LABELS, softmax(V))
 
 
 def test_label_smoothing_is_a_uniform_teacher():
@@ -292,7 +294,7 @@ def test_arithmetic_ensembles_teach_at_the_temperature_of_the_loss(teacher):
     [
         (
             dict(y=None, loss=KnowledgeDistillation(4.0)),
-            "y must be given when hard_weight is not 0.*hard_weight=0.0",
+            "y must be given for KnowledgeDistillation.*hard_weight=0.0",
         ),
         (dict(loss="categorical_crossentropy"), "loss must be a distillation loss"),
         (dict(loss=CategoricalCrossentropy()), "loss must be a distillation loss"),
