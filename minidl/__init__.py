@@ -1,0 +1,66 @@
+"""minidl: train and distil multilayer perceptrons on the CPU. See README.md."""
+
+from . import (
+    callbacks,
+    constraints,
+    datasets,
+    initializers,
+    layers,
+    losses,
+    metrics,
+    models,
+    optimizers,
+    regularizers,
+    teachers,
+    utils,
+)
+from .callbacks import (
+    Callback,
+    CSVLogger,
+    EarlyStopping,
+    History,
+    LambdaCallback,
+    LearningRateScheduler,
+    ModelCheckpoint,
+    ReduceLROnPlateau,
+    TerminateOnNaN,
+)
+from .constraints import MaxNorm
+from .distillation import DistillationReport, born_again, distill, distill_sweep, mutual_learning
+from .gradcheck import GradientError, check_gradients
+from .layers import (
+    Activation,
+    Dense,
+    Dropout,
+    Flatten,
+    GaussianNoise,
+    Input,
+    Layer,
+    LeakyReLU,
+    RandomTranslation,
+    ReLU,
+    Rescaling,
+    Softmax,
+)
+from .losses import KnowledgeDistillation, boltzmann, log_softmax, softmax
+from .models import Sequential, clone_model, load_model
+from .optimizers import SGD, Adam, AdamW, RMSprop
+from .regularizers import L1, L1L2, L2
+from .runtime import get_num_threads, matmul, set_num_threads, warmup
+from .teachers import Ensemble, load_logits, save_logits
+from .utils import set_random_seed, to_categorical
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "__version__", "Activation", "Adam", "AdamW", "boltzmann", "born_again", "Callback", "callbacks",
+    "check_gradients", "clone_model", "constraints", "CSVLogger", "datasets", "Dense", "distill",
+    "distill_sweep", "DistillationReport", "Dropout", "EarlyStopping", "Ensemble", "Flatten",
+    "GaussianNoise", "get_num_threads", "GradientError", "History", "initializers", "Input",
+    "KnowledgeDistillation", "L1", "L1L2", "L2", "LambdaCallback", "Layer", "layers", "LeakyReLU",
+    "LearningRateScheduler", "load_logits", "load_model", "log_softmax", "losses", "matmul", "MaxNorm",
+    "metrics", "ModelCheckpoint", "models", "mutual_learning", "optimizers", "RandomTranslation",
+    "ReduceLROnPlateau", "regularizers", "ReLU", "Rescaling", "RMSprop", "save_logits", "Sequential",
+    "set_num_threads", "set_random_seed", "SGD", "Softmax", "softmax", "teachers", "TerminateOnNaN",
+    "to_categorical", "utils", "warmup",
+]  # fmt: skip

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 from minidl import callbacks, metrics
+from minidl.layers import Dense, Dropout, Input
+from minidl.models import Sequential, load_model
 
 
 class Optimizer:
@@ -258,3 +260,95 @@ def test_bad_input():
     with pytest.raises(ValueError, match="verbose must be one of 'auto', 0, 1, 2, got 3"):
         callbacks.check_verbose(3)
     assert callbacks.check_verbose(True) == 1
+
+
+# -- under fit -------------------------------------------------------------------------------------
+
+
+def learner(seed=1):
+    model = Sequential([Input((6,)), Dense(8, "relu"), Dropout(0.2), Dense(3, "softmax")], seed=seed)
+    model.compile("adam", "sparse_categorical_crossentropy", ["accuracy"])
+    return model
+
+
+def samples(rows=100):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(rows, 6)).astype(np.float32)
+    return x, x[:, :3].argmax(axis=1)
+
+
+def test_callbacks_do_not_change_a_run(tmp_path):
+    x, y = samples()
+    plain, watched = learner(), learner()
+    plain.fit(x, y, epochs=3, verbose=0)
+    seen = []
+    history = watched.fit(
+        x,
+        y,
+        epochs=3,
+        verbose=0,
+        validation_data=(x[:9], y[:9]),
+        callbacks=[
+            callbacks.CSVLogger(tmp_path / "log.csv"),
+            callbacks.EarlyStopping(patience=50),
+            callbacks.LambdaCallback(
+                on_train_batch_end=lambda batch, logs: seen.append((batch, logs["loss"]))
+            ),
+        ],
+    )
+    np.testing.assert_array_equal(plain.params, watched.params)
+    assert set(history.history) == {"loss", "accuracy", "val_loss", "val_accuracy"}
+    assert [batch for batch, _ in seen] == [0, 1, 2, 3] * 3
+    assert seen[-1][1] == pytest.approx(history.history["loss"][-1])
+    rows = list(csv.DictReader((tmp_path / "log.csv").open()))
+    assert [float(row["loss"]) for row in rows] == history.history["loss"]
+
+
+def test_a_checkpoint_goes_on_to_the_same_bits(tmp_path):
+    x, y = samples()
+    whole = learner()
+    saver = callbacks.ModelCheckpoint(tmp_path / "{epoch}.npz")
+    history = whole.fit(x, y, epochs=6, verbose=0, callbacks=[saver])
+    resumed = load_model(tmp_path / "3.npz")
+    assert resumed.epoch == 3
+    rest = resumed.fit(x, y, epochs=6, initial_epoch=resumed.epoch, verbose=0)
+    np.testing.assert_array_equal(resumed.params, whole.params)
+    assert rest.epoch == [3, 4, 5]
+    assert rest.history["loss"] == history.history["loss"][3:]
+    other = load_model(tmp_path / "3.npz")
+    other.fit(x, y, epochs=3, verbose=0)  # epochs 0..2 again draw other numbers
+    assert not np.array_equal(other.params, whole.params)
+
+
+def test_early_stopping_restores_under_fit():
+    x, y = samples()
+    model, stopper, each = (
+        learner(),
+        callbacks.EarlyStopping("loss", mode="max", restore_best_weights=True),
+        [],
+    )
+    stopper.patience = 3
+    remember = callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: each.append(model.params.copy()))
+    history = model.fit(x, y, epochs=30, verbose=0, callbacks=[remember, stopper])
+    losses = history.history["loss"]
+    assert stopper.best_epoch == int(np.argmax(losses)) == len(losses) - 4
+    np.testing.assert_array_equal(model.params, each[stopper.best_epoch])
+    assert not np.array_equal(model.params, each[-1])
+
+
+def test_rates_under_fit():
+    x, y = samples()
+    model = learner()
+    model.fit(x, y, epochs=2, verbose=0, callbacks=[callbacks.LearningRateScheduler(lambda epoch, rate: 0.0)])
+    np.testing.assert_array_equal(model.params, learner().params)
+
+
+def test_output_under_fit(capsys):
+    x, y = samples()
+    learner().fit(x, y, epochs=2, verbose=0)
+    assert capsys.readouterr().out == ""
+    learner().fit(x, y, epochs=2)
+    lines = [line for line in capsys.readouterr().out.splitlines() if "loss" in line]
+    assert len(lines) == 2 and lines[0].startswith("Epoch 1/2 - ")
+    learner().fit(x, y, epochs=2, verbose=1)
+    assert "\r4/4 " in capsys.readouterr().out

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 
-from .download import download, sha256
 from .idx import read_idx
 
 MIRRORS = (
@@ -100,6 +99,8 @@ def _find(folder: Path) -> dict[str, Path]:
 
 def _fetch(name: str, folder: Path, cache: Path) -> Path:
     """The published file in ``folder`` or ``cache`` if its hash is right, else downloaded to ``folder``."""
+    from .download import download, sha256  # imports ssl and http, which nothing else here needs
+
     size, digest = FILES[name]
     for place in (folder, cache):
         file = place / (name + ".gz")
