@@ -1,0 +1,259 @@
+"""The compiled loop and the layers end with the same bits, whatever the threads, slices and callbacks."""
+
+import numpy as np
+import pytest
+
+import minidl
+from minidl import training
+from minidl.constraints import MaxNorm
+from minidl.kernels.jit import JIT_DISABLED
+from minidl.layers import (
+    Activation,
+    Dense,
+    Dropout,
+    Flatten,
+    GaussianNoise,
+    Layer,
+    LeakyReLU,
+    RandomTranslation,
+    Rescaling,
+    Softmax,
+)
+from minidl.losses import DIST, DecoupledKD, KnowledgeDistillation, MeanSquaredError
+from minidl.models import Sequential
+from minidl.optimizers import SGD, Adam, AdamW, RMSprop
+from minidl.optimizers.schedules import ExponentialDecay
+from minidl.regularizers import L1L2
+
+SAMPLES, BATCH, EPOCHS = 50, 16, 2  # the last batch is short
+rng = np.random.default_rng(3)
+
+
+def vectors(features=12):
+    return rng.standard_normal((SAMPLES, features)).astype("f4")
+
+
+def images():
+    return rng.integers(0, 256, (SAMPLES, 6, 5), dtype=np.uint8)
+
+
+def dense(activation="relu", **settings):
+    return [Dense(20, activation=activation, input_shape=(12,), **settings), Dense(4, activation="softmax")]
+
+
+LABELS = rng.integers(0, 4, SAMPLES)
+ROWS = np.eye(4, dtype="f4")[LABELS]
+
+# name: (layers, x, y, compile arguments, fit arguments)
+CASES = {
+    "relu": (dense, vectors, LABELS, {"loss": "sparse_categorical_crossentropy"}, {}),
+    "one-hot": (
+        dense, vectors, ROWS, {"loss": "categorical_crossentropy", "metrics": ["accuracy", "mae"]}, {},
+    ),
+    **{
+        name: (lambda name=name: dense(name), vectors, ROWS, {"loss": "categorical_crossentropy"}, {})
+        for name in ("sigmoid", "tanh", "gelu", "silu", "softplus", "elu", "leaky_relu", "softmax", "linear")
+    },
+    "stack": (
+        lambda: [
+            Rescaling(1 / 255, -0.5, input_shape=(6, 5)),
+            RandomTranslation(0.2, 0.2),
+            Flatten(),
+            GaussianNoise(0.1),
+            Dense(17),
+            LeakyReLU(),
+            Dropout(0.3),
+            Dense(9, use_bias=False),
+            Activation("gelu"),
+            Dense(4),
+            Softmax(),
+        ],
+        images, ROWS, {"loss": "categorical_crossentropy", "metrics": ["accuracy"]}, {},
+    ),
+    "wide": (
+        lambda: [Dense(300, "relu", input_shape=(12,)), Dense(280, "tanh"), Dense(4)],
+        vectors, ROWS, {"loss": MeanSquaredError, "optimizer": "adam"}, {},
+    ),
+    "weights": (
+        dense, vectors, LABELS, {"loss": "sparse_categorical_crossentropy"},
+        {"sample_weight": rng.random(SAMPLES), "class_weight": {0: 2.0, 3: 0.5}},
+    ),
+    "penalties and constraints": (
+        lambda: dense(kernel_regularizer=L1L2(0.01, 0.02), kernel_constraint=MaxNorm(0.8)),
+        vectors, LABELS, {"loss": "sparse_categorical_crossentropy", "optimizer": lambda: Adam(0.01)}, {},
+    ),
+    **{
+        type(optimizer()).__name__ + str(index): (
+            dense, vectors, LABELS, {"loss": "sparse_categorical_crossentropy", "optimizer": optimizer}, {},
+        )
+        for index, optimizer in enumerate([
+            lambda: SGD(0.1), lambda: SGD(0.1, momentum=0.9), lambda: SGD(0.1, momentum=0.9, nesterov=True),
+            lambda: Adam(amsgrad=True), lambda: AdamW(), lambda: RMSprop(),
+            lambda: RMSprop(momentum=0.5, centered=True),
+            lambda: Adam(clipnorm=0.1), lambda: Adam(global_clipnorm=0.1), lambda: SGD(clipvalue=0.01),
+            lambda: Adam(ExponentialDecay(0.01, 2, 0.5)),
+        ])
+    },
+    **{
+        f"distil {loss().name}": (
+            dense, vectors, LABELS, {"loss": loss},
+            {"target_model": (3 * rng.standard_normal((SAMPLES, 4))).astype("f4")},
+        )
+        for loss in (KnowledgeDistillation, DIST, DecoupledKD)
+    },
+}  # fmt: skip
+
+
+def train(case, dtype="float32", layerwise=False, **fit):
+    layers, x, y, compiled, arguments = CASES[case]
+    model = Sequential(layers(), dtype=dtype, seed=5)
+    compiled = {key: value() if callable(value) else value for key, value in compiled.items()}
+    model.compile(**compiled)
+    generator_state = rng.bit_generator.state
+    rng.bit_generator.state = np.random.default_rng(11).bit_generator.state
+    data = x()
+    rng.bit_generator.state = generator_state
+    if layerwise:
+        model.ops = lambda training=False, logits=False: None  # as for a model with a layer of the user's own
+    arguments = {"batch_size": BATCH, "epochs": EPOCHS, "verbose": 0} | arguments | fit
+    history = model.fit(data, y, **arguments)
+    return model, history
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("case", CASES)
+def test_compiled_and_layerwise_end_with_the_same_bits(case, dtype):
+    compiled, first = train(case, dtype)
+    layerwise, second = train(case, dtype, layerwise=True)
+    assert np.array_equal(compiled.params, layerwise.params)
+    assert np.isfinite(compiled.params).all()
+    for key in first.history:
+        np.testing.assert_allclose(first.history[key], second.history[key], rtol=1e-12)
+
+
+def test_training_did_change_the_parameters():
+    trained, _ = train("relu")
+    assert not np.array_equal(trained.params, Sequential(dense(), seed=5).params)
+    other = Sequential(dense(), seed=6)
+    assert not np.array_equal(Sequential(dense(), seed=5).params, other.params)
+
+
+@pytest.mark.parametrize("case", ["relu", "stack", "wide", "penalties and constraints", "distil dist"])
+def test_bits_do_not_depend_on_threads(case):
+    before = minidl.get_num_threads()
+    try:
+        found = []
+        for number in (1, 2, 3):
+            minidl.set_num_threads(number)
+            found.append(train(case)[0].params)
+    finally:
+        minidl.set_num_threads(before)
+    assert np.array_equal(found[0], found[1]) and np.array_equal(found[0], found[2])
+
+
+class EveryBatch(minidl.callbacks.Callback):
+    def __init__(self):
+        super().__init__()
+        self.batches = []
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.batches.append((batch, logs["loss"]))
+
+
+def test_bits_do_not_depend_on_slices_or_verbosity(monkeypatch, capsys):
+    expected, history = train("stack")
+    callback = EveryBatch()
+    stepwise, _ = train("stack", callbacks=[callback], verbose=2)
+    monkeypatch.setattr(training, "_SLICE_SECONDS", 1e-9)
+    sliced, _ = train("stack", verbose=1)
+    assert np.array_equal(expected.params, stepwise.params) and np.array_equal(expected.params, sliced.params)
+    steps = -(-SAMPLES // BATCH)
+    assert [batch for batch, _ in callback.batches] == list(range(steps)) * EPOCHS
+    assert callback.batches[-1][1] == pytest.approx(history.history["loss"][-1])
+
+
+def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path):
+    whole, _ = train("stack", epochs=4)
+    half, _ = train("stack", epochs=2)
+    half.save(tmp_path / "half.npz")
+    resumed = minidl.models.load_model(tmp_path / "half.npz")
+    data = np.random.default_rng(11).integers(0, 256, (SAMPLES, 6, 5), dtype=np.uint8)
+    resumed.fit(data, ROWS, batch_size=BATCH, epochs=4, initial_epoch=resumed.epoch, verbose=0)
+    assert np.array_equal(whole.params, resumed.params)
+
+
+@pytest.mark.parametrize(
+    "convert",
+    [
+        lambda x: x.astype("f8"),
+        lambda x: x.astype(">f4"),
+        np.asfortranarray,
+        lambda x: np.repeat(x, 2, axis=0)[::2],
+        lambda x: np.frombuffer(b"\0" + x.tobytes(), np.uint8)[1:].view("f4").reshape(x.shape),
+    ],
+    ids=["float64", "big-endian", "fortran", "strided", "misaligned read-only"],
+)
+def test_any_layout_of_inputs_gives_the_same_bits(convert):
+    x = vectors()
+    results = []
+    for data in (x, convert(x)):
+        model = Sequential(dense(), seed=5)
+        model.compile("adam", "sparse_categorical_crossentropy")
+        model.fit(data, LABELS, batch_size=BATCH, verbose=0)
+        results.append((model.params, model.predict(data), model.predict_logits(data)))
+    for first, second in zip(*results, strict=True):
+        assert np.array_equal(first, second)
+
+
+@pytest.mark.parametrize("count", [1, 2, 95, 96, 97, 300])
+def test_predict_equals_forward(count):
+    model = Sequential(dense("gelu"), seed=5)
+    x = rng.standard_normal((count, 12)).astype("f4")
+    assert np.array_equal(model.predict(x), model.forward(x))
+    assert np.array_equal(model.predict_logits(x), model.forward(x, logits=True))
+
+
+def test_evaluate_by_hand():
+    # one input, one output, no activation: predictions 2x, errors -1, 0, 3; mean of squares (1 + 0 + 9)/3
+    model = Sequential([Dense(1, use_bias=False, input_shape=(1,))])
+    model.set_weights([np.array([[2.0]])])
+    model.compile("sgd", "mse", metrics=["mae"])
+    loss, mae = model.evaluate(np.array([[1.0], [2.0], [3.0]]), np.array([1.0, 4.0, 9.0]), verbose=0)
+    assert loss == pytest.approx(10 / 3) and mae == pytest.approx(4 / 3)
+
+
+def test_fit_one_step_by_hand():
+    # loss (2x - y)^2 with x = 1, y = 1: gradient 2(2 - 1) = 2; SGD with rate 0.1: weight 2 - 0.2
+    model = Sequential([Dense(1, use_bias=False, input_shape=(1,))])
+    model.set_weights([np.array([[2.0]])])
+    model.compile(SGD(0.1), "mse")
+    history = model.fit(np.array([[1.0]]), np.array([1.0]), verbose=0)
+    assert history.history["loss"] == [1.0]
+    assert model.params.tolist() == [pytest.approx(1.8)]
+
+
+class Twice(Layer):
+    def forward(self, x, training=False):
+        return 2 * x
+
+    def backward(self, dout):
+        return 2 * dout
+
+
+def test_a_layer_of_the_users_own_trains():
+    model = Sequential([Dense(8, "relu", input_shape=(12,)), Twice(), Dense(4, "softmax")], seed=1)
+    model.compile("adam", "sparse_categorical_crossentropy")
+    history = model.fit(vectors(), LABELS, epochs=5, batch_size=BATCH, verbose=0)
+    assert history.history["loss"][-1] < history.history["loss"][0]
+
+
+def test_dead_units_leave_no_denormals():
+    model = Sequential(dense(), seed=5)
+    model.layers[0].bias[...] = -1e3  # every unit dead: gradients 0, Adam's averages shrink forever
+    model.compile("adam", "sparse_categorical_crossentropy")
+    model.fit(vectors(), LABELS, epochs=300, batch_size=BATCH, verbose=0)
+    if JIT_DISABLED:
+        assert np.isfinite(model.params).all()
+        return
+    for slot in model.optimizer.slots[:2]:
+        assert ((slot == 0) | (np.abs(slot) >= np.finfo("f4").tiny)).all()

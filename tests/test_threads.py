@@ -1,0 +1,135 @@
+"""Threads that meet at barriers: all work done once, in step, and nobody left waiting."""
+
+import os
+import threading
+
+import numpy as np
+import pytest
+
+import minidl
+from minidl.kernels import threads
+from minidl.kernels.jit import JIT_DISABLED, jit
+from minidl.kernels.threads import flush_denormals, meet, restore_denormals, share, start_together
+
+
+@pytest.fixture(autouse=True)
+def _restore_threads():
+    before = minidl.get_num_threads()
+    yield
+    minidl.set_num_threads(before)
+
+
+@jit
+def add_in_turns(thread, number, sync, counts, rounds):
+    """Each round every thread adds one to its own count, and checks that nobody is a round away."""
+    if not start_together(thread, sync, number):
+        return
+    for done in range(rounds):
+        counts[thread] += 1
+        meet(sync, number)
+        for other in range(number):
+            if counts[other] != done + 1:
+                counts[-1] += 1
+        meet(sync, number)
+
+
+@jit
+def fill_shares(thread, number, sync, out, unit):
+    if not start_together(thread, sync, number):
+        return
+    low, high = share(out.size, thread, number, unit)
+    for i in range(low, high):
+        out[i] += 1
+    meet(sync, number)
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_threads_stay_in_step(number):
+    minidl.set_num_threads(number)
+    counts = np.zeros(number + 1, np.int64)
+    threads.run(add_in_turns, counts, 200)
+    expected = 1 if JIT_DISABLED else number
+    assert counts[:expected].tolist() == [200] * expected
+    assert counts[-1] == 0
+
+
+@pytest.mark.parametrize("total", [0, 1, 7, 64, 1000])
+@pytest.mark.parametrize("unit", [1, 16])
+def test_shares_cover_everything_once(total, unit):
+    minidl.set_num_threads(3)
+    out = np.zeros(total, np.int64)
+    threads.run(fill_shares, out, unit)
+    assert (out == 1).all()
+
+
+def test_a_second_caller_runs_alone_while_the_helpers_are_taken():
+    minidl.set_num_threads(2)
+    results = []
+
+    def work():
+        for _ in range(20):
+            counts = np.zeros(3, np.int64)
+            threads.run(add_in_turns, counts, 50)
+            results.append(counts)
+
+    workers = [threading.Thread(target=work) for _ in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert [counts[0] for counts in results] == [50] * 80
+    assert all(counts[-1] == 0 for counts in results)
+
+
+def test_an_interrupt_before_the_start_leaves_no_helper_waiting():
+    if JIT_DISABLED:
+        assert threads.get_num_threads() == 1
+        return
+    minidl.set_num_threads(2)
+    counts = np.zeros(3, np.int64)
+    threads.run(add_in_turns, counts, 1)
+
+    def interrupted(thread, number, sync, *args):
+        if thread == 0:
+            raise KeyboardInterrupt
+        add_in_turns(thread, number, sync, *args)
+
+    with pytest.raises(KeyboardInterrupt):
+        threads.run(interrupted, counts, 1)
+    threads.run(add_in_turns, np.zeros(3, np.int64), 5)  # and the next call works
+    assert counts[1] == 1  # the helper was told to go, and did nothing
+
+
+def test_a_forked_child_computes():
+    minidl.set_num_threads(2)
+    threads.run(add_in_turns, np.zeros(3, np.int64), 3)
+    child = os.fork()
+    if child == 0:
+        counts = np.zeros(3, np.int64)
+        threads.run(add_in_turns, counts, 7)
+        os._exit(0 if counts[0] == 7 and counts[-1] == 0 else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_denormals_are_flushed_and_the_mode_restored():
+    tiny = np.full(4, 1e-40, np.float32)
+    mode = flush_denormals()
+    try:
+        flushed = tiny * np.float32(1)
+    finally:
+        restore_denormals(mode)
+    if not JIT_DISABLED:
+        assert (flushed == 0).all()
+    assert (tiny * np.float32(1) != 0).all()
+
+
+@pytest.mark.parametrize("bad", [0, -1, 257])
+def test_a_bad_number_of_threads_is_named(bad):
+    with pytest.raises(ValueError, match=f"n must be in 1..256, got {bad}"):
+        minidl.set_num_threads(bad)
+
+
+@pytest.mark.parametrize("bad", [1.0, "2", True, None])
+def test_a_number_of_threads_is_an_integer(bad):
+    with pytest.raises(TypeError, match="n must be an integer"):
+        minidl.set_num_threads(bad)
