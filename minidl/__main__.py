@@ -130,10 +130,9 @@ def run_distill(options: argparse.Namespace) -> int:
     (x, y), (x_test, y_test), source = _digits(options.data)
     print(f"{len(x):,} training and {len(x_test):,} test digits {source}")
 
-    compiling = time.perf_counter()
-    warmup()
-    compiling = time.perf_counter() - compiling
-    print(f"kernels ready after {compiling:.1f} s (compiled once, then kept on disk)")
+    print("kernels: ", end="", flush=True)
+    compiling = warmup(verbose=False)
+    print(f"{compiling:.1f} s to {'compile, and kept on disk' if compiling > 2 else 'load from disk'}")
 
     small = len(x) <= 10_000
     epochs = options.epochs or (40 if small else 20)
@@ -181,7 +180,7 @@ def run_distill(options: argparse.Namespace) -> int:
     print(format_table(_HEAD, [_row_text(row, len(x_test)) for row in rows]))
     verdict = _verdict(rows[1], rows[2], loss)
     seconds = time.perf_counter() - began
-    print(f"\n{verdict}\n{seconds:.0f} seconds in all, {compiling:.0f} of them compiling.")
+    print(f"\n{verdict}\n{seconds:.0f} seconds in all, {compiling:.1f} of them for the kernels.")
     if options.output:
         _write_result(options.output, rows, verdict, seconds, compiling, options, len(x), len(x_test))
     if options.save:

@@ -35,7 +35,7 @@ def test_the_main_job(few_digits, tmp_path, capsys):
     text = capsys.readouterr().out
     for word in (
         "600 training and 200 test digits",
-        "kernels ready after",
+        "kernels: ",
         "784-32-10",
         "784-8-10",
         "size on disk",
