@@ -62,6 +62,8 @@ def torch_loss(torch, name: str, logits, labels, teacher_logits, weight):
         rows = nn.binary_cross_entropy_with_logits(logits, y, reduction="none").mean(1)
     elif class_name == "MeanSquaredError":
         rows = nn.mse_loss(logits, y, reduction="none").mean(1)
+    elif class_name == "MeanAbsoluteError":
+        rows = nn.l1_loss(logits, y, reduction="none").mean(1)
     elif class_name == "HalfMeanSquaredError":
         rows = nn.mse_loss(logits, y, reduction="none").sum(1) / 2
     elif class_name == "Huber":
