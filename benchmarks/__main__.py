@@ -1,4 +1,4 @@
-"""Run every benchmark: ``python -m benchmarks [--quick] [--data FOLDER]``."""
+"""Run every benchmark: ``python -m benchmarks [--quick] [--data FOLDER]``; benchmarks.soak is apart."""
 
 from __future__ import annotations
 

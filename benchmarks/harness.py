@@ -14,6 +14,7 @@ A script is a table of cases and one small class per library (a ``Peer``). The h
 from __future__ import annotations
 
 import argparse
+import ctypes
 import importlib
 import math
 import os
@@ -163,6 +164,8 @@ def worker(module: str, peer_name: str, threads: int) -> None:
     ):  # one thread means one core, for those who do not ask the environment
         cores = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, cores[-threads:])
+    if sys.platform == "linux":  # a stopped child would outlive a parent that is killed
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
     requests, replies = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever a library prints goes to stderr, not into the replies
     peer = None

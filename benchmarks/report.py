@@ -90,8 +90,9 @@ def best(record: dict, peers: tuple[str, ...] | None = None, threads: int | None
 
 
 def best_rival(record: dict):
-    """As ``best``, over everybody but minidl."""
-    rivals = tuple({key.rpartition("@")[0] for key in record["times"]} - {"minidl"})
+    """As ``best``, over everybody but minidl in any form."""
+    names = {key.rpartition("@")[0] for key in record["times"]}
+    rivals = tuple(name for name in names if not name.startswith("minidl"))
     return best(record, rivals) if rivals else None
 
 

@@ -179,7 +179,7 @@ SUITE = Suite(
     targets=TARGETS,
     rounds=5,
     slice_seconds=0.25,
-    budget_seconds=3.0,
+    budget_seconds=2.0,
     notes="ReLU nets on random float32 data, cross-entropy, Adam; an epoch of shuffled batches a call. "
     "Verified: the first three updates against float64. Distilled: temperature 4, weights 0.1 and 0.9; "
     "teacher logits cached, except torch-online and keras-distiller, which run the 784-1200-1200-10 teacher in every "
