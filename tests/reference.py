@@ -145,3 +145,115 @@ def tanh_classifier_step(weights, x, y, sample_weight, learning_rate):
     steps = x.T @ dhidden, dhidden.sum(0), hidden.T @ dlogits, dlogits.sum(0)
     new = [w - learning_rate * g for w, g in zip((w1, b1, w2, b2), steps, strict=True)]
     return loss, (probs.argmax(1) == y).mean(), new
+
+
+def softmax(z, temperature=1.0):
+    z = np.asarray(z, np.float64) / temperature
+    e = np.exp(z - z.max(axis=-1, keepdims=True))
+    return e / e.sum(axis=-1, keepdims=True)
+
+
+def log_softmax(z, temperature=1.0):
+    z = np.asarray(z, np.float64) / temperature
+    z = z - z.max(axis=-1, keepdims=True)
+    return z - np.log(np.exp(z).sum(axis=-1, keepdims=True))
+
+
+def crossentropy(y, z):
+    return -(y * log_softmax(z)).sum(axis=-1)
+
+
+def crossentropy_on_probs(y, probs):
+    o = np.clip(probs / probs.sum(axis=-1, keepdims=True), 1e-7, 1 - 1e-7)
+    return -(y * np.log(o)).sum(axis=-1)
+
+
+def binary_crossentropy(y, z):
+    return (np.logaddexp(0, z) - y * z).mean(axis=-1)
+
+
+def binary_crossentropy_on_probs(y, probs):
+    o = np.clip(probs, 1e-7, 1 - 1e-7)
+    return -(y * np.log(o) + (1 - y) * np.log(1 - o)).mean(axis=-1)
+
+
+def squared_error(y, z):
+    return ((y - z) ** 2).mean(axis=-1)
+
+
+def absolute_error(y, z):
+    return np.abs(y - z).mean(axis=-1)
+
+
+def huber(y, z, delta):
+    e = np.abs(y - z)
+    return np.where(e <= delta, 0.5 * e**2, delta * e - 0.5 * delta**2).mean(axis=-1)
+
+
+def kl_divergence(y, probs):
+    y, q = np.clip(y, 1e-7, 1), np.clip(probs, 1e-7, 1)
+    return (y * np.log(y / q)).sum(axis=-1)
+
+
+def soft_kl(v, z, temperature):
+    """KL(p || q) of the softened teacher and student, summed over the classes."""
+    log_p, log_q = log_softmax(v, temperature), log_softmax(z, temperature)
+    return (np.exp(log_p) * (log_p - log_q)).sum(axis=-1)
+
+
+def standardize(z):
+    return (z - z.mean(axis=-1, keepdims=True)) / (1e-7 + z.std(axis=-1, ddof=1, keepdims=True))
+
+
+def without(z, labels):
+    """(B, C - 1): each row without its labelled class."""
+    keep = np.ones(z.shape, bool)
+    keep[np.arange(len(z)), labels] = False
+    return z[keep].reshape(len(z), -1)
+
+
+def decoupled(z, v, labels, temperature, target_weight, nontarget_weight):
+    rows = np.arange(len(z))
+    p, q = softmax(v, temperature)[rows, labels], softmax(z, temperature)[rows, labels]
+    target = p * np.log(p / q) + (1 - p) * np.log((1 - p) / (1 - q))
+    other = soft_kl(without(v, labels), without(z, labels), temperature)
+    return temperature**2 * (target_weight * target + nontarget_weight * other)
+
+
+def normalized(z, v, labels, temperature, gamma, target_weight):
+    rows = np.arange(len(z))
+    target = -softmax(v)[rows, labels] * log_softmax(z)[rows, labels]
+    p, log_q = softmax(without(v, labels), temperature), log_softmax(without(z, labels), temperature)
+    return target_weight * target - gamma * temperature**2 * (p * log_q).sum(axis=-1)
+
+
+def correlation(a, b):
+    """Pearson's, along the last axis, as in the DIST authors' code."""
+    a, b = a - a.mean(axis=-1, keepdims=True), b - b.mean(axis=-1, keepdims=True)
+    norms = np.sqrt((a**2).sum(axis=-1)) * np.sqrt((b**2).sum(axis=-1))
+    return (a * b).sum(axis=-1) / (norms + 1e-8)
+
+
+def dist(z, v, temperature, beta, gamma):
+    q, p = softmax(z, temperature), softmax(v, temperature)
+    rows, columns = 1 - correlation(q, p).mean(), 1 - correlation(q.T, p.T).mean()
+    return temperature**2 * (beta * rows + gamma * columns)
+
+
+def logit_matching(z, v):
+    d = z - v
+    return ((d - d.mean(axis=-1, keepdims=True)) ** 2).mean(axis=-1)
+
+
+def differences(value, x, step=1e-6):
+    """The gradient of ``value(x)`` by central differences, entry by entry."""
+    x = np.array(x, np.float64)
+    out = np.empty_like(x)
+    for index in np.ndindex(x.shape):
+        kept = x[index]
+        x[index] = kept + step
+        up = value(x)
+        x[index] = kept - step
+        out[index] = (up - value(x)) / (2 * step)
+        x[index] = kept
+    return out

@@ -31,7 +31,21 @@ from .supervised import (
     subtract_target,
     target_sums,
 )
-from .vectors import CHUNK, get, keep, lanes, largest, load, pointer, put, splat, stay_apart, store, total
+from .vectors import (
+    CHUNK,
+    get,
+    keep,
+    lanes,
+    largest,
+    load,
+    pointer,
+    put,
+    rounded,
+    splat,
+    stay_apart,
+    store,
+    total,
+)
 
 STANDARDIZE_EPSILON = 1e-7
 CORRELATION_EPSILON = 1e-8
@@ -188,7 +202,7 @@ def _short_row(
     if written > 0:
         store(dlogits, at, count, d)
         if hard != 0 and label != DENSE:
-            put(dlogits, at + label, get(dlogits, at + label) - scale * hard)
+            put(dlogits, at + label, get(dlogits, at + label) - rounded(dlogits, scale * hard))
     return value
 
 

@@ -14,7 +14,21 @@ import numpy as np
 from .elementary import exp_negative, log, log1p_unit, sigmoid
 from .jit import jit
 from .softmax import row_exp_sum, row_max, row_sum
-from .vectors import CHUNK, absolute, get, keep, lanes, load, put, splat, stay_apart, store, total, where_le
+from .vectors import (
+    CHUNK,
+    absolute,
+    get,
+    keep,
+    lanes,
+    load,
+    put,
+    rounded,
+    splat,
+    stay_apart,
+    store,
+    total,
+    where_le,
+)
 
 (
     CATEGORICAL_CROSSENTROPY,
@@ -77,7 +91,7 @@ def subtract_target(dlogits, targets, at, count, label, step, smoothing):
     """dlogits -= step y, y as in `target_sums`."""
     stay_apart()
     if label != DENSE:
-        put(dlogits, at + label, get(dlogits, at + label) - step)
+        put(dlogits, at + label, get(dlogits, at + label) - rounded(dlogits, step))
         return
     width = lanes(dlogits)
     spread, share = 1.0 - smoothing, smoothing / count

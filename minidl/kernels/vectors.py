@@ -219,6 +219,9 @@ if JIT_DISABLED:
     def lanes(array):
         return VECTOR_BYTES // array.itemsize
 
+    def rounded(array, value):
+        return array.dtype.type(value)
+
     def splat(array, value):
         return np.full(lanes(array), value, array.dtype)
 
@@ -304,6 +307,15 @@ else:
     def lanes(typingctx, array):
         """The number of lanes of a vector of the array's elements."""
         return types.intp(array), lambda context, builder, sig, args: _index(Vector(array.dtype).lanes)
+
+    @intrinsic
+    def rounded(typingctx, array, value):
+        """``value`` in the precision of the array's elements, as vector operations take it."""
+
+        def codegen(context, builder, sig, args):
+            return _cast(builder, args[1], value, array.dtype)
+
+        return array.dtype(array, value), codegen
 
     @intrinsic
     def splat(typingctx, array, value):
