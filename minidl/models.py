@@ -7,6 +7,7 @@ compiled loop of ``training.py``. Both call the same kernels in the same order a
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import itertools
 import math
@@ -18,7 +19,8 @@ import numpy as np
 from . import losses as losses_module
 from . import metrics as metrics_module
 from . import optimizers as optimizers_module
-from . import utils
+from . import training, utils
+from .callbacks import check_verbose
 from .constraints import MaxNorm
 from .kernels.activations import CODES, activation_forward
 from .kernels.losses import loss_rows
@@ -203,13 +205,27 @@ class Sequential:
             raise ValueError(f"input_shape of {self.name} is {self.input_shape}, got {shape}")
         if self.built:
             return
-        for layer in self._layers:
-            if not layer.built:
+        try:
+            for layer in self._layers:
                 layer.build(shape)
-            shape = layer.output_shape
-        self._attach()
-        if self.loss is not None:
-            self.objective(self.loss)
+                shape = layer.output_shape
+            self._attach()
+            if self.loss is not None:
+                self.objective(self.loss)
+        except Exception:
+            self._unbuild()
+            raise
+
+    def _unbuild(self) -> None:
+        """Undo ``build``: the shape it was given turned out to be wrong."""
+        for layer in self._layers:
+            layer.built, layer.parameters, layer.dtype = False, [], None
+            layer.input_shape, layer.output_shape = layer._declared_shape, None
+            layer._views.clear()
+        self._params, self._grads = _aligned(0, self.dtype), _aligned(0, self.dtype)
+        self.built = False
+        if self.optimizer is not None:
+            self.optimizer.forget()
 
     def _stack(
         self, layers: list[Layer], input_shape: tuple[int, ...] | None, size: int | None = None
@@ -262,6 +278,18 @@ class Sequential:
     def _forget_compilation(self) -> None:
         if self.optimizer is not None and (self.built or self.optimizer.built):
             self.optimizer, self.loss, self.metrics = None, None, []
+
+    @contextlib.contextmanager
+    def _built_for(self, x: object):
+        """Build for the data, but not if the call they belong to is refused before the first step."""
+        was_built = self.built
+        self._build_for(x)
+        try:
+            yield
+        except (ValueError, TypeError):
+            if not was_built and not (self.optimizer is not None and self.optimizer.iterations):
+                self._unbuild()
+            raise
 
     def _build_for(self, x: object) -> None:
         """Build a model whose input shape was left to the data."""
@@ -588,10 +616,20 @@ class Sequential:
             if objective.kind >= 0:
                 scale = weight / rows
                 loss_rows(
-                    objective.kind, row_loss, dlogits, logits, labels, targets, teacher, scale, objective.hyper
+                    objective.kind,
+                    row_loss,
+                    dlogits,
+                    logits,
+                    labels,
+                    targets,
+                    teacher,
+                    scale,
+                    objective.hyper,
                 )
             else:  # the user's own
-                value, gradient = loss.value_and_grad(logits, labels if targets.size == 0 else targets, sample_weight)
+                value, gradient = loss.value_and_grad(
+                    logits, labels if targets.size == 0 else targets, sample_weight
+                )
                 row_loss[:], dlogits[...] = value / rows, gradient
             metric_sums = self._metric_sums(metrics, objective, logits, labels, targets)
             self.backward(dlogits.reshape(out.shape), logits=objective.on_logits)
@@ -650,20 +688,22 @@ class Sequential:
 
         A distilling loss takes the teacher's logits (B, C) of this batch.
         """
-        from . import training
-
         self.require_compiled("train_on_batch")
-        self._build_for(x)
-        self.objective(self.loss)
-        samples = training.check_samples(self, self.loss, x, y, sample_weight, class_weight)
-        if self.loss.distills:
-            check_logits(teacher_logits, len(samples.x), math.prod(self.output_shape), self.dtype)
-        elif teacher_logits is not None:
-            raise ValueError(f"teacher_logits are for a distilling loss, and loss {self.loss.name} is none")
-        for metric in self.metrics:
-            metric.kind_for(samples.targets is None, math.prod(self.output_shape))
-        self.prepare_optimizer()
+        with self._built_for(x):
+            self.objective(self.loss)
+            samples = training.check_samples(self, self.loss, x, y, sample_weight, class_weight)
+            outputs = math.prod(self.output_shape)
+            if self.loss.distills:
+                check_logits(teacher_logits, len(samples.x), outputs, self.dtype)
+            elif teacher_logits is not None:
+                raise ValueError(
+                    f"teacher_logits are for a distilling loss, and loss {self.loss.name} is none"
+                )
+            for metric in self.metrics:
+                metric.kind_for(samples.targets is None, outputs)
+            self.prepare_optimizer()
         labels = samples.labels if samples.labels.size else None
+        rows = len(samples.x)
         loss, sums = self._layerwise_step(
             np.ascontiguousarray(samples.x, dtype=self.dtype),
             labels if samples.targets is None else samples.targets,
@@ -674,7 +714,6 @@ class Sequential:
             teacher_logits=teacher_logits,
         )
         logs = {"loss": loss}
-        rows = len(samples.x)
         logs.update((m.name, float(total) / rows) for m, total in zip(self.metrics, sums, strict=True))
         if return_dict:
             return logs
@@ -723,32 +762,30 @@ class Sequential:
 
         Raises ValueError or TypeError for arguments that do not fit; the parameters are then as they were.
         """
-        from . import training
-
         self.require_compiled("fit", loss=target_model is None)
-        self._build_for(x)
-        self.prepare_optimizer()
-        return training.fit(
-            self,
-            x,
-            y,
-            batch_size=batch_size,
-            epochs=epochs,
-            verbose=verbose,
-            callbacks=callbacks,
-            validation_split=validation_split,
-            validation_data=validation_data,
-            shuffle=shuffle,
-            class_weight=class_weight,
-            sample_weight=sample_weight,
-            initial_epoch=initial_epoch,
-            validation_batch_size=validation_batch_size,
-            validation_freq=validation_freq,
-            target_model=target_model,
-            temperature=temperature,
-            hard_weight=hard_weight,
-            soft_weight=soft_weight,
-        )
+        with self._built_for(x):
+            self.prepare_optimizer()
+            return training.fit(
+                self,
+                x,
+                y,
+                batch_size=batch_size,
+                epochs=epochs,
+                verbose=verbose,
+                callbacks=callbacks,
+                validation_split=validation_split,
+                validation_data=validation_data,
+                shuffle=shuffle,
+                class_weight=class_weight,
+                sample_weight=sample_weight,
+                initial_epoch=initial_epoch,
+                validation_batch_size=validation_batch_size,
+                validation_freq=validation_freq,
+                target_model=target_model,
+                temperature=temperature,
+                hard_weight=hard_weight,
+                soft_weight=soft_weight,
+            )
 
     def evaluate(
         self,
@@ -760,33 +797,34 @@ class Sequential:
         return_dict: bool = False,
     ) -> float | list[float] | dict[str, float]:
         """Loss and metrics on ``x, y`` in inference mode: ``[loss, metric, ...]``, or the loss alone."""
-        from . import training
-
         self.require_compiled("evaluate")
-        self._build_for(x)
-        return training.evaluate(
-            self,
-            x,
-            y,
-            batch_size=batch_size,
-            verbose=verbose,
-            sample_weight=sample_weight,
-            return_dict=return_dict,
-        )
+        with self._built_for(x):
+            return training.evaluate(
+                self,
+                x,
+                y,
+                batch_size=batch_size,
+                verbose=verbose,
+                sample_weight=sample_weight,
+                return_dict=return_dict,
+            )
 
     def predict(self, x, batch_size: int | None = None, verbose: int | str = 0) -> np.ndarray:
         """The output (N, ...) for every sample of ``x``. Nothing is printed, whatever ``verbose``."""
-        from . import training
-
-        self._build_for(x)
-        return training.predict(self, x, batch_size, logits=False)
+        check_verbose(verbose)
+        return self._predict(x, batch_size, False)
 
     def predict_logits(self, x, batch_size: int | None = None) -> np.ndarray:
         """As ``predict``, before a final softmax or sigmoid."""
-        from . import training
+        return self._predict(x, batch_size, True)
 
-        self._build_for(x)
-        return training.predict(self, x, batch_size, logits=True)
+    def _predict(self, x, batch_size: int | None, logits: bool) -> np.ndarray:
+        if batch_size is not None:
+            check_int("batch_size", batch_size, minimum=1)
+        if self.built:
+            return training.predict(self, x, batch_size, logits=logits)
+        with self._built_for(x):
+            return training.predict(self, x, batch_size, logits=logits)
 
     # -- description, files, copies ------------------------------------------------------------------
 

@@ -188,6 +188,33 @@ def test_deferred_build():
     np.testing.assert_array_equal(same.params, classifier().params)
 
 
+def test_a_refused_call_does_not_build():
+    x, y = data()
+    model = Sequential([Dense(5, "relu"), Dense(3, "softmax")], seed=7)
+    model.compile("adam", "sparse_categorical_crossentropy", ["accuracy"])
+    nan = np.full((6, 9), np.nan)
+    for call in (
+        lambda: model.fit(nan, y),
+        lambda: model.fit(np.ones((6, 9)), y + 7),
+        lambda: model.fit(np.ones((6, 9)), y, batch_size=0),
+        lambda: model.train_on_batch(np.ones((6, 9)), y[:2]),
+        lambda: model.evaluate(np.ones((6, 9)), y, sample_weight="no"),
+        lambda: model.predict(nan),
+        lambda: model.predict(x, batch_size=0),
+        lambda: model.predict(x, verbose=7),
+        lambda: model.build((2, 2)),
+    ):
+        with pytest.raises((ValueError, TypeError)):
+            call()
+        assert not model.built and model.params.size == 0 and model.input_shape is None
+        assert [layer.built for layer in model.layers] == [False, False]
+    model.fit(x, y, verbose=0)
+    assert model.predict(x).shape == model.predict_logits(x).shape == (6, 3)
+    same = classifier(optimizer="adam", metrics=["accuracy"])
+    same.fit(x, y, verbose=0)
+    np.testing.assert_array_equal(model.params, same.params)
+
+
 def test_input_layers_and_shapes():
     model = Sequential([Input((2, 3)), Flatten(), Dense(4)])
     assert [type(layer) for layer in model.layers] == [Flatten, Dense]
@@ -556,3 +583,39 @@ def test_a_refused_layer_changes_nothing():
         model.add(None)
     np.testing.assert_array_equal(model.params, before)
     assert len(model.layers) == 2
+
+
+def test_fit_evaluate_and_predict_refuse():
+    model = classifier(metrics=["accuracy"])
+    x, y = data()
+    nan = x.copy()
+    nan[2, 1] = np.inf
+    before = state_of(model)
+    calls = [
+        (lambda: model.fit(nan, y), r"x must be finite, got inf at index \(2, 1\)"),
+        (lambda: model.fit(x, y, epochs=1.5), "epochs must be an integer"),
+        (lambda: model.fit(x, y, batch_size=-1), "batch_size must be >= 1, got -1"),
+        (lambda: model.fit(x, y, verbose="loud"), "verbose must be one of"),
+        (lambda: model.fit(x, y, validation_split=1.0), "validation_split must be < 1"),
+        (lambda: model.fit(x, y, validation_data=x), "validation_data must be"),
+        (lambda: model.fit(x, y, callbacks=[print]), "callbacks must be minidl.callbacks.Callback"),
+        (lambda: model.fit(x, y, class_weight=[1, 2, 3]), "class_weight must be a dict"),
+        (lambda: model.fit(x, y, sample_weight=[1.0]), "sample_weight must have one row per sample"),
+        (lambda: model.fit(x, y, target_model=model), "teacher"),
+        (
+            lambda: model.fit(x, y, target_model=np.zeros((6, 3)), temperature=0),
+            "temperature must be > 0, got 0",
+        ),
+        (lambda: model.evaluate(x, y[:3]), "y must have one row per sample of x: expected 6, got 3"),
+        (lambda: model.evaluate(x), "y must be given"),
+        (lambda: model.predict(x[:, :2]), r"x must have shape \(N, 4\), got \(6, 2\)"),
+        (lambda: model.predict(None), "x must be an array, got None"),
+        (lambda: model.predict_logits(nan), "x must be finite"),
+        (lambda: model.forward(x[:, :2]), r"x must have shape \(N, 4\), got \(6, 2\)"),
+    ]
+    for call, message in calls:
+        with pytest.raises((ValueError, TypeError), match=message):
+            call()
+        assert unchanged(model, before), message
+    model.fit(x, y, verbose=0)
+    assert isinstance(model.evaluate(x, y, verbose=0), list)

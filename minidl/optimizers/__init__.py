@@ -160,6 +160,10 @@ class Optimizer(Configurable):
         elif len(self.segments) == 0:
             self.segments = np.array([[0, params.size]])
 
+    def forget(self) -> None:
+        """Drop the slots and the count of steps, as if ``build`` had not been called."""
+        self._slots, self.iterations, self.segments = [], 0, _EMPTY_SEGMENTS
+
     def apply_clipping(self, grads: np.ndarray, segments: np.ndarray | None = None) -> None:
         """Clip ``grads`` in place as the settings say; ``segments`` defaults to those of ``build``."""
         if self.clipnorm is not None:
