@@ -431,6 +431,11 @@ def _with_teacher(model, target_model, samples: Samples, loss):
     if getattr(loss, "soft_weight", 1.0) == 0:  # the teacher is not asked
         zeros = np.zeros((len(samples.x), classes), model.dtype)
         return samples._replace(teacher_logits=zeros), None
+    if teacher.softens and "temperature" in getattr(loss, "_schedules", {}):
+        raise ValueError(
+            "target_model is an arithmetic Ensemble, whose logits are made for one temperature, but the loss changes "
+            'its temperature over the epochs: write Ensemble([...], mean="geometric") or keep the temperature'
+        )
     augmenting = _augmenting_layer(model)
     if augmenting is not None:
         if teacher.samples is not None:

@@ -11,7 +11,15 @@ import pytest
 from minidl.callbacks import EarlyStopping
 from minidl.distillation import born_again, distill, distill_sweep, mutual_learning
 from minidl.layers import Dense, Dropout, Flatten, Input, RandomTranslation
-from minidl.losses import CategoricalCrossentropy, KnowledgeDistillation
+from minidl.losses import (
+    DIST,
+    CategoricalCrossentropy,
+    DecoupledKD,
+    KnowledgeDistillation,
+    LogitMatching,
+    NormalizedKD,
+    Ramp,
+)
 from minidl.models import Sequential
 from minidl.report import (
     as_labels,
@@ -284,6 +292,27 @@ def test_arithmetic_ensembles_teach_at_the_temperature_of_the_loss(teacher):
     np.testing.assert_allclose(run(ensemble)[0].params, run(right)[0].params, rtol=1e-4, atol=1e-5)
     wrong = cached_logits(ensemble, X, temperature=1.0)
     assert np.abs(run(ensemble)[0].params - run(wrong)[0].params).max() > 1e-3
+
+
+def test_an_arithmetic_ensemble_and_a_changing_temperature_are_refused(teacher):
+    changing = KnowledgeDistillation(temperature=Ramp(8.0, 2.0, epochs=2))
+    members = [teacher, Sequential([Input((6,)), Dense(CLASSES)], seed=8)]
+    with pytest.raises(ValueError, match='mean="geometric"'):
+        run(Ensemble(members), loss=changing)
+    run(Ensemble(members, mean="geometric"), loss=changing)
+
+
+@pytest.mark.parametrize(
+    "loss", [DecoupledKD(), NormalizedKD(), DIST(), LogitMatching()], ids=lambda loss: loss.name
+)
+def test_every_distillation_loss_teaches(teacher, loss):
+    model, report = run(teacher, loss=loss, epochs=30, test_data=(X_TEST, Y_TEST))
+    assert report.student.agreement > 0.6 and type(loss).__name__ in report.loss
+    if loss.needs_labels:
+        with pytest.raises(ValueError, match="y must be given"):
+            run(teacher, y=None, loss=loss)
+    else:
+        run(teacher, y=None, loss=loss)
 
 
 # ---------------------------------------------------------------- what distill refuses
