@@ -206,6 +206,6 @@ log1p_unit = elementwise(_log1p_unit, _quiet(np.log1p))
 
 sigmoid = elementwise(_sigmoid, _quiet(lambda x: 1 / (1 + np.exp(-x))))
 tanh = elementwise(_tanh, _quiet(np.tanh))
-softplus = elementwise(_softplus, _quiet(lambda x: np.logaddexp(x, x * 0)))
+softplus = elementwise(_softplus, _quiet(lambda x: np.logaddexp(x, np.zeros_like(x))))
 normal_cdf = elementwise(_normal_cdf, _quiet(_plain_normal_cdf))
 """(1 + erf(x / sqrt(2))) / 2."""
