@@ -96,3 +96,36 @@ def test_another_temperature_is_seen(golden, monkeypatch):
     difference = cases.distilled_disagreement(cases.distilled(), kept(golden, "distilled/"))
     assert difference["gradient"] > cases.GRADIENT_TOLERANCE
     assert difference["loss"] > cases.LOSS_TOLERANCE
+
+
+def test_absolute_error_as_numpy_trains_it():
+    """The whole step once more in a few lines of float64 NumPy. Keras parts from both by its own rounding."""
+    x, y, _, _ = cases.digits()
+    x, y, sizes = x.astype(np.float64), np.eye(10)[y], cases.STUDENT_SIZES
+    weights = [weight.astype(np.float64) for weight in cases.initial_weights(sizes)]
+    model = minidl.models.Sequential(dtype="float64")
+    model.add(minidl.layers.Input(sizes[:1]))
+    for units, activation in zip(sizes[1:], ("tanh", "tanh", "linear"), strict=True):
+        model.add(minidl.layers.Dense(units, activation=activation))
+    model.set_weights(weights)
+    model.compile(optimizer=minidl.optimizers.SGD(0.05), loss="mean_absolute_error")
+    losses = model.fit(x, y, batch_size=cases.BATCH_SIZE, shuffle=False, verbose=0).history["loss"]
+
+    total = 0.0
+    for first in range(0, len(x), cases.BATCH_SIZE):
+        rows = slice(first, first + cases.BATCH_SIZE)
+        a = [x[rows]]
+        for i in range(0, 6, 2):
+            z = a[-1] @ weights[i] + weights[i + 1]
+            a.append(np.tanh(z) if i < 4 else z)
+        error = a[-1] - y[rows]
+        total += abs(error).mean(axis=1).sum()
+        dz = np.sign(error) / error.size
+        for i in range(4, -1, -2):
+            dweight, dbias = a[i // 2].T @ dz, dz.sum(axis=0)
+            dz = (dz @ weights[i].T) * (1 - a[i // 2] ** 2)
+            weights[i] -= 0.05 * dweight
+            weights[i + 1] -= 0.05 * dbias
+    np.testing.assert_allclose(losses, [total / len(x)], rtol=1e-12)
+    for found, expected in zip(model.get_weights(), weights, strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-13)
