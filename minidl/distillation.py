@@ -121,7 +121,7 @@ def distill(
         raise ValueError("plain_student=True needs labels, got y without any")
 
     callbacks = fit_arguments.get("callbacks")
-    report = DistillationReport(student=None, loss=repr(loss))
+    report = DistillationReport(student=None, loss=_describe_loss(loss))
     split = 0.0 if validation_data is not None else check_float("validation_split", validation_split, below=1)
     seen, held_out = _split(len(x), split)
     x_test, y_test, rows = _test_samples(
@@ -185,6 +185,15 @@ def _distillation_loss(loss: object, y: object):
             "without labels write loss=KnowledgeDistillation(hard_weight=0.0, soft_weight=1.0)"
         )
     return loss
+
+
+def _describe_loss(loss) -> str:
+    """``KnowledgeDistillation(temperature=4, hard_weight=0.1, soft_weight=0.9)``."""
+    if loss is None:
+        return "labels alone"
+    settings = {k: v for k, v in loss.get_config().items() if k != "name" and v is not False}
+    listed = (f"{k}={v:g}" if isinstance(v, (int, float)) else f"{k}={v}" for k, v in settings.items())
+    return f"{type(loss).__name__}({', '.join(listed)})"
 
 
 def _with_transfer(x, y, transfer, weight, teacher: Teacher):
@@ -623,7 +632,7 @@ def _one_run(job: dict) -> dict:
         model.fit(x, y, target_model=load(job["logits"]), **training)
     figures = measure("student", model.predict_logits(x_val), y_val, load("teacher_val"))
     return {
-        "setting": "labels alone" if job["setting"] is None else repr(job["setting"]),
+        "setting": _describe_loss(job["setting"]),
         "seed": job["seed"],
         "errors": figures.errors,
         "accuracy": figures.accuracy,
@@ -635,7 +644,7 @@ def _one_run(job: dict) -> dict:
 def _summary(runs: list[dict], settings: list, count: int) -> Sweep:
     rows = []
     names = list(dict.fromkeys(run["setting"] for run in runs))
-    losses_by_name = {repr(setting): setting for setting in settings if setting is not None}
+    losses_by_name = {_describe_loss(setting): setting for setting in settings}
     for name in names:
         mine = [run for run in runs if run["setting"] == name]
         row = {"setting": name, "runs": len(mine)}
