@@ -577,6 +577,12 @@ class ProgressBar(Callback):
 
     def _write(self, text: str) -> None:
         stream = self._stream or sys.stdout
+        if stream is None:  # a windowed Windows program has no standard output
+            return
+        try:
+            text.encode(getattr(stream, "encoding", None) or "utf-8")
+        except UnicodeEncodeError:
+            text = text.replace("━", "=").replace("╺", ">").encode("ascii", "replace").decode()
         stream.write(text)
         stream.flush()
 

@@ -225,6 +225,13 @@ def test_progress_bar():
     assert drawn(1, epochs=1).startswith("\r1/3 ")
 
 
+def test_progress_bar_where_only_ascii_can_be_shown():
+    raw = io.BytesIO()
+    stream = io.TextIOWrapper(raw, encoding="ascii")
+    run(callbacks.ProgressBar(verbose=1, stream=stream), losses(1.0))
+    assert b"\r3/3 ==================== " in raw.getvalue()
+
+
 def test_progress_bar_of_evaluate_and_not_of_validation():
     stream = io.StringIO()
     bar = callbacks.ProgressBar(verbose=2, stream=stream)
