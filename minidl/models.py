@@ -27,6 +27,7 @@ from .kernels.losses import loss_rows
 from .kernels.metrics import metric_rows
 from .kernels.ops import ACTIVATION, DROPOUT, GAUSSIAN_NOISE, RANDOM_TRANSLATION, Op
 from .kernels.random import INITIALIZER, LAYER, make_key
+from .kernels.simd import aligned_zeros
 from .kernels.threads import flush_denormals, restore_denormals
 from .kernels.updates import add_regularizer, max_norm
 from .layers import (
@@ -53,7 +54,6 @@ from .validation import (
     describe,
 )
 
-_ALIGNMENT = 64  # bytes: a cache line, and the widest vector register
 _TRAINING_ONLY = (DROPOUT, GAUSSIAN_NOISE, RANDOM_TRANSLATION)
 _model_numbers = itertools.count()
 
@@ -65,13 +65,6 @@ class Objective(NamedTuple):
     hyper: np.ndarray
     on_logits: bool
     """True: to what goes into the final softmax or sigmoid, which is then left out. False: to the output."""
-
-
-def _aligned(size: int, dtype: np.dtype) -> np.ndarray:
-    """Zeros that begin on a cache line."""
-    raw = np.zeros(size * dtype.itemsize + _ALIGNMENT, np.uint8)
-    start = -raw.ctypes.data % _ALIGNMENT
-    return raw[start : start + size * dtype.itemsize].view(dtype)
 
 
 class Sequential:
@@ -122,8 +115,8 @@ class Sequential:
         self._logits_layers: list[Layer] = []
         self._input: Input | None = None
         self.built = False
-        self._params = _aligned(0, self.dtype)
-        self._grads = _aligned(0, self.dtype)
+        self._params = aligned_zeros(0, self.dtype)
+        self._grads = aligned_zeros(0, self.dtype)
         if layers is not None:
             if isinstance(layers, Layer) or not isinstance(layers, Iterable):
                 raise TypeError(f"layers must be a list of layers, got {describe(layers)}")
@@ -222,7 +215,7 @@ class Sequential:
             layer.built, layer.parameters, layer.dtype = False, [], None
             layer.input_shape, layer.output_shape = layer._declared_shape, None
             layer._views.clear()
-        self._params, self._grads = _aligned(0, self.dtype), _aligned(0, self.dtype)
+        self._params, self._grads = aligned_zeros(0, self.dtype), aligned_zeros(0, self.dtype)
         self.built = False
         if self.optimizer is not None:
             self.optimizer.forget()
@@ -252,7 +245,8 @@ class Sequential:
         old_size, old = self._params.size, self._params
         fresh = [layer for layer in self._layers if layer.dtype is None]
         size = sum(layer.count_params() for layer in self._layers)
-        self._params, self._grads = _aligned(size, self.dtype), _aligned(size, self.dtype)
+        self._params, self._grads = aligned_zeros(size, self.dtype), aligned_zeros(size, self.dtype)
+        self.predictors = {}
         self._params[: min(size, old_size)] = old[: min(size, old_size)]
         offset = 0
         for layer in self._layers:
@@ -890,7 +884,7 @@ class Sequential:
     def __getstate__(self) -> dict:
         state = self.__dict__.copy()
         state["_params"], state["_grads"] = np.array(self._params), None
-        state["_logits_layers"], state["history"] = None, None
+        state["_logits_layers"], state["history"], state["predictors"] = None, None, {}
         return state
 
     def __setstate__(self, state: dict) -> None:

@@ -8,6 +8,7 @@ the number of threads, nor the way of running changes a result.
 from __future__ import annotations
 
 import math
+import threading
 import time
 from typing import NamedTuple
 
@@ -16,6 +17,7 @@ import numpy as np
 from . import losses as loss_functions
 from .callbacks import Callback, CallbackList, History, LambdaCallback, ModelCheckpoint, ProgressBar, check_verbose
 from .kernels import network, threads
+from .kernels.simd import ALIGNMENT, aligned_zeros
 from .kernels.activations import CODES, LINEAR
 from .kernels.losses import loss_rows
 from .kernels.metrics import metric_rows
@@ -149,10 +151,10 @@ class _CompiledSteps:
             laid_out.ops, laid_out.settings, model.params, model.grads, laid_out.out_at, outputs, final
         )
         self._buffers = network.Buffers(
-            np.zeros(laid_out.size, dtype),
-            np.zeros(laid_out.size, dtype),
-            np.zeros((n_threads, network.packing_size(ops, batch_size, itemsize)), dtype),
-            np.zeros((n_threads, network.tile_size(ops)), dtype),
+            aligned_zeros(laid_out.size, dtype),
+            aligned_zeros(laid_out.size, dtype),
+            _aligned_rows(n_threads, network.packing_size(ops, batch_size, itemsize), dtype),
+            _aligned_rows(n_threads, network.tile_size(ops), dtype),
             np.zeros(batch_size),
             np.zeros(batch_size),
             np.zeros((len(metrics), batch_size)),
@@ -464,51 +466,71 @@ def _augmenting_layer(model):
 
 
 class _Predictor:
-    """A model laid out for inference; made once and kept while the model's layers and parameters are the same."""
+    """A model laid out for inference: made once, until the model's layers or parameters change place."""
 
     def __init__(self, model, logits: bool):
         ops = model.ops(logits=logits)
-        in_size, self.outputs = math.prod(model.input_shape), math.prod(model.output_shape)
-        self._layouts = [network.plan(ops, in_size, rows) for rows in (1, _PREDICT_ROWS)]
-        self._params, self._dtype, self._in_size, self._ops = model.params, model.dtype, in_size, ops
-        self._programs = [
-            network.Program(p.ops, p.settings, model.params, model.grads, p.out_at, self.outputs, LINEAR)
-            for p in self._layouts
-        ]
+        in_size, self._outputs = math.prod(model.input_shape), math.prod(model.output_shape)
+        self._dtype = model.dtype
+        self._row_bytes = in_size * model.dtype.itemsize
         self._flops = 2.0 * sum(op.in_size * op.out_size for op in ops if op.kind == DENSE)
+        self._layouts = {rows: self._layout(model, ops, in_size, rows) for rows in (1, _PREDICT_ROWS)}
+        self._buffers = threading.local()  # so that several threads may predict at once
+
+    def _layout(self, model, ops, in_size, rows):
+        laid_out = network.plan(ops, in_size, rows)
+        program = network.Program(
+            laid_out.ops, laid_out.settings, model.params, model.grads, laid_out.out_at, self._outputs, LINEAR
+        )
+        return program, laid_out.size, network.packing_size(ops, rows, model.dtype.itemsize)
+
+    def _space(self, rows: int, n_threads: int):
+        """(program, values, scratch) for chunks of ``rows``, allocated once a thread."""
+        key = (rows, n_threads)
+        found = self._buffers.__dict__.get(key)
+        if found is None:
+            program, values, packing = self._layouts[rows]
+            found = program, _aligned_rows(n_threads, values, self._dtype), _aligned_rows(n_threads, packing, self._dtype)
+            self._buffers.__dict__[key] = found
+        return found
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         count = len(x)
-        out = np.empty((count, self.outputs), self._dtype)
-        which = 0 if count == 1 else 1
+        out = np.empty((count, self._outputs), self._dtype)
         chunk = 1 if count == 1 else _PREDICT_ROWS
         n_threads = threads.get_num_threads() if self._flops * count > _THREAD_FLOPS else 1
-        values = np.empty((n_threads, self._layouts[which].size), self._dtype)
-        packing = network.packing_size(self._ops, chunk, self._dtype.itemsize)
-        scratch = np.empty((n_threads, packing), self._dtype)
-        arguments = (self._programs[which], values, scratch)
-        rows_at_once = count if _is_native(x) else max(1, _CHUNK_BYTES // (self._in_size * self._dtype.itemsize))
+        program, values, scratch = self._space(chunk, n_threads)
+        native = _is_native(x)
+        rows_at_once = count if native else max(1, _CHUNK_BYTES // self._row_bytes)
         for first in range(0, count, rows_at_once):
             part = x[first : first + rows_at_once]
-            if not _is_native(part):
-                part = np.ascontiguousarray(part, dtype=self._dtype)
-            rows = network.rows_of(part)
-            threads.run(
-                network.infer, *arguments, rows, out[first : first + len(part)], chunk, threads=n_threads
-            )
+            rows = network.rows_of(part if native else np.ascontiguousarray(part, dtype=self._dtype))
+            target = out[first : first + len(part)]
+            threads.run(network.infer, program, values, scratch, rows, target, chunk, threads=n_threads)
         return out
+
+
+def _aligned_rows(rows: int, size: int, dtype: np.dtype) -> np.ndarray:
+    """Zeros (rows, size or a little more), every row on a cache line."""
+    size = -(-size * dtype.itemsize // ALIGNMENT) * ALIGNMENT // dtype.itemsize
+    return aligned_zeros(rows * size, dtype).reshape(rows, size)
 
 
 def predict(model, x, batch_size: int | None = None, logits: bool = False) -> np.ndarray:
     """The model's outputs for every row of ``x``, or what stands before its final softmax or sigmoid."""
+    if batch_size is not None:
+        check_int("batch_size", batch_size, minimum=1)
     x = check_inputs(x, model.input_shape, model.dtype)
     return predict_checked(model, x, logits).reshape(len(x), *model.output_shape)
 
 
 def predict_checked(model, x: np.ndarray, logits: bool) -> np.ndarray:
     """(N, outputs) for inputs that were checked before."""
-    if model.ops() is not None:
-        return _Predictor(model, logits)(x)
+    predictor = model.predictors.get(logits)
+    if predictor is None and model.ops() is not None:
+        predictor = model.predictors[logits] = _Predictor(model, logits)
+    if predictor is not None:
+        return predictor(x)
     rows = max(1, _CHUNK_BYTES // (math.prod(model.input_shape) * model.dtype.itemsize))
     parts = [
         model.forward(np.ascontiguousarray(x[first : first + rows], dtype=model.dtype), logits=logits)

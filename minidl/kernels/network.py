@@ -353,7 +353,7 @@ def _matrix_part(matrix, low, high):
     return matrix[low:high] if matrix.size else matrix
 
 
-@jit
+@jit(inline=True)
 def _loss_and_metrics_of_rows(program, buffers, objective, low, high):
     logits = _rows(buffers.values, program.out_at, program.out_size, low, high)
     dlogits = _rows(buffers.slopes, program.out_at, program.out_size, low, high)
@@ -377,13 +377,13 @@ def _loss_and_metrics_of_rows(program, buffers, objective, low, high):
 
 @jit(inline=True)
 def _loss_and_metrics(thread, threads, sync, program, buffers, objective, rows, low, high):
-    if objective.kind == DIST and threads > 1:  # compares columns, so one thread takes the whole batch
+    whole = objective.kind == DIST and threads > 1  # it compares columns: one thread takes the whole batch
+    if whole:
         meet(sync, threads)
-        if thread == 0:
-            _loss_and_metrics_of_rows(program, buffers, objective, np.int64(0), rows)
+        low, high = np.int64(0), (rows if thread == 0 else np.int64(0))
+    _loss_and_metrics_of_rows(program, buffers, objective, low, high)
+    if whole:
         meet(sync, threads)
-    else:
-        _loss_and_metrics_of_rows(program, buffers, objective, low, high)
 
 
 @jit

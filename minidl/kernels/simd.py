@@ -47,6 +47,18 @@ FROM_ZERO, FROM_OUTPUT, FROM_BIAS = 0, 1, 2
 _PREFETCH_ROWS = 24
 """How far ahead of its use a row of B is asked for: the rows of a strided B lie in as many pages."""
 
+ALIGNMENT = 64
+"""Bytes of a cache line and of the widest vector: one that straddles two lines costs twice."""
+
+
+def aligned_zeros(size: int, dtype) -> np.ndarray:
+    """Zeros that begin on a cache line."""
+    dtype = np.dtype(dtype)
+    raw = np.zeros(size * dtype.itemsize + ALIGNMENT, np.uint8)
+    start = -raw.ctypes.data % ALIGNMENT
+    return raw[start : start + size * dtype.itemsize].view(dtype)
+
+
 _INT = ir.IntType(64)
 _LLVM_FLOATS = {types.float32: ir.FloatType(), types.float64: ir.DoubleType()}
 
