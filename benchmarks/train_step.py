@@ -13,7 +13,7 @@ import sys
 
 import numpy as np
 
-from .harness import OURS, Case, Suite, Target, Wrong, require_close
+from .harness import OURS, Case, Suite, Target, require_close
 from .harness import main as run
 from .trainers import TRAINERS, initial_weights, reference
 
@@ -40,29 +40,18 @@ CACHED_TORCH = ("torch-fused", "torch-eager")
 
 
 def verify(case: Case, peer: type, outputs: list[np.ndarray]) -> None:
-    """The steps taken, not the parameters reached: those hardly differ from where they started."""
-    start = initial_weights(case.params["sizes"])
-    expected = _reference(case.name, peer.corrected_epsilon)
-    if not all(np.isfinite(o).all() for o in outputs):
-        raise Wrong("the parameters are not finite after three steps")
-    expected = [e - s for e, s in zip(expected, start, strict=True)]
-    moved = [np.asarray(o, np.float64) - s for o, s in zip(outputs, start, strict=True)]
-    moved = [_forgive(m, e) for m, e in zip(moved, expected, strict=True)]
-    require_close(moved, expected, 2e-3, "the first three updates")
+    """The steps taken, not the parameters reached: those hardly differ from where they started.
 
-
-def _forgive(got: np.ndarray, expected: np.ndarray) -> np.ndarray:
-    """``got`` with its worst 2 % of entries set right.
-
-    Of thousands of ReLU inputs a few are so near 0 that float32 and float64 round them to different sides,
-    and each changes the gradients of its unit visibly.
+    Where some ReLU's input is so near 0 that float32 may put it on the other side, its unit's gradient may
+    differ by that one sample, and the tolerance allows for it.
     """
-    got = got.copy()
-    worst = int(0.02 * got.size)
-    if worst:
-        index = np.argpartition(np.abs(got - expected).ravel(), -worst)[-worst:]
-        got.ravel()[index] = expected.ravel()[index]
-    return got
+    start = initial_weights(case.params["sizes"])
+    expected, margin = _reference(case.name, peer.corrected_epsilon)
+    moved = [np.asarray(o, np.float64) - s for o, s in zip(outputs, start, strict=True)]
+    tolerance = 1e-3 if margin > 1e-5 else 3e-2
+    require_close(
+        moved, [e - s for e, s in zip(expected, start, strict=True)], tolerance, "the first updates"
+    )
 
 
 @functools.lru_cache(maxsize=2)

@@ -81,8 +81,9 @@ def dataset(case: dict) -> tuple[np.ndarray, np.ndarray]:
     return rng.random((rows, case["sizes"][0]), dtype=np.float32), rng.integers(0, case["sizes"][-1], rows)
 
 
-def reference(case: dict, corrected_epsilon: bool) -> list[np.ndarray]:
-    """The parameters after the first VERIFIED_STEPS batches, in float64, each formula as in a textbook.
+def reference(case: dict, corrected_epsilon: bool) -> tuple[list[np.ndarray], float]:
+    """The parameters after the first VERIFIED_STEPS batches, in float64, each formula as in a textbook; and
+    the smallest distance of a ReLU's input from 0 on the way.
 
     ``corrected_epsilon``: the epsilon of PyTorch and Optax, added to the bias-corrected root; else that of
     Keras, scikit-learn and minidl, added to the root before the correction.
@@ -91,12 +92,14 @@ def reference(case: dict, corrected_epsilon: bool) -> list[np.ndarray]:
     arrays = [w.astype(np.float64) for w in initial_weights(case["sizes"])]
     teacher = [w.astype(np.float64) for w in initial_weights(TEACHER, seed=2)]
     first, second = [np.zeros_like(w) for w in arrays], [np.zeros_like(w) for w in arrays]
-    size = case["batch"]
+    size, margin = case["batch"], np.inf
     for step in range(VERIFIED_STEPS):
         rows = slice(step * size, (step + 1) * size)
         layers = [x[rows].astype(np.float64)]
         for weight, bias in zip(arrays[:-2:2], arrays[1:-2:2], strict=True):
-            layers.append(np.maximum(layers[-1] @ weight + bias, 0))
+            z = layers[-1] @ weight + bias
+            margin = min(margin, float(np.abs(z).min()))
+            layers.append(np.maximum(z, 0))
         logits = layers[-1] @ arrays[-2] + arrays[-1]
         dout = softmax(logits) - np.eye(case["sizes"][-1])[y[rows]]
         if case["distilled"]:
@@ -123,7 +126,7 @@ def reference(case: dict, corrected_epsilon: bool) -> list[np.ndarray]:
                     * m
                     / (np.sqrt(v) + case["epsilon"])
                 )
-    return arrays
+    return arrays, margin
 
 
 # ---------------------------------------------------------------- the net in each library

@@ -194,14 +194,9 @@ def test_train_step_verification_takes_the_right_step_and_no_other(distilled, mo
     train_step.verify(case, trainers.NumpyTrainer, outputs)
 
     start = trainers.initial_weights(case.params["sizes"])
-    for wrong in (start, [w + 1.02 * (o - w) for w, o in zip(start, outputs, strict=True)]):
-        with pytest.raises(Wrong):
-            train_step.verify(case, trainers.NumpyTrainer, wrong)
-    outlier = [o.copy() for o in outputs]
-    outlier[0].flat[:8] += 1.0  # 8 of at least 108 are no rounding at the kink of a ReLU
     unset = [o.copy() for o in outputs]
     unset[0][0, 0] = np.nan
-    for wrong in (outlier, unset) if not distilled else (unset,):
+    for wrong in (start, unset, [w + 1.02 * (o - w) for w, o in zip(start, outputs, strict=True)]):
         with pytest.raises(Wrong):
             train_step.verify(case, trainers.NumpyTrainer, wrong)
     with pytest.raises(Wrong):  # the other place of epsilon
