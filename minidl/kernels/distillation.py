@@ -51,7 +51,7 @@ STANDARDIZE_EPSILON = 1e-7
 CORRELATION_EPSILON = 1e-8
 
 
-@jit
+@jit(inline=True)
 def distillation_row(
     kind, dlogits, logits, targets, teacher, at, count, written, label, scale,
     temperature, hard, soft, second, standardize,
@@ -164,7 +164,7 @@ def _difference(dlogits, logits, at, count, z_peak, z_inverse, z_norm, v_norm, p
         store(dlogits, at + j, count - j, d + z_exp * power_norm)
 
 
-@jit
+@jit(inline=True)
 def _divergence(ratio, v_sum, z_sum):
     """KL(p || q) from the sums above; rounding must not make it negative."""
     value = ratio / v_sum + log(z_sum / v_sum)
@@ -289,7 +289,7 @@ def _standardized_row(dlogits, logits, teacher, at, count, written, step, temper
     return value
 
 
-@jit
+@jit(inline=True)
 def _peak_without(x, at, count, skip):
     left, right = row_max(x, at, skip), row_max(x, at + skip + 1, count - skip - 1)
     return right if right > left else left
@@ -399,6 +399,7 @@ def dist_batch(row_loss, dlogits, logits, labels, targets, teacher_logits, row_s
     in `loss_rows`. The columns are correlated with the rows weighted by row_scale, and their term,
     weighted by the sum of row_scale, is spread over row_loss in proportion to it.
     """
+    stay_apart()
     rows, count = logits.shape
     epsilon = 2.3e-16 if logits.itemsize == 8 else 1.2e-7
     temperature = hyper[TEMPERATURE]
