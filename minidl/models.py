@@ -551,7 +551,7 @@ class Sequential:
         outputs = math.prod(self.output_shape)
         labels, targets = np.empty(0, np.int64), np.empty((0, 0), self.dtype)
         if y is None:
-            if loss.distills and loss.hard_weight == 0:
+            if not loss.needs_labels:
                 return labels, targets
             raise ValueError(f"{argument} must be given, got None: loss {loss.name} needs labels")
         array = check_array(argument, y)

@@ -15,14 +15,22 @@ from typing import NamedTuple
 import numpy as np
 
 from . import losses as loss_functions
-from .callbacks import Callback, CallbackList, History, LambdaCallback, ModelCheckpoint, ProgressBar, check_verbose
+from .callbacks import (
+    Callback,
+    CallbackList,
+    History,
+    LambdaCallback,
+    ModelCheckpoint,
+    ProgressBar,
+    check_verbose,
+)
 from .kernels import network, threads
-from .kernels.simd import ALIGNMENT, aligned_zeros
 from .kernels.activations import CODES, LINEAR
 from .kernels.losses import loss_rows
 from .kernels.metrics import metric_rows
 from .kernels.ops import DENSE
 from .kernels.random import SHUFFLE, make_key, permutation
+from .kernels.simd import ALIGNMENT, aligned_zeros
 from .layers import GaussianNoise, RandomTranslation
 from .validation import (
     check_bool,
@@ -37,7 +45,9 @@ from .validation import (
 )
 
 _SLICE_SECONDS = 0.1
-_CHUNK_BYTES = 8 << 20  # rows of a foreign dtype are converted, and predictions evaluated, this much at a time
+_CHUNK_BYTES = (
+    8 << 20
+)  # rows of a foreign dtype are converted, and predictions evaluated, this much at a time
 _PREDICT_ROWS = 96
 _THREAD_FLOPS = 4e6  # a prediction of less work than this is over before a second thread has begun
 _NO_LABELS = np.empty(0, np.int64)
@@ -112,7 +122,12 @@ def check_samples(model, loss, x, y, sample_weight=None, class_weight=None, argu
 def _is_native(array: np.ndarray) -> bool:
     """Whether the compiled loop can read rows of ``array`` where they are."""
     flags = array.flags
-    return array.dtype in network.CODES_OF_DTYPES and array.dtype.isnative and flags.c_contiguous and flags.aligned
+    return (
+        array.dtype in network.CODES_OF_DTYPES
+        and array.dtype.isnative
+        and flags.c_contiguous
+        and flags.aligned
+    )
 
 
 def _as_rows(array: np.ndarray | None, dtype: np.dtype) -> network.Rows:
@@ -125,7 +140,9 @@ def _as_rows(array: np.ndarray | None, dtype: np.dtype) -> network.Rows:
 def _rules(model) -> network.Rules:
     """Penalties, clipping and constraints as data."""
     optimizer, penalties, (places, limits) = model.optimizer, model.penalties, model.max_norms
-    clips = [float(limit or 0) for limit in (optimizer.clipvalue, optimizer.clipnorm, optimizer.global_clipnorm)]
+    clips = [
+        float(limit or 0) for limit in (optimizer.clipvalue, optimizer.clipnorm, optimizer.global_clipnorm)
+    ]
     active = bool(penalties.any() or limits.size or any(clips))
     return network.Rules(active, model.segments, penalties, *clips, places, limits)
 
@@ -191,11 +208,21 @@ class _CompiledSteps:
         kind, hyper, _ = model.objective(self._loss)  # anew: a schedule may have moved the temperature
         objective = network.Objective(kind, hyper, self._metric_kinds, self._metric_ks, losses, metric_sums)
         rates = optimizer.learning_rates(optimizer.iterations, steps)
-        state = network.Optimizer(optimizer.kind, optimizer.hyper, *optimizer.slots, rates, optimizer.iterations)
+        state = network.Optimizer(
+            optimizer.kind, optimizer.hyper, *optimizer.slots, rates, optimizer.iterations
+        )
         moment = network.Moment(model.seed, model.epoch, first_step)
         with self._threads.timed(steps) as count:
             threads.run(
-                network.train, self._program, self._buffers, data, objective, state, self._rules, moment, threads=count
+                network.train,
+                self._program,
+                self._buffers,
+                data,
+                objective,
+                state,
+                self._rules,
+                moment,
+                threads=count,
             )
         optimizer.iterations += steps
         return losses
@@ -245,7 +272,11 @@ class _LayerwiseSteps:
         losses = []
         for step, start in enumerate(range(0, len(order), self._batch_size)):
             rows = order[start : start + self._batch_size]
-            y = samples.targets if samples.targets is not None else (samples.labels if samples.labels.size else None)
+            y = (
+                samples.targets
+                if samples.targets is not None
+                else (samples.labels if samples.labels.size else None)
+            )
             loss, values = model._layerwise_step(
                 np.ascontiguousarray(samples.x[rows], dtype=model.dtype),
                 None if y is None else y[rows],
@@ -305,11 +336,15 @@ def fit(
                 "validation_data must be (x, y) or (x, y, sample_weight), "
                 f"got {type(validation_data).__name__} of length {len(validation_data)}"
             )
-        validation = check_samples(model, _hard_loss(model, loss, validation_data[1]), *validation_data, argument="validation ")
+        validation = check_samples(
+            model, _hard_loss(model, loss, validation_data[1]), *validation_data, argument="validation "
+        )
     elif validation_split > 0:
         kept = int(math.floor(count * (1 - validation_split)))
         if kept == 0 or kept == count:
-            raise ValueError(f"validation_split must leave samples on both sides, got {validation_split} of {count}")
+            raise ValueError(
+                f"validation_split must leave samples on both sides, got {validation_split} of {count}"
+            )
         if y is None:
             raise ValueError("validation_split needs y, got y=None")
         validation, count = samples.slice(kept, count), kept
@@ -322,14 +357,22 @@ def fit(
     online_teacher = None
     if target_model is not None:
         samples, online_teacher = _with_teacher(model, target_model, samples, loss)
-    if training_ops is not None and online_teacher is None and model.objective(loss).kind >= 0:
+    # the compiled loop splits a batch between threads, which a loss of the whole batch does not allow
+    compiled = training_ops is not None and online_teacher is None and not loss.whole_batch
+    if compiled and model.objective(loss).kind >= 0:
         runner = _CompiledSteps(model, loss, metrics, samples, batch_size)
     else:
         runner = _LayerwiseSteps(model, loss, metrics, samples, batch_size, online_teacher)
 
     steps = -(-count // batch_size)
     all_callbacks = CallbackList(
-        callbacks, add_history=True, add_progbar=verbose != 0, model=model, epochs=epochs, steps=steps, verbose=verbose
+        callbacks,
+        add_history=True,
+        add_progbar=verbose != 0,
+        model=model,
+        epochs=epochs,
+        steps=steps,
+        verbose=verbose,
     )
     every_batch = any(_wants_every_batch(callback) for callback in all_callbacks.callbacks)
     model.stop_training = False
@@ -351,7 +394,9 @@ def fit(
     return all_callbacks.history
 
 
-def _run_epoch(model, runner, metrics, count, batch_size, shuffle, every_batch, callbacks) -> dict[str, float]:
+def _run_epoch(
+    model, runner, metrics, count, batch_size, shuffle, every_batch, callbacks
+) -> dict[str, float]:
     """One pass over the samples in slices; returns the mean loss and metrics over its samples."""
     order = np.arange(count)
     if shuffle:
@@ -387,7 +432,9 @@ def _wants_every_batch(callback: Callback) -> bool:
     if isinstance(callback, ModelCheckpoint):
         return callback.save_freq != "epoch"
     if isinstance(callback, LambdaCallback):
-        return any("batch" in name and "test" not in name for name in vars(callback) if name.startswith("on_"))
+        return any(
+            "batch" in name and "test" not in name for name in vars(callback) if name.startswith("on_")
+        )
     if type(callback).__module__ == Callback.__module__ or isinstance(callback, (History, ProgressBar)):
         return False
     hooks = ("on_batch_begin", "on_batch_end", "on_train_batch_begin", "on_train_batch_end")
@@ -402,7 +449,9 @@ def _training_loss(model, target_model, temperature, hard_weight, soft_weight):
     if target_model is None:
         if settings:
             name = next(iter(settings))
-            raise ValueError(f"{name} belongs to distillation: it needs target_model, got {name}={settings[name]}")
+            raise ValueError(
+                f"{name} belongs to distillation: it needs target_model, got {name}={settings[name]}"
+            )
         if loss.distills:
             raise ValueError(f"loss {loss!r} learns from a teacher: pass target_model to fit")
         return loss
@@ -490,7 +539,11 @@ class _Predictor:
         found = self._buffers.__dict__.get(key)
         if found is None:
             program, values, packing = self._layouts[rows]
-            found = program, _aligned_rows(n_threads, values, self._dtype), _aligned_rows(n_threads, packing, self._dtype)
+            found = (
+                program,
+                _aligned_rows(n_threads, values, self._dtype),
+                _aligned_rows(n_threads, packing, self._dtype),
+            )
             self._buffers.__dict__[key] = found
         return found
 
@@ -559,7 +612,9 @@ def evaluate_samples(model, loss, metrics, samples: Samples) -> dict[str, float]
             total += float(row_loss.sum())
         else:  # the user's own
             y = part.labels if part.targets is None else targets
-            total += loss.value_and_grad(logits, y, part.weight if part.weight.size else None)[0] * rows / count
+            total += (
+                loss.value_and_grad(logits, y, part.weight if part.weight.size else None)[0] * rows / count
+            )
         predictions = logits
         if on_logits and any(metric.needs_output for metric in metrics):
             predictions = predict_checked(model, part.x, logits=False)
@@ -574,7 +629,9 @@ def evaluate_samples(model, loss, metrics, samples: Samples) -> dict[str, float]
     return logs
 
 
-def evaluate(model, x, y, batch_size: int | None = 32, verbose="auto", sample_weight=None, return_dict: bool = False):
+def evaluate(
+    model, x, y, batch_size: int | None = 32, verbose="auto", sample_weight=None, return_dict: bool = False
+):
     """Loss and metrics; the arguments are those of `Sequential.evaluate`."""
     model.require_compiled("evaluate")
     verbose = check_verbose(verbose)
