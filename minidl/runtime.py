@@ -9,8 +9,12 @@ import numpy as np
 from .kernels import matmul as kernel
 from .kernels.jit import JIT_DISABLED
 from .kernels.threads import get_num_threads as get_num_threads
+from .kernels.threads import run
 from .kernels.threads import set_num_threads as set_num_threads
 from .validation import check_array, check_bool, check_dtype, describe
+
+_THREADED_FLOPS = 8e6
+"""A product of less work is done before a second thread has begun."""
 
 
 def _operand(value: np.ndarray, transpose: bool, dtype: np.dtype) -> tuple[np.ndarray, bool]:
@@ -67,7 +71,10 @@ def matmul(
         return out
     a, transpose_a = _operand(a, transpose_a, dtype)
     b, transpose_b = _operand(b, transpose_b, dtype)
-    kernel.matmul(out, a, b, transpose_a, transpose_b)
+    if 2.0 * m * k * n < _THREADED_FLOPS:
+        kernel.matmul(out, a, b, transpose_a, transpose_b)
+    else:
+        run(kernel.matmul_on_threads, out, a, b, transpose_a, transpose_b)
     return out
 
 

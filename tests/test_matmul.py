@@ -151,31 +151,6 @@ def test_the_guard_page_guards():
 # ---- the public function
 
 
-def test_public_matmul_reads_any_layout():
-    a, b = rng.standard_normal((9, 13)), rng.standard_normal((13, 11))
-    expected = a @ b
-    for left in (a, np.asfortranarray(a), np.repeat(a, 2, axis=1)[:, ::2], a.astype(">f8"), a[::-1][::-1]):
-        np.testing.assert_allclose(minidl.matmul(left, b), expected, rtol=1e-12)
-    np.testing.assert_allclose(minidl.matmul(a.T, b.T, transpose_a=True, transpose_b=True), expected, rtol=1e-12)
-    left, right = a.copy(), b.copy()
-    left.flags.writeable = right.flags.writeable = False
-    np.testing.assert_allclose(minidl.matmul(left, right), expected, rtol=1e-12)
-
-
-def test_public_matmul_dtypes():
-    a = np.arange(6).reshape(2, 3)
-    assert minidl.matmul(a, a.T).tolist() == [[5, 14], [14, 50]]
-    assert minidl.matmul(a.astype("f4"), a.T.astype("f4")).dtype == np.float32
-    assert minidl.matmul(a.astype("f4"), a.T.astype("f8")).dtype == np.float64
-
-
-def test_public_matmul_writes_out_even_over_its_input():
-    a, b = rng.standard_normal((8, 8)), rng.standard_normal((8, 8))
-    expected = a @ b
-    assert minidl.matmul(a, b, out=a) is a
-    np.testing.assert_allclose(a, expected, rtol=1e-12)
-
-
 @pytest.mark.parametrize("threads", [1, 2, 3])
 def test_bits_do_not_depend_on_threads(threads):
     a, b = rng.standard_normal((300, 500)).astype("f4"), rng.standard_normal((500, 700)).astype("f4")
@@ -187,24 +162,3 @@ def test_bits_do_not_depend_on_threads(threads):
         assert np.array_equal(minidl.matmul(a, b), expected)
     finally:
         minidl.set_num_threads(before)
-
-
-@pytest.mark.parametrize(
-    "a, b, words",
-    [
-        (np.ones((2, 3)), np.ones((4, 2)), "a has 3 columns and b has 4 rows"),
-        (np.ones(3), np.ones((3, 2)), "a must have 2 axes, got shape (3,)"),
-        (np.ones((2, 3)), np.array([["a"]]), "b must hold real numbers"),
-    ],
-)
-def test_bad_operands_are_named(a, b, words):
-    with pytest.raises((ValueError, TypeError), match=words.replace("(", r"\(").replace(")", r"\)")):
-        minidl.matmul(a, b)
-
-
-def test_bad_out_is_named():
-    a = np.ones((2, 3))
-    with pytest.raises(ValueError, match=r"out must have shape \(2, 2\)"):
-        minidl.matmul(a, a.T, out=np.ones((3, 3)))
-    with pytest.raises(ValueError, match="out must be"):
-        minidl.matmul(a, a.T, out=np.ones((2, 2), np.float32))

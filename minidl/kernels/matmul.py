@@ -205,7 +205,45 @@ def dense_backward(dx, dweight, dbias, dout, x, weight):
         column_sums(dbias, flat_dout, zero, n, m, n)
     if dweight.size:
         flat = dweight.reshape(-1)
-        product(flat, zero, n, x.reshape(-1), zero, one, k, flat_dout, zero, n, one, k, m, n, start, flat, zero, scratch)
+        product(
+            flat,
+            zero,
+            n,
+            x.reshape(-1),
+            zero,
+            one,
+            k,
+            flat_dout,
+            zero,
+            n,
+            one,
+            k,
+            m,
+            n,
+            start,
+            flat,
+            zero,
+            scratch,
+        )
     if dx.size:
         flat = dx.reshape(-1)
-        product(flat, zero, k, flat_dout, zero, n, one, flat_weight, zero, one, n, m, n, k, start, flat, zero, scratch)
+        product(
+            flat,
+            zero,
+            k,
+            flat_dout,
+            zero,
+            n,
+            one,
+            flat_weight,
+            zero,
+            one,
+            n,
+            m,
+            n,
+            k,
+            start,
+            flat,
+            zero,
+            scratch,
+        )

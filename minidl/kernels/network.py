@@ -22,7 +22,7 @@ from .jit import jit, larger, smaller
 from .losses import DIST, loss_rows
 from .matmul import column_sums, product, scratch_size
 from .metrics import metric_rows
-from .ops import ACTIVATION, DENSE, DROPOUT, GAUSSIAN_NOISE, RANDOM_TRANSLATION, RESCALING
+from .ops import ACTIVATION, DENSE, DROPOUT, GAUSSIAN_NOISE, RANDOM_TRANSLATION
 from .random import LAYER, dropout, gaussian_noise, make_key, translate, translate_backward
 from .simd import FROM_BIAS, FROM_ZERO, TILE_ROWS, read_float32, read_float64
 from .threads import flush_denormals, meet, restore_denormals, share, start_together
@@ -412,7 +412,11 @@ def train(thread, threads, sync, program, buffers, data, objective, optimizer, r
         meet(sync, threads)
 
         step_scalars(
-            scalars, optimizer.kind, optimizer.hyper, optimizer.learning_rates[step], optimizer.iterations + step + 1
+            scalars,
+            optimizer.kind,
+            optimizer.hyper,
+            optimizer.learning_rates[step],
+            optimizer.iterations + step + 1,
         )
         if thread == 0:
             total = 0.0
@@ -473,7 +477,10 @@ def plan(ops, in_size: int, batch: int) -> Plan:
     end = _aligned(batch * in_size)
     for index, op in enumerate(ops):
         in_place = (
-            op.kind == ACTIVATION and op.activation not in NEEDS_INPUT and index and ops[index - 1].kind == DENSE
+            op.kind == ACTIVATION
+            and op.activation not in NEEDS_INPUT
+            and index
+            and ops[index - 1].kind == DENSE
         )
         out_at = at if in_place else end
         if not in_place:

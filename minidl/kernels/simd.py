@@ -157,7 +157,9 @@ class _TileWriter:
         builder = self.builder
         cells = [(i, j) for i in range(rows) for j in range(len(masks))]
         before = builder.block
-        init, enter, loop, done = (builder.append_basic_block(name) for name in ("init", "enter", "k", "done"))
+        init, enter, loop, done = (
+            builder.append_basic_block(name) for name in ("init", "enter", "k", "done")
+        )
 
         def row_addresses(base, stride):
             return [self.address(base, builder.mul(self.constant(i), stride)) for i in range(rows)]
@@ -179,7 +181,9 @@ class _TileWriter:
         builder.cbranch(starts_from_zero, enter, init)
 
         builder.position_at_end(init)
-        init_rows = row_addresses(self.address(self.init, builder.mul(row, self.init_stride)), self.init_stride)
+        init_rows = row_addresses(
+            self.address(self.init, builder.mul(row, self.init_stride)), self.init_stride
+        )
         init_cells = [address for init_row in init_rows for address in vector_addresses(init_row)]
         loaded = [self.load(address, masks[j]) for address, (_, j) in zip(init_cells, cells, strict=True)]
         builder.branch(enter)
@@ -196,14 +200,18 @@ class _TileWriter:
         b_addresses = vector_addresses(self.address(self.b, builder.mul(step, self.b_stride)))
         b_vectors = [self.load(address, mask) for address, mask in zip(b_addresses, masks, strict=True)]
         if self.panel is not None:
-            ahead = self.address(self.b, builder.mul(builder.add(step, self.constant(_PREFETCH_ROWS)), self.b_stride))
+            ahead = self.address(
+                self.b, builder.mul(builder.add(step, self.constant(_PREFETCH_ROWS)), self.b_stride)
+            )
             for address in vector_addresses(ahead):
                 self.prefetch(address)
             packed = self.address(self.panel, builder.mul(step, self.constant(TILE_VECTORS * self.lanes)))
             for vector, address in zip(b_vectors, vector_addresses(packed), strict=True):
                 self.store(vector, address)
         a_addresses = row_addresses(self.address(a, builder.mul(step, self.a_step)), self.a_stride)
-        a_vectors = [self.splat(builder.load(address, align=self.align, typ=self.element)) for address in a_addresses]
+        a_vectors = [
+            self.splat(builder.load(address, align=self.align, typ=self.element)) for address in a_addresses
+        ]
         products = [_fma(builder, a_vectors[i], b_vectors[j], sums[i * len(masks) + j]) for i, j in cells]
         following = builder.add(step, self.constant(1))
         step.add_incoming(following, loop)
@@ -301,7 +309,9 @@ def _transpose_function(module, element):
             for i in upper:
                 a, b = values[i], values[i + distance]
                 # lane l of row i and lane l of row i + distance: the off-diagonal blocks change places
-                values[i] = exchange(a, b, [x if not x & distance else lanes + x - distance for x in range(lanes)])
+                values[i] = exchange(
+                    a, b, [x if not x & distance else lanes + x - distance for x in range(lanes)]
+                )
                 values[i + distance] = exchange(
                     a, b, [x + distance if not x & distance else lanes + x for x in range(lanes)]
                 )
@@ -349,7 +359,22 @@ if JIT_DISABLED:
         packed[:, :n] = _view(b, b_at, k, n, b_stride, 1)
         packed[:, n:] = 0
         matmul_panel(
-            c, c_at, c_stride, a, a_at, a_stride, a_step, b, b_at, b_stride, k, TILE_ROWS, n, start, bias, bias_at
+            c,
+            c_at,
+            c_stride,
+            a,
+            a_at,
+            a_stride,
+            a_step,
+            b,
+            b_at,
+            b_stride,
+            k,
+            TILE_ROWS,
+            n,
+            start,
+            bias,
+            bias_at,
         )
 
     def transpose_block(out, out_at, out_stride, source, source_at, source_stride):
@@ -399,7 +424,23 @@ else:
 
     @intrinsic
     def matmul_panel(
-        typingctx, c, c_at, c_stride, a, a_at, a_stride, a_step, b, b_at, b_stride, k, m, n, start, bias, bias_at
+        typingctx,
+        c,
+        c_at,
+        c_stride,
+        a,
+        a_at,
+        a_stride,
+        a_step,
+        b,
+        b_at,
+        b_stride,
+        k,
+        m,
+        n,
+        start,
+        bias,
+        bias_at,
     ):
         """C[m, n] = start + A[m, k] B[k, n] for one panel of at most two vectors of columns.
 
@@ -427,7 +468,23 @@ else:
 
     @intrinsic
     def matmul_packing_tile(
-        typingctx, c, c_at, c_stride, a, a_at, a_stride, a_step, b, b_at, b_stride, k, n, start, bias, bias_at, panel
+        typingctx,
+        c,
+        c_at,
+        c_stride,
+        a,
+        a_at,
+        a_stride,
+        a_step,
+        b,
+        b_at,
+        b_stride,
+        k,
+        n,
+        start,
+        bias,
+        bias_at,
+        panel,
     ):
         """`matmul_panel` for exactly TILE_ROWS rows, which also copies B into ``panel``, two vectors a row."""
         signature = types.void(
