@@ -486,7 +486,7 @@ def parser(suite_name: str) -> argparse.ArgumentParser:
         "--quick", action="store_true", help="few cases, few rounds; no result file is replaced"
     )
     made.add_argument("--peers", help="only these, separated by commas (minidl is always there)")
-    made.add_argument("--cases", help="only the cases whose name contains one of these, separated by commas")
+    made.add_argument("--cases", nargs="+", help="only the cases whose name contains one of these")
     made.add_argument(
         "--threads", type=int, nargs="+", help="thread counts (default: 1 and 2, as far as there are cores)"
     )
@@ -509,7 +509,7 @@ def main(
         peers = [name for name in peers if name == OURS or name in options.peers.split(",")]
     cases = suite.cases
     if options.cases:
-        cases = [c for c in cases if any(part in c.name for part in options.cases.split(","))]
+        cases = [c for c in cases if any(part in c.name for part in options.cases)]
     elif options.quick:
         cases = [c for c in cases if c.name in suite.quick]
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
