@@ -26,7 +26,7 @@ from .callbacks import (
     TerminateOnNaN,
 )
 from .constraints import MaxNorm
-from .distillation import DistillationReport, born_again, distill, distill_sweep, mutual_learning
+from .distillation import DistillationReport, born_again, distill, mutual_learning
 from .gradcheck import GradientError, check_gradients
 from .layers import (
     Activation,
@@ -47,6 +47,7 @@ from .models import Sequential, clone_model, load_model
 from .optimizers import SGD, Adam, AdamW, RMSprop
 from .regularizers import L1, L1L2, L2
 from .runtime import get_num_threads, matmul, set_num_threads, warmup
+from .sweep import distill_sweep
 from .teachers import Ensemble, load_logits, save_logits
 from .utils import set_random_seed, to_categorical
 

@@ -11,17 +11,10 @@ student, ...)``.
 from __future__ import annotations
 
 import copy
-import itertools
 import math
-import multiprocessing
-import os
-import tempfile
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 
@@ -33,20 +26,22 @@ from .callbacks import (
     ReduceLROnPlateau,
     TerminateOnNaN,
 )
-from .losses import KnowledgeDistillation
+from .losses import DIST, DecoupledKD, KnowledgeDistillation, LogitMatching, NormalizedKD
 from .models import Sequential
-from .report import DistillationReport, as_labels, format_table, measure
+from .report import DistillationReport, as_labels, describe_loss, measure
 from .teachers import Ensemble, Teacher, as_teacher, cached_logits
 from .validation import check_array, check_float, check_inputs, check_int, check_rows, describe
 
 __all__ = [
     "BornAgain",
+    "DecoupledKD",
+    "DIST",
     "DistillationReport",
     "KnowledgeDistillation",
-    "Sweep",
+    "LogitMatching",
+    "NormalizedKD",
     "born_again",
     "distill",
-    "distill_sweep",
     "mutual_learning",
 ]
 
@@ -109,7 +104,7 @@ def distill(
             raise TypeError(
                 f"{name} belongs to the loss: loss=KnowledgeDistillation({name}={fit_arguments[name]})"
             )
-    loss = _distillation_loss(loss, y)
+    loss = distillation_loss(loss, y)
     x = check_array("x", x)
     student._build_for(x)
     check_inputs(x, student.input_shape, student.dtype)
@@ -121,7 +116,7 @@ def distill(
         raise ValueError("plain_student=True needs labels, got y without any")
 
     callbacks = fit_arguments.get("callbacks")
-    report = DistillationReport(student=None, loss=_describe_loss(loss))
+    report = DistillationReport(student=None, loss=describe_loss(loss))
     split = 0.0 if validation_data is not None else check_float("validation_split", validation_split, below=1)
     seen, held_out = _split(len(x), split)
     x_test, y_test, rows = _test_samples(
@@ -135,7 +130,7 @@ def distill(
 
     optimizer = student.optimizer or "adam" if optimizer is None else optimizer
     plain = copy.deepcopy(student) if plain_student else None
-    plain_optimizer, plain_callbacks = _fresh(optimizer), _for_another_run(callbacks)
+    plain_optimizer, plain_callbacks = fresh_optimizer(optimizer), _for_another_run(callbacks)
     training = dict(batch_size=batch_size, epochs=epochs, validation_split=split, **fit_arguments)
 
     began = time.perf_counter()
@@ -154,7 +149,7 @@ def distill(
     report.seconds = time.perf_counter() - began
     if plain is not None:
         training["callbacks"] = plain_callbacks
-        report.plain_history = _train_on_labels(
+        report.plain_history = train_on_labels(
             plain, plain_optimizer, x, y, weight, validation_data, training
         )
 
@@ -173,7 +168,7 @@ def distill(
 # ---------------------------------------------------------------- what distill refuses and prepares
 
 
-def _distillation_loss(loss: object, y: object):
+def distillation_loss(loss: object, y: object):
     if loss is None:
         return KnowledgeDistillation() if y is not None else KnowledgeDistillation(4.0, 0.0, 1.0)
     loss = losses.get(loss)
@@ -185,15 +180,6 @@ def _distillation_loss(loss: object, y: object):
             "without labels write loss=KnowledgeDistillation(hard_weight=0.0, soft_weight=1.0)"
         )
     return loss
-
-
-def _describe_loss(loss) -> str:
-    """``KnowledgeDistillation(temperature=4, hard_weight=0.1, soft_weight=0.9)``."""
-    if loss is None:
-        return "labels alone"
-    settings = {k: v for k, v in loss.get_config().items() if k != "name" and v is not False}
-    listed = (f"{k}={v:g}" if isinstance(v, (int, float)) else f"{k}={v}" for k, v in settings.items())
-    return f"{type(loss).__name__}({', '.join(listed)})"
 
 
 def _with_transfer(x, y, transfer, weight, teacher: Teacher):
@@ -244,7 +230,7 @@ def _check_not_swapped(teacher: Teacher, student: Sequential, x: np.ndarray, y: 
         )
 
 
-def _fresh(optimizer: object) -> object:
+def fresh_optimizer(optimizer: object) -> object:
     """The same kind of optimizer, without state."""
     if isinstance(optimizer, (str, dict, type)):
         return optimizer
@@ -260,7 +246,7 @@ def _for_another_run(callbacks: object) -> list:
     return [copy.deepcopy(callback) for callback in listed if type(callback) in steering]
 
 
-def _train_on_labels(model, optimizer, x, y, weight, validation_data, training):
+def train_on_labels(model, optimizer, x, y, weight, validation_data, training):
     labels = as_labels(y)
     soft = np.ndim(y) == 2 and np.shape(y)[1] > 1
     known = labels >= 0
@@ -413,10 +399,10 @@ def born_again(
             }
             weight = training.pop("sample_weight", None)
             validation = arguments.get("validation_data")
-            _train_on_labels(model, _fresh(optimizer), x, y, weight, validation, training)
+            train_on_labels(model, fresh_optimizer(optimizer), x, y, weight, validation, training)
         else:
             result.reports.append(
-                distill(teacher, model, x, y, loss, optimizer=_fresh(optimizer), **arguments)
+                distill(teacher, model, x, y, loss, optimizer=fresh_optimizer(optimizer), **arguments)
             )
         result.models.append(model)
         teacher = model
@@ -458,7 +444,7 @@ def mutual_learning(
                 other._build_for(x)
                 as_teacher(other, student=model)
         loss = KnowledgeDistillation(temperature, hard_weight, soft_weight)
-        model.compile(optimizer=_fresh(optimizer), loss=loss, metrics=["accuracy"])
+        model.compile(optimizer=fresh_optimizer(optimizer), loss=loss, metrics=["accuracy"])
     histories = [None] * len(models)
     for epoch in range(epochs):
         snapshot = [model.predict_logits(x) for model in models]
@@ -485,175 +471,3 @@ def mutual_learning(
     for model, history in zip(models, histories, strict=True):
         model.history = history
     return histories
-
-
-# ---------------------------------------------------------------- sweeps
-
-
-@dataclass
-class Sweep:
-    """The runs of ``distill_sweep``: ``rows`` holds one dict a setting, ``runs`` one a run."""
-
-    rows: list[dict]
-    runs: list[dict]
-    notes: list[str] = field(default_factory=list)
-
-    def table(self, markdown: bool = False) -> str:
-        head = ["student", "runs", "errors", "accuracy", "agreement"]
-        rows = []
-        for row in self.rows:
-            cells = [row["setting"], str(row["runs"]), f"{row['errors_mean']:.1f} +- {row['errors_std']:.1f}"]
-            cells += [f"{row['accuracy_mean']:.2%}", f"{row['agreement_mean']:.2%}"]
-            rows.append(cells)
-        return format_table(head, rows, markdown)
-
-    def __str__(self) -> str:
-        return "\n".join([self.table(), "", *self.notes])
-
-    def to_markdown(self) -> str:
-        return "\n".join([self.table(markdown=True), "", *(f"- {note}" for note in self.notes), ""])
-
-    def to_dict(self) -> dict:
-        return {"rows": self.rows, "runs": self.runs, "notes": list(self.notes)}
-
-    @property
-    def best(self) -> dict:
-        """The row with the fewest errors on average."""
-        return min(self.rows, key=lambda row: row["errors_mean"])
-
-
-def distill_sweep(
-    teacher: object,
-    student: Sequential,
-    x: np.ndarray,
-    y: np.ndarray | None = None,
-    temperatures: Sequence[float] = (1.0, 2.0, 4.0, 8.0),
-    weights: Sequence[tuple[float, float]] = ((0.1, 0.9),),
-    loss_list: Sequence[object] = (),
-    seeds: Sequence[int] = (0, 1, 2),
-    epochs: int = 20,
-    batch_size: int = 32,
-    optimizer: object = "adam",
-    validation_data: tuple | None = None,
-    plain_student: bool = True,
-    processes: int | None = None,
-) -> Sweep:
-    """Distil the student under many settings, each from several seeds; mean and standard deviation of each.
-
-    Parameters
-    ----------
-    student : tells the architecture; every run begins with a new model of it, and it is not changed itself.
-    temperatures, weights : every pair of a temperature and a ``(hard_weight, soft_weight)`` is one
-        ``KnowledgeDistillation``.
-    loss_list : further distillation losses to try.
-    seeds : one run each; they decide initial weights and shuffling.
-    validation_data : ``(x, y)`` the errors are counted on. The best setting is chosen by them: judge it on
-        other data afterwards. Required.
-    plain_student : also train on labels alone, as a setting of its own.
-    processes : runs at a time, each on one thread; by default one a processor. 1 runs them here, one after
-        another. A script that uses more must do so under ``if __name__ == "__main__":``.
-    """
-    if not isinstance(student, Sequential):
-        raise TypeError(f"student must be a Sequential, got {describe(student)}")
-    if not isinstance(validation_data, (tuple, list)) or len(validation_data) != 2:
-        raise ValueError(f"validation_data must be (x, y), got {describe(validation_data)}")
-    seeds = [check_int(f"seeds[{i}]", seed, minimum=0) for i, seed in enumerate(seeds)]
-    if not seeds:
-        raise ValueError("seeds must hold one seed or more, got none")
-    processes = check_int("processes", os.cpu_count() if processes is None else processes, minimum=1)
-    x = check_array("x", x)
-    student._build_for(x)
-    teacher = as_teacher(teacher, student)
-    if teacher.samples is not None:
-        raise ValueError(
-            "teacher must be able to answer for validation_data too, got an array of logits for x"
-        )
-    candidates = [KnowledgeDistillation(t, h, s) for t, (h, s) in itertools.product(temperatures, weights)]
-    candidates = [_distillation_loss(loss, y) for loss in (*candidates, *loss_list)]
-    settings = ([None] if plain_student and y is not None else []) + candidates
-
-    with tempfile.TemporaryDirectory(prefix="minidl_sweep_") as folder:
-        arrays = {"x": x, "x_val": validation_data[0], "y_val": as_labels(validation_data[1])}
-        arrays["teacher_val"] = cached_logits(teacher, validation_data[0])
-        if y is not None:
-            arrays["y"] = np.asarray(y)
-        jobs = []
-        for setting in settings:
-            temperature = float(getattr(setting, "temperature", 1.0)) if teacher.softens else 1.0
-            name = f"teacher_{temperature!r}"
-            if setting is not None and name not in arrays:
-                arrays[name] = cached_logits(teacher, x, temperature=temperature, dtype=student.dtype)
-            for seed in seeds:
-                job = dict(folder=folder, setting=setting, seed=seed, epochs=epochs, batch_size=batch_size)
-                job |= dict(config=student.get_config(), optimizer=_fresh(optimizer), logits=name)
-                jobs.append(job)
-        for name, array in arrays.items():
-            np.save(Path(folder) / f"{name}.npy", array)
-        runs = _run_jobs(jobs, min(processes, len(jobs)))
-    return _summary(runs, settings, len(validation_data[0]))
-
-
-def _run_jobs(jobs: list[dict], processes: int) -> list[dict]:
-    if processes == 1:
-        return [_one_run(job) for job in jobs]
-    # Not fork: a forked child would inherit locks held by threads it does not have.
-    context = multiprocessing.get_context("spawn")
-    try:
-        with ProcessPoolExecutor(processes, mp_context=context, initializer=_one_thread) as pool:
-            return list(pool.map(_one_run, jobs))
-    except BrokenProcessPool as error:
-        raise RuntimeError(
-            "a process of the sweep ended early. A script must call distill_sweep under "
-            'if __name__ == "__main__":, and from standard input only processes=1 works'
-        ) from error
-
-
-def _one_thread() -> None:
-    from . import set_num_threads
-
-    set_num_threads(1)
-
-
-def _one_run(job: dict) -> dict:
-    """Train and measure one student; runs in a process of its own, so it reads the arrays from files."""
-    folder = Path(job["folder"])
-
-    def load(name):
-        return np.load(folder / f"{name}.npy", mmap_mode="r")
-
-    x, x_val, y_val = load("x"), load("x_val"), load("y_val")
-    y = load("y") if (folder / "y.npy").exists() else None
-    model = Sequential.from_config({**job["config"], "seed": job["seed"]})
-    training = dict(epochs=job["epochs"], batch_size=job["batch_size"], verbose=0)
-    if job["setting"] is None:
-        _train_on_labels(model, _fresh(job["optimizer"]), x, y, None, None, training)
-    else:
-        model.compile(optimizer=_fresh(job["optimizer"]), loss=job["setting"], metrics=["accuracy"])
-        model.fit(x, y, target_model=load(job["logits"]), **training)
-    figures = measure("student", model.predict_logits(x_val), y_val, load("teacher_val"))
-    return {
-        "setting": _describe_loss(job["setting"]),
-        "seed": job["seed"],
-        "errors": figures.errors,
-        "accuracy": figures.accuracy,
-        "agreement": figures.agreement,
-        "loss": figures.loss,
-    }
-
-
-def _summary(runs: list[dict], settings: list, count: int) -> Sweep:
-    rows = []
-    names = list(dict.fromkeys(run["setting"] for run in runs))
-    losses_by_name = {_describe_loss(setting): setting for setting in settings}
-    for name in names:
-        mine = [run for run in runs if run["setting"] == name]
-        row = {"setting": name, "runs": len(mine)}
-        for key in ("temperature", "hard_weight", "soft_weight"):
-            row[key] = getattr(losses_by_name.get(name), key, None)
-        for key in ("errors", "accuracy", "agreement", "loss"):
-            values = np.array([run[key] for run in mine], dtype=np.float64)
-            row[f"{key}_mean"] = float(values.mean())
-            row[f"{key}_std"] = float(values.std(ddof=1)) if len(values) > 1 else 0.0
-        rows.append(row)
-    note = f"errors among the {count} samples of validation_data; the best setting is to be judged on others"
-    return Sweep(rows, runs, [note])

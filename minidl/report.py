@@ -135,6 +135,15 @@ def describe_layers(model) -> str:
     return "-".join(map(str, sizes))
 
 
+def describe_loss(loss) -> str:
+    """``KnowledgeDistillation(temperature=4, hard_weight=0.1, soft_weight=0.9)``."""
+    if loss is None:
+        return "labels alone"
+    settings = {k: v for k, v in loss.get_config().items() if k != "name" and v is not False}
+    listed = (f"{k}={v:g}" if isinstance(v, (int, float)) else f"{k}={v}" for k, v in settings.items())
+    return f"{type(loss).__name__}({', '.join(listed)})"
+
+
 def latency(model, x: np.ndarray, repeats: int = 200) -> float:
     """Microseconds ``model.predict_logits`` takes for one sample: the median over ``repeats`` calls."""
     rows = [np.ascontiguousarray(x[i : i + 1], dtype=model.dtype) for i in range(min(len(x), 50))]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from minidl.callbacks import EarlyStopping
-from minidl.distillation import born_again, distill, distill_sweep, mutual_learning
+from minidl.distillation import born_again, distill, mutual_learning
 from minidl.layers import Dense, Dropout, Flatten, Input, RandomTranslation
 from minidl.losses import (
     DIST,
@@ -29,6 +29,7 @@ from minidl.report import (
     format_table,
     measure,
 )
+from minidl.sweep import distill_sweep
 from minidl.teachers import Ensemble, cached_logits
 
 CLASSES = 4
