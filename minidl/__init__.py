@@ -45,6 +45,7 @@ from .layers import (
 from .losses import KnowledgeDistillation, boltzmann, log_softmax, softmax
 from .models import Sequential, clone_model, load_model
 from .optimizers import SGD, Adam, AdamW, RMSprop
+from .optimizers.schedules import CosineDecay, ExponentialDecay, PiecewiseConstantDecay
 from .regularizers import L1, L1L2, L2
 from .runtime import get_num_threads, matmul, set_num_threads, warmup
 from .sweep import distill_sweep
@@ -55,13 +56,13 @@ __version__ = "0.1.0"
 
 __all__ = [
     "__version__", "Activation", "Adam", "AdamW", "boltzmann", "born_again", "Callback", "callbacks",
-    "check_gradients", "clone_model", "constraints", "CSVLogger", "datasets", "Dense", "distill",
-    "distill_sweep", "DistillationReport", "Dropout", "EarlyStopping", "Ensemble", "Flatten",
-    "GaussianNoise", "get_num_threads", "GradientError", "History", "initializers", "Input",
+    "check_gradients", "clone_model", "constraints", "CosineDecay", "CSVLogger", "datasets", "Dense",
+    "distill", "distill_sweep", "DistillationReport", "Dropout", "EarlyStopping", "Ensemble", "Flatten",
+    "ExponentialDecay", "GaussianNoise", "get_num_threads", "GradientError", "History", "initializers", "Input",
     "KnowledgeDistillation", "L1", "L1L2", "L2", "LambdaCallback", "Layer", "layers", "LeakyReLU",
     "LearningRateScheduler", "load_logits", "load_model", "log_softmax", "losses", "matmul", "MaxNorm",
-    "metrics", "ModelCheckpoint", "models", "mutual_learning", "optimizers", "RandomTranslation",
-    "ReduceLROnPlateau", "regularizers", "ReLU", "Rescaling", "RMSprop", "save_logits", "Sequential",
-    "set_num_threads", "set_random_seed", "SGD", "Softmax", "softmax", "teachers", "TerminateOnNaN",
-    "to_categorical", "utils", "warmup",
+    "metrics", "ModelCheckpoint", "models", "mutual_learning", "optimizers", "PiecewiseConstantDecay",
+    "RandomTranslation", "ReduceLROnPlateau", "regularizers", "ReLU", "Rescaling", "RMSprop", "save_logits",
+    "Sequential", "set_num_threads", "set_random_seed", "SGD", "Softmax", "softmax", "teachers",
+    "TerminateOnNaN", "to_categorical", "utils", "warmup",
 ]  # fmt: skip

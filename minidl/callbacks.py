@@ -309,7 +309,7 @@ class ModelCheckpoint(_Monitor):
         initial_value_threshold: float | None = None,
     ):
         super().__init__(monitor, mode)
-        self.filepath = os.fspath(filepath)
+        self.filepath = _check_path("filepath", filepath)
         self.verbose = verbose
         self.save_best_only = save_best_only
         self.save_weights_only = save_weights_only
@@ -461,7 +461,7 @@ class CSVLogger(Callback):
 
     def __init__(self, filename: str | os.PathLike, separator: str = ",", append: bool = False):
         super().__init__()
-        self.filename = os.fspath(filename)
+        self.filename = _check_path("filename", filename)
         self.separator = separator
         self.append = append
         self._file = None
@@ -659,6 +659,12 @@ def check_verbose(verbose: object) -> int | str:
     if isinstance(verbose, (bool, np.bool_, np.integer)):
         verbose = int(verbose)
     return check_choice("verbose", verbose, ("auto", 0, 1, 2))
+
+
+def _check_path(argument: str, value: object) -> str:
+    if not isinstance(value, (str, os.PathLike)):
+        raise TypeError(f"{argument} must be a string or a path, got {describe(value)}")
+    return os.fspath(value)
 
 
 def _seconds(seconds: float) -> str:

@@ -42,6 +42,7 @@ from .validation import (
     check_rows,
     check_sample_weight,
     check_targets,
+    describe,
 )
 
 _SLICE_SECONDS = 0.1
@@ -102,18 +103,24 @@ def check_samples(model, loss, x, y, sample_weight=None, class_weight=None, argu
             targets = targets.reshape(len(targets), outputs)
     weight = _NO_WEIGHT
     if sample_weight is not None:
-        weight = check_sample_weight(sample_weight, len(x), argument + "sample_weight")
-    if class_weight is not None:
-        by_class = check_class_weight(class_weight, max(outputs, 2))
-        if labels.size:
-            classes = labels
-        elif targets is None:
-            raise ValueError("class_weight needs y, got y=None")
-        else:
-            classes = np.argmax(targets, axis=1) if outputs > 1 else (targets[:, 0] > 0.5).astype(np.int64)
-        chosen = np.where(classes >= 0, by_class[classes], 1.0)
-        weight = chosen if sample_weight is None else weight * chosen
-    return Samples(x, labels, targets, None, weight)
+        weight = check_sample_weight(sample_weight, len(x), argument + "sample_weight", argument + "x")
+    samples = Samples(x, labels, targets, None, weight)
+    return samples if class_weight is None else _with_class_weight(samples, class_weight, outputs)
+
+
+def _with_class_weight(samples: Samples, class_weight, outputs: int) -> Samples:
+    """``samples``, each weighted by its class too; an unlabelled one keeps its weight."""
+    by_class = check_class_weight(class_weight, max(outputs, 2))
+    if samples.labels.size:
+        classes = samples.labels
+    elif samples.targets is None:
+        raise ValueError("class_weight needs y, got y=None")
+    elif outputs > 1:
+        classes = np.argmax(samples.targets, axis=1)
+    else:
+        classes = (samples.targets[:, 0] > 0.5).astype(np.int64)
+    chosen = np.where(classes >= 0, by_class[classes], 1.0)
+    return samples._replace(weight=samples.weight * chosen if samples.weight.size else chosen)
 
 
 # ---- running steps -----------------------------------------------------------------------------------------
@@ -322,19 +329,20 @@ def fit(
     epochs = check_int("epochs", epochs, minimum=0)
     initial_epoch = check_int("initial_epoch", initial_epoch, minimum=0)
     validation_freq = check_int("validation_freq", validation_freq, minimum=1)
+    if validation_batch_size is not None:
+        check_int("validation_batch_size", validation_batch_size, minimum=1)
     validation_split = check_float("validation_split", validation_split, minimum=0, below=1)
     shuffle = check_bool("shuffle", shuffle)
     verbose = check_verbose(verbose)
     loss = _training_loss(model, target_model, temperature, hard_weight, soft_weight)
-    samples = check_samples(model, loss, x, y, sample_weight, class_weight)
+    samples = check_samples(model, loss, x, y, sample_weight)
     count = len(samples.x)
     batch_size = min(batch_size, count)
     validation = None
     if validation_data is not None:
         if not isinstance(validation_data, (tuple, list)) or len(validation_data) not in (2, 3):
             raise ValueError(
-                "validation_data must be (x, y) or (x, y, sample_weight), "
-                f"got {type(validation_data).__name__} of length {len(validation_data)}"
+                f"validation_data must be (x, y) or (x, y, sample_weight), got {describe(validation_data)}"
             )
         validation = check_samples(
             model, _hard_loss(model, loss, validation_data[1]), *validation_data, argument="validation "
@@ -348,6 +356,8 @@ def fit(
         if y is None:
             raise ValueError("validation_split needs y, got y=None")
         validation, count = samples.slice(kept, count), kept
+    if class_weight is not None:  # as in Keras it leaves the validation samples alone
+        samples = _with_class_weight(samples, class_weight, math.prod(model.output_shape))
 
     metrics = model.compiled_metrics
     for metric in metrics:
@@ -383,8 +393,10 @@ def fit(
         loss.set_epoch(epoch)
         all_callbacks.on_epoch_begin(epoch)
         logs = _run_epoch(model, runner, metrics, count, batch_size, shuffle, every_batch, all_callbacks)
-        if validation is not None and (epoch + 1) % validation_freq == 0 and not model.stop_training:
+        if validation is not None and (epoch + 1) % validation_freq == 0:
+            all_callbacks.on_test_begin()
             values = evaluate_samples(model, _hard_loss(model, loss, validation), metrics, validation)
+            all_callbacks.on_test_end(values)
             logs.update((f"val_{name}", value) for name, value in values.items())
         model.epoch = epoch + 1
         all_callbacks.on_epoch_end(epoch, logs)
@@ -634,10 +646,12 @@ def evaluate(
 ):
     """Loss and metrics; the arguments are those of `Sequential.evaluate`."""
     model.require_compiled("evaluate")
+    batch_size = check_int("batch_size", 32 if batch_size is None else batch_size, minimum=1)
     verbose = check_verbose(verbose)
     loss = _hard_loss(model, model.loss, y)
     samples = check_samples(model, loss, x, y, sample_weight)
-    callbacks = CallbackList(add_progbar=verbose != 0, model=model, steps=1, verbose=verbose)
+    steps = -(-len(samples.x) // batch_size)
+    callbacks = CallbackList(add_progbar=verbose != 0, model=model, steps=steps, verbose=verbose)
     callbacks.on_test_begin()
     logs = evaluate_samples(model, loss, model.compiled_metrics, samples)
     callbacks.on_test_end(logs)

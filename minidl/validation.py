@@ -125,7 +125,8 @@ def check_array(
             f"{argument} must be a plain array, got a masked array: fill or drop its masked entries"
         )
     if array.dtype.kind not in "buif":
-        raise TypeError(f"{argument} must hold real numbers, got {describe(array)}")
+        received = array if array.ndim else value
+        raise TypeError(f"{argument} must hold real numbers, got {describe(received)}")
     array = np.asarray(array)
     if ndim is not None and array.ndim != ndim:
         raise ValueError(f"{argument} must have {ndim} axes, got shape {array.shape}")
@@ -272,14 +273,16 @@ def check_targets(
     return array
 
 
-def check_sample_weight(sample_weight: object, rows: int, argument: str = "sample_weight") -> np.ndarray:
+def check_sample_weight(
+    sample_weight: object, rows: int, argument: str = "sample_weight", of: str = "x"
+) -> np.ndarray:
     """One weight >= 0 a sample as float64 ``(N,)``."""
     array = check_array(argument, sample_weight)
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
     if array.ndim != 1:
         raise ValueError(f"{argument} must have shape (N,), got {array.shape}")
-    check_rows(argument, array.shape[0], rows)
+    check_rows(argument, array.shape[0], rows, of)
     check_finite(argument, array)
     if array.dtype.kind != "b" and array.min() < 0:
         index = int(np.argmax(array < 0))

@@ -27,11 +27,18 @@ PLACES = {
 }
 
 
+ALSO_AT_THE_TOP = (
+    "models", "layers", "optimizers", "optimizers.schedules", "callbacks", "regularizers", "constraints", "utils",
+)  # fmt: skip
+
+
 @pytest.mark.parametrize("place", PLACES)
 def test_names_where_keras_has_them(place):
     module = importlib.import_module(f"minidl.{place}")
     for name in PLACES[place].split():
         found = getattr(module, name)
+        if place in ALSO_AT_THE_TOP:
+            assert getattr(minidl, name) is found and name in minidl.__all__
         assert getattr(minidl, name, found) is found, f"minidl.{name} is another thing"
     reached = minidl
     for part in place.split("."):
@@ -65,7 +72,8 @@ def test_public_names_exist():
         (
             minidl.Dense,
             "units activation=None use_bias=True kernel_initializer='glorot_uniform' "
-            "bias_initializer='zeros' kernel_regularizer=None",
+            "bias_initializer='zeros' kernel_regularizer=None kernel_constraint=None input_dim=None "
+            "input_shape=None name=None",
         ),
         (minidl.KnowledgeDistillation, "temperature=4.0 hard_weight=0.1 soft_weight=0.9"),
         (minidl.matmul, "a b out=None transpose_a=False transpose_b=False"),
