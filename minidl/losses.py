@@ -191,7 +191,7 @@ class Loss(Configurable):
         dlogits = np.empty_like(z) if gradient else empty
         row_loss = np.empty(rows)
         teacher = empty if teacher is None else teacher
-        kernels.loss_rows(kind, row_loss, dlogits, z, labels, targets, teacher, scale, self.hyper)
+        kernels.loss_batch(kind, row_loss, dlogits, z, labels, targets, teacher, scale, self.hyper)
         return float(row_loss.sum()), dlogits
 
     def _keras_config(self) -> dict:

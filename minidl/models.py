@@ -23,7 +23,7 @@ from . import training, utils
 from .callbacks import check_verbose
 from .constraints import MaxNorm
 from .kernels.activations import CODES, activation_forward
-from .kernels.losses import loss_rows
+from .kernels.losses import loss_batch
 from .kernels.metrics import metric_rows
 from .kernels.ops import ACTIVATION, DROPOUT, GAUSSIAN_NOISE, RANDOM_TRANSLATION, Op
 from .kernels.random import INITIALIZER, LAYER, make_key
@@ -609,7 +609,7 @@ class Sequential:
             row_loss, dlogits = np.empty(rows), np.empty_like(logits)
             if objective.kind >= 0:
                 scale = weight / rows
-                loss_rows(
+                loss_batch(
                     objective.kind,
                     row_loss,
                     dlogits,

@@ -26,7 +26,7 @@ from .callbacks import (
 )
 from .kernels import network, threads
 from .kernels.activations import CODES, LINEAR
-from .kernels.losses import loss_rows
+from .kernels.losses import loss_batch
 from .kernels.metrics import metric_rows
 from .kernels.ops import DENSE
 from .kernels.random import SHUFFLE, make_key, permutation
@@ -175,6 +175,7 @@ class _CompiledSteps:
             laid_out.ops, laid_out.settings, model.params, model.grads, laid_out.out_at, outputs, final
         )
         self._buffers = network.Buffers(
+            aligned_zeros(batch_size * in_size, dtype),
             aligned_zeros(laid_out.size, dtype),
             aligned_zeros(laid_out.size, dtype),
             _aligned_rows(n_threads, network.packing_size(ops, batch_size, itemsize), dtype),
@@ -531,48 +532,54 @@ class _Predictor:
 
     def __init__(self, model, logits: bool):
         ops = model.ops(logits=logits)
-        in_size, self._outputs = math.prod(model.input_shape), math.prod(model.output_shape)
-        self._dtype = model.dtype
-        self._row_bytes = in_size * model.dtype.itemsize
+        self._shape, self._dtype = model.input_shape, model.dtype
+        self._in_size, self._outputs = math.prod(model.input_shape), math.prod(model.output_shape)
         self._flops = 2.0 * sum(op.in_size * op.out_size for op in ops if op.kind == DENSE)
-        self._layouts = {rows: self._layout(model, ops, in_size, rows) for rows in (1, _PREDICT_ROWS)}
+        self._layouts = {rows: self._layout(model, ops, rows) for rows in (1, _PREDICT_ROWS)}
         self._buffers = threading.local()  # so that several threads may predict at once
 
-    def _layout(self, model, ops, in_size, rows):
-        laid_out = network.plan(ops, in_size, rows)
+    def _layout(self, model, ops, rows):
+        laid_out = network.plan(ops, self._in_size, rows)
         program = network.Program(
             laid_out.ops, laid_out.settings, model.params, model.grads, laid_out.out_at, self._outputs, LINEAR
         )
-        return program, laid_out.size, network.packing_size(ops, rows, model.dtype.itemsize)
+        sizes = rows * self._in_size, laid_out.size, network.packing_size(ops, rows, model.dtype.itemsize)
+        return program, sizes
 
     def _space(self, rows: int, n_threads: int):
-        """(program, values, scratch) for chunks of ``rows``, allocated once a thread."""
+        """What `network.infer` needs for chunks of ``rows``, allocated once a thread."""
         key = (rows, n_threads)
         found = self._buffers.__dict__.get(key)
         if found is None:
-            program, values, packing = self._layouts[rows]
-            found = (
-                program,
-                _aligned_rows(n_threads, values, self._dtype),
-                _aligned_rows(n_threads, packing, self._dtype),
-            )
-            self._buffers.__dict__[key] = found
+            program, sizes = self._layouts[rows]
+            buffers = [_aligned_rows(n_threads, size, self._dtype) for size in sizes]
+            found = self._buffers.__dict__[key] = (program, *buffers, np.zeros(n_threads, np.int64))
         return found
 
-    def __call__(self, x: np.ndarray) -> np.ndarray:
+    def reads(self, x) -> bool:
+        """Whether ``x`` can be predicted as it is, without a look at its values beforehand."""
+        return type(x) is np.ndarray and x.shape[1:] == self._shape and len(x) > 0 and _is_native(x)
+
+    def __call__(self, x: np.ndarray) -> tuple[np.ndarray, bool]:
+        """(outputs (N, C), whether all inputs were finite)."""
         count = len(x)
         out = np.empty((count, self._outputs), self._dtype)
         chunk = 1 if count == 1 else _PREDICT_ROWS
         n_threads = threads.get_num_threads() if self._flops * count > _THREAD_FLOPS else 1
-        program, values, scratch = self._space(chunk, n_threads)
-        native = _is_native(x)
-        rows_at_once = count if native else max(1, _CHUNK_BYTES // self._row_bytes)
-        for first in range(0, count, rows_at_once):
-            part = x[first : first + rows_at_once]
-            rows = network.rows_of(part if native else np.ascontiguousarray(part, dtype=self._dtype))
-            target = out[first : first + len(part)]
-            threads.run(network.infer, program, values, scratch, rows, target, chunk, threads=n_threads)
-        return out
+        program, inputs, values, scratch, nonfinite = self._space(chunk, n_threads)
+        buffers = program, inputs, values, scratch
+        if n_threads == 1 and _is_native(x):  # the lean path: a single row takes microseconds
+            network.infer(0, 1, threads.ALONE, *buffers, network.rows_of(x), out, chunk, nonfinite)
+            return out, nonfinite[0] == 0
+        finite = True
+        step = count if _is_native(x) else max(1, _CHUNK_BYTES // (self._in_size * self._dtype.itemsize))
+        for first in range(0, count, step):
+            part = x[first : first + step]
+            rows = network.rows_of(part if _is_native(part) else np.ascontiguousarray(part, dtype=self._dtype))
+            target = out[first : first + step]
+            threads.run(network.infer, *buffers, rows, target, chunk, nonfinite, threads=n_threads)
+            finite = finite and not nonfinite.any()
+        return out, finite
 
 
 def _aligned_rows(rows: int, size: int, dtype: np.dtype) -> np.ndarray:
@@ -585,8 +592,15 @@ def predict(model, x, batch_size: int | None = None, logits: bool = False) -> np
     """The model's outputs for every row of ``x``, or what stands before its final softmax or sigmoid."""
     if batch_size is not None:
         check_int("batch_size", batch_size, minimum=1)
-    x = check_inputs(x, model.input_shape, model.dtype)
-    return predict_checked(model, x, logits).reshape(len(x), *model.output_shape)
+    predictor = model.predictors.get(logits)
+    if predictor is not None and predictor.reads(x):
+        outputs, finite = predictor(x)
+        if not finite:
+            check_inputs(x, model.input_shape, model.dtype)  # names the first that is not
+    else:
+        x = check_inputs(x, model.input_shape, model.dtype)
+        outputs = predict_checked(model, x, logits)
+    return outputs.reshape(len(x), *model.output_shape)
 
 
 def predict_checked(model, x: np.ndarray, logits: bool) -> np.ndarray:
@@ -595,7 +609,7 @@ def predict_checked(model, x: np.ndarray, logits: bool) -> np.ndarray:
     if predictor is None and model.ops() is not None:
         predictor = model.predictors[logits] = _Predictor(model, logits)
     if predictor is not None:
-        return predictor(x)
+        return predictor(x)[0]
     rows = max(1, _CHUNK_BYTES // (math.prod(model.input_shape) * model.dtype.itemsize))
     parts = [
         model.forward(np.ascontiguousarray(x[first : first + rows], dtype=model.dtype), logits=logits)
@@ -620,7 +634,7 @@ def evaluate_samples(model, loss, metrics, samples: Samples) -> dict[str, float]
         scale = part.weight / count if part.weight.size else np.full(rows, 1.0 / count)
         if kind >= 0:
             row_loss = np.zeros(rows)
-            loss_rows(kind, row_loss, empty, logits, part.labels, targets, empty, scale, hyper)
+            loss_batch(kind, row_loss, empty, logits, part.labels, targets, empty, scale, hyper)
             total += float(row_loss.sum())
         else:  # the user's own
             y = part.labels if part.targets is None else targets

@@ -6,6 +6,8 @@ supervised.py and distillation.py, with the numbers (kinds) and the meaning of `
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 
 from .distillation import dist_batch, distillation_row
@@ -70,6 +72,7 @@ __all__ = [
     "STANDARDIZE",
     "TEMPERATURE",
     "dist_batch",
+    "loss_batch",
     "loss_rows",
 ]
 
@@ -81,11 +84,8 @@ def loss_rows(kind, row_loss, dlogits, logits, labels, targets, teacher_logits, 
     row_loss, row_scale (B,) float64; dlogits, logits (B, C); labels (B,) int64; targets and
     teacher_logits (B, C); hyper (8,) float64. An array that the kind does not need has size 0;
     so has dlogits where only the value is wanted. A label of -1 is a row without a label. Rows are
-    independent of each other, save in DIST: it compares columns too, and must be given the whole batch.
+    independent of each other; DIST's are not, and it has `dist_batch` with the same arguments.
     """
-    if kind == DIST:
-        dist_batch(row_loss, dlogits, logits, labels, targets, teacher_logits, row_scale, hyper)
-        return
     rows, count = logits.shape
     d, z, y, v = pointer(dlogits), pointer(logits), pointer(targets), pointer(teacher_logits)
     written = count if dlogits.size > 0 else 0
@@ -116,3 +116,8 @@ def loss_rows(kind, row_loss, dlogits, logits, labels, targets, teacher_logits, 
                 temperature, hard, soft, second, hyper[STANDARDIZE],
             )  # fmt: skip
         row_loss[i] = value * scale
+
+
+def loss_batch(kind, *arguments):
+    """`loss_rows` for any kind, on a whole batch. Not compiled, so that DIST is only where it is used."""
+    (dist_batch if kind == DIST else partial(loss_rows, kind))(*arguments)

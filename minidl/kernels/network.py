@@ -5,9 +5,9 @@ buffer that holds every operation's output. So it is compiled once per dtype, wh
 step is gather -> forward -> loss -> backward -> update, and calls the same kernels, in the same order, as
 the layers do from Python: both end with the same bits.
 
-Among threads, rows of the batch are split (each thread takes its rows through the whole network) until the
-weight gradients, which need all rows: there the weights are split instead, and each thread updates what it
-owns at once, while its gradient is still in the first-level cache. Wide layers split their columns.
+Among threads, rows of the batch are split: each thread takes its rows through the whole network, until the
+weight gradients, which need all rows. There the weights are split instead, and each thread updates what it owns
+at once, while its gradient is still in the first-level cache. Wide layers split their columns.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ import numpy as np
 from .activations import LINEAR, NEEDS_INPUT, activation_backward, activation_forward
 from .elementwise import copy, rescale
 from .jit import jit, larger, smaller
-from .losses import DIST, loss_rows
+from .losses import loss_rows
 from .matmul import column_sums, product, scratch_size
 from .metrics import metric_rows
 from .ops import ACTIVATION, DENSE, DROPOUT, GAUSSIAN_NOISE, RANDOM_TRANSLATION
 from .random import LAYER, dropout, gaussian_noise, make_key, translate, translate_backward
-from .simd import FROM_BIAS, FROM_ZERO, TILE_ROWS, read_float32, read_float64
+from .simd import FROM_BIAS, FROM_ZERO, TILE_ROWS, read_float32, read_float64, reals_at
 from .threads import flush_denormals, meet, restore_denormals, share, start_together
 from .updates import (
     add_regularizer,
@@ -72,6 +72,7 @@ class Program(NamedTuple):
 class Buffers(NamedTuple):
     """Everything a step writes besides parameters; allocated once a fit."""
 
+    inputs: np.ndarray  # (batch * input size,)
     values: np.ndarray  # outputs of all operations, (operations, batch, size) one after the other
     slopes: np.ndarray  # their gradients, in the same places
     scratch: np.ndarray  # (threads, n) for packing
@@ -168,14 +169,14 @@ def _rows(buffer, at, size, low, high):
 
 
 @jit(inline=True)
-def _dense(program, op, values, low, high, first, last, scratch):
+def _dense(program, op, source, values, low, high, first, last, scratch):
     """Rows low..high, columns first..last of one dense layer's output."""
     params, one = program.params, np.int64(1)
     bias_at = op[BIAS]
     mode = FROM_BIAS if bias_at >= 0 else FROM_ZERO
     rows, k, n = high - low, op[IN], op[OUT]
     product(
-        values, op[OUT_AT] + low * n + first, n, values, op[IN_AT] + low * k, k, one,
+        values, op[OUT_AT] + low * n + first, n, source, op[IN_AT] + low * k, k, one,
         params, op[WEIGHT] + first, n, one, rows, k, last - first, mode, params, larger(bias_at, 0) + first, scratch,
     )  # fmt: skip
 
@@ -224,21 +225,22 @@ def _backward_rows(op, setting, dx, dout, out, x, key, first_row):
 
 
 @jit(inline=True)
-def forward(thread, threads, sync, program, values, scratch, rows, low, high, seed, epoch, step):
-    """All operations on ``rows`` rows, of which low..high are this thread's."""
+def forward(thread, threads, sync, program, inputs, values, scratch, rows, low, high, seed, epoch, step):
+    """All operations on ``rows`` rows, of which low..high are this thread's; the first reads ``inputs``."""
     for index in range(program.ops.shape[0]):
         op = program.ops[index]
+        source = inputs if index == 0 else values
         if op[KIND] == DENSE:
             if threads > 1 and op[OUT] >= WIDE:
                 first, last = share(op[OUT], thread, threads, 64)
                 meet(sync, threads)
-                _dense(program, op, values, 0, rows, first, last, scratch)
+                _dense(program, op, source, values, 0, rows, first, last, scratch)
                 meet(sync, threads)
             else:
-                _dense(program, op, values, low, high, 0, op[OUT], scratch)
+                _dense(program, op, source, values, low, high, 0, op[OUT], scratch)
         else:
             out = _rows(values, op[OUT_AT], op[OUT], low, high)
-            x = _rows(values, op[IN_AT], op[IN], low, high)
+            x = _rows(source, op[IN_AT], op[IN], low, high)
             key = make_key(seed, LAYER + op[LAYER_INDEX], epoch, step)
             _forward_rows(op, program.settings[index], out, x, key, low)
 
@@ -270,11 +272,11 @@ def backward(thread, threads, sync, program, buffers, scratch, rows, low, high, 
 
 
 @jit(inline=True)
-def _weight_gradient(out, op, buffers, rows, low, high, scratch):
+def _weight_gradient(out, op, source, slopes, rows, low, high, scratch):
     """Rows low..high of x^T dout."""
     k, n, one, zero = op[IN], op[OUT], np.int64(1), np.int64(0)
     product(
-        out, zero, n, buffers.values, op[IN_AT] + low, one, k, buffers.slopes, op[OUT_AT], n, one,
+        out, zero, n, source, op[IN_AT] + low, one, k, slopes, op[OUT_AT], n, one,
         high - low, rows, n, np.int64(FROM_ZERO), out, zero, scratch,
     )  # fmt: skip
 
@@ -300,13 +302,14 @@ def _learn(thread, threads, program, buffers, optimizer, rows, scalars, updates)
         op = program.ops[index]
         if op[KIND] != DENSE:
             continue
+        source = buffers.inputs if index == 0 else buffers.values
         n = op[OUT]
         first, last = share(op[IN], thread, threads, TILE_ROWS)
         for low in range(first, last, UPDATE_ROWS):
             high = smaller(low + UPDATE_ROWS, last)
             at, size = op[WEIGHT] + low * n, (high - low) * n
             grads = tile[:size] if updates else program.grads[at : at + size]
-            _weight_gradient(grads, op, buffers, rows, low, high, scratch)
+            _weight_gradient(grads, op, source, buffers.slopes, rows, low, high, scratch)
             if updates:
                 _update_range(program, optimizer, at, size, grads, scalars)
         if op[BIAS] >= 0:
@@ -334,8 +337,9 @@ def apply_penalties_and_clipping(rules, params, grads):
 
 @jit(inline=True)
 def _gather_batch(program, buffers, data, start, rows, low, high):
-    in_size = program.ops[0, IN] if program.ops.shape[0] else program.out_size
-    gather(buffers.values[: rows * in_size].reshape(rows, in_size), data.x, data.x_order, start, low, high)
+    in_size = program.ops[0, IN]
+    inputs = buffers.inputs[: rows * in_size].reshape(rows, in_size)
+    gather(inputs, data.x, data.x_order, start, low, high)
     if data.targets.data.size:
         gather(buffers.targets, data.targets, data.order, start, low, high)
     if data.teacher.data.size:
@@ -354,7 +358,7 @@ def _matrix_part(matrix, low, high):
 
 
 @jit(inline=True)
-def _loss_and_metrics_of_rows(program, buffers, objective, low, high):
+def _loss_and_metrics(program, buffers, objective, low, high):
     logits = _rows(buffers.values, program.out_at, program.out_size, low, high)
     dlogits = _rows(buffers.slopes, program.out_at, program.out_size, low, high)
     labels = buffers.labels[low:high] if buffers.labels.size else buffers.labels
@@ -375,17 +379,6 @@ def _loss_and_metrics_of_rows(program, buffers, objective, low, high):
         metric_rows(objective.metric_kinds[m], values, predictions, labels, targets, objective.metric_ks[m])
 
 
-@jit(inline=True)
-def _loss_and_metrics(thread, threads, sync, program, buffers, objective, rows, low, high):
-    whole = objective.kind == DIST and threads > 1  # it compares columns: one thread takes the whole batch
-    if whole:
-        meet(sync, threads)
-        low, high = np.int64(0), (rows if thread == 0 else np.int64(0))
-    _loss_and_metrics_of_rows(program, buffers, objective, low, high)
-    if whole:
-        meet(sync, threads)
-
-
 @jit
 def train(thread, threads, sync, program, buffers, data, objective, optimizer, rules, moment):
     """``len(learning_rates)`` steps of training on consecutive batches of ``data.order``."""
@@ -401,10 +394,10 @@ def train(thread, threads, sync, program, buffers, data, objective, optimizer, r
         here = moment.first_step + step
         _gather_batch(program, buffers, data, start, rows, low, high)
         forward(
-            thread, threads, sync, program, buffers.values, scratch, rows, low, high,
+            thread, threads, sync, program, buffers.inputs, buffers.values, scratch, rows, low, high,
             moment.seed, moment.epoch, here,
         )  # fmt: skip
-        _loss_and_metrics(thread, threads, sync, program, buffers, objective, rows, low, high)
+        _loss_and_metrics(program, buffers, objective, low, high)
         backward(
             thread, threads, sync, program, buffers, scratch, rows, low, high,
             moment.seed, moment.epoch, here,
@@ -442,19 +435,46 @@ def train(thread, threads, sync, program, buffers, data, objective, optimizer, r
 
 
 @jit
-def infer(thread, threads, sync, program, values, scratch, x, out, chunk):
-    """out (N, out_size) = the operations applied to every row of ``x``; ``values`` is (threads, n)."""
+def has_nonfinite(x, size):
+    """Whether one of x[:size] is NaN or infinite: v - v is 0 for any other v."""
+    lanes = np.zeros(64, x.dtype)
+    for start in range(0, size, 64):
+        block = x[start : smaller(start + 64, size)]
+        for k in range(block.size):
+            lanes[k] += block[k] - block[k]
+    total = lanes[0]
+    for k in range(1, 64):
+        total += lanes[k]
+    return total != total
+
+
+@jit
+def infer(thread, threads, sync, program, inputs, values, scratch, x, out, chunk, nonfinite):
+    """out (N, out_size) = the operations applied to every row of ``x``.
+
+    inputs, values, scratch are (threads, n) for chunks of ``chunk`` rows; nonfinite (threads,) counts the
+    chunks with a NaN or inf. Rows already of the model's dtype are read where they are.
+    """
     if not start_together(thread, sync, threads):
         return
     mode = flush_denormals()
-    mine, none = values[thread], np.empty(0, np.int64)
-    in_size = program.ops[0, IN] if program.ops.shape[0] else program.out_size
+    mine, none, count = values[thread], np.empty(0, np.int64), program.ops.shape[0]
+    in_size = program.ops[0, IN] if count else program.out_size
+    in_place = x.code == (FLOAT32 if out.itemsize == 4 else FLOAT64)
+    nonfinite[thread] = 0
     first, last = share(out.shape[0], thread, threads, 4)
     for start in range(first, last, chunk):
         rows = smaller(chunk, last - start)
-        gather(mine[: rows * in_size].reshape(rows, in_size), x, none, start, 0, rows)
-        forward(0, 1, sync, program, mine, scratch[thread], rows, 0, rows, 0, 0, 0)
-        copy(out[start : start + rows], _rows(mine, program.out_at, program.out_size, 0, rows))
+        if in_place:
+            source = reals_at(x.data, start * x.stride, out)
+        else:
+            source = inputs[thread]
+            gather(source[: rows * in_size].reshape(rows, in_size), x, none, start, 0, rows)
+        if x.code != UINT8:
+            nonfinite[thread] += has_nonfinite(source, rows * in_size)
+        forward(0, 1, sync, program, source, mine, scratch[thread], rows, 0, rows, 0, 0, 0)
+        results = mine if count else source
+        copy(out[start : start + rows], _rows(results, program.out_at, program.out_size, 0, rows))
     restore_denormals(mode)
     meet(sync, threads)
 
@@ -473,8 +493,7 @@ def plan(ops, in_size: int, batch: int) -> Plan:
     """Lay out the outputs of ``ops`` one after the other; an activation overwrites a dense output where it may."""
     table = np.zeros((len(ops), 14), np.int64)
     settings = np.zeros((len(ops), 2), np.float64)
-    at, size = 0, in_size
-    end = _aligned(batch * in_size)
+    at, size, end = 0, in_size, 0
     for index, op in enumerate(ops):
         in_place = (
             op.kind == ACTIVATION
@@ -518,10 +537,9 @@ def tile_size(ops) -> int:
 
 def rows_of(array: np.ndarray) -> Rows:
     """``array`` (N, ...), contiguous rows of a dtype in CODES_OF_DTYPES, as `Rows`; nothing is copied."""
-    width = array.nbytes // max(1, array.shape[0])
-    data = array.reshape(-1).view(np.uint8)
-    data.flags.writeable = False
-    return Rows(data, width, CODES_OF_DTYPES[array.dtype])
+    data = np.ndarray(array.nbytes, np.uint8, array)
+    data.flags.writeable = False  # whether the array is or not, so that the kernels see one type
+    return Rows(data, array.nbytes // max(1, len(array)), CODES_OF_DTYPES[array.dtype])
 
 
 NO_ROWS = rows_of(np.empty((0, 1), np.float32))

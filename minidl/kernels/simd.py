@@ -14,6 +14,7 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.core.errors import TypingError
 from numba.extending import intrinsic
+from numba.np import arrayobj
 
 from .jit import JIT_DISABLED
 
@@ -38,8 +39,8 @@ VECTOR_BYTES, TILE_ROWS = next(
 )
 TILE_VECTORS = 2
 PANEL_BYTES = TILE_VECTORS * VECTOR_BYTES
-# A remainder of rows is made of these, largest first: 11 rows are 8 + 2 + 1.
-TILE_HEIGHTS = [TILE_ROWS] + [height for height in (8, 4, 2, 1) if height < TILE_ROWS]
+# A remainder of rows is made of these, largest first: 13 rows are 12 + 1, 22 are 12 + 8 + 1 + 1.
+TILE_HEIGHTS = [TILE_ROWS] + [height for height in (8, 4, 1) if height < TILE_ROWS]
 
 # How a product starts: from zero, from what the output holds, or from the bias row.
 FROM_ZERO, FROM_OUTPUT, FROM_BIAS = 0, 1, 2
@@ -243,7 +244,7 @@ class _TileWriter:
             builder.position_at_end(body)
             self.tile(row, height, masks)
             builder.store(end, row_slot)
-            builder.branch(check if height == TILE_ROWS else after)
+            builder.branch(check)
             builder.position_at_end(after)
 
     def write(self):
@@ -334,6 +335,9 @@ if JIT_DISABLED:
     def read_float64(octets, at):
         return octets[at : at + 8].view(np.float64)[0]
 
+    def reals_at(octets, at, like):
+        return octets[at:].view(like.dtype)
+
     def _view(array, at, rows, columns, row_stride, column_stride):
         size = array.itemsize
         return np.lib.stride_tricks.as_strided(
@@ -406,6 +410,30 @@ else:
     # The number stored in the bytes octets[at:], in this machine's order, at any alignment.
     read_float32 = intrinsic(_reader(types.float32))
     read_float64 = intrinsic(_reader(types.float64))
+
+    @intrinsic
+    def reals_at(typingctx, octets, at, like):
+        """The bytes octets[at:] as a vector of ``like``'s dtype; they must be aligned and in this machine's order."""
+        kind = types.Array(like.dtype, 1, "C")
+
+        def codegen(context, builder, signature, args):
+            source = context.make_array(octets)(context, builder, args[0])
+            size = context.get_abi_sizeof(context.get_data_type(kind.dtype))
+            data = builder.gep(source.data, [args[1]], source_etype=ir.IntType(8))
+            count = builder.udiv(builder.sub(source.nitems, args[1]), ir.Constant(_INT, size))
+            array = context.make_array(kind)(context, builder)
+            itemsize = ir.Constant(_INT, size)
+            arrayobj.populate_array(
+                array,
+                data=builder.bitcast(data, array.data.type),
+                shape=[count],
+                strides=[itemsize],
+                itemsize=itemsize,
+                meminfo=None,
+            )
+            return array._getvalue()
+
+        return kind(octets, types.intp, like), codegen
 
     def _pointer(context, builder, kind, array, at):
         """The address of element ``at`` of a contiguous array, read as flat memory."""
