@@ -52,6 +52,10 @@ class Metric:
             raise ValueError(f"metric {self.name!r} needs class indices of shape (N,), got rows of targets")
         return self.kind
 
+    def needs_output_for(self, outputs: int) -> bool:
+        """Whether logits would not do, under a model with so many outputs."""
+        return self.needs_output
+
     def rows(self, y_true: np.ndarray, y_pred: np.ndarray) -> np.ndarray:
         """Each sample's value, float64 (N,). y_pred (N, C); y_true: class indices (N,) or targets (N, C)."""
         pred = check_array("y_pred", y_pred)
@@ -123,6 +127,9 @@ class Accuracy(Metric):
         if outputs == 1:
             return kernel.BINARY_ACCURACY
         return kernel.SPARSE_CATEGORICAL_ACCURACY if sparse else kernel.CATEGORICAL_ACCURACY
+
+    def needs_output_for(self, outputs: int) -> bool:
+        return outputs == 1  # the threshold is a probability; the largest logit is the largest output
 
 
 class CategoricalAccuracy(Metric):

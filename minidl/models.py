@@ -640,7 +640,7 @@ class Sequential:
     def _metric_sums(self, metrics, objective, logits, labels, targets) -> np.ndarray:
         """Each metric's sum over the rows of a batch."""
         predictions = logits
-        if objective.on_logits and any(metric.needs_output for metric in metrics):
+        if objective.on_logits and any(metric.needs_output_for(logits.shape[1]) for metric in metrics):
             predictions = np.empty_like(logits)
             activation_forward(predictions, logits, CODES[self.final_activation], 0.0)
         values, sums = np.empty(len(logits)), np.zeros(len(metrics))

@@ -164,7 +164,7 @@ class _CompiledSteps:
         in_size, outputs = math.prod(model.input_shape), math.prod(model.output_shape)
         laid_out = network.plan(ops, in_size, batch_size)
         itemsize, n_threads = dtype.itemsize, threads.get_num_threads()
-        needs_output = objective.on_logits and any(metric.needs_output for metric in metrics)
+        needs_output = objective.on_logits and any(metric.needs_output_for(outputs) for metric in metrics)
 
         def matrix(wanted, columns=outputs):
             return np.zeros((batch_size, columns) if wanted else (0, 0), dtype)
@@ -642,7 +642,7 @@ def evaluate_samples(model, loss, metrics, samples: Samples) -> dict[str, float]
                 loss.value_and_grad(logits, y, part.weight if part.weight.size else None)[0] * rows / count
             )
         predictions = logits
-        if on_logits and any(metric.needs_output for metric in metrics):
+        if on_logits and any(metric.needs_output_for(outputs) for metric in metrics):
             predictions = predict_checked(model, part.x, logits=False)
         for index, metric in enumerate(metrics):
             values = np.zeros(rows)

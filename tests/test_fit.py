@@ -5,6 +5,7 @@ import pytest
 
 from minidl import Dense, Sequential
 from minidl.callbacks import Callback, EarlyStopping
+from minidl.optimizers import SGD
 
 rng = np.random.default_rng(5)
 X = rng.standard_normal((100, 4)).astype(np.float32)
@@ -121,3 +122,22 @@ def test_refused_and_unchanged(arguments, error, message):
 def test_batch_size_of_evaluate():
     with pytest.raises(ValueError, match="batch_size must be >= 1, got 0"):
         classifier().evaluate(X, Y, batch_size=0, verbose=0)
+
+
+@pytest.mark.parametrize("own", [False, True], ids=["compiled", "layer by layer"])
+def test_accuracy_of_one_sigmoid(own):
+    """Probabilities, not logits, are held against the threshold: in fit, its validation, and evaluate."""
+
+    class Own(Dense):
+        """A Dense the compiled loop does not know."""
+
+    layer = (Own if own else Dense)(1, "sigmoid", input_dim=4)
+    model = Sequential([layer], seed=3)
+    model.compile(SGD(1e-30), "binary_crossentropy", metrics=["accuracy"])
+    y = (model.predict(X)[:, 0] > 0.5).astype(int)  # by the model's own lights, so all are right
+    on_logits = (model.predict_logits(X)[:, 0] > 0.5) == y
+    assert not on_logits[:70].all() and not on_logits[70:].all()
+    history = model.fit(X, y, verbose=0, validation_split=0.3).history
+    assert history["accuracy"] == history["val_accuracy"] == [1.0]
+    assert model.evaluate(X, y, verbose=0)[1] == 1.0
+    assert model.train_on_batch(X, y)[1] == 1.0
