@@ -131,8 +131,8 @@ def test_accuracy_of_one_sigmoid(own):
     class Own(Dense):
         """A Dense the compiled loop does not know."""
 
-    layer = (Own if own else Dense)(1, "sigmoid", input_dim=4)
-    model = Sequential([layer], seed=3)
+    first = (Own if own else Dense)(6, "tanh", input_dim=4)
+    model = Sequential([first, Dense(1, "sigmoid")], seed=3)
     model.compile(SGD(1e-30), "binary_crossentropy", metrics=["accuracy"])
     y = (model.predict(X)[:, 0] > 0.5).astype(int)  # by the model's own lights, so all are right
     on_logits = (model.predict_logits(X)[:, 0] > 0.5) == y
