@@ -7,12 +7,14 @@ import time
 import numpy as np
 
 from .kernels import matmul as kernel
+from .kernels import network
 from .kernels.jit import JIT_DISABLED
 from .kernels.threads import get_num_threads as get_num_threads
 from .kernels.threads import run
 from .kernels.threads import set_num_threads as set_num_threads
 from .validation import check_array, check_bool, check_dtype, describe
 
+_compiled: set[str] = set()
 _THREADED_FLOPS = 8e6
 """A product of less work is done before a second thread has begun."""
 
@@ -88,7 +90,9 @@ def warmup(dtype: str = "float32", verbose: bool = True) -> float:
 
     name, verbose = check_dtype(dtype).name, check_bool("verbose", verbose)
     began = time.perf_counter()
-    model = Sequential([Input((2,)), Dense(2, "relu"), Dense(2, "softmax")], dtype=name, seed=0)
+    # names of its own, or those of the user's models would depend on whether this was called
+    layers = [Input((2,), name="x"), Dense(2, "relu", name="hidden"), Dense(2, "softmax", name="probs")]
+    model = Sequential(layers, name="warmup", dtype=name, seed=0)
     x = np.eye(2, dtype=name)
     model.compile("adam", "sparse_categorical_crossentropy", ["accuracy"])
     model.fit(x, [0, 1], verbose=0)
@@ -98,3 +102,14 @@ def warmup(dtype: str = "float32", verbose: bool = True) -> float:
     if verbose and seconds > 2 and not JIT_DISABLED:
         print(f"minidl: compiling for {name} took {seconds:.1f} s; the next process finds it on disk")
     return seconds
+
+
+def compile_aloud(dtype: str) -> None:
+    """What a ``fit`` that shows its progress does first: a compilation is announced, and is in no epoch's time."""
+    if JIT_DISABLED or dtype in _compiled:
+        return
+    _compiled.add(dtype)
+    cache_file = getattr(network.train._cache, "_cache_file", None)
+    if not network.train.signatures and (cache_file is None or not cache_file._load_index()):
+        print("minidl: compiling for this machine, once; it may take half a minute", flush=True)
+    warmup(dtype)

@@ -32,6 +32,7 @@ from .kernels.ops import DENSE
 from .kernels.random import SHUFFLE, make_key, permutation
 from .kernels.simd import ALIGNMENT, aligned_zeros
 from .layers import GaussianNoise, RandomTranslation
+from .runtime import compile_aloud
 from .validation import (
     check_bool,
     check_class_weight,
@@ -371,6 +372,8 @@ def fit(
     # the compiled loop splits a batch between threads, which a loss of the whole batch does not allow
     compiled = training_ops is not None and online_teacher is None and not loss.whole_batch
     if compiled and model.objective(loss).kind >= 0:
+        if verbose != 0:
+            compile_aloud(model.dtype.name)
         runner = _CompiledSteps(model, loss, metrics, samples, batch_size)
     else:
         runner = _LayerwiseSteps(model, loss, metrics, samples, batch_size, online_teacher)

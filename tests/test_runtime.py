@@ -1,12 +1,15 @@
 """The public matrix product: every layout and dtype against NumPy, and what it refuses."""
 
+import re
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import reference
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minidl import runtime
+from minidl import Dense, Sequential, runtime, warmup
 
 
 @given(
@@ -90,3 +93,28 @@ def test_warmup(capsys):
     assert capsys.readouterr().out == ""
     with pytest.raises(ValueError, match="dtype must be 'float32' or 'float64', got 'int8'"):
         runtime.warmup("int8")
+
+
+@pytest.mark.parametrize("on_disk", [False, True])
+def test_a_first_fit_says_that_it_compiles(monkeypatch, capsys, on_disk):
+    index = {"signature": "file"} if on_disk else {}
+    cache = SimpleNamespace(_cache_file=SimpleNamespace(_load_index=lambda: index))
+    monkeypatch.setattr(
+        runtime, "network", SimpleNamespace(train=SimpleNamespace(signatures=[], _cache=cache))
+    )
+    monkeypatch.setattr(runtime, "JIT_DISABLED", False)
+    monkeypatch.setattr(runtime, "_compiled", set())
+    monkeypatch.setattr(runtime, "warmup", lambda dtype: print("warm", dtype))
+    for _ in range(2):
+        runtime.compile_aloud("float32")
+    said = "" if on_disk else "minidl: compiling for this machine, once; it may take half a minute\n"
+    assert capsys.readouterr().out == said + "warm float32\n"
+
+
+def test_warmup_leaves_the_users_names_alone():
+    def numbers():
+        return [int(re.sub(r"\D", "", part.name) or 0) for part in (Sequential(), Dense(1))]
+
+    before = numbers()
+    warmup()
+    assert numbers() == [number + 1 for number in before]
