@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from .validation import check_choice, check_float, check_int, describe
+from .validation import check_bool, check_choice, check_float, check_int, describe
 
 _HOOKS = tuple(
     f"on_{name}"
@@ -496,19 +496,29 @@ class CSVLogger(Callback):
 
 
 class TerminateOnNaN(Callback):
-    """Stop training when the loss is NaN or infinite; with ``raise_error`` raise a RuntimeError instead."""
+    """Stop training at the first step whose loss, or a parameter after it, is NaN or infinite.
 
-    def __init__(self, raise_error: bool = False):
+    ``restore``: end with the parameters and the optimizer's state from before that step, the last good ones;
+    else with those after it. ``raise_error``: raise a RuntimeError, then, instead of printing. ``found`` says
+    where it was: epoch and step (both from 1), and the layer in which the first such number appeared.
+    """
+
+    def __init__(self, raise_error: bool = False, restore: bool = True):
         super().__init__()
-        self.raise_error = raise_error
+        self.raise_error = check_bool("raise_error", raise_error)
+        self.restore = check_bool("restore", restore)
+        self.found: str | None = None
+
+    def on_train_begin(self, logs=None):
+        self.found = None
 
     def on_train_batch_end(self, batch, logs=None):
         loss = (logs or {}).get("loss")
-        if loss is None or math.isfinite(loss):
+        if self.found is None and (loss is None or math.isfinite(loss)):
             return
         if self.raise_error:
-            raise RuntimeError(f"the loss is {loss} at batch {batch}")
-        print(f"Batch {batch}: the loss is {loss}, terminating training")
+            raise RuntimeError(self.found or f"the loss is {loss} at batch {batch}")
+        print(f"{self.found or f'Batch {batch}: the loss is {loss}'}, terminating training")
         self.model.stop_training = True
 
 

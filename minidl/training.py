@@ -7,9 +7,12 @@ the number of threads, nor the way of running changes a result.
 
 from __future__ import annotations
 
+import contextlib
 import math
+import signal
 import threading
 import time
+import warnings
 from typing import NamedTuple
 
 import numpy as np
@@ -22,6 +25,7 @@ from .callbacks import (
     LambdaCallback,
     ModelCheckpoint,
     ProgressBar,
+    TerminateOnNaN,
     check_verbose,
 )
 from .kernels import network, threads
@@ -51,6 +55,7 @@ _CHUNK_BYTES = (
     8 << 20
 )  # rows of a foreign dtype are converted, and predictions evaluated, this much at a time
 _PREDICT_ROWS = 96
+_SLICE_FLOPS = 2e9  # predictions come in calls of at most this much work, so that Ctrl-C is heard in between
 _THREAD_FLOPS = 4e6  # a prediction of less work than this is over before a second thread has begun
 _NO_LABELS = np.empty(0, np.int64)
 _NO_WEIGHT = np.empty(0, np.float64)
@@ -301,6 +306,93 @@ class _LayerwiseSteps:
         return np.array(losses)
 
 
+# ---- interrupts, and numbers that are none ------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _uninterrupted():
+    """Ctrl-C waits until parameters, optimizer and counts agree again; a second one does not wait."""
+    handler = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(handler):
+        yield
+        return
+    caught = []
+
+    def remember(number, frame):
+        caught.append((number, frame))
+        if len(caught) > 1:
+            handler(number, frame)
+
+    signal.signal(signal.SIGINT, remember)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+        if caught:
+            handler(*caught[0])
+
+
+def _is_finite(array: np.ndarray) -> bool:
+    return array.size == 0 or bool(np.isfinite(array.min()) and np.isfinite(array.max()))
+
+
+class _State:
+    """A copy of all that a step changes."""
+
+    def __init__(self, model):
+        self._model = model
+        self._arrays = [model.params, *model.optimizer.slots]
+        self._copies = [array.copy() for array in self._arrays]
+        self._iterations = model.optimizer.iterations
+
+    @property
+    def params(self) -> np.ndarray:
+        return self._copies[0]
+
+    def restore(self) -> None:
+        for array, copy in zip(self._arrays, self._copies, strict=True):
+            array[...] = copy
+        self._model.optimizer.iterations = self._iterations
+
+
+def _run_slice(model, runner, part, batch_size, first, sums, careful) -> tuple[np.ndarray, _State | None]:
+    """The losses of a slice of steps and None, or, if ``careful``, up to the first step with a loss, or a
+    parameter after it, that is not finite, and the state before that step.
+    """
+    if not careful:
+        return runner.run(part, first, sums), None
+    before, sums_before = _State(model), sums.copy()
+    losses = runner.run(part, first, sums)
+    if _is_finite(losses) and _is_finite(model.params):
+        return losses, None
+    if len(losses) > 1:  # once more from the slice's beginning, step by step, to the same bits
+        before.restore()
+        sums[...] = sums_before
+        kept: list[float] = []
+        for start in range(0, len(part), batch_size):
+            before = _State(model)
+            kept += list(runner.run(part[start : start + batch_size], first + len(kept), sums))
+            if not (math.isfinite(kept[-1]) and _is_finite(model.params)):
+                break
+        losses = np.array(kept)
+    return losses, before
+
+
+def _first_nonfinite(model, x: np.ndarray, step: int, params: np.ndarray) -> str:
+    """What in a step on the batch ``x`` is not finite first; ``params`` are those after the step."""
+    model.set_step(model.epoch, step)
+    out = np.ascontiguousarray(x, dtype=model.dtype)
+    for layer in model.layers:
+        out = layer.forward(out, training=True)
+        if not _is_finite(out):
+            return f"the output of layer {layer.name!r}"
+    for layer in reversed(model.layers):
+        for parameter in layer.parameters:
+            if not _is_finite(params[parameter.offset : parameter.offset + parameter.size]):
+                return f"{parameter.name} of layer {layer.name!r} after the update"
+    return "the loss"
+
+
 # ---- fit ---------------------------------------------------------------------------------------------------
 
 
@@ -389,6 +481,7 @@ def fit(
         verbose=verbose,
     )
     every_batch = any(_wants_every_batch(callback) for callback in all_callbacks.callbacks)
+    watch = _Watch(model, samples.x, epochs, steps, all_callbacks.callbacks)
     model.stop_training = False
     logs: dict[str, float] = {}
     all_callbacks.on_train_begin()
@@ -396,13 +489,14 @@ def fit(
         model.epoch = epoch
         loss.set_epoch(epoch)
         all_callbacks.on_epoch_begin(epoch)
-        logs = _run_epoch(model, runner, metrics, count, batch_size, shuffle, every_batch, all_callbacks)
+        logs = _run_epoch(
+            model, runner, metrics, count, batch_size, shuffle, every_batch, watch, all_callbacks
+        )
         if validation is not None and (epoch + 1) % validation_freq == 0:
             all_callbacks.on_test_begin()
             values = evaluate_samples(model, _hard_loss(model, loss, validation), metrics, validation)
             all_callbacks.on_test_end(values)
             logs.update((f"val_{name}", value) for name, value in values.items())
-        model.epoch = epoch + 1
         all_callbacks.on_epoch_end(epoch, logs)
         if model.stop_training:
             break
@@ -411,10 +505,10 @@ def fit(
 
 
 def _run_epoch(
-    model, runner, metrics, count, batch_size, shuffle, every_batch, callbacks
+    model, runner, metrics, count, batch_size, shuffle, every_batch, watch, callbacks
 ) -> dict[str, float]:
     """One pass over the samples in slices; returns the mean loss and metrics over its samples."""
-    order = np.arange(count)
+    epoch, order = model.epoch, np.arange(count)
     if shuffle:
         permutation(order, np.uint64(make_key(model.seed, SHUFFLE, model.epoch, 0)))
     steps = -(-count // batch_size)
@@ -426,21 +520,66 @@ def _run_epoch(
         part = order[done * batch_size : (done + length) * batch_size]
         callbacks.on_train_batch_begin(done)
         began = time.perf_counter()
-        losses = runner.run(part, done, sums)
+        with _uninterrupted():
+            losses, before = _run_slice(model, runner, part, batch_size, done, sums, watch.careful)
+            if before is not None:
+                last = len(losses) - 1
+                watch.stop(before, part[last * batch_size : (last + 1) * batch_size], done + last + 1)
+            elif done + length == steps:
+                model.epoch = epoch + 1
         seconds = time.perf_counter() - began
-        sizes = np.full(len(losses), batch_size)
-        sizes[-1] = len(part) - batch_size * (len(losses) - 1)
+        length, part = len(losses), part[: len(losses) * batch_size]
+        sizes = np.full(length, batch_size)
+        sizes[-1] = len(part) - batch_size * (length - 1)
         loss_sum += float(losses @ sizes)
         done += length
         seen = min(done * batch_size, count)
         logs = {"loss": loss_sum / seen}
         logs.update((metric.name, float(total) / seen) for metric, total in zip(metrics, sums, strict=True))
+        watch.look(losses, epoch, done - length)
         callbacks.on_train_batch_end(done - 1, logs)
         if model.stop_training:
             break
         # aim at slices of _SLICE_SECONDS, but grow by at most 8 a time: the first slice may hold the compiler
         length = int(min(8 * length, max(1, length * _SLICE_SECONDS / max(seconds, 1e-9))))
     return logs
+
+
+class _Watch:
+    """Looks for losses that are not finite: warns once, or tells `TerminateOnNaN`, which stops there."""
+
+    def __init__(self, model, x: np.ndarray, epochs: int, steps: int, callbacks):
+        self._model, self._x, self._epochs, self._steps = model, x, epochs, steps
+        self._terminators = [callback for callback in callbacks if isinstance(callback, TerminateOnNaN)]
+        self._warned = False
+        self.careful = bool(self._terminators)
+
+    def _place(self, epoch: int, step: int) -> str:
+        return f"epoch {epoch + 1} of {self._epochs}, step {step} of {self._steps}"
+
+    def stop(self, before: _State, rows: np.ndarray, step: int) -> None:
+        """Step number ``step`` (from 1), on ``rows``, was found to be bad."""
+        model = self._model
+        after = _State(model)
+        before.restore()
+        what = _first_nonfinite(model, self._x[rows], step - 1, after.params)
+        if not any(callback.restore for callback in self._terminators):
+            after.restore()
+        for callback in self._terminators:
+            callback.found = f"{self._place(model.epoch, step)}: {what} is not finite"
+
+    def look(self, losses: np.ndarray, epoch: int, first: int) -> None:
+        """Warn of the first loss that is not finite, if nobody stops there."""
+        if self.careful or self._warned or _is_finite(losses):
+            return
+        self._warned = True
+        step = int(np.argmax(~np.isfinite(losses)))
+        warnings.warn(
+            f"{self._place(epoch, first + step + 1)}: the loss is {losses[step]}. The callback TerminateOnNaN() "
+            "stops there and keeps the parameters from before",
+            RuntimeWarning,
+            stacklevel=5,
+        )
 
 
 def _wants_every_batch(callback: Callback) -> bool:
@@ -571,11 +710,13 @@ class _Predictor:
         n_threads = threads.get_num_threads() if self._flops * count > _THREAD_FLOPS else 1
         program, inputs, values, scratch, nonfinite = self._space(chunk, n_threads)
         buffers = program, inputs, values, scratch
-        if n_threads == 1 and _is_native(x):  # the lean path: a single row takes microseconds
+        most = max(chunk, int(_SLICE_FLOPS / max(self._flops, 1.0)))
+        if n_threads == 1 and count <= most and _is_native(x):  # the lean path: a single row takes microseconds
             network.infer(0, 1, threads.ALONE, *buffers, network.rows_of(x), out, chunk, nonfinite)
             return out, nonfinite[0] == 0
         finite = True
         step = count if _is_native(x) else max(1, _CHUNK_BYTES // (self._in_size * self._dtype.itemsize))
+        step = min(step, most)
         for first in range(0, count, step):
             part = x[first : first + step]
             rows = network.rows_of(part if _is_native(part) else np.ascontiguousarray(part, dtype=self._dtype))
@@ -615,7 +756,7 @@ def predict_checked(model, x: np.ndarray, logits: bool) -> np.ndarray:
         return predictor(x)[0]
     rows = max(1, _CHUNK_BYTES // (math.prod(model.input_shape) * model.dtype.itemsize))
     parts = [
-        model.forward(np.ascontiguousarray(x[first : first + rows], dtype=model.dtype), logits=logits)
+        model.forward(x[first : first + rows], logits=logits)
         for first in range(0, len(x), rows)
     ]
     return np.concatenate([part.reshape(len(part), -1) for part in parts])
@@ -633,7 +774,7 @@ def evaluate_samples(model, loss, metrics, samples: Samples) -> dict[str, float]
         part = samples.slice(first, min(first + chunk, count))
         rows = len(part.x)
         logits = predict_checked(model, part.x, logits=on_logits)
-        targets = empty if part.targets is None else np.ascontiguousarray(part.targets, dtype=dtype)
+        targets = empty if part.targets is None else np.require(part.targets, dtype, "CAW")
         scale = part.weight / count if part.weight.size else np.full(rows, 1.0 / count)
         if kind >= 0:
             row_loss = np.zeros(rows)
