@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from . import losses
+from . import losses, optimizers
 from .callbacks import (
     EarlyStopping,
     LearningRateScheduler,
@@ -234,6 +234,7 @@ def fresh_optimizer(optimizer: object) -> object:
     """The same kind of optimizer, without state."""
     if isinstance(optimizer, (str, dict, type)):
         return optimizer
+    optimizer = optimizers.get(optimizer)
     return type(optimizer).from_config(optimizer.get_config())
 
 

@@ -41,7 +41,8 @@ def _as_real(argument: str, value) -> np.ndarray:
     """A finite C-contiguous array: float32 stays, everything else becomes float64."""
     array = check_array(argument, value)
     check_finite(argument, array)
-    return np.ascontiguousarray(array, dtype=np.float32 if array.dtype == np.float32 else np.float64)
+    single = array.dtype.newbyteorder("=") == np.float32
+    return np.require(array, np.float32 if single else np.float64, "CAW")  # kernels are compiled for these alone
 
 
 # ---------------------------------------------------------------- softmax
@@ -180,7 +181,7 @@ class Loss(Configurable):
         limits = (0.0, 1.0) if self.fused_activation else None
         targets = check_targets(y, z.shape[1:], z.dtype, argument, limits=limits)
         check_rows(argument, len(targets), len(z), "the logits")
-        return _NO_LABELS, np.ascontiguousarray(targets, dtype=z.dtype)
+        return _NO_LABELS, np.require(targets, z.dtype, "CAW")
 
     def _run(self, kind, z, labels, targets, teacher, sample_weight, gradient):
         rows = len(z)
@@ -468,7 +469,7 @@ class DistillationLoss(Loss):
             raise ValueError(
                 f"teacher_logits must have the shape of {names[0]} {z.shape}, got {teacher.shape}"
             )
-        teacher = np.ascontiguousarray(teacher, dtype=z.dtype)
+        teacher = np.require(teacher, z.dtype, "CAW")
         if y is None:
             if self.needs_labels:
                 why = f"hard_weight is {self.hard_weight}, not 0"

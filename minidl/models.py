@@ -427,7 +427,7 @@ class Sequential:
         step says that another step has begun. ``logits`` stops before a final softmax or sigmoid.
         """
         self._build_for(x)
-        out = np.ascontiguousarray(check_array("x", x), dtype=self.dtype)
+        out = np.require(check_array("x", x), self.dtype, "CAW")  # kernels are compiled for writeable arrays
         if out.ndim == 1 and self.input_shape == (1,):
             out = out[:, None]
         if out.shape[1:] != self.input_shape:

@@ -40,7 +40,8 @@ def to_categorical(x, num_classes: int | None = None) -> np.ndarray:
     A last axis of size 1 is dropped first, as in Keras. Without ``num_classes`` it is ``max(x) + 1``.
     Raises ValueError where x is not a whole number in 0..num_classes-1.
     """
-    labels = np.asarray(x) if np.ndim(x) == 0 else check_array("x", x)
+    is_single = not isinstance(x, (list, tuple)) and np.ndim(x) == 0
+    labels = np.asarray(x) if is_single else check_array("x", x)
     if labels.ndim == 0:
         check_array("x", labels[None])
     if labels.ndim > 1 and labels.shape[-1] == 1:

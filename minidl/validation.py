@@ -240,7 +240,7 @@ def check_labels(y: object, classes: int, argument: str = "y", unlabelled: bool 
             f"{argument} must hold whole numbers in {allowed} ({classes} classes), "
             f"got {block[index]} at index {first + index}"
         )
-    return np.ascontiguousarray(array, dtype=np.int64)
+    return np.require(array, np.int64, "CAW")  # kernels are compiled for writeable arrays
 
 
 def check_targets(
@@ -287,7 +287,7 @@ def check_sample_weight(
     if array.dtype.kind != "b" and array.min() < 0:
         index = int(np.argmax(array < 0))
         raise ValueError(f"{argument} must be >= 0, got {array[index]} at index {index}")
-    return np.ascontiguousarray(array, dtype=np.float64)
+    return np.require(array, np.float64, "CAW")
 
 
 def check_class_weight(class_weight: object, classes: int) -> np.ndarray:
