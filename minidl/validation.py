@@ -80,7 +80,7 @@ def check_dtype(dtype: object) -> np.dtype:
     """float32 or float64, what the kernels are written for."""
     try:
         found = np.dtype("V" if dtype is None else dtype)  # np.dtype(None) is float64
-    except TypeError:
+    except (TypeError, ValueError):
         found = np.dtype("V")
     if found not in (np.dtype(np.float32), np.dtype(np.float64)):
         raise ValueError(f"dtype must be 'float32' or 'float64', got {dtype!r}")
@@ -91,7 +91,8 @@ def check_shape(argument: str, shape: object) -> tuple[int, ...]:
     """A shape without the batch: a positive int or a sequence of them."""
     if isinstance(shape, numbers.Integral) and not isinstance(shape, bool):
         shape = (shape,)
-    if isinstance(shape, (str, bytes)) or not isinstance(shape, Iterable):
+    is_scalar = isinstance(shape, np.ndarray) and shape.ndim == 0
+    if is_scalar or isinstance(shape, (str, bytes)) or not isinstance(shape, Iterable):
         raise TypeError(f"{argument} must be an integer or a tuple of integers, got {describe(shape)}")
     sizes = tuple(shape)
     if not sizes:
