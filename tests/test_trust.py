@@ -657,7 +657,7 @@ junk = st.one_of(
     st.lists(st.integers(-2, 4), max_size=8),
     st.just([[1, 2], [3]]),
     st.dictionaries(st.integers(-1, 4), st.floats(-1, 3), max_size=3),
-    st.sampled_from([(), {}, set(), object(), len, int, slice(3), np.ma.masked_array([1.0, 2.0], [0, 1])]),
+    st.sampled_from([(), {}, set(), object(), int, slice(3), np.ma.masked_array([1.0, 2.0], [0, 1])]),
     arrays(),
 )
 
@@ -771,7 +771,7 @@ def call_and_look(model, name, arguments):
             CALLS[name][0](model, **arguments)
         except (ValueError, TypeError) as error:
             words = [argument.removeprefix("kernel_") for argument in arguments]
-            words += ["target_model", "compile(", "loss "]  # what is missing, or was set by an earlier call
+            words += ["teacher", "target_model", "compile(", "loss "]
             assert any(word in str(error).replace("-", "_") for word in words), f"{name}: {error!r} names no argument"
             assert np.array_equal(before, model.params, equal_nan=True), name
             assert model.optimizer.iterations == iterations, name
