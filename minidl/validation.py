@@ -80,7 +80,7 @@ def check_dtype(dtype: object) -> np.dtype:
     """float32 or float64, what the kernels are written for."""
     try:
         found = np.dtype("V" if dtype is None else dtype)  # np.dtype(None) is float64
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, SyntaxError):  # "01" is a SyntaxError
         found = np.dtype("V")
     if found not in (np.dtype(np.float32), np.dtype(np.float64)):
         raise ValueError(f"dtype must be 'float32' or 'float64', got {dtype!r}")
