@@ -313,7 +313,8 @@ class ModelCheckpoint(_Monitor):
         self.verbose = verbose
         self.save_best_only = save_best_only
         self.save_weights_only = save_weights_only
-        self.save_freq = save_freq if save_freq == "epoch" else check_int("save_freq", save_freq, minimum=1)
+        every_epoch = isinstance(save_freq, str) and save_freq == "epoch"
+        self.save_freq = save_freq if every_epoch else check_int("save_freq", save_freq, minimum=1)
         threshold = initial_value_threshold
         self.best = None if threshold is None else check_float("initial_value_threshold", threshold)
         self._epoch = 0

@@ -770,7 +770,7 @@ def call_and_look(model, name, arguments):
         try:
             CALLS[name][0](model, **arguments)
         except (ValueError, TypeError) as error:
-            words = [argument.removeprefix("kernel_") for argument in arguments]
+            words = [argument.removeprefix("kernel_").removesuffix("s") for argument in arguments]
             words += ["teacher", "target_model", "compile(", "loss "]
             assert any(word in str(error).replace("-", "_") for word in words), f"{name}: {error!r} names no argument"
             assert np.array_equal(before, model.params, equal_nan=True), name
