@@ -246,5 +246,20 @@ def run(kernel, *args, threads: int | None = None) -> None:
     finally:
         if sync[_START] == _WAIT:  # interrupted on the way in: let the helpers go
             sync[_START] = _CANCEL
-        wait(running)
-        lock.release()
+        try:
+            _wait_whatever_comes(running)
+        finally:
+            lock.release()
+
+
+def _wait_whatever_comes(running) -> None:
+    """Until the helpers have stopped writing; an interrupt on the way is raised after."""
+    interrupt = None
+    while True:
+        try:
+            wait(running)
+            break
+        except KeyboardInterrupt as error:
+            interrupt = error
+    if interrupt is not None:
+        raise interrupt
