@@ -51,9 +51,7 @@ from .validation import (
 )
 
 _SLICE_SECONDS = 0.1
-_CHUNK_BYTES = (
-    8 << 20
-)  # rows of a foreign dtype are converted, and predictions evaluated, this much at a time
+_CHUNK_BYTES = 8 << 20  # rows of a foreign dtype are converted, and predictions evaluated, so much at a time
 _PREDICT_ROWS = 96
 _SLICE_FLOPS = 2e9  # predictions come in calls of at most this much work, so that Ctrl-C is heard in between
 _THREAD_FLOPS = 4e6  # a prediction of less work than this is over before a second thread has begun
@@ -204,6 +202,7 @@ class _CompiledSteps:
         self._threads = _ThreadChoice()
         row_bytes = in_size * itemsize
         self.most_steps = 10**9 if self._direct else max(1, _CHUNK_BYTES // (row_bytes * batch_size))
+        self.pace = 1
 
     def run(self, order: np.ndarray, first_step: int, metric_sums: np.ndarray) -> np.ndarray:
         """Train on consecutive batches of ``order``; returns each step's loss and adds to ``metric_sums``."""
@@ -245,10 +244,12 @@ class _CompiledSteps:
 class _ThreadChoice:
     """How many threads the next slice gets: whichever of one and all was faster a step when last tried.
 
-    Threads meet several times a step, and on a busy machine a meeting waits for whoever was put to sleep.
+    Threads meet several times a step, and on a busy machine a meeting waits for whoever was put to sleep. Only
+    slices long enough to outweigh the threads' start are compared.
     """
 
     _RETRY = 64  # slices
+    _LONG_ENOUGH = 0.01  # seconds
 
     def __init__(self):
         self._seconds: dict[int, float] = {}
@@ -269,13 +270,15 @@ class _ThreadChoice:
         return self._count
 
     def __exit__(self, *error) -> None:
-        self._seconds[self._count] = (time.perf_counter() - self._began) / self._steps
+        seconds = time.perf_counter() - self._began
+        if seconds > self._LONG_ENOUGH:
+            self._seconds[self._count] = seconds / self._steps
 
 
 class _LayerwiseSteps:
     """Runs steps layer by layer, in Python: for layers, losses and constraints of the user's own."""
 
-    most_steps = 1
+    most_steps = pace = 1
 
     def __init__(self, model, loss, metrics, samples: Samples, batch_size: int, online_teacher=None):
         self._model, self._loss, self._metrics, self._samples = model, loss, metrics, samples
@@ -513,10 +516,10 @@ def _run_epoch(
         permutation(order, np.uint64(make_key(model.seed, SHUFFLE, model.epoch, 0)))
     steps = -(-count // batch_size)
     sums, loss_sum = np.zeros(len(metrics)), 0.0
-    done, length = 0, 1
+    done = 0
     logs: dict[str, float] = {}
     while done < steps:
-        length = 1 if every_batch else min(length, runner.most_steps, steps - done)
+        length = 1 if every_batch else min(runner.pace, runner.most_steps, steps - done)
         part = order[done * batch_size : (done + length) * batch_size]
         callbacks.on_train_batch_begin(done)
         began = time.perf_counter()
@@ -541,7 +544,9 @@ def _run_epoch(
         if model.stop_training:
             break
         # aim at slices of _SLICE_SECONDS, but grow by at most 8 a time: the first slice may hold the compiler
-        length = int(min(8 * length, max(1, length * _SLICE_SECONDS / max(seconds, 1e-9))))
+        wanted = length * _SLICE_SECONDS / max(seconds, 1e-9)
+        if length == runner.pace or wanted < runner.pace:
+            runner.pace = int(min(8 * length, max(1, wanted)))
     return logs
 
 
