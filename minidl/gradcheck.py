@@ -117,7 +117,7 @@ def check_gradients(
         twin.params[...], twin.grads[...] = kept_params, kept_grads
     if worst is not None:
         raise GradientError(*worst[1], wrong, checked)
-    return largest
+    return float(largest)
 
 
 def _loss_of(model, loss, y, rows, teacher_logits, sample_weight):

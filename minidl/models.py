@@ -16,10 +16,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from . import inference, training, utils
 from . import losses as losses_module
 from . import metrics as metrics_module
 from . import optimizers as optimizers_module
-from . import training, utils
 from .callbacks import check_verbose
 from .constraints import MaxNorm
 from .kernels.activations import CODES, activation_forward
@@ -41,6 +41,7 @@ from .layers import (
     RandomTranslation,
     Softmax,
 )
+from .samples import check_samples
 from .validation import (
     check_array,
     check_dtype,
@@ -685,7 +686,7 @@ class Sequential:
         self.require_compiled("train_on_batch")
         with self._built_for(x):
             self.objective(self.loss)
-            samples = training.check_samples(self, self.loss, x, y, sample_weight, class_weight)
+            samples = check_samples(self, self.loss, x, y, sample_weight, class_weight)
             outputs = math.prod(self.output_shape)
             if self.loss.distills:
                 check_logits(teacher_logits, len(samples.x), outputs, self.dtype)
@@ -793,7 +794,7 @@ class Sequential:
         """Loss and metrics on ``x, y`` in inference mode: ``[loss, metric, ...]``, or the loss alone."""
         self.require_compiled("evaluate")
         with self._built_for(x):
-            return training.evaluate(
+            return inference.evaluate(
                 self,
                 x,
                 y,
@@ -816,9 +817,9 @@ class Sequential:
         if batch_size is not None:
             check_int("batch_size", batch_size, minimum=1)
         if self.built:
-            return training.predict(self, x, batch_size, logits=logits)
+            return inference.predict(self, x, batch_size, logits=logits)
         with self._built_for(x):
-            return training.predict(self, x, batch_size, logits=logits)
+            return inference.predict(self, x, batch_size, logits=logits)
 
     # -- description, files, copies ------------------------------------------------------------------
 

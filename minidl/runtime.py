@@ -15,12 +15,20 @@ from .kernels.threads import set_num_threads as set_num_threads
 from .validation import check_array, check_bool, check_dtype, describe
 
 _compiled: set[str] = set()
-_THREADED_FLOPS = 8e6
+_THREADED_FLOPS = 1e8
 """A product of less work is done before a second thread has begun."""
+_PLAIN = (np.dtype(np.float32), np.dtype(np.float64))
+
+
+def _is_plain(value) -> bool:
+    """A matrix of the kernels' own dtypes, for which the general checks would take longer than a small product."""
+    return type(value) is np.ndarray and value.ndim == 2 and value.dtype in _PLAIN and value.dtype.isnative
 
 
 def _operand(value: np.ndarray, transpose: bool, dtype: np.dtype) -> tuple[np.ndarray, bool]:
     """``value`` as the kernel takes it: a matrix in row order, or its transpose with the flag turned over."""
+    if _is_plain(value) and value.dtype == dtype and value.flags.carray:
+        return value, transpose
     if value.flags.f_contiguous and not value.flags.c_contiguous:
         value, transpose = value.T, not transpose
     return np.require(value, dtype, "CAW"), transpose
@@ -48,7 +56,8 @@ def matmul(
 
     Raises ValueError for shapes that do not match and an ``out`` that does not fit, TypeError for dtypes.
     """
-    a, b = (check_array(name, x, ndim=2, allow_empty=True) for name, x in (("a", a), ("b", b)))
+    if not (_is_plain(a) and _is_plain(b)):
+        a, b = (check_array(name, x, ndim=2, allow_empty=True) for name, x in (("a", a), ("b", b)))
     transpose_a, transpose_b = check_bool("transpose_a", transpose_a), check_bool("transpose_b", transpose_b)
     (m, k), (inner, n) = a.shape[:: -1 if transpose_a else 1], b.shape[:: -1 if transpose_b else 1]
     if k != inner:
@@ -56,7 +65,9 @@ def matmul(
         raise ValueError(
             f"a {a.shape} and b {b.shape} do not fit together with {flags}: {k} columns, {inner} rows"
         )
-    dtype = np.dtype(np.float32 if np.result_type(a, b, np.float32) == np.float32 else np.float64)
+    dtype = a.dtype
+    if not (_is_plain(a) and _is_plain(b) and a.dtype == b.dtype):
+        dtype = np.dtype(np.float32 if np.result_type(a, b, np.float32) == np.float32 else np.float64)
     if out is None:
         out = np.empty((m, n), dtype)
     else:

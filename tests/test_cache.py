@@ -94,3 +94,22 @@ def test_the_users_folder_when_the_packages_is_read_only(package, tmp_path):
 def test_plain_python_where_compiling_is_off(package):
     code = "from minidl.kernels.caller import outer; print(outer(1.0), type(outer).__name__)"
     assert run(package, code, NUMBA_DISABLE_JIT="1") == ["20.0", "function"]
+
+
+def test_a_full_disk_costs_a_compilation_and_nothing_else(package):
+    full = (
+        "import errno, numba.core.caching as c\n"
+        "def save(self, name, data): raise OSError(errno.ENOSPC, 'No space left on device')\n"
+        "c.IndexDataCacheFile._save_data = save\n"
+    )
+    assert run(package, full + RUN) == ["20.0", "0", "1"]
+    assert run(package, full + RUN) == ["20.0", "0", "1"]
+    assert run(package) == ["20.0", "0", "1"]
+    assert run(package) == ["20.0", "1", "0"]
+
+
+def test_a_damaged_index_costs_a_compilation_and_nothing_else(package):
+    run(package)
+    for index in (package / "minidl" / "kernels" / "__pycache__").glob("caller.*.nbi"):
+        index.write_bytes(index.read_bytes()[:-7])
+    assert run(package) == ["20.0", "0", "1"]

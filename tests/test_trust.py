@@ -223,7 +223,7 @@ def test_an_interrupt_leaves_the_last_finished_step(run):
 
 
 def test_an_unguarded_interrupt_would_be_noticed(monkeypatch):
-    monkeypatch.setattr(training, "_uninterrupted", nullcontext)
+    monkeypatch.setattr(training, "uninterrupted", nullcontext)
     found = [is_whole(interrupted(fit, 0.15), fit) for _ in range(3)]
     assert not all(found)
 

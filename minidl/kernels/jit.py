@@ -46,7 +46,7 @@ def jit(function=None, *, inline: bool = False):
     ``inline=True`` is for small scalar helpers: the body is pasted into the caller before
     LLVM sees it. The cache lives in ``__pycache__`` beside the source; where that is not
     writable Numba takes the user's cache folder, and where neither is, the code is compiled
-    anew in each process.
+    anew in each process; so it is where an access fails later.
     """
     if function is None:
         return lambda wrapped: jit(wrapped, inline=inline)
@@ -58,7 +58,21 @@ def jit(function=None, *, inline: bool = False):
     except RuntimeError:  # "no locator available": there is nowhere to write
         return numba.jit(**flags)(function)
     dispatcher._cache._cache_file._source_stamp = _STAMP
+    for name in ("save_overload", "load_overload"):
+        setattr(dispatcher._cache, name, _forgiving(getattr(dispatcher._cache, name)))
     return dispatcher
+
+
+def _forgiving(access):
+    """An access to the cache whose failure (a full disk, a damaged file) costs a compilation and nothing else."""
+
+    def attempt(*arguments):
+        try:
+            return access(*arguments)
+        except Exception:  # whatever a damaged pickle raises
+            return None
+
+    return attempt
 
 
 @jit(inline=True)

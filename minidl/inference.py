@@ -1,0 +1,164 @@
+"""`Sequential.predict` and `Sequential.evaluate` on the compiled loop."""
+
+from __future__ import annotations
+
+import math
+import threading
+
+import numpy as np
+
+from .callbacks import CallbackList, check_verbose
+from .kernels import network, threads
+from .kernels.activations import LINEAR
+from .kernels.losses import loss_batch
+from .kernels.metrics import metric_rows
+from .kernels.ops import DENSE
+from .samples import CHUNK_BYTES, Samples, aligned_rows, check_samples, hard_loss, is_native
+from .validation import check_inputs, check_int
+
+_PREDICT_ROWS = 96
+_SLICE_FLOPS = 2e9  # predictions come in calls of at most this much work, so that Ctrl-C is heard in between
+_THREAD_FLOPS = 4e6  # a prediction of less work than this is over before a second thread has begun
+
+
+class Predictor:
+    """A model laid out for inference: made once, until the model's layers or parameters change place."""
+
+    def __init__(self, model, logits: bool):
+        ops = model.ops(logits=logits)
+        self._shape, self._dtype = model.input_shape, model.dtype
+        self._in_size, self._outputs = math.prod(model.input_shape), math.prod(model.output_shape)
+        self._flops = 2.0 * sum(op.in_size * op.out_size for op in ops if op.kind == DENSE)
+        self._layouts = {rows: self._layout(model, ops, rows) for rows in (1, _PREDICT_ROWS)}
+        self._buffers = threading.local()  # so that several threads may predict at once
+
+    def _layout(self, model, ops, rows):
+        laid_out = network.plan(ops, self._in_size, rows)
+        program = network.Program(
+            laid_out.ops, laid_out.settings, model.params, model.grads, laid_out.out_at, self._outputs, LINEAR
+        )
+        sizes = rows * self._in_size, laid_out.size, network.packing_size(ops, rows, model.dtype.itemsize)
+        return program, sizes
+
+    def _space(self, rows: int, n_threads: int):
+        """What `network.infer` needs for chunks of ``rows``, allocated once a thread."""
+        key = (rows, n_threads)
+        found = self._buffers.__dict__.get(key)
+        if found is None:
+            program, sizes = self._layouts[rows]
+            buffers = [aligned_rows(n_threads, size, self._dtype) for size in sizes]
+            found = self._buffers.__dict__[key] = (program, *buffers, np.zeros(n_threads, np.int64))
+        return found
+
+    def reads(self, x) -> bool:
+        """Whether ``x`` can be predicted as it is, without a look at its values beforehand."""
+        return type(x) is np.ndarray and x.shape[1:] == self._shape and len(x) > 0 and is_native(x)
+
+    def __call__(self, x: np.ndarray) -> tuple[np.ndarray, bool]:
+        """(outputs (N, C), whether all inputs were finite)."""
+        count = len(x)
+        out = np.empty((count, self._outputs), self._dtype)
+        chunk = 1 if count == 1 else _PREDICT_ROWS
+        n_threads = threads.get_num_threads() if self._flops * count > _THREAD_FLOPS else 1
+        program, inputs, values, scratch, nonfinite = self._space(chunk, n_threads)
+        buffers = program, inputs, values, scratch
+        most = max(chunk, int(_SLICE_FLOPS / max(self._flops, 1.0)))
+        if (
+            n_threads == 1 and count <= most and is_native(x)
+        ):  # the lean path: a single row takes microseconds
+            network.infer(0, 1, threads.ALONE, *buffers, network.rows_of(x), out, chunk, nonfinite)
+            return out, nonfinite[0] == 0
+        finite = True
+        step = count if is_native(x) else max(1, CHUNK_BYTES // (self._in_size * self._dtype.itemsize))
+        step = min(step, most)
+        for first in range(0, count, step):
+            part = x[first : first + step]
+            rows = network.rows_of(part if is_native(part) else np.ascontiguousarray(part, dtype=self._dtype))
+            target = out[first : first + step]
+            threads.run(network.infer, *buffers, rows, target, chunk, nonfinite, threads=n_threads)
+            finite = finite and not nonfinite.any()
+        return out, finite
+
+
+def predict(model, x, batch_size: int | None = None, logits: bool = False) -> np.ndarray:
+    """The model's outputs for every row of ``x``, or what stands before its final softmax or sigmoid."""
+    if batch_size is not None:
+        check_int("batch_size", batch_size, minimum=1)
+    predictor = model.predictors.get(logits)
+    if predictor is not None and predictor.reads(x):
+        outputs, finite = predictor(x)
+        if not finite:
+            check_inputs(x, model.input_shape, model.dtype)  # names the first that is not
+    else:
+        x = check_inputs(x, model.input_shape, model.dtype)
+        outputs = predict_checked(model, x, logits)
+    return outputs.reshape(len(x), *model.output_shape)
+
+
+def predict_checked(model, x: np.ndarray, logits: bool) -> np.ndarray:
+    """(N, outputs) for inputs that were checked before."""
+    predictor = model.predictors.get(logits)
+    if predictor is None and model.ops() is not None:
+        predictor = model.predictors[logits] = Predictor(model, logits)
+    if predictor is not None:
+        return predictor(x)[0]
+    rows = max(1, CHUNK_BYTES // (math.prod(model.input_shape) * model.dtype.itemsize))
+    parts = [model.forward(x[first : first + rows], logits=logits) for first in range(0, len(x), rows)]
+    return np.concatenate([part.reshape(len(part), -1) for part in parts])
+
+
+def evaluate_samples(model, loss, metrics, samples: Samples) -> dict[str, float]:
+    """Mean loss (penalties included) and metrics over ``samples``."""
+    outputs = math.prod(model.output_shape)
+    kind, hyper, on_logits = model.objective(loss)
+    dtype, count = model.dtype, len(samples.x)
+    empty = np.empty((0, 0), dtype)
+    total, sums = 0.0, np.zeros(len(metrics))
+    chunk = max(1, CHUNK_BYTES // (max(outputs, math.prod(model.input_shape)) * dtype.itemsize))
+    for first in range(0, count, chunk):
+        part = samples.slice(first, min(first + chunk, count))
+        rows = len(part.x)
+        logits = predict_checked(model, part.x, logits=on_logits)
+        targets = empty if part.targets is None else np.require(part.targets, dtype, "CAW")
+        scale = part.weight / count if part.weight.size else np.full(rows, 1.0 / count)
+        if kind >= 0:
+            row_loss = np.zeros(rows)
+            loss_batch(kind, row_loss, empty, logits, part.labels, targets, empty, scale, hyper)
+            total += float(row_loss.sum())
+        else:  # the user's own
+            y = part.labels if part.targets is None else targets
+            total += (
+                loss.value_and_grad(logits, y, part.weight if part.weight.size else None)[0] * rows / count
+            )
+        predictions = logits
+        if on_logits and any(metric.needs_output_for(outputs) for metric in metrics):
+            predictions = predict_checked(model, part.x, logits=False)
+        for index, metric in enumerate(metrics):
+            values = np.zeros(rows)
+            metric_kind = metric.kind_for(part.targets is None, outputs)
+            metric_rows(metric_kind, values, predictions, part.labels, targets, metric.k)
+            sums[index] += values.sum()
+    total += model.penalty()
+    logs = {"loss": total}
+    logs.update((metric.name, float(value) / count) for metric, value in zip(metrics, sums, strict=True))
+    return logs
+
+
+def evaluate(
+    model, x, y, batch_size: int | None = 32, verbose="auto", sample_weight=None, return_dict: bool = False
+):
+    """Loss and metrics; the arguments are those of `Sequential.evaluate`."""
+    model.require_compiled("evaluate")
+    batch_size = check_int("batch_size", 32 if batch_size is None else batch_size, minimum=1)
+    verbose = check_verbose(verbose)
+    loss = hard_loss(model, model.loss, y)
+    samples = check_samples(model, loss, x, y, sample_weight)
+    steps = -(-len(samples.x) // batch_size)
+    callbacks = CallbackList(add_progbar=verbose != 0, model=model, steps=steps, verbose=verbose)
+    callbacks.on_test_begin()
+    logs = evaluate_samples(model, loss, model.compiled_metrics, samples)
+    callbacks.on_test_end(logs)
+    if return_dict:
+        return logs
+    values = list(logs.values())
+    return values[0] if len(values) == 1 else values

@@ -1,0 +1,174 @@
+"""Runs training steps: many a call in the compiled loop, or one by one through the layers."""
+
+from __future__ import annotations
+
+import math
+import time
+
+import numpy as np
+
+from .kernels import network, threads
+from .kernels.activations import CODES, LINEAR
+from .kernels.simd import aligned_zeros
+from .samples import CHUNK_BYTES, Samples, aligned_rows, as_rows, is_native
+
+
+def _rules(model) -> network.Rules:
+    """Penalties, clipping and constraints as data."""
+    optimizer, penalties, (places, limits) = model.optimizer, model.penalties, model.max_norms
+    clips = [
+        float(limit or 0) for limit in (optimizer.clipvalue, optimizer.clipnorm, optimizer.global_clipnorm)
+    ]
+    active = bool(penalties.any() or limits.size or any(clips))
+    return network.Rules(active, model.segments, penalties, *clips, places, limits)
+
+
+class CompiledSteps:
+    """Runs steps in the compiled loop."""
+
+    def __init__(self, model, loss, metrics, samples: Samples, batch_size: int):
+        objective, dtype = model.objective(loss), model.dtype
+        ops = model.ops(training=True, logits=objective.on_logits)
+        final = CODES[model.final_activation] if objective.on_logits else LINEAR
+        in_size, outputs = math.prod(model.input_shape), math.prod(model.output_shape)
+        laid_out = network.plan(ops, in_size, batch_size)
+        itemsize, n_threads = dtype.itemsize, threads.get_num_threads()
+        needs_output = objective.on_logits and any(metric.needs_output_for(outputs) for metric in metrics)
+
+        def matrix(wanted, columns=outputs):
+            return np.zeros((batch_size, columns) if wanted else (0, 0), dtype)
+
+        self._model, self._loss, self._samples, self._batch_size = model, loss, samples, batch_size
+        self._rules = _rules(model)
+        self._program = network.Program(
+            laid_out.ops, laid_out.settings, model.params, model.grads, laid_out.out_at, outputs, final
+        )
+        self._buffers = network.Buffers(
+            aligned_zeros(batch_size * in_size, dtype),
+            aligned_zeros(laid_out.size, dtype),
+            aligned_zeros(laid_out.size, dtype),
+            aligned_rows(n_threads, network.packing_size(ops, batch_size, itemsize), dtype),
+            aligned_rows(n_threads, network.tile_size(ops), dtype),
+            np.zeros(batch_size),
+            np.zeros(batch_size),
+            np.zeros((len(metrics), batch_size)),
+            np.zeros(batch_size if samples.labels.size else 0, np.int64),
+            matrix(samples.targets is not None),
+            matrix(samples.teacher_logits is not None),
+            matrix(needs_output),
+        )
+        sparse = samples.targets is None
+        self._metric_kinds = np.array([metric.kind_for(sparse, outputs) for metric in metrics], np.int64)
+        self._metric_ks = np.array([metric.k for metric in metrics], np.int64)
+        self._direct = is_native(samples.x)
+        self._x = network.rows_of(samples.x) if self._direct else None
+        self._targets = as_rows(samples.targets, dtype)
+        self._teacher = as_rows(samples.teacher_logits, dtype)
+        self._threads = _ThreadChoice()
+        row_bytes = in_size * itemsize
+        self.most_steps = 10**9 if self._direct else max(1, CHUNK_BYTES // (row_bytes * batch_size))
+        self.pace = 1
+
+    def run(self, order: np.ndarray, first_step: int, metric_sums: np.ndarray) -> np.ndarray:
+        """Train on consecutive batches of ``order``; returns each step's loss and adds to ``metric_sums``."""
+        model, optimizer = self._model, self._model.optimizer
+        steps = -(-len(order) // self._batch_size)
+        x, x_order = self._x, order
+        if not self._direct:
+            chunk = self._samples.x[order].reshape(len(order), -1)
+            x = network.rows_of(np.ascontiguousarray(chunk, dtype=model.dtype))
+            x_order = np.arange(len(order))
+        samples = self._samples
+        losses = np.zeros(steps)
+        data = network.Data(
+            x, x_order, order, samples.labels, self._targets, self._teacher, samples.weight, self._batch_size
+        )
+        kind, hyper, _ = model.objective(self._loss)  # anew: a schedule may have moved the temperature
+        objective = network.Objective(kind, hyper, self._metric_kinds, self._metric_ks, losses, metric_sums)
+        rates = optimizer.learning_rates(optimizer.iterations, steps)
+        state = network.Optimizer(
+            optimizer.kind, optimizer.hyper, *optimizer.slots, rates, optimizer.iterations
+        )
+        moment = network.Moment(model.seed, model.epoch, first_step)
+        with self._threads.timed(steps) as count:
+            threads.run(
+                network.train,
+                self._program,
+                self._buffers,
+                data,
+                objective,
+                state,
+                self._rules,
+                moment,
+                threads=count,
+            )
+        optimizer.iterations += steps
+        return losses
+
+
+class _ThreadChoice:
+    """How many threads the next slice gets: all, or one where that was found to be faster.
+
+    Threads meet several times a step, and on a busy machine a meeting waits for whoever was put to sleep. So
+    where steps are short, now and then a slice is run on one thread, to see.
+    """
+
+    _SHORT_STEP = 1e-3  # seconds; a longer one gains from threads whatever they wait
+    _FIRST_TRIAL, _NEXT_TRIAL = 4, 64  # slices
+
+    def __init__(self):
+        self._seconds: dict[int, float] = {}  # a step, by number of threads
+        self._slices = 0
+
+    def timed(self, steps: int):
+        self._steps = steps
+        return self
+
+    def __enter__(self) -> int:
+        most = threads.get_num_threads()
+        self._slices += 1
+        self._count = min(self._seconds, key=self._seconds.get, default=most)
+        if (
+            self._slices % self._NEXT_TRIAL == self._FIRST_TRIAL
+            and self._seconds.get(most, 1.0) < self._SHORT_STEP
+        ):
+            self._count = most if self._count == 1 else 1
+        self._began = time.perf_counter()
+        return self._count
+
+    def __exit__(self, *error) -> None:
+        self._seconds[self._count] = (time.perf_counter() - self._began) / self._steps
+
+
+class LayerwiseSteps:
+    """Runs steps layer by layer, in Python: for layers, losses and constraints of the user's own."""
+
+    most_steps = pace = 1
+
+    def __init__(self, model, loss, metrics, samples: Samples, batch_size: int, online_teacher=None):
+        self._model, self._loss, self._metrics, self._samples = model, loss, metrics, samples
+        self._batch_size, self._online_teacher = batch_size, online_teacher
+
+    def run(self, order: np.ndarray, first_step: int, metric_sums: np.ndarray) -> np.ndarray:
+        model, samples = self._model, self._samples
+        losses = []
+        for step, start in enumerate(range(0, len(order), self._batch_size)):
+            rows = order[start : start + self._batch_size]
+            y = (
+                samples.targets
+                if samples.targets is not None
+                else (samples.labels if samples.labels.size else None)
+            )
+            loss, values = model._layerwise_step(
+                np.ascontiguousarray(samples.x[rows], dtype=model.dtype),
+                None if y is None else y[rows],
+                samples.weight[rows] if samples.weight.size else None,
+                step=first_step + step,
+                loss=self._loss,
+                metrics=self._metrics,
+                teacher_logits=None if samples.teacher_logits is None else samples.teacher_logits[rows],
+                online_teacher=self._online_teacher,
+            )
+            losses.append(loss)
+            metric_sums += values
+        return np.array(losses)

@@ -1,0 +1,134 @@
+"""What guards a training: interrupts that wait for a finished step, and numbers that are none."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import signal
+import threading
+import warnings
+
+import numpy as np
+
+from .callbacks import TerminateOnNaN
+
+
+@contextlib.contextmanager
+def uninterrupted():
+    """Ctrl-C waits until parameters, optimizer and counts agree again; a second one does not wait."""
+    handler = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(handler):
+        yield
+        return
+    caught = []
+
+    def remember(number, frame):
+        caught.append((number, frame))
+        if len(caught) > 1:
+            handler(number, frame)
+
+    signal.signal(signal.SIGINT, remember)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+        if caught:
+            handler(*caught[0])
+
+
+def _is_finite(array: np.ndarray) -> bool:
+    return array.size == 0 or bool(np.isfinite(array.min()) and np.isfinite(array.max()))
+
+
+class _State:
+    """A copy of all that a step changes."""
+
+    def __init__(self, model):
+        self._model = model
+        self._arrays = [model.params, *model.optimizer.slots]
+        self._copies = [array.copy() for array in self._arrays]
+        self._iterations = model.optimizer.iterations
+
+    @property
+    def params(self) -> np.ndarray:
+        return self._copies[0]
+
+    def restore(self) -> None:
+        for array, copy in zip(self._arrays, self._copies, strict=True):
+            array[...] = copy
+        self._model.optimizer.iterations = self._iterations
+
+
+def run_slice(model, runner, part, batch_size, first, sums, careful) -> tuple[np.ndarray, _State | None]:
+    """The losses of a slice of steps and None, or, if ``careful``, up to the first step with a loss, or a
+    parameter after it, that is not finite, and the state before that step.
+    """
+    if not careful:
+        return runner.run(part, first, sums), None
+    before, sums_before = _State(model), sums.copy()
+    losses = runner.run(part, first, sums)
+    if _is_finite(losses) and _is_finite(model.params):
+        return losses, None
+    if len(losses) > 1:  # once more from the slice's beginning, step by step, to the same bits
+        before.restore()
+        sums[...] = sums_before
+        kept: list[float] = []
+        for start in range(0, len(part), batch_size):
+            before = _State(model)
+            kept += list(runner.run(part[start : start + batch_size], first + len(kept), sums))
+            if not (math.isfinite(kept[-1]) and _is_finite(model.params)):
+                break
+        losses = np.array(kept)
+    return losses, before
+
+
+def _first_nonfinite(model, x: np.ndarray, step: int, params: np.ndarray) -> str:
+    """What in a step on the batch ``x`` is not finite first; ``params`` are those after the step."""
+    model.set_step(model.epoch, step)
+    out = np.ascontiguousarray(x, dtype=model.dtype)
+    for layer in model.layers:
+        out = layer.forward(out, training=True)
+        if not _is_finite(out):
+            return f"the output of layer {layer.name!r}"
+    for layer in reversed(model.layers):
+        for parameter in layer.parameters:
+            if not _is_finite(params[parameter.offset : parameter.offset + parameter.size]):
+                return f"{parameter.name} of layer {layer.name!r} after the update"
+    return "the loss"
+
+
+class Watch:
+    """Looks for losses that are not finite: warns once, or tells `TerminateOnNaN`, which stops there."""
+
+    def __init__(self, model, x: np.ndarray, epochs: int, steps: int, callbacks):
+        self._model, self._x, self._epochs, self._steps = model, x, epochs, steps
+        self._terminators = [callback for callback in callbacks if isinstance(callback, TerminateOnNaN)]
+        self._warned = False
+        self.careful = bool(self._terminators)
+
+    def _place(self, epoch: int, step: int) -> str:
+        return f"epoch {epoch + 1} of {self._epochs}, step {step} of {self._steps}"
+
+    def stop(self, before: _State, rows: np.ndarray, step: int) -> None:
+        """Step number ``step`` (from 1), on ``rows``, was found to be bad."""
+        model = self._model
+        after = _State(model)
+        before.restore()
+        what = _first_nonfinite(model, self._x[rows], step - 1, after.params)
+        if not any(callback.restore for callback in self._terminators):
+            after.restore()
+        for callback in self._terminators:
+            callback.found = f"{self._place(model.epoch, step)}: {what} is not finite"
+
+    def look(self, losses: np.ndarray, epoch: int, first: int) -> None:
+        """Warn of the first loss that is not finite, if nobody stops there."""
+        if self.careful or self._warned or _is_finite(losses):
+            return
+        self._warned = True
+        step = int(np.argmax(~np.isfinite(losses)))
+        warnings.warn(
+            f"{self._place(epoch, first + step + 1)}: the loss is {losses[step]}. The callback TerminateOnNaN() "
+            "stops there and keeps the parameters from before",
+            RuntimeWarning,
+            stacklevel=5,
+        )
