@@ -9,14 +9,12 @@ import numpy as np
 from .kernels import matmul as kernel
 from .kernels import network
 from .kernels.jit import JIT_DISABLED
+from .kernels.threads import count_for, run
 from .kernels.threads import get_num_threads as get_num_threads
-from .kernels.threads import run
 from .kernels.threads import set_num_threads as set_num_threads
 from .validation import check_array, check_bool, check_dtype, describe
 
 _compiled: set[str] = set()
-_THREADED_FLOPS = 1e8
-"""A product of less work is done before a second thread has begun."""
 _PLAIN = (np.dtype(np.float32), np.dtype(np.float64))
 
 
@@ -84,10 +82,11 @@ def matmul(
         return out
     a, transpose_a = _operand(a, transpose_a, dtype)
     b, transpose_b = _operand(b, transpose_b, dtype)
-    if 2.0 * m * k * n < _THREADED_FLOPS:
+    threads = count_for(2.0 * m * k * n)
+    if threads == 1:
         kernel.matmul(out, a, b, transpose_a, transpose_b)
     else:
-        run(kernel.matmul_on_threads, out, a, b, transpose_a, transpose_b)
+        run(kernel.matmul_on_threads, out, a, b, transpose_a, transpose_b, threads=threads)
     return out
 
 

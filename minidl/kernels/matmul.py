@@ -22,7 +22,7 @@ from .simd import (
     matmul_panel,
     transpose_block,
 )
-from .threads import meet, share, start_together
+from .threads import finish_together, share, start_together
 
 K_BLOCK = 384
 """Rows of B in a packed panel: 48 KB in float32, half of the second-level cache's share of a step."""
@@ -178,7 +178,7 @@ def matmul_on_threads(thread, threads, sync, out, a, b, transpose_a, transpose_b
     else:
         first, last = share(n, thread, threads, PANEL_BYTES // out.itemsize)
         matmul_part(out, a, b, transpose_a, transpose_b, zero, m, first, last)
-    meet(sync, threads)
+    finish_together(thread, sync, threads)
 
 
 @jit

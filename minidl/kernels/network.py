@@ -25,7 +25,7 @@ from .metrics import metric_rows
 from .ops import ACTIVATION, DENSE, DROPOUT, GAUSSIAN_NOISE, RANDOM_TRANSLATION
 from .random import LAYER, dropout, gaussian_noise, make_key, translate, translate_backward
 from .simd import FROM_BIAS, FROM_ZERO, TILE_ROWS, read_float32, read_float64, reals_at
-from .threads import flush_denormals, meet, restore_denormals, share, start_together
+from .threads import finish_together, flush_denormals, meet, restore_denormals, share, start_together
 from .updates import (
     add_regularizer,
     clip_by_global_norm,
@@ -432,6 +432,7 @@ def train(thread, threads, sync, program, buffers, data, objective, optimizer, r
                 max_norm(program.params, rules.max_norm_segments, rules.max_norm_limits)
         meet(sync, threads)
     restore_denormals(mode)
+    finish_together(thread, sync, threads)
 
 
 @jit
@@ -476,7 +477,7 @@ def infer(thread, threads, sync, program, inputs, values, scratch, x, out, chunk
         results = mine if count else source
         copy(out[start : start + rows], _rows(results, program.out_at, program.out_size, 0, rows))
     restore_denormals(mode)
-    meet(sync, threads)
+    finish_together(thread, sync, threads)
 
 
 class Plan(NamedTuple):

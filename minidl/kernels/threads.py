@@ -4,6 +4,9 @@ A thread-pool launch for every parallel loop costs microseconds, and a training 
 net has a dozen such loops. Here a *whole slice of training* is one call: every thread runs the same kernel
 with its own number (``thread`` of ``threads``), works on its share of rows or columns, and meets the others
 at a barrier, which costs a fraction of a microsecond. It needs no OpenMP and survives a fork.
+
+A helper that has finished lingers in compiled code for a moment, listening for the next call: to wake a
+thread that sleeps takes the system ten times as long as a small matrix product.
 """
 
 from __future__ import annotations
@@ -11,7 +14,8 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from concurrent.futures import ThreadPoolExecutor, wait
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numba
 import numpy as np
@@ -22,10 +26,13 @@ from numba.extending import intrinsic
 from .jit import JIT_DISABLED, jit, smaller
 from .simd import IS_X86
 
-_ARRIVED, _GENERATION, _START = 0, 16, 32  # two cache lines apart, so that waiters do not disturb each other
+# two cache lines apart, so that waiters do not disturb each other
+_ARRIVED, _GENERATION, _START, _BELL, _SIZE = 0, 16, 32, 48, 64
 _WAIT, _GO, _CANCEL = 0, 1, 2
 _SPINS_BEFORE_YIELD = 2000
-ALONE = np.zeros(48, np.int64)
+_LINGER = 30_000
+"""Spins for which a helper listens for the next call: about a millisecond."""
+ALONE = np.zeros(_SIZE, np.int64)
 """The meeting place of a single thread."""
 
 _CAN_YIELD = sys.platform != "win32"
@@ -37,6 +44,9 @@ if JIT_DISABLED:
 
     def start_together(thread, sync, threads):
         return True
+
+    def finish_together(thread, sync, threads):
+        """Nothing to wait for."""
 
     def flush_denormals():
         return 0
@@ -106,13 +116,16 @@ else:
         return types.void(), codegen
 
     @jit
-    def _wait_while(sync, index, value):
+    def _wait_while(sync, index, value, most):
+        """Until ``sync[index]`` is no longer ``value``, or for ``most`` spins."""
         spins = 0
-        while _atomic_load(sync, index) == value:
+        while _atomic_load(sync, index) == value and spins < most:
             _pause()
             spins += 1
             if spins > _SPINS_BEFORE_YIELD:
                 _yield()
+
+    _FOREVER = np.int64(2**62)
 
     @jit
     def meet(sync, threads):
@@ -124,7 +137,7 @@ else:
             _atomic_store(sync, _ARRIVED, 0)
             _atomic_store(sync, _GENERATION, generation + 1)
         else:
-            _wait_while(sync, _GENERATION, generation)
+            _wait_while(sync, np.int64(_GENERATION), generation, _FOREVER)
 
     @jit
     def start_together(thread, sync, threads):
@@ -133,9 +146,24 @@ else:
             return True
         if thread == 0:
             _atomic_store(sync, _START, _GO)
+            _atomic_add(sync, _BELL, 1)
             return True
-        _wait_while(sync, _START, _WAIT)
+        _wait_while(sync, np.int64(_START), np.int64(_WAIT), _FOREVER)
         return _atomic_load(sync, _START) == _GO
+
+    @jit
+    def finish_together(thread, sync, threads):
+        """`meet` for the last time in a call; helpers stay a little, in case another call follows at once.
+
+        Thread 0 rings when it has begun the next call, that is when it has let go of the GIL, which the helper
+        needs to fetch its arguments. One that came back at once would wait for the GIL asleep.
+        """
+        if threads == 1:
+            return
+        bell = _atomic_load(sync, _BELL)
+        meet(sync, threads)
+        if thread > 0:
+            _wait_while(sync, np.int64(_BELL), bell, np.int64(_LINGER))
 
     _FLUSH_TO_ZERO_AND_DENORMALS_ARE_ZERO = 0x8040
 
@@ -185,9 +213,56 @@ def share(total, thread, threads, unit):
     return smaller(low, total), smaller(high, total)
 
 
+class _Helper:
+    """A thread other than the caller's: it works while there are jobs, then sleeps in the executor's queue."""
+
+    def __init__(self):
+        self._lock = threading.Lock()
+        self._job = None
+        self.awake = False
+
+    def post(self, executor: ThreadPoolExecutor, job: tuple) -> None:
+        with self._lock:
+            self._job = job
+            sleeps, self.awake = not self.awake, True
+        if sleeps:
+            executor.submit(self._work)
+
+    def _work(self) -> None:
+        while True:
+            with self._lock:
+                job, self._job = self._job, None
+                if job is None:
+                    self.awake = False
+                    return
+            kernel, *args = job
+            kernel(*args)
+            del job, args  # so that a sleeping helper keeps no array alive
+
+
+class _Team:
+    """The helpers, and where they meet."""
+
+    def __init__(self, threads: int):
+        self.executor = ThreadPoolExecutor(threads - 1, thread_name_prefix="minidl")
+        self.helpers = [_Helper() for _ in range(threads - 1)]
+        self.sync = np.zeros(_SIZE, np.int64)
+
+    def sleep(self) -> None:
+        """Returns when no helper has anything to do; an interrupt on the way is raised after."""
+        interrupt = None
+        while any(helper.awake for helper in self.helpers):
+            try:
+                time.sleep(1e-4)
+            except KeyboardInterrupt as error:
+                interrupt = error
+        if interrupt is not None:
+            raise interrupt
+
+
 _num_threads = 1 if JIT_DISABLED else numba.config.NUMBA_NUM_THREADS
 _busy = threading.Lock()
-_helpers: ThreadPoolExecutor | None = None
+_team: _Team | None = None
 
 
 def set_num_threads(n: int) -> None:
@@ -197,15 +272,15 @@ def set_num_threads(n: int) -> None:
         TypeError: ``n`` is not an integer.
         ValueError: ``n`` is not in 1..256.
     """
-    global _num_threads, _helpers
+    global _num_threads, _team
     if isinstance(n, bool) or not isinstance(n, (int, np.integer)):
         raise TypeError(f"n must be an integer, got {n!r}")
     if not 1 <= n <= 256:
         raise ValueError(f"n must be in 1..256, got {n}")
     with _busy:
-        if _helpers is not None:
-            _helpers.shutdown()
-        _helpers = None
+        if _team is not None:
+            _team.executor.shutdown()
+        _team = None
         _num_threads = 1 if JIT_DISABLED else int(n)
 
 
@@ -214,10 +289,26 @@ def get_num_threads() -> int:
     return _num_threads
 
 
+_SHORT_FLOPS, _LONG_FLOPS = 3e6, 1e8
+"""Work that is over before a second thread has begun, and work that is worth waking one for."""
+_IN_A_LOOP = 2e-3
+"""Seconds between two calls for which the second one finds the helpers awake, or should."""
+_last_call = 0.0
+
+
+def count_for(flops: float) -> int:
+    """How many threads a call of that much work should use."""
+    global _last_call
+    if flops < _SHORT_FLOPS:
+        return 1
+    before, _last_call = _last_call, time.perf_counter()
+    return _num_threads if flops >= _LONG_FLOPS or _last_call - before < _IN_A_LOOP else 1
+
+
 def _after_fork() -> None:
     """A forked child has none of its parent's threads, and perhaps a lock one of them held."""
-    global _busy, _helpers
-    _busy, _helpers = threading.Lock(), None
+    global _busy, _team
+    _busy, _team = threading.Lock(), None
 
 
 if hasattr(os, "register_at_fork"):
@@ -227,39 +318,27 @@ if hasattr(os, "register_at_fork"):
 def run(kernel, *args, threads: int | None = None) -> None:
     """``kernel(thread, threads, sync, *args)`` on every thread, or on this one where the others are taken.
 
-    The kernel begins with `start_together` and ends with `meet`.
+    The kernel begins with `start_together` and ends with `finish_together`.
     """
-    global _helpers
+    global _team
     threads = _num_threads if threads is None else min(threads, _num_threads)
     lock = _busy
     if threads == 1 or not lock.acquire(blocking=False):
         kernel(0, 1, ALONE, *args)
         return
-    sync = np.zeros(48, np.int64)
-    running = []
     try:
-        if _helpers is None:
-            _helpers = ThreadPoolExecutor(_num_threads - 1, thread_name_prefix="minidl")
-        for thread in range(1, threads):
-            running.append(_helpers.submit(kernel, thread, threads, sync, *args))
-        kernel(0, threads, sync, *args)
-    finally:
-        if sync[_START] == _WAIT:  # interrupted on the way in: let the helpers go
-            sync[_START] = _CANCEL
+        if _team is None:
+            _team = _Team(_num_threads)
+        team = _team
+        sync = team.sync
+        sync[_START] = _WAIT
         try:
-            _wait_whatever_comes(running)
+            for thread, helper in enumerate(team.helpers[: threads - 1], start=1):
+                helper.post(team.executor, (kernel, thread, threads, sync, *args))
+            kernel(0, threads, sync, *args)
         finally:
-            lock.release()
-
-
-def _wait_whatever_comes(running) -> None:
-    """Until the helpers have stopped writing; an interrupt on the way is raised after."""
-    interrupt = None
-    while True:
-        try:
-            wait(running)
-            break
-        except KeyboardInterrupt as error:
-            interrupt = error
-    if interrupt is not None:
-        raise interrupt
+            if sync[_START] == _WAIT:  # interrupted on the way in: let the helpers go
+                sync[_START] = _CANCEL
+                team.sleep()
+    finally:
+        lock.release()
