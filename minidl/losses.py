@@ -8,12 +8,14 @@ with ``sample_weight`` the weighted sum divided by B.
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable
 
 import numpy as np
 
 from .kernels import losses as kernels
+from .kernels import threads
 from .kernels.softmax import log_softmax_forward, softmax_forward
 from .registry import Configurable, resolve, snake_case
 from .registry import serialize as _serialize
@@ -35,6 +37,9 @@ Schedule = float | Callable[[int], float]
 
 _PROBABILITIES = " (probabilities; for logits say from_logits=True)"
 _NO_LABELS = np.empty(0, np.int64)
+_FLOPS_OF_AN_ENTRY = 150.0
+"""What a class of a sample costs, in multiplications of a matrix product that take as long."""
+_REALS = (np.dtype(np.float32), np.dtype(np.float64))
 
 
 def _as_real(argument: str, value) -> np.ndarray:
@@ -192,7 +197,12 @@ class Loss(Configurable):
         dlogits = np.empty_like(z) if gradient else empty
         row_loss = np.empty(rows)
         teacher = empty if teacher is None else teacher
-        kernels.loss_batch(kind, row_loss, dlogits, z, labels, targets, teacher, scale, self.hyper)
+        arguments = row_loss, dlogits, z, labels, targets, teacher, scale, self.hyper
+        n_threads = 1 if self.whole_batch else threads.count_for(_FLOPS_OF_AN_ENTRY * z.size)
+        if n_threads == 1:
+            kernels.loss_batch(kind, *arguments)
+        else:
+            threads.run(kernels.loss_rows_on_threads, kind, *arguments, threads=n_threads)
         return float(row_loss.sum()), dlogits
 
     def _keras_config(self) -> dict:
@@ -413,6 +423,7 @@ class DistillationLoss(Loss):
     sparse = None
     from_logits = True
     _needs_target = False  # the soft term itself looks at the label
+    _shows_nonfinite = False  # a NaN or inf in any logit makes the value NaN or inf
     _settings: dict[str, tuple[int, float, bool]] = {}
 
     def __init__(self, name: str | None = None, **settings: Schedule):
@@ -457,8 +468,38 @@ class DistillationLoss(Loss):
         Raises ValueError for shapes that differ, NaN or inf (with the first index), labels out of range,
         probabilities where logits are meant, and y=None where a term needs labels.
         """
+        kind = self.kind(True)
+        if sample_weight is None and self._are_plain(logits, y, teacher_logits):
+            nothing = np.empty((0, 0), logits.dtype)
+            result = self._run(kind, logits, y, nothing, teacher_logits, None, True)
+            if math.isfinite(result[0]):  # so were all inputs
+                return result
         z, labels, targets, teacher = self._inputs(logits, y, teacher_logits, ("logits", "y"))
-        return self._run(self.kind(True), z, labels, targets, teacher, sample_weight, True)
+        return self._run(kind, z, labels, targets, teacher, sample_weight, True)
+
+    def _are_plain(self, logits, y, teacher_logits) -> bool:
+        """Whether the kernel can take these arrays unseen: the general checks take longer than a small batch.
+
+        Only for losses that are not finite unless every logit of both sides is.
+        """
+        if not (self._shows_nonfinite and self.soft_weight):
+            return False
+        if not (type(logits) is type(teacher_logits) is type(y) is np.ndarray and logits.dtype in _REALS):
+            return False
+        rows, classes = logits.shape if logits.ndim == 2 else (0, 0)
+        return (
+            rows > 0
+            and classes > 0
+            and teacher_logits.shape == logits.shape
+            and teacher_logits.dtype == logits.dtype
+            and y.shape == (rows,)
+            and y.dtype == np.int64
+            and logits.flags.carray
+            and teacher_logits.flags.carray
+            and y.flags.carray
+            and not 0 <= teacher_logits.item(0) <= 1  # might be probabilities
+            and kernels.labels_within(y, -1, classes)
+        )
 
     def _inputs(self, logits, y, teacher_logits, names):
         z = _predictions(names[0], logits)
@@ -507,6 +548,7 @@ class KnowledgeDistillation(DistillationLoss):
     (arXiv 2403.01427), whose settings are ``temperature=2, hard_weight=0.1, soft_weight=9``.
     """
 
+    _shows_nonfinite = True
     _on_logits = _on_probs = kernels.KNOWLEDGE_DISTILLATION
     _settings = {"temperature": _TEMPERATURE, "hard_weight": _HARD, "soft_weight": _SOFT}
 
@@ -648,6 +690,7 @@ class LogitMatching(DistillationLoss):
     """
 
     temperature = 1.0
+    _shows_nonfinite = True
     _on_logits = _on_probs = kernels.LOGIT_MATCHING
     _settings = {"hard_weight": _HARD, "soft_weight": _SOFT}
 

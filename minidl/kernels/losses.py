@@ -45,6 +45,7 @@ from .supervised import (
     kl_divergence_row,
     regression_row,
 )
+from .threads import finish_together, share, start_together
 from .vectors import pointer
 
 __all__ = [
@@ -72,8 +73,10 @@ __all__ = [
     "STANDARDIZE",
     "TEMPERATURE",
     "dist_batch",
+    "labels_within",
     "loss_batch",
     "loss_rows",
+    "loss_rows_on_threads",
 ]
 
 
@@ -116,6 +119,37 @@ def loss_rows(kind, row_loss, dlogits, logits, labels, targets, teacher_logits, 
                 temperature, hard, soft, second, hyper[STANDARDIZE],
             )  # fmt: skip
         row_loss[i] = value * scale
+
+
+@jit
+def loss_rows_on_threads(
+    thread, threads, sync, kind, row_loss, dlogits, logits, labels, targets, teacher_logits, row_scale, hyper
+):
+    """`loss_rows` with the rows shared among threads."""
+    if not start_together(thread, sync, threads):
+        return
+    low, high = share(logits.shape[0], thread, threads, np.int64(1))
+    loss_rows(
+        kind,
+        row_loss[low:high],
+        dlogits[low:high] if dlogits.size else dlogits,
+        logits[low:high],
+        labels[low:high] if labels.size else labels,
+        targets[low:high] if targets.size else targets,
+        teacher_logits[low:high] if teacher_logits.size else teacher_logits,
+        row_scale[low:high],
+        hyper,
+    )
+    finish_together(thread, sync, threads)
+
+
+@jit
+def labels_within(labels, low, high):
+    """Whether low <= label < high for each."""
+    outside = False
+    for label in labels:
+        outside |= label < low or label >= high
+    return not outside
 
 
 def loss_batch(kind, *arguments):
