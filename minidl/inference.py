@@ -9,16 +9,14 @@ import numpy as np
 
 from .callbacks import CallbackList, check_verbose
 from .kernels import network, threads
-from .kernels.activations import LINEAR
 from .kernels.losses import loss_batch
 from .kernels.metrics import metric_rows
 from .kernels.ops import DENSE
 from .samples import CHUNK_BYTES, Samples, aligned_rows, check_samples, hard_loss, is_native
 from .validation import check_inputs, check_int
 
-_PREDICT_ROWS = 96
+_CHUNK = 96  # rows whose activations stay in the cache
 _SLICE_FLOPS = 2e9  # predictions come in calls of at most this much work, so that Ctrl-C is heard in between
-_THREAD_FLOPS = 4e6  # a prediction of less work than this is over before a second thread has begun
 
 
 class Predictor:
@@ -29,25 +27,18 @@ class Predictor:
         self._shape, self._dtype = model.input_shape, model.dtype
         self._in_size, self._outputs = math.prod(model.input_shape), math.prod(model.output_shape)
         self._flops = 2.0 * sum(op.in_size * op.out_size for op in ops if op.kind == DENSE)
-        self._layouts = {rows: self._layout(model, ops, rows) for rows in (1, _PREDICT_ROWS)}
+        laid_out = network.plan(ops, self._in_size, _CHUNK)
+        self._model = laid_out.ops, laid_out.settings, model.params, laid_out.out_at
+        packing = network.packing_size(ops, _CHUNK, model.dtype.itemsize)
+        self._sizes = laid_out.size, packing, _CHUNK * self._in_size
         self._buffers = threading.local()  # so that several threads may predict at once
 
-    def _layout(self, model, ops, rows):
-        laid_out = network.plan(ops, self._in_size, rows)
-        program = network.Program(
-            laid_out.ops, laid_out.settings, model.params, model.grads, laid_out.out_at, self._outputs, LINEAR
-        )
-        sizes = rows * self._in_size, laid_out.size, network.packing_size(ops, rows, model.dtype.itemsize)
-        return program, sizes
-
-    def _space(self, rows: int, n_threads: int):
-        """What `network.infer` needs for chunks of ``rows``, allocated once a thread."""
-        key = (rows, n_threads)
-        found = self._buffers.__dict__.get(key)
+    def _space(self, n_threads: int):
+        """values, scratch, inputs and nonfinite of `network.infer`, allocated once a thread."""
+        found = self._buffers.__dict__.get(n_threads)
         if found is None:
-            program, sizes = self._layouts[rows]
-            buffers = [aligned_rows(n_threads, size, self._dtype) for size in sizes]
-            found = self._buffers.__dict__[key] = (program, *buffers, np.zeros(n_threads, np.int64))
+            found = [aligned_rows(n_threads, size, self._dtype) for size in self._sizes]
+            self._buffers.__dict__[n_threads] = found = (*found, np.zeros(n_threads, np.int64))
         return found
 
     def reads(self, x) -> bool:
@@ -58,24 +49,20 @@ class Predictor:
         """(outputs (N, C), whether all inputs were finite)."""
         count = len(x)
         out = np.empty((count, self._outputs), self._dtype)
-        chunk = 1 if count == 1 else _PREDICT_ROWS
-        n_threads = threads.get_num_threads() if self._flops * count > _THREAD_FLOPS else 1
-        program, inputs, values, scratch, nonfinite = self._space(chunk, n_threads)
-        buffers = program, inputs, values, scratch
-        most = max(chunk, int(_SLICE_FLOPS / max(self._flops, 1.0)))
-        if (
-            n_threads == 1 and count <= most and is_native(x)
-        ):  # the lean path: a single row takes microseconds
-            network.infer(0, 1, threads.ALONE, *buffers, network.rows_of(x), out, chunk, nonfinite)
-            return out, nonfinite[0] == 0
+        n_threads = threads.count_for(self._flops * count)
+        values, scratch, inputs, nonfinite = self._space(n_threads)
+        if n_threads == 1 and count <= _CHUNK and x.dtype == self._dtype and x.flags.carray:
+            return out, network.infer_rows(*self._model, values[0], scratch[0], x.reshape(-1), count, out)
         finite = True
         step = count if is_native(x) else max(1, CHUNK_BYTES // (self._in_size * self._dtype.itemsize))
-        step = min(step, most)
+        step = min(step, max(_CHUNK, int(_SLICE_FLOPS / max(self._flops, 1.0))))
         for first in range(0, count, step):
             part = x[first : first + step]
             rows = network.rows_of(part if is_native(part) else np.ascontiguousarray(part, dtype=self._dtype))
-            target = out[first : first + step]
-            threads.run(network.infer, *buffers, rows, target, chunk, nonfinite, threads=n_threads)
+            threads.run(
+                network.infer, *self._model, values, scratch, inputs, nonfinite, _CHUNK, *rows,
+                out[first : first + step], threads=n_threads,
+            )  # fmt: skip
             finite = finite and not nonfinite.any()
         return out, finite
 

@@ -190,7 +190,8 @@ class Loss(Configurable):
 
     def _run(self, kind, z, labels, targets, teacher, sample_weight, gradient):
         rows = len(z)
-        scale = np.full(rows, 1.0 / rows)
+        scale = np.empty(rows)
+        scale.fill(1.0 / rows)
         if sample_weight is not None:
             scale *= check_sample_weight(sample_weight, rows)
         empty = np.empty((0, 0), z.dtype)
@@ -203,7 +204,7 @@ class Loss(Configurable):
             kernels.loss_batch(kind, *arguments)
         else:
             threads.run(kernels.loss_rows_on_threads, kind, *arguments, threads=n_threads)
-        return float(row_loss.sum()), dlogits
+        return float(np.add.reduce(row_loss)), dlogits
 
     def _keras_config(self) -> dict:
         return {"reduction": self.reduction, "name": self.name}

@@ -40,7 +40,6 @@ from .vectors import (
     load,
     pointer,
     put,
-    rounded,
     splat,
     stay_apart,
     store,
@@ -198,11 +197,11 @@ def _short_row(
         else:
             inner = np.float64(get(logits, at + label) - z_peak)
         d = d + q * (scale * hard * mass / exp_sum)
+        if label != DENSE:
+            one = splat(logits, scale * hard)
+            d = d - (keep(one, label + 1) - keep(one, label))  # in lane ``label``
         value += hard * (mass * log(exp_sum) - inner)
-    if written > 0:
-        store(dlogits, at, count, d)
-        if hard != 0 and label != DENSE:
-            put(dlogits, at + label, get(dlogits, at + label) - rounded(dlogits, scale * hard))
+    store(dlogits, at, written, d)
     return value
 
 

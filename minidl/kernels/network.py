@@ -450,33 +450,51 @@ def has_nonfinite(x, size):
 
 
 @jit
-def infer(thread, threads, sync, program, inputs, values, scratch, x, out, chunk, nonfinite):
-    """out (N, out_size) = the operations applied to every row of ``x``.
+def infer_rows(ops, settings, params, out_at, values, scratch, source, rows, out):
+    """out (rows, out_size) = the operations applied to ``rows`` rows of flat ``source``, on this thread alone.
+
+    Returns whether all of them are finite. Plain arrays and no `Program`: to unpack one takes Numba longer
+    than a small net takes for a row.
+    """
+    mode = flush_denormals()
+    count, nowhere = ops.shape[0], np.empty(0, np.int64)
+    program = Program(ops, settings, params, params, out_at, out.shape[1], LINEAR)
+    finite = not has_nonfinite(source, rows * (ops[0, IN] if count else out.shape[1]))
+    forward(0, 1, nowhere, program, source, values, scratch, rows, 0, rows, 0, 0, 0)
+    copy(out, _rows(values if count else source, out_at, out.shape[1], 0, rows))
+    restore_denormals(mode)
+    return finite
+
+
+@jit
+def infer(
+    thread, threads, sync, ops, settings, params, out_at, values, scratch, inputs, nonfinite, chunk,
+    octets, stride, code, out,
+):  # fmt: skip
+    """`infer_rows` for all rows of a `Rows` (octets, stride, code), in chunks, on several threads.
 
     inputs, values, scratch are (threads, n) for chunks of ``chunk`` rows; nonfinite (threads,) counts the
     chunks with a NaN or inf. Rows already of the model's dtype are read where they are.
     """
     if not start_together(thread, sync, threads):
         return
-    mode = flush_denormals()
-    mine, none, count = values[thread], np.empty(0, np.int64), program.ops.shape[0]
-    in_size = program.ops[0, IN] if count else program.out_size
-    in_place = x.code == (FLOAT32 if out.itemsize == 4 else FLOAT64)
+    none = np.empty(0, np.int64)
+    in_size = ops[0, IN] if ops.shape[0] else out.shape[1]
+    in_place = code == (FLOAT32 if out.itemsize == 4 else FLOAT64)
     nonfinite[thread] = 0
     first, last = share(out.shape[0], thread, threads, 4)
     for start in range(first, last, chunk):
         rows = smaller(chunk, last - start)
         if in_place:
-            source = reals_at(x.data, start * x.stride, out)
+            source = reals_at(octets, start * stride, out)
         else:
             source = inputs[thread]
-            gather(source[: rows * in_size].reshape(rows, in_size), x, none, start, 0, rows)
-        if x.code != UINT8:
-            nonfinite[thread] += has_nonfinite(source, rows * in_size)
-        forward(0, 1, sync, program, source, mine, scratch[thread], rows, 0, rows, 0, 0, 0)
-        results = mine if count else source
-        copy(out[start : start + rows], _rows(results, program.out_at, program.out_size, 0, rows))
-    restore_denormals(mode)
+            part = source[: rows * in_size].reshape(rows, in_size)
+            gather(part, Rows(octets, stride, code), none, start, 0, rows)
+        finite = infer_rows(
+            ops, settings, params, out_at, values[thread], scratch[thread], source, rows, out[start : start + rows]
+        )
+        nonfinite[thread] += not finite
     finish_together(thread, sync, threads)
 
 
@@ -547,5 +565,5 @@ NO_ROWS = rows_of(np.empty((0, 1), np.float32))
 
 __all__ = [
     "LINEAR", "NO_ROWS", "Buffers", "Data", "Moment", "Objective", "Optimizer", "Plan", "Program", "Rows", "Rules",
-    "infer", "packing_size", "plan", "rows_of", "tile_size", "train",
+    "infer", "infer_rows", "packing_size", "plan", "rows_of", "tile_size", "train",
 ]  # fmt: skip
