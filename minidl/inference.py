@@ -37,8 +37,8 @@ class Predictor:
         """values, scratch, inputs and nonfinite of `network.infer`, allocated once a thread."""
         found = self._buffers.__dict__.get(n_threads)
         if found is None:
-            found = [aligned_rows(n_threads, size, self._dtype) for size in self._sizes]
-            self._buffers.__dict__[n_threads] = found = (*found, np.zeros(n_threads, np.int64))
+            buffers = [aligned_rows(n_threads, size, self._dtype) for size in self._sizes]
+            found = self._buffers.__dict__[n_threads] = (*buffers, np.zeros(n_threads, np.int64))
         return found
 
     def reads(self, x) -> bool:
@@ -79,7 +79,7 @@ def predict(model, x, batch_size: int | None = None, logits: bool = False) -> np
     else:
         x = check_inputs(x, model.input_shape, model.dtype)
         outputs = predict_checked(model, x, logits)
-    return outputs.reshape(len(x), *model.output_shape)
+    return outputs if outputs.ndim > len(model.output_shape) else outputs.reshape(len(x), *model.output_shape)
 
 
 def predict_checked(model, x: np.ndarray, logits: bool) -> np.ndarray:

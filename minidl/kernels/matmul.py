@@ -16,7 +16,9 @@ from .simd import (
     FROM_OUTPUT,
     FROM_ZERO,
     PANEL_BYTES,
+    ROW_VECTORS,
     TILE_ROWS,
+    TILE_VECTORS,
     VECTOR_BYTES,
     matmul_packing_tile,
     matmul_panel,
@@ -77,6 +79,7 @@ def product(
     transposed = b_column != 1
     # A panel that many tiles read is worth a copy, unless it lies (nearly) contiguous anyway.
     packs_b = not transposed and m > 2 * TILE_ROWS and b_row > 2 * width
+    wide = ROW_VECTORS // TILE_VECTORS * width if m == 1 and not transposed else width
     packs_a = n > 8 * width and m * k * c.itemsize > A_BYTES
     blocks = 1
     if transposed or packs_b or packs_a:
@@ -92,8 +95,9 @@ def product(
             if packs_a:
                 pack_rows(packed_a, a, tile_at, a_row, a_column, rows, steps)
                 tile, tile_at, tile_row, tile_column = packed_a, 0, 1, TILE_ROWS
-            for j in range(0, n, width):
-                columns = smaller(width, n - j)
+            j = np.int64(0)
+            while j < n:
+                columns = wide if n - j >= wide else smaller(width, n - j)
                 c_block = c_at + m0 * c_row + j
                 panel, panel_at, panel_row, first = b, b_at + k0 * b_row + j * b_column, b_row, 0
                 if transposed:
@@ -114,6 +118,7 @@ def product(
                         c, c_block + i * c_row, c_row, tile, at, tile_row, tile_column, panel, panel_at,
                         panel_row, steps, smaller(height, rows - i), columns, mode, bias, bias_at + j,
                     )  # fmt: skip
+                j += columns
 
 
 @jit(inline=True)

@@ -39,6 +39,8 @@ VECTOR_BYTES, TILE_ROWS = next(
 )
 TILE_VECTORS = 2
 PANEL_BYTES = TILE_VECTORS * VECTOR_BYTES
+ROW_VECTORS = 4
+"""Vectors of a tile of one row: a single row has registers to spare, and reads longer stretches of B at once."""
 # A remainder of rows is made of these, largest first: 13 rows are 12 + 1, 22 are 12 + 8 + 1 + 1.
 TILE_HEIGHTS = [TILE_ROWS] + [height for height in (8, 4, 1) if height < TILE_ROWS]
 
@@ -86,7 +88,7 @@ _PANEL_ARGUMENTS = (
 
 
 class _TileWriter:
-    """Writes one panel product: C (m, n) from A (m, k) and B (k, n), n at most two vectors.
+    """Writes one panel product: C (m, n) from A (m, k) and B (k, n), n at most two vectors, or four if m is 1.
 
     With a ``panel`` it writes one full tile that also copies B there, for the tiles below it to read:
     the stores hide behind the arithmetic, where a separate copy would cost a tenth of the product.
@@ -252,6 +254,11 @@ class _TileWriter:
         builder = self.builder
         lanes = self.constant(self.lanes)
         whole = self.constant(TILE_VECTORS * self.lanes)
+        if self.panel is None:
+            single = builder.icmp_signed("==", self.n, self.constant(ROW_VECTORS * self.lanes))
+            with builder.if_then(single, likely=False):
+                self.tile(self.constant(0), 1, [None] * ROW_VECTORS)
+                builder.ret_void()
         with builder.if_else(builder.icmp_signed("==", self.n, whole)) as (full, partial):
             with full:
                 self.all_rows([None] * TILE_VECTORS)
@@ -470,7 +477,7 @@ else:
         bias,
         bias_at,
     ):
-        """C[m, n] = start + A[m, k] B[k, n] for one panel of at most two vectors of columns.
+        """C[m, n] = start + A[m, k] B[k, n] for one panel of at most two vectors of columns; four if m is 1.
 
         Arrays are addressed as flat memory: element (i, j) of C is ``c[c_at + i*c_stride + j]``,
         of A ``a[a_at + i*a_stride + j*a_step]``, of B ``b[b_at + i*b_stride + j]``. Each output
