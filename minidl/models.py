@@ -85,6 +85,7 @@ class Sequential:
     params, grads : the flat vectors; layers' weights are views of them. Write ``params[...] = value``.
     segments : int64 (n, 2), offset and size of each parameter in them.
     epoch : number of finished epochs, saved with the model.
+    unfinished : None, or where in the next epoch training was left, saved too (``training.Unfinished``).
     optimizer, loss, metrics : what ``compile`` made of its arguments.
     input_shape, output_shape : without the batch axis; None until built.
     """
@@ -107,6 +108,7 @@ class Sequential:
             name = f"sequential_{number}" if number else "sequential"
         self.name = name
         self.epoch = 0
+        self.unfinished: training.Unfinished | None = None
         self.stop_training = False
         self.history = None
         self.optimizer: optimizers_module.Optimizer | None = None
@@ -406,6 +408,7 @@ class Sequential:
                 raise ValueError(f"weights[{index}] must have shape {view.shape}, got {arrays[index].shape}")
         for view, value in zip(views, arrays, strict=True):
             view[...] = value
+        self.unfinished = None
 
     def get_layer(self, name: str | None = None, index: int | None = None) -> Layer:
         """The layer of that name, or at that index."""
@@ -498,6 +501,8 @@ class Sequential:
             if loss.sparse is not None:
                 for metric in metrics:
                     metric.kind_for(loss.sparse, math.prod(self.output_shape))
+        if optimizer is not self.optimizer:
+            self.unfinished = None
         self.optimizer, self.loss, self.metrics = optimizer, loss, metrics
         self.stop_training = False
 
@@ -745,7 +750,11 @@ class Sequential:
         x : (N, *input_shape), any real dtype; may be a memory map. Rows are converted batch by batch.
         y : class indices or rows of targets, as the loss wants them.
         batch_size : samples a step. The last batch may be smaller.
-        epochs, initial_epoch : epochs initial_epoch .. epochs-1 are run.
+        epochs, initial_epoch : epochs initial_epoch .. epochs-1 are run. If the model was interrupted, or saved, in
+            the middle of an epoch, ``initial_epoch=model.epoch`` goes on at the next step of that epoch, with the
+            same batches, draws and running sums, and so ends with the bits and the history of a run without a
+            break. That takes the same batch_size, shuffle and number of samples; else a warning says that the
+            epoch begins anew. ``compile`` with another optimizer and ``set_weights`` forget the place.
         verbose : 0 nothing, 1 a progress bar, 2 a line an epoch, "auto" 1 on a terminal and 2 elsewhere.
         callbacks : ``minidl.callbacks``.
         validation_split : this share of the samples, the last ones, is kept for validation.

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
+from typing import NamedTuple
 
 import numpy as np
 
@@ -32,6 +34,17 @@ from .validation import check_bool, check_float, check_int, describe
 from .watch import Watch, run_slice, uninterrupted
 
 _SLICE_SECONDS = 0.1
+
+
+class Unfinished(NamedTuple):
+    """Where in an epoch a training was left: its draws and logs go on from there as if it had not been."""
+
+    step: int  # the next one, from 0
+    batch_size: int
+    samples: int
+    shuffle: bool
+    loss_sum: float  # over the samples seen
+    metric_sums: dict[str, float]
 
 
 def fit(
@@ -122,8 +135,10 @@ def fit(
     watch = Watch(model, samples.x, epochs, steps, all_callbacks.callbacks)
     model.stop_training = False
     logs: dict[str, float] = {}
+    begun = _begun(model, initial_epoch, batch_size, count, shuffle)
     all_callbacks.on_train_begin()
     for epoch in range(initial_epoch, epochs):
+        model.unfinished = begun if epoch == initial_epoch else None
         model.epoch = epoch
         loss.set_epoch(epoch)
         all_callbacks.on_epoch_begin(epoch)
@@ -142,16 +157,38 @@ def fit(
     return all_callbacks.history
 
 
+def _begun(model, initial_epoch: int, batch_size: int, count: int, shuffle: bool) -> Unfinished | None:
+    """The epoch ``model`` was left in, if that is where this ``fit`` begins, and with the same batches."""
+    begun = model.unfinished
+    if begun is None or initial_epoch != model.epoch:
+        return None
+    if (begun.batch_size, begun.samples, begun.shuffle) == (batch_size, count, shuffle):
+        return begun
+    warnings.warn(
+        f"epoch {initial_epoch + 1} was left after {begun.step} steps of batch_size {begun.batch_size} on "
+        f"{begun.samples} samples with shuffle={begun.shuffle}; with batch_size {batch_size}, {count} samples and "
+        f"shuffle={shuffle} it cannot go on there and begins anew",
+        stacklevel=4,
+    )
+    return None
+
+
 def _run_epoch(
     model, runner, metrics, count, batch_size, shuffle, every_batch, watch, callbacks
 ) -> dict[str, float]:
     """One pass over the samples in slices; returns the mean loss and metrics over its samples."""
-    epoch, order = model.epoch, np.arange(count)
+    epoch, order, begun = model.epoch, np.arange(count), model.unfinished
     if shuffle:
         permutation(order, np.uint64(make_key(model.seed, SHUFFLE, model.epoch, 0)))
     steps = -(-count // batch_size)
-    sums, loss_sum = np.zeros(len(metrics)), 0.0
-    done = 0
+    names = [metric.name for metric in metrics]
+    sums, loss_sum, done, unknown = np.zeros(len(metrics)), 0.0, 0, 0
+    if begun is not None:
+        done = begun.step
+        if list(begun.metric_sums) == names:
+            loss_sum, sums[:] = begun.loss_sum, list(begun.metric_sums.values())
+        else:  # compiled with other metrics since: the logs are of the samples that follow
+            unknown = done * batch_size
     logs: dict[str, float] = {}
     while done < steps:
         length = 1 if every_batch else min(runner.pace, runner.most_steps, steps - done)
@@ -160,21 +197,27 @@ def _run_epoch(
         began = time.perf_counter()
         with uninterrupted():
             losses, before = run_slice(model, runner, part, batch_size, done, sums, watch.careful)
-            if before is not None:
-                last = len(losses) - 1
-                watch.stop(before, part[last * batch_size : (last + 1) * batch_size], done + last + 1)
-            elif done + length == steps:
-                model.epoch = epoch + 1
-        seconds = time.perf_counter() - began
-        length, part = len(losses), part[: len(losses) * batch_size]
-        sizes = np.full(length, batch_size)
-        sizes[-1] = len(part) - batch_size * (length - 1)
-        # one after the other, so that the sum does not depend on where slices end
-        loss_sum = float(np.cumsum([loss_sum, *(losses * sizes)])[-1])
+            seconds = time.perf_counter() - began
+            length, part = len(losses), part[: len(losses) * batch_size]
+            sizes = np.full(length, batch_size)
+            sizes[-1] = len(part) - batch_size * (length - 1)
+            # one after the other, so that the sum does not depend on where slices end
+            loss_sums = np.cumsum([loss_sum, *(losses * sizes)])
+            kept, kept_sums = length, sums
+            if before is not None and watch.stop(before, part[-sizes[-1] :], done + length):
+                kept, kept_sums = length - 1, before.sums
+            if done + kept == steps:
+                model.epoch, model.unfinished = epoch + 1, None
+            elif done + kept:
+                totals = dict(zip(names, kept_sums.tolist(), strict=True))
+                model.unfinished = Unfinished(
+                    done + kept, batch_size, count, shuffle, float(loss_sums[kept]), totals
+                )
+        loss_sum = float(loss_sums[-1])
         done += length
-        seen = min(done * batch_size, count)
+        seen = min(done * batch_size, count) - unknown
         logs = {"loss": loss_sum / seen}
-        logs.update((metric.name, float(total) / seen) for metric, total in zip(metrics, sums, strict=True))
+        logs.update((name, float(total) / seen) for name, total in zip(names, sums, strict=True))
         watch.look(losses, epoch, done - length)
         callbacks.on_train_batch_end(done - 1, logs)
         if model.stop_training:
