@@ -47,8 +47,6 @@ def test_a_spawned_process_trains_to_the_same_bits():
     assert np.array_equal(params, model.params)
 
 
-
-
 # -- threads ---------------------------------------------------------------------------------------
 
 
@@ -113,5 +111,3 @@ def test_training_while_another_thread_predicts():
     )
     assert np.array_equal(student.params, alone.params)
     assert all(np.array_equal(found, expected) for found in predictions)
-
-

@@ -28,7 +28,9 @@ def train_small(model):
     return model.params.copy()
 
 
-shapes = st.sampled_from([(N, WIDE), (N, 3), (N,), (N, 1), (N, 4), (WIDE,), (0, WIDE), (N, WIDE, 1), (), (2, 0)])
+shapes = st.sampled_from(
+    [(N, WIDE), (N, 3), (N,), (N, 1), (N, 4), (WIDE,), (0, WIDE), (N, WIDE, 1), (), (2, 0)]
+)
 dtypes = st.sampled_from("? i1 u1 i2 >i2 i4 u4 i8 u8 f2 f4 f8 >f4 >f8 c8 U3 S2 O M8[D] m8[s]".split())
 
 
@@ -53,7 +55,9 @@ junk = st.one_of(
     st.none(),
     st.booleans(),
     st.integers(-3, 40),
-    st.sampled_from([2**31, 2**63, -(2**70), np.int8(2), np.float32(0.5), np.float64(np.nan), np.bool_(True)]),
+    st.sampled_from(
+        [2**31, 2**63, -(2**70), np.int8(2), np.float32(0.5), np.float64(np.nan), np.bool_(True)]
+    ),
     st.floats(width=32),
     st.sampled_from([1e-300, 1e300, 1j]),
     st.text(max_size=4),
@@ -176,10 +180,14 @@ def call_and_look(model, name, arguments):
         except (ValueError, TypeError) as error:
             words = [argument.removeprefix("kernel_").removesuffix("s") for argument in arguments]
             words += ["teacher", "target_model", "compile(", "loss "]
-            assert any(word in str(error).replace("-", "_") for word in words), f"{name}: {error!r} names no argument"
+            assert any(word in str(error).replace("-", "_") for word in words), (
+                f"{name}: {error!r} names no argument"
+            )
             assert np.array_equal(before, model.params, equal_nan=True), name
             assert model.optimizer.iterations == iterations, name
-            assert all(a is b for a, b in zip(compiled, (model.optimizer, model.loss, model.metrics), strict=True))
+            assert all(
+                a is b for a, b in zip(compiled, (model.optimizer, model.loss, model.metrics), strict=True)
+            )
 
 
 def fuzz(sequence):

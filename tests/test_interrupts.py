@@ -40,7 +40,10 @@ def test_an_interrupt_leaves_the_last_finished_step(run):
         assert np.float32(1e-40) * np.ones(1, "f4") != 0  # denormals are numbers again
         assert model.epoch == model.optimizer.iterations // STEPS
         epochs = model.history.epoch if model.history else []
-        assert epochs in (list(range(model.epoch)), list(range(model.epoch - 1)))  # its logs come after its steps
+        assert epochs in (
+            list(range(model.epoch)),
+            list(range(model.epoch - 1)),
+        )  # its logs come after its steps
         assert not epochs or {len(values) for values in model.history.history.values()} == {len(epochs)}
         before = model.params.copy()
         run(model, epochs=1)
@@ -103,5 +106,3 @@ def test_a_real_ctrl_c(tmp_path):
     os.kill(child, signal.SIGINT)
     assert exit_code(child) == 0
     assert is_whole(load_model(tmp_path / "interrupted.npz"), fit)
-
-

@@ -11,7 +11,6 @@ import minidl
 # -- any layout of memory --------------------------------------------------------------------------
 
 
-
 def read_only(array, tmp_path):
     array = array.copy()
     array.flags.writeable = False
@@ -31,9 +30,11 @@ def misaligned(array, tmp_path):
 
 
 LAYOUTS = {
-    "strided": lambda array, tmp_path: np.repeat(np.repeat(array, 2, 0), 3, -1)[::2, ..., ::3]
-    if array.ndim > 1
-    else np.repeat(array, 2)[::2],
+    "strided": lambda array, tmp_path: (
+        np.repeat(np.repeat(array, 2, 0), 3, -1)[::2, ..., ::3]
+        if array.ndim > 1
+        else np.repeat(array, 2)[::2]
+    ),
     "backwards": lambda array, tmp_path: array[::-1].copy()[::-1],
     "fortran": lambda array, tmp_path: np.asfortranarray(array),
     "byte-swapped": lambda array, tmp_path: array.astype(array.dtype.newbyteorder()),
@@ -105,5 +106,3 @@ def test_nothing_to_work_on_is_refused(call):
 def test_products_of_nothing_are_zero():
     assert minidl.matmul(np.ones((0, 3)), np.ones((3, 2))).shape == (0, 2)
     assert (minidl.matmul(np.ones((4, 0)), np.ones((0, 2))) == 0).all()
-
-

@@ -16,7 +16,6 @@ from minidl.optimizers.schedules import PiecewiseConstantDecay
 # -- numbers that are none -------------------------------------------------------------------------
 
 
-
 class Recorder(Callback):
     """Looks at every step, which ``fit`` must therefore run one at a time."""
 
@@ -73,7 +72,9 @@ def test_without_restore_the_model_stops_behind_the_step():
 
 
 def test_without_the_callback_a_warning_names_the_step():
-    with pytest.warns(RuntimeWarning, match=rf"epoch 2 of 3, step \d+ of {STEPS}: the loss is (nan|inf)") as seen:
+    with pytest.warns(
+        RuntimeWarning, match=rf"epoch 2 of 3, step \d+ of {STEPS}: the loss is (nan|inf)"
+    ) as seen:
         model = exploding(30, 3e38)
         fit(model, epochs=3)
     assert len([w for w in seen if w.category is RuntimeWarning]) == 1
@@ -106,5 +107,3 @@ def test_the_layer_is_named():
     with pytest.raises(RuntimeError, match=r"epoch 1 of 1, step 8 of 25: the output of layer 'culprit'"):
         fit(model, callbacks=[TerminateOnNaN(raise_error=True)])
     assert model.optimizer.iterations == 7 and np.isfinite(model.params).all()
-
-

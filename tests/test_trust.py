@@ -58,5 +58,3 @@ def test_training_ends_with_the_committed_bits(dtype):
     assert digest(model.params) == GOLDEN[dtype, simd.HAS_FMA]
     model.params[0] = np.nextafter(model.params[0], model.dtype.type(1))
     assert digest(model.params) != GOLDEN[dtype, simd.HAS_FMA]
-
-
