@@ -518,6 +518,11 @@ class Sequential:
                 f"loss {name} needs outputs of shape (B, C), got (B, *{self.output_shape}): add a Flatten"
             )
         if loss.distills or loss.from_logits:
+            if loss.distills and self._hides_a_softmax():
+                raise ValueError(
+                    f"loss {name} needs logits, but the model's are probabilities already: let softmax be its "
+                    "last layer, and there once"
+                )
             if loss.distills and final == wanted:
                 return Objective(loss.kind(True), loss.hyper, True)
             if final in ("softmax", "sigmoid"):
@@ -534,6 +539,13 @@ class Sequential:
                 f"activation={wanted!r}, or make the loss with from_logits=True"
             )
         return Objective(loss.kind(False), loss.hyper, False)
+
+    def _hides_a_softmax(self) -> bool:
+        """Whether a softmax stands behind another, or before nothing but dropout."""
+        layers = [layer for layer in self._layers if type(layer) not in (Dropout, Flatten, GaussianNoise)]
+        softmax = [getattr(layer, "activation", None) == "softmax" for layer in layers]
+        twice = len(layers) > 1 and softmax[-2] and not layers[-1].parameters
+        return twice or (softmax[-1] and self.final_activation is None and len(self.output_shape) == 1)
 
     def require_compiled(self, what: str, loss: bool = True) -> None:
         """A ValueError unless ``compile`` was called (with a loss)."""
@@ -559,7 +571,7 @@ class Sequential:
         if y is None:
             if not loss.needs_labels:
                 return labels, targets
-            raise ValueError(f"{argument} must be given, got None: loss {loss.name} needs labels")
+            raise ValueError(f"{argument} must be given, got None: {loss.labels_missing()}")
         array = check_array(argument, y)
         sparse = loss.sparse
         if sparse is None:
@@ -703,18 +715,19 @@ class Sequential:
                 metric.kind_for(samples.targets is None, outputs)
             self.prepare_optimizer()
         labels = samples.labels if samples.labels.size else None
-        rows = len(samples.x)
+        rows = len(samples.x) if samples.targets is not None else int(np.count_nonzero(samples.labels >= 0))
+        metrics = self.metrics if rows else []  # they compare with labels
         loss, sums = self._layerwise_step(
             np.ascontiguousarray(samples.x, dtype=self.dtype),
             labels if samples.targets is None else samples.targets,
             samples.weight if samples.weight.size else None,
             step=self.optimizer.iterations,
             loss=self.loss,
-            metrics=self.metrics,
+            metrics=metrics,
             teacher_logits=teacher_logits,
         )
         logs = {"loss": loss}
-        logs.update((m.name, float(total) / rows) for m, total in zip(self.metrics, sums, strict=True))
+        logs.update((m.name, float(total) / rows) for m, total in zip(metrics, sums, strict=True))
         if return_dict:
             return logs
         return list(logs.values()) if self.metrics else loss
