@@ -10,10 +10,7 @@ from __future__ import annotations
 import math
 import time
 import warnings
-<<<<<<< ours
 from typing import NamedTuple
-=======
->>>>>>> theirs
 
 import numpy as np
 
@@ -197,8 +194,7 @@ def _begun(model, initial_epoch: int, batch_size: int, count: int, shuffle: bool
 def _run_epoch(
     model, runner, metrics, has_label, count, batch_size, shuffle, every_batch, watch, callbacks
 ) -> dict[str, float]:
-<<<<<<< ours
-    """One pass over the samples in slices; returns the mean loss and metrics over its samples."""
+    """One pass over the samples in slices; returns the mean loss, and the metrics' over those with labels."""
     epoch, order, begun = model.epoch, np.arange(count), model.unfinished
     if shuffle:
         permutation(order, np.uint64(make_key(model.seed, SHUFFLE, model.epoch, 0)))
@@ -211,15 +207,7 @@ def _run_epoch(
             loss_sum, sums[:] = begun.loss_sum, list(begun.metric_sums.values())
         else:  # compiled with other metrics since: the logs are of the samples that follow
             unknown = done * batch_size
-=======
-    """One pass over the samples in slices; returns the mean loss, and the metrics' over those with labels."""
-    epoch, order = model.epoch, np.arange(count)
-    if shuffle:
-        permutation(order, np.uint64(make_key(model.seed, SHUFFLE, model.epoch, 0)))
-    steps = -(-count // batch_size)
-    sums, loss_sum = np.zeros(len(metrics)), 0.0
-    done = judged = 0
->>>>>>> theirs
+    judged = _with_label(has_label, order[unknown : done * batch_size])
     logs: dict[str, float] = {}
     while done < steps:
         length = 1 if every_batch else min(runner.pace, runner.most_steps, steps - done)
@@ -246,17 +234,11 @@ def _run_epoch(
                 )
         loss_sum = float(loss_sums[-1])
         done += length
-<<<<<<< ours
         seen = min(done * batch_size, count) - unknown
+        judged += _with_label(has_label, part)
         logs = {"loss": loss_sum / seen}
-        logs.update((name, float(total) / seen) for name, total in zip(names, sums, strict=True))
-=======
-        seen = min(done * batch_size, count)
-        judged += len(part) if has_label is None else int(np.count_nonzero(has_label[part]))
-        logs = {"loss": loss_sum / seen}
-        for metric, total in zip(metrics, sums, strict=True):
-            logs[metric.name] = float(total) / max(judged, 1)  # a row without a label adds 0 to the sum
->>>>>>> theirs
+        # a row without a label adds 0 to the sums
+        logs.update((name, float(total) / max(judged, 1)) for name, total in zip(names, sums, strict=True))
         watch.look(losses, epoch, done - length)
         callbacks.on_train_batch_end(done - 1, logs)
         if model.stop_training:
@@ -266,6 +248,11 @@ def _run_epoch(
         if length == runner.pace or wanted < runner.pace:
             runner.pace = int(min(8 * length, max(1, wanted)))
     return logs
+
+
+def _with_label(has_label: np.ndarray | None, rows: np.ndarray) -> int:
+    """How many of these rows have a label; ``has_label`` None: all."""
+    return len(rows) if has_label is None else int(np.count_nonzero(has_label[rows]))
 
 
 def _wants_every_batch(callback: Callback) -> bool:
