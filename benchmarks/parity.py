@@ -51,7 +51,10 @@ def load_minidl():
 
 
 def torch_loss(torch, name: str, logits, labels, teacher_logits, weight):
-    """A case of ``cases.LOSSES``: the sum of weighted per-sample losses divided by the batch size."""
+    """A case of ``cases.LOSSES``: the sum of weighted per-sample losses divided by the batch size.
+
+    DIST correlates over the whole batch, and so is no sum of that kind; the other distillation losses are.
+    """
     nn = torch.nn.functional
     class_name, settings = cases.LOSSES[name]
     y = nn.one_hot(labels, 10).to(logits.dtype)
@@ -68,19 +71,103 @@ def torch_loss(torch, name: str, logits, labels, teacher_logits, weight):
         rows = nn.mse_loss(logits, y, reduction="none").sum(1) / 2
     elif class_name == "Huber":
         rows = nn.huber_loss(logits, y, reduction="none", delta=settings["delta"]).mean(1)
+    elif class_name == "DIST":
+        return torch_dist(torch, logits, y, teacher_logits, weight, **settings)
     else:
-        rows = torch_distillation(torch, logits, y, teacher_logits, **settings)
+        of_samples = {
+            "KnowledgeDistillation": torch_distillation,
+            "DecoupledKD": torch_decoupled,
+            "NormalizedKD": torch_normalized,
+            "LogitMatching": torch_logit_matching,
+        }[class_name]
+        rows = of_samples(torch, logits, y, teacher_logits, **settings)
     return (rows * weight).sum() / len(logits)
 
 
-def torch_distillation(torch, logits, y, teacher_logits, temperature=4.0, hard_weight=0.1, soft_weight=0.9):
-    """Hinton's loss of each sample."""
+def torch_hard(torch, logits, y):
+    """Cross-entropy of each sample with rows y."""
+    return -(y * torch.nn.functional.log_softmax(logits, 1)).sum(1)
+
+
+def torch_distillation(
+    torch, logits, y, teacher_logits, temperature=4.0, hard_weight=0.1, soft_weight=0.9, standardize=False
+):
+    """Hinton's loss of each sample; with ``standardize`` of logits as in Sun et al. (CVPR 2024)."""
     nn = torch.nn.functional
-    hard = -(y * nn.log_softmax(logits, 1)).sum(1)
+    hard = torch_hard(torch, logits, y)
+    if standardize:
+        logits, teacher_logits = (
+            (z - z.mean(1, keepdim=True)) / (z.std(1, correction=1, keepdim=True) + 1e-7)
+            for z in (logits, teacher_logits)
+        )
     student = nn.log_softmax(logits / temperature, 1)
     teacher = nn.log_softmax(teacher_logits / temperature, 1)
     soft = nn.kl_div(student, teacher, reduction="none", log_target=True).sum(1)
     return hard_weight * hard + soft_weight * temperature**2 * soft
+
+
+def torch_others(z, y):
+    """(B, C - 1): each row without its labelled class."""
+    return z[y == 0].reshape(len(z), -1)
+
+
+def torch_decoupled(
+    torch,
+    logits,
+    y,
+    teacher_logits,
+    temperature=4.0,
+    target_weight=1.0,
+    nontarget_weight=8.0,
+    hard_weight=1.0,
+):
+    """Zhao et al. (CVPR 2022), equation 7: the binary KL of the target, and the KL among the others."""
+    nn = torch.nn.functional
+    q_t, p_t = ((y * nn.softmax(z / temperature, 1)).sum(1) for z in (logits, teacher_logits))
+    student, teacher = (torch.stack([t, 1 - t], 1) for t in (q_t, p_t))
+    target = nn.kl_div(student.log(), teacher, reduction="none").sum(1)
+    student, teacher = (nn.log_softmax(torch_others(z, y) / temperature, 1) for z in (logits, teacher_logits))
+    others = nn.kl_div(student, teacher, reduction="none", log_target=True).sum(1)
+    soft = temperature**2 * (target_weight * target + nontarget_weight * others)
+    return hard_weight * torch_hard(torch, logits, y) + soft
+
+
+def torch_normalized(
+    torch, logits, y, teacher_logits, temperature=1.0, gamma=1.5, target_weight=1.0, hard_weight=1.0
+):
+    """Yang et al. (ICCV 2023), equation 9: the soft target at T = 1, and the others normalised."""
+    nn = torch.nn.functional
+    hard = torch_hard(torch, logits, y)
+    target = (y * nn.softmax(teacher_logits, 1)).sum(1) * hard
+    student, teacher = (torch_others(z, y) / temperature for z in (logits, teacher_logits))
+    others = -(nn.softmax(teacher, 1) * nn.log_softmax(student, 1)).sum(1)
+    return hard_weight * hard + target_weight * target + gamma * temperature**2 * others
+
+
+def torch_logit_matching(torch, logits, y, teacher_logits, hard_weight=0.0, soft_weight=1.0):
+    """Ba and Caruana (2014), on centred logits."""
+    student, teacher = (z - z.mean(1, keepdim=True) for z in (logits, teacher_logits))
+    soft = torch.nn.functional.mse_loss(student, teacher, reduction="none").mean(1)
+    return hard_weight * torch_hard(torch, logits, y) + soft_weight * soft
+
+
+def torch_pearson(torch, a, b, weight):
+    """Pearson's correlation of the rows of a with those of b, their entries weighted."""
+    weight = weight * (weight.numel() / weight.sum())
+    a, b = (z - (weight * z).mean(1, keepdim=True) for z in (a, b))
+    norms = [(weight * z * z).sum(1).sqrt() for z in (a, b)]
+    return (weight * a * b).sum(1) / (norms[0] * norms[1] + 1e-8)
+
+
+def torch_dist(
+    torch, logits, y, teacher_logits, weight, temperature=1.0, beta=1.0, gamma=1.0, hard_weight=1.0
+):
+    """Huang et al. (NeurIPS 2022), equations 8 to 10; a sample of weight 2 counts as two."""
+    q, p = (torch.softmax(z / temperature, 1) for z in (logits, teacher_logits))
+    along_classes = 1 - torch_pearson(torch, q, p, torch.ones_like(q[0]))
+    along_samples = 1 - torch_pearson(torch, q.T, p.T, weight).mean()
+    rows = hard_weight * torch_hard(torch, logits, y) + beta * temperature**2 * along_classes
+    return (weight * rows).sum() / len(q) + gamma * temperature**2 * along_samples * weight.mean()
 
 
 def torch_value_and_gradient(name: str, weighted: bool) -> tuple[float, np.ndarray]:

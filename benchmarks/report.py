@@ -140,18 +140,25 @@ def _table(header: list[str], rows: list[list[str]]) -> list[str]:
     return [_row(header), _row(["---"] + ["---:"] * (len(header) - 1)), *map(_row, rows), ""]
 
 
-def markdown(results: dict) -> str:
-    """The whole report of one suite."""
+def circumstances(results: dict) -> str:
+    """When, on what and with which versions a run was made, and how long it took."""
     about = results["machine"]
-    lines = [f"# {results['title']}", ""]
-    if results["notes"]:
-        lines += [results["notes"], ""]
     versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
-    lines += [
+    return (
         f"{about['date']}. {about['processor']}, {about['cores']} cores, {', '.join(about['caches'])}, "
         f"{about.get('memory_gib', '?')} GiB; load before the run {about.get('load_before', '?')}. "
         f"{about['system']}, Python {about['python']}, {versions}. "
-        f"The run took {results.get('seconds', '?')} s.",
+        f"The run took {results.get('seconds', '?')} s."
+    )
+
+
+def markdown(results: dict) -> str:
+    """The whole report of one suite."""
+    lines = [f"# {results['title']}", ""]
+    if results["notes"]:
+        lines += [results["notes"], ""]
+    lines += [
+        circumstances(results),
         "",
         f"Median time of one {results['unit']}. `@2`: with two threads. Best peer: whichever of the others "
         "was fastest, at its best thread count. Limit: the larger of the arithmetic at the measured "

@@ -292,7 +292,9 @@ class ModelCheckpoint(_Monitor):
 
     ``filepath`` may hold ``{epoch}`` (from 1), ``{batch}`` and logs: ``"{epoch:02d}-{val_loss:.2f}.npz"``.
     The whole model with its training state is saved, so that ``m = load_model(path)`` and
-    ``m.fit(..., initial_epoch=m.epoch)`` go on from there; ``save_weights_only`` leaves that state out.
+    ``m.fit(..., initial_epoch=m.epoch)`` go on from there, in the middle of an epoch too, to the same bits as
+    if it had never stopped; ``save_weights_only`` leaves that state out. What other callbacks remember is not
+    saved: early stopping, say, begins to wait anew.
     ``save_best_only``: only when ``monitor`` is better than ever before (``initial_value_threshold``: than
     this). The old file stays whole until the new one is: see ``minidl.serialization``.
     """
@@ -322,8 +324,9 @@ class ModelCheckpoint(_Monitor):
         self._last_batch = -1
 
     def on_epoch_begin(self, epoch, logs=None):
+        begun = getattr(self.model, "unfinished", None)
         self._epoch = epoch
-        self._last_batch = -1
+        self._last_batch = begun.step - 1 if begun else -1
 
     def on_train_batch_end(self, batch, logs=None):
         if self.save_freq == "epoch":
@@ -371,7 +374,10 @@ class ModelCheckpoint(_Monitor):
 
 
 class LearningRateScheduler(Callback):
-    """At each epoch's beginning set the learning rate to ``schedule(epoch, learning_rate)``."""
+    """At each epoch's beginning set the learning rate to ``schedule(epoch, learning_rate)``.
+
+    An epoch that goes on where it was left keeps the rate it was begun with.
+    """
 
     def __init__(self, schedule: Callable[[int, float], float], verbose: int = 0):
         super().__init__()
@@ -392,6 +398,8 @@ class LearningRateScheduler(Callback):
         return self.schedule(epoch, rate)
 
     def on_epoch_begin(self, epoch, logs=None):
+        if getattr(self.model, "unfinished", None):
+            return
         optimizer = self.model.optimizer
         rate = self._next(epoch, float(optimizer.learning_rate))
         optimizer.learning_rate = check_float("the value schedule returned", rate, minimum=0)

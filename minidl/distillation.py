@@ -29,7 +29,8 @@ from .callbacks import (
 from .losses import DIST, DecoupledKD, KnowledgeDistillation, LogitMatching, NormalizedKD
 from .models import Sequential
 from .report import DistillationReport, as_labels, describe_loss, measure
-from .teachers import Ensemble, Teacher, as_teacher, cached_logits
+from .teachers import Ensemble, Teacher, as_teacher, cached_logits, say_if_untrained
+from .training import augmenting_layer
 from .validation import check_array, check_float, check_inputs, check_int, check_rows, describe
 
 __all__ = [
@@ -61,6 +62,7 @@ def distill(
     transfer: np.ndarray | None = None,
     plain_student: bool = False,
     test_teacher: np.ndarray | None = None,
+    from_probs: bool = False,
     **fit_arguments,
 ) -> DistillationReport:
     """Train ``student`` to give the teacher's answers, and report how it does.
@@ -82,6 +84,7 @@ def distill(
         rows go on with theirs.
     plain_student : also train a copy of the student, from the same initial weights, on the labels alone.
     test_teacher : the teacher's logits on the test data, for a teacher that is an array.
+    from_probs : the teacher is an array of probabilities, or a function that returns them.
     fit_arguments : ``callbacks``, ``verbose``, ``shuffle``, ``sample_weight``, ``class_weight`` and so on.
 
     Returns
@@ -109,14 +112,22 @@ def distill(
     student._build_for(x)
     check_inputs(x, student.input_shape, student.dtype)
     student.check_y(y, len(x), loss)
-    teacher = as_teacher(teacher, student)
+    teacher = as_teacher(teacher, student, from_probs)
+    if transfer is not None and validation_split:
+        raise ValueError(
+            "validation_split keeps the last samples, and those of transfer come last: give "
+            "validation_data=(x[n:], y[n:]) and train on x[:n], y[:n] instead"
+        )
     x, y, weight = _with_transfer(x, y, transfer, fit_arguments.pop("sample_weight", None), teacher)
+    untrained = say_if_untrained(teacher, student)
     _check_not_swapped(teacher, student, x, y)
     if plain_student and (y is None or not (as_labels(y) >= 0).any()):
         raise ValueError("plain_student=True needs labels, got y without any")
 
     callbacks = fit_arguments.get("callbacks")
     report = DistillationReport(student=None, loss=describe_loss(loss))
+    if untrained:
+        report.notes.append(untrained)
     split = 0.0 if validation_data is not None else check_float("validation_split", validation_split, below=1)
     seen, held_out = _split(len(x), split)
     x_test, y_test, rows = _test_samples(
@@ -136,16 +147,13 @@ def distill(
     began = time.perf_counter()
     compiled = student.optimizer, student.loss, student.metrics
     try:
-        # Accuracy is of labels: where some are missing it would count them as errors.
-        metrics = ["accuracy"] if y is not None and (as_labels(y) >= 0).all() else []
-        student.compile(optimizer=optimizer, loss=loss, metrics=metrics)
+        student.compile(optimizer=optimizer, loss=loss, metrics=["accuracy"])
         report.history = student.fit(
             x, y, target_model=teacher, sample_weight=weight, validation_data=validation_data, **training
         )
     except (TypeError, ValueError):
         student.optimizer, student.loss, student.metrics = compiled
         raise
-    student.compile(optimizer=student.optimizer, loss=loss, metrics=["accuracy"])
     report.seconds = time.perf_counter() - began
     if plain is not None:
         training["callbacks"] = plain_callbacks
@@ -154,8 +162,8 @@ def distill(
         )
 
     if teacher_logits is not None:
-        model = getattr(teacher, "model", None)
-        report.teacher = measure("teacher", teacher_logits, y_test, None, model, x_test)
+        asked = None if teacher.samples is not None else getattr(teacher, "model", teacher)
+        report.teacher = measure("teacher", teacher_logits, y_test, None, asked, x_test)
     if plain is not None:
         logits = plain.predict_logits(x_test)
         report.plain = measure("plain student", logits, y_test, teacher_logits, plain, x_test)
@@ -174,11 +182,9 @@ def distillation_loss(loss: object, y: object):
     loss = losses.get(loss)
     if not loss.distills:
         raise ValueError(f"loss must be a distillation loss such as KnowledgeDistillation(), got {loss!r}")
+    loss.check_trainable()
     if y is None and loss.needs_labels:
-        raise ValueError(
-            f"y must be given for {loss!r}, which learns from labels too, got None; "
-            "without labels write loss=KnowledgeDistillation(hard_weight=0.0, soft_weight=1.0)"
-        )
+        raise ValueError(f"y must be given, got None: {loss.labels_missing()}")
     return loss
 
 
@@ -248,11 +254,18 @@ def _for_another_run(callbacks: object) -> list:
 
 
 def train_on_labels(model, optimizer, x, y, weight, validation_data, training):
+    """Fit ``model`` to the samples that have labels, validated on the same rows as its distilled twin."""
     labels = as_labels(y)
     soft = np.ndim(y) == 2 and np.shape(y)[1] > 1
     known = labels >= 0
     if not known.all():
-        x, y, weight = x[known], labels[known], None if weight is None else np.asarray(weight)[known]
+        training = dict(training)
+        seen, held_out = _split(len(x), training.pop("validation_split", 0.0))
+        if held_out is not None:
+            kept = np.arange(len(x))[held_out][known[held_out]]
+            validation_data = (x[kept], labels[kept])
+        rows = np.flatnonzero(known[seen])
+        x, y, weight = x[rows], labels[rows], None if weight is None else np.asarray(weight)[rows]
     kind = losses.CategoricalCrossentropy if soft else losses.SparseCategoricalCrossentropy
     model.compile(
         optimizer=optimizer, loss=kind(from_logits=model.final_activation != "softmax"), metrics=["accuracy"]
@@ -297,11 +310,16 @@ def _test_samples(report, student, x, y, held_out, validation_data, test_data, c
         )
         return x, y, slice(0, len(x))
     report.notes.append(f"measured on the {len(x_test)} samples of {name}")
-    if test_data is None and (chooser := _chooses_epoch(callbacks)):
-        report.unseen = False
-        report.notes.append(
-            f"{chooser} chose the epoch on these samples, so the figures flatter the student: give test_data"
-        )
+    if chooser := _chooses_epoch(callbacks):
+        chosen_on = x[held_out] if validation_data is None and held_out is not None else None
+        if validation_data is not None:
+            chosen_on = np.asarray(validation_data[0])
+        if test_data is None or (chosen_on is not None and _count_shared(chosen_on, x_test)):
+            report.unseen = False
+            report.notes.append(
+                f"{chooser} chose the epoch on these samples, so the figures flatter the student: "
+                f"give {'test_data' if test_data is None else 'other test_data'}"
+            )
     return x_test, y_test, rows
 
 
@@ -316,13 +334,16 @@ def _chooses_epoch(callbacks) -> str:
     return ""
 
 
-def _check_unseen(report, x, x_test) -> None:
-    """Count the test samples that are training samples too, value for value."""
+def _count_shared(x, x_test) -> int:
+    """How many test samples are among those of ``x``, value for value."""
     if x.shape[1:] != x_test.shape[1:] or x.dtype != x_test.dtype or x.nbytes + x_test.nbytes > 1 << 30:
-        return
+        return 0
     known = {hash(np.ascontiguousarray(row).tobytes()) for row in x}
-    shared = sum(hash(np.ascontiguousarray(row).tobytes()) in known for row in x_test)
-    if shared:
+    return sum(hash(np.ascontiguousarray(row).tobytes()) in known for row in x_test)
+
+
+def _check_unseen(report, x, x_test) -> None:
+    if shared := _count_shared(x, x_test):
         report.unseen = False
         report.notes.append(f"{shared} of the {len(x_test)} samples measured on are training samples too")
 
@@ -425,8 +446,10 @@ def mutual_learning(
 
     Model k minimizes ``hard_weight * CE + soft_weight * T^2 * mean over the others of KL(p_j || q_k)``,
     which is, up to a constant, the KL from the mean of the others' probabilities. The others' answers are a
-    snapshot from the start of each epoch, so the order of the models does not matter. In the first epoch,
-    when nobody knows anything yet, all learn from labels alone.
+    snapshot from the start of each epoch, so the order of the models does not matter, and no model is changed
+    by teaching. In the first epoch, when nobody knows anything yet, all learn from labels alone, so
+    ``hard_weight`` must be > 0. A model that augments its inputs is taught by copies of the others that see
+    what it sees.
 
     Returns each model's ``History``, its epochs joined.
     """
@@ -437,6 +460,7 @@ def mutual_learning(
         raise ValueError("models must be different models, got one of them twice")
     epochs = check_int("epochs", epochs, minimum=1)
     temperature = check_float("temperature", temperature, above=0)
+    hard_weight = check_float("hard_weight", hard_weight, above=0)
     x = check_array("x", x)
     for model in models:
         model._build_for(x)
@@ -448,10 +472,15 @@ def mutual_learning(
         model.compile(optimizer=fresh_optimizer(optimizer), loss=loss, metrics=["accuracy"])
     histories = [None] * len(models)
     for epoch in range(epochs):
-        snapshot = [model.predict_logits(x) for model in models]
+        online = [augmenting_layer(model) is not None for model in models]
+        answers = [model.predict_logits(x) for model in models]
+        copies = [copy.deepcopy(model) if any(online) else None for model in models]
         for k, model in enumerate(models):
-            others = [logits for j, logits in enumerate(snapshot) if j != k]
-            peers = Ensemble(others).logits(x, temperature=temperature)
+            others = [j for j in range(len(models)) if j != k]
+            if online[k]:
+                peers = Ensemble([copies[j] for j in others])
+            else:
+                peers = Ensemble([answers[j] for j in others]).logits(x, temperature=temperature)
             history = model.fit(
                 x,
                 y,

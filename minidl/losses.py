@@ -144,6 +144,13 @@ class Loss(Configurable):
         """The kernel's number, for logits or for what the loss is defined on otherwise."""
         return self._on_logits if on_logits else self._on_probs
 
+    def check_trainable(self) -> None:
+        """A ValueError if the loss is 0 whatever the model says."""
+
+    def labels_missing(self) -> str:
+        """Why y must not be None, and what to write instead."""
+        return f"{self.name} learns from labels; only a distillation loss with hard_weight=0 does without"
+
     @property
     def hyper(self) -> np.ndarray:
         """The kernel's settings, float64 (8,)."""
@@ -450,6 +457,23 @@ class DistillationLoss(Loss):
     def needs_labels(self) -> bool:
         return self._needs_target or self.hard_weight != 0 or "hard_weight" in self._schedules
 
+    def check_trainable(self):
+        weights = [setting for setting in self._settings if setting != "temperature"]
+        if not any(getattr(self, setting) or setting in self._schedules for setting in weights):
+            raise ValueError(
+                f"{' and '.join(weights)} of {self.name} must not all be 0: nothing is left to learn from"
+            )
+
+    def labels_missing(self) -> str:
+        instead = "hard_weight=0.0" + ", soft_weight=1.0" * ("soft_weight" in self._settings)
+        if self._needs_target:
+            instead = "loss=KnowledgeDistillation(hard_weight=0.0, soft_weight=1.0)"
+            why = f"{self.name} treats the labelled class apart"
+        else:
+            weight = "scheduled" if "hard_weight" in self._schedules else f"{self.hard_weight:g}, not 0"
+            why = f"{self.name} learns from labels too (hard_weight is {weight})"
+        return f"{why}; without labels write {instead}"
+
     @property
     def hyper(self):
         hyper = super().hyper
@@ -514,10 +538,7 @@ class DistillationLoss(Loss):
         teacher = np.require(teacher, z.dtype, "CAW")
         if y is None:
             if self.needs_labels:
-                why = f"hard_weight is {self.hard_weight}, not 0"
-                if self._needs_target:
-                    why = "it treats the labelled class apart"
-                raise ValueError(f"{names[1]} must be given, got None: {self.name} needs labels, as {why}")
+                raise ValueError(f"{names[1]} must be given, got None: {self.labels_missing()}")
             return z, _NO_LABELS, np.empty((0, 0), z.dtype), teacher
         return z, *self._targets(y, z, names[1]), teacher
 

@@ -85,6 +85,7 @@ class Sequential:
     params, grads : the flat vectors; layers' weights are views of them. Write ``params[...] = value``.
     segments : int64 (n, 2), offset and size of each parameter in them.
     epoch : number of finished epochs, saved with the model.
+    unfinished : None, or where in the next epoch training was left, saved too (``training.Unfinished``).
     optimizer, loss, metrics : what ``compile`` made of its arguments.
     input_shape, output_shape : without the batch axis; None until built.
     """
@@ -107,6 +108,7 @@ class Sequential:
             name = f"sequential_{number}" if number else "sequential"
         self.name = name
         self.epoch = 0
+        self.unfinished: training.Unfinished | None = None
         self.stop_training = False
         self.history = None
         self.optimizer: optimizers_module.Optimizer | None = None
@@ -406,6 +408,7 @@ class Sequential:
                 raise ValueError(f"weights[{index}] must have shape {view.shape}, got {arrays[index].shape}")
         for view, value in zip(views, arrays, strict=True):
             view[...] = value
+        self.unfinished = None
 
     def get_layer(self, name: str | None = None, index: int | None = None) -> Layer:
         """The layer of that name, or at that index."""
@@ -498,6 +501,8 @@ class Sequential:
             if loss.sparse is not None:
                 for metric in metrics:
                     metric.kind_for(loss.sparse, math.prod(self.output_shape))
+        if optimizer is not self.optimizer:
+            self.unfinished = None
         self.optimizer, self.loss, self.metrics = optimizer, loss, metrics
         self.stop_training = False
 
@@ -513,6 +518,11 @@ class Sequential:
                 f"loss {name} needs outputs of shape (B, C), got (B, *{self.output_shape}): add a Flatten"
             )
         if loss.distills or loss.from_logits:
+            if loss.distills and self._hides_a_softmax():
+                raise ValueError(
+                    f"loss {name} needs logits, but the model's are probabilities already: let softmax be its "
+                    "last layer, and there once"
+                )
             if loss.distills and final == wanted:
                 return Objective(loss.kind(True), loss.hyper, True)
             if final in ("softmax", "sigmoid"):
@@ -529,6 +539,13 @@ class Sequential:
                 f"activation={wanted!r}, or make the loss with from_logits=True"
             )
         return Objective(loss.kind(False), loss.hyper, False)
+
+    def _hides_a_softmax(self) -> bool:
+        """Whether a softmax stands behind another, or before nothing but dropout."""
+        layers = [layer for layer in self._layers if type(layer) not in (Dropout, Flatten, GaussianNoise)]
+        softmax = [getattr(layer, "activation", None) == "softmax" for layer in layers]
+        twice = len(layers) > 1 and softmax[-2] and not layers[-1].parameters
+        return twice or (softmax[-1] and self.final_activation is None and len(self.output_shape) == 1)
 
     def require_compiled(self, what: str, loss: bool = True) -> None:
         """A ValueError unless ``compile`` was called (with a loss)."""
@@ -554,7 +571,7 @@ class Sequential:
         if y is None:
             if not loss.needs_labels:
                 return labels, targets
-            raise ValueError(f"{argument} must be given, got None: loss {loss.name} needs labels")
+            raise ValueError(f"{argument} must be given, got None: {loss.labels_missing()}")
         array = check_array(argument, y)
         sparse = loss.sparse
         if sparse is None:
@@ -698,18 +715,19 @@ class Sequential:
                 metric.kind_for(samples.targets is None, outputs)
             self.prepare_optimizer()
         labels = samples.labels if samples.labels.size else None
-        rows = len(samples.x)
+        rows = len(samples.x) if samples.targets is not None else int(np.count_nonzero(samples.labels >= 0))
+        metrics = self.metrics if rows else []  # they compare with labels
         loss, sums = self._layerwise_step(
             np.ascontiguousarray(samples.x, dtype=self.dtype),
             labels if samples.targets is None else samples.targets,
             samples.weight if samples.weight.size else None,
             step=self.optimizer.iterations,
             loss=self.loss,
-            metrics=self.metrics,
+            metrics=metrics,
             teacher_logits=teacher_logits,
         )
         logs = {"loss": loss}
-        logs.update((m.name, float(total) / rows) for m, total in zip(self.metrics, sums, strict=True))
+        logs.update((m.name, float(total) / rows) for m, total in zip(metrics, sums, strict=True))
         if return_dict:
             return logs
         return list(logs.values()) if self.metrics else loss
@@ -745,7 +763,11 @@ class Sequential:
         x : (N, *input_shape), any real dtype; may be a memory map. Rows are converted batch by batch.
         y : class indices or rows of targets, as the loss wants them.
         batch_size : samples a step. The last batch may be smaller.
-        epochs, initial_epoch : epochs initial_epoch .. epochs-1 are run.
+        epochs, initial_epoch : epochs initial_epoch .. epochs-1 are run. If the model was interrupted, or saved, in
+            the middle of an epoch, ``initial_epoch=model.epoch`` goes on at the next step of that epoch, with the
+            same batches, draws and running sums, and so ends with the bits and the history of a run without a
+            break. That takes the same batch_size, shuffle and number of samples; else a warning says that the
+            epoch begins anew. ``compile`` with another optimizer and ``set_weights`` forget the place.
         verbose : 0 nothing, 1 a progress bar, 2 a line an epoch, "auto" 1 on a terminal and 2 elsewhere.
         callbacks : ``minidl.callbacks``.
         validation_split : this share of the samples, the last ones, is kept for validation.

@@ -92,7 +92,7 @@ def measure(
     logits : (N, C), what the model says.
     y : class indices ``(N,)``, -1 where unknown, or rows of probabilities ``(N, C)``, or None.
     teacher_logits : (N, C) of the teacher, or None.
-    model, x : for size and speed: the model, and samples to time it on.
+    model, x : for size and speed: the model or the teacher, and samples to time it on.
     """
     figures = Figures(role, samples=len(logits))
     log_q = log_softmax(np.asarray(logits, dtype=np.float64))
@@ -110,12 +110,23 @@ def measure(
         log_p = log_softmax(np.asarray(teacher_logits, dtype=np.float64))
         figures.agreement = float((answers == log_p.argmax(axis=1)).mean())
         figures.teacher_kl = float((np.exp(log_p) * (log_p - log_q)).sum(axis=1).mean())
-    if isinstance(getattr(model, "params", None), np.ndarray):
-        figures.layers = describe_layers(model)
-        figures.parameters, figures.bytes = int(model.count_params()), int(model.params.nbytes)
-        if x is not None:
-            figures.latency = latency(model, x)
+    models = _models_of(model)
+    if models:
+        figures.layers = " + ".join(describe_layers(each) for each in models)
+        figures.parameters = sum(int(each.count_params()) for each in models)
+        figures.bytes = sum(int(each.params.nbytes) for each in models)
+    if model is not None and x is not None:
+        figures.latency = latency(model, x)
     return figures
+
+
+def _models_of(model: object) -> list:
+    """The Sequentials a model or an ensemble is made of; none if one of its members is something else."""
+    model = getattr(model, "model", model)
+    if isinstance(getattr(model, "params", None), np.ndarray):
+        return [model]
+    found = [_models_of(member) for member in getattr(model, "members", tuple)()]
+    return [each for models in found for each in models] if all(found) else []
 
 
 def as_labels(y: np.ndarray) -> np.ndarray:
@@ -145,13 +156,15 @@ def describe_loss(loss) -> str:
 
 
 def latency(model, x: np.ndarray, repeats: int = 200) -> float:
-    """Microseconds ``model.predict_logits`` takes for one sample: the median over ``repeats`` calls."""
-    rows = [np.ascontiguousarray(x[i : i + 1], dtype=model.dtype) for i in range(min(len(x), 50))]
+    """Microseconds a model, or a teacher of another kind, takes for one sample: the median over ``repeats``."""
+    dtype = getattr(model, "dtype", np.float32)
+    rows = [np.ascontiguousarray(x[i : i + 1], dtype=dtype) for i in range(min(len(x), 50))]
+    answer = getattr(model, "predict_logits", None) or model.logits
     seconds = []
     for i in range(repeats + 20):
         row = rows[i % len(rows)]
         began = time.perf_counter()
-        model.predict_logits(row)
+        answer(row)
         seconds.append(time.perf_counter() - began)
     return float(np.median(seconds[20:]) * 1e6)
 

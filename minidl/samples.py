@@ -53,14 +53,13 @@ def _uses_labels(loss, y: np.ndarray, outputs: int) -> bool:
 
 def check_samples(model, loss, x, y, sample_weight=None, class_weight=None, argument="") -> Samples:
     """The arguments of fit and evaluate, checked against the model and the loss; ``y`` None: no labels."""
+    loss.check_trainable()
     x = check_inputs(x, model.input_shape, model.dtype, argument + "x")
     outputs = math.prod(model.output_shape)
     labels, targets = _NO_LABELS, None
     if y is None:
         if loss.needs_labels:
-            raise ValueError(
-                f"{argument}y must be given, got None: only distillation with hard_weight=0 learns without labels"
-            )
+            raise ValueError(f"{argument}y must be given, got None: {loss.labels_missing()}")
     else:
         y = np.asarray(y)
         if _uses_labels(loss, y, outputs):
@@ -76,6 +75,17 @@ def check_samples(model, loss, x, y, sample_weight=None, class_weight=None, argu
         weight = check_sample_weight(sample_weight, len(x), argument + "sample_weight", argument + "x")
     samples = Samples(x, labels, targets, None, weight)
     return samples if class_weight is None else with_class_weight(samples, class_weight, outputs)
+
+
+def labelled_only(samples: Samples, argument: str) -> Samples:
+    """Without the rows that have no label (-1), of which validation could say nothing."""
+    if samples.targets is not None or samples.labels.min() >= 0:
+        return samples
+    rows = np.flatnonzero(samples.labels >= 0)
+    if not len(rows):
+        raise ValueError(f"{argument} must have labels, got -1 in each of its {len(samples.labels)} rows")
+    weight = samples.weight[rows] if samples.weight.size else samples.weight
+    return Samples(samples.x[rows], samples.labels[rows], None, None, weight)
 
 
 def with_class_weight(samples: Samples, class_weight, outputs: int) -> Samples:

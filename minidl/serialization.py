@@ -1,6 +1,7 @@
 """Models as files: one ``.npz`` that ``numpy.load`` reads too, holding
 
-- ``config``: JSON as bytes. The architecture, what ``compile`` was given, and the training state.
+- ``config``: JSON as bytes. The architecture, what ``compile`` was given, and the training state: epochs
+  finished, optimizer steps done, and where in an epoch it was left.
 - ``params``: the flat vector. ``slot0 .. slot2``: the optimizer's, where it has them.
 
 Written to a temporary file beside the target, flushed to disk and renamed over it: a crash at any moment
@@ -23,7 +24,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from . import layers, losses, metrics, optimizers
-from .validation import check_int, check_shape, describe, unknown_name
+from .training import Unfinished
+from .validation import check_bool, check_int, check_shape, describe, unknown_name
 
 VERSION = 1
 
@@ -219,7 +221,11 @@ def save_model(model, path, overwrite: bool = True) -> None:
         **_header(model, "model"),
         "model": model.get_config(),
         "compile": None,
-        "training": {"epoch": model.epoch, "iterations": 0},
+        "training": {
+            "epoch": model.epoch,
+            "iterations": 0,
+            "unfinished": None if model.unfinished is None else model.unfinished._asdict(),
+        },
     }
     arrays = {"config": None, "params": model.params}
     if optimizer is not None:
@@ -340,6 +346,7 @@ def load_model(path, custom_objects: dict[str, type] | None = None):
         training = config["training"]
         model.epoch = check_int("epoch", training["epoch"], minimum=0, maximum=_LARGEST_COUNT)
         _restore_compilation(model, config["compile"], arrays, training, custom)
+        model.unfinished = _unfinished(training["unfinished"])
     except _CONFIG_ERRORS as error:
         raise ValueError(f"cannot read {shown}: {error or type(error).__name__}") from error
     return model
@@ -369,6 +376,22 @@ def _restore_compilation(model, compiled, arrays, training, custom) -> None:
     optimizer.iterations = iterations
 
 
+def _unfinished(node) -> Unfinished | None:
+    if node is None:
+        return None
+    found = Unfinished(**node)
+    check_int("samples", found.samples, minimum=1, maximum=_LARGEST_COUNT)
+    check_int("batch_size", found.batch_size, minimum=1, maximum=found.samples)
+    check_int("step", found.step, minimum=1, maximum=-(-found.samples // found.batch_size) - 1)
+    check_bool("shuffle", found.shuffle)
+    sums = {"loss": found.loss_sum, **found.metric_sums}
+    for name, total in sums.items():  # NaN is among what a sum may be
+        if isinstance(total, bool) or not isinstance(total, (int, float)):
+            raise TypeError(f"the sum of {name} must be a number, got {describe(total)}")
+        sums[name] = float(total)
+    return found._replace(loss_sum=sums.pop("loss"), metric_sums=sums)
+
+
 def _metric(node) -> metrics.Metric:
     name = node["class_name"]
     if name not in metrics.CLASSES:
@@ -389,3 +412,4 @@ def load_weights(model, path) -> None:
     if found != size:
         raise ValueError(f"cannot read {shown}: it holds {found} parameters, the model has {size}")
     model.params[...] = arrays["params"]
+    model.unfinished = None

@@ -7,6 +7,7 @@ user has into a ``Teacher``; everything that could go wrong with it is refused h
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import os
 import tempfile
@@ -18,6 +19,7 @@ import numpy as np
 
 from .validation import (
     check_array,
+    check_bool,
     check_choice,
     check_finite,
     check_float,
@@ -58,6 +60,10 @@ class Teacher:
         """The teachers this one is made of."""
         return ()
 
+    def is_untrained(self) -> bool:
+        """Whether this is known to hold initial weights still."""
+        return any(member.is_untrained() for member in self.members())
+
     def fingerprint(self) -> str:
         """A text that changes when the teacher would give other logits; "" if that cannot be known."""
         return ""
@@ -70,16 +76,41 @@ class ModelTeacher(Teacher):
     """A ``Sequential``: its logits before a final softmax or sigmoid, dropout and noise off."""
 
     def __init__(self, model):
+        if getattr(model, "built", True) is False:
+            raise ValueError(
+                f"teacher {model.name!r} has no weights yet: train it before it teaches, "
+                "teacher.fit(x, y, ...), or load it"
+            )
         self.model = model
         self.name = getattr(model, "name", None) or "teacher"
         shape = getattr(model, "output_shape", None)
         self.classes = int(shape[-1]) if shape else None
+        self._checked = False
 
     def logits(self, x, rows=None, temperature=1.0):
         try:
-            return self.model.predict_logits(x)
+            logits = self.model.predict_logits(x)
         except (ValueError, TypeError) as error:
             raise type(error)(f"teacher {self.name!r} cannot take x: {error}") from error
+        if not self._checked and len(logits) > 1:
+            if _looks_like_probs(logits):
+                raise ValueError(
+                    f"teacher {self.name!r} gives probabilities where logits are wanted: let softmax be its last "
+                    "layer, and there once"
+                )
+            self._checked = True
+        return logits
+
+    def is_untrained(self):
+        model = self.model
+        if getattr(model, "epoch", 0) or getattr(getattr(model, "optimizer", None), "iterations", 0):
+            return False
+        try:
+            fresh = type(model).from_config(model.get_config())
+            fresh.build(model.input_shape)
+        except Exception:  # a user's own layers: not known
+            return False
+        return bool(model.params.size) and np.array_equal(fresh.params, model.params)
 
     def fingerprint(self):
         layers = getattr(self.model, "layers", [])
@@ -124,6 +155,7 @@ class CallableTeacher(Teacher):
     """A function ``x -> logits``, given C-contiguous float batches ``(B, ...)``."""
 
     def __init__(self, function: Callable, from_probs: bool = False):
+        _refuse_dropout(function)
         self.function = function
         self.name = getattr(function, "__name__", type(function).__name__)
         self.from_probs = from_probs
@@ -229,6 +261,9 @@ class Ensemble(Teacher):
 def as_teacher(teacher: object, student: object = None, from_probs: bool = False) -> Teacher:
     """A model, an ``Ensemble``, logits ``(N, C)`` or a function ``x -> logits``, as a ``Teacher``.
 
+    Zeros ``(N, C)`` are the uniform teacher: with ``KnowledgeDistillation(1.0, 1 - s, s)`` it smooths labels by
+    ``s``. A ``deepcopy`` of a model may teach the model itself, or a new one of its kind (self-distillation).
+
     Parameters
     ----------
     teacher : what is to teach.
@@ -244,23 +279,38 @@ def as_teacher(teacher: object, student: object = None, from_probs: bool = False
     TypeError, ValueError
         naming what was wrong with ``teacher`` and what to write instead.
     """
+    if check_bool("from_probs", from_probs) and (
+        isinstance(teacher, Teacher) or hasattr(teacher, "predict_logits")
+    ):
+        raise ValueError(
+            "from_probs=True is for arrays and functions that give probabilities, "
+            f"got {describe(teacher)}, which gives logits"
+        )
     if isinstance(teacher, Teacher):
         found = teacher
     elif hasattr(teacher, "predict_logits"):
         found = ModelTeacher(teacher)
     elif _module(teacher).startswith("torch") and hasattr(teacher, "parameters"):
         raise TypeError(
-            "teacher is a PyTorch module: put it in eval mode and wrap it, "
-            "teacher=lambda x: module(torch.from_numpy(x)).detach().numpy()"
+            "teacher is a PyTorch module: put it in eval mode, module.eval(), and wrap it, "
+            "teacher=lambda x: module(torch.from_numpy(x)).detach().numpy(), "
+            "or use minidl.interop.torch.torch_teacher(module)"
         )
     elif hasattr(teacher, "predict_proba"):
         raise TypeError(
-            "teacher is a scikit-learn estimator: wrap it, teacher=lambda x: estimator.predict_log_proba(x)"
+            "teacher is a scikit-learn estimator: its probabilities can teach, "
+            "teacher=minidl.teachers.as_teacher(estimator.predict_proba, from_probs=True)"
         )
     elif _module(teacher).startswith("keras"):
         raise TypeError(
             "teacher is a Keras model: wrap it, teacher=lambda x: model.predict(x, verbose=0) if it gives "
-            "logits; if it ends in softmax, lambda x: np.log(model.predict(x, verbose=0) + 1e-7)"
+            "logits; if it ends in softmax, minidl.teachers.as_teacher(lambda x: model.predict(x, verbose=0), "
+            "from_probs=True)"
+        )
+    elif _module(teacher).startswith("onnxruntime"):
+        raise TypeError(
+            "teacher is an ONNX session: wrap it, teacher=lambda x: session.run(None, "
+            "{session.get_inputs()[0].name: x})[0], or use minidl.interop.onnx.onnx_teacher(path)"
         )
     elif isinstance(teacher, (np.ndarray, list, tuple)):
         if isinstance(teacher, (list, tuple)) and any(callable(t) or hasattr(t, "layers") for t in teacher):
@@ -399,7 +449,7 @@ def load_logits(path: str | os.PathLike, x: np.ndarray, teacher: object) -> np.n
 
 _PROBS = (
     "{} looks like probabilities: every row lies in [0, 1] and sums to 1. Logits are wanted (before the "
-    "softmax); if probabilities are all there is, write teacher=as_teacher(p, from_probs=True)"
+    "softmax); if probabilities are all there is, write teacher=minidl.teachers.as_teacher(p, from_probs=True)"
 )
 
 
@@ -416,6 +466,22 @@ def _log_probs(array: np.ndarray) -> np.ndarray:
         raise ValueError("from_probs=True wants rows in [0, 1] that sum to 1, and these are not")
     dtype = np.float64 if array.dtype == np.float64 else np.float32
     return np.log(np.maximum(array, PROBABILITY_FLOOR), dtype=dtype)
+
+
+def say_if_untrained(teacher: Teacher, student: object) -> str:
+    """What is to be said of a teacher with its initial weights; "" of any other.
+
+    If the student was trained already, they are swapped, which is refused.
+    """
+    if not teacher.is_untrained():
+        return ""
+    said = f"the teacher {teacher.name!r} still has its initial weights and knows nothing to teach"
+    if not ModelTeacher(student).is_untrained():
+        raise ValueError(
+            f"teacher and student look swapped: {said}, while the student was trained already. "
+            "The order is distill(teacher, student, x, y), or student.fit(x, y, target_model=teacher)"
+        )
+    return said
 
 
 def _refuse_student(teacher: Teacher, student: object) -> None:
@@ -437,11 +503,32 @@ def _refuse_student(teacher: Teacher, student: object) -> None:
         )
 
 
+def _refuse_dropout(function: Callable) -> None:
+    """Refuse a function that calls a PyTorch module whose dropout or batch norm is in training mode."""
+    try:
+        names = inspect.getclosurevars(inspect.unwrap(function))
+        used = {**names.globals, **names.nonlocals}
+        if {"eval", "train"} & set(names.unbound):  # it sets the mode itself
+            return
+    except TypeError:  # a bound method, or an object that can be called
+        used = {"module": getattr(function, "__self__", function)}
+    for name, thing in used.items():
+        if _module(thing) != "torch" or not hasattr(thing, "modules"):
+            continue
+        for part in thing.modules():
+            kind = type(part).__name__
+            if part.training and ("Dropout" in kind or "BatchNorm" in kind):
+                raise ValueError(
+                    f"teacher calls the PyTorch module {name!r}, whose {kind} is in training mode: "
+                    f"write {name}.eval() first"
+                )
+
+
 def _module(thing: object) -> str:
     """The package a thing's class, or an ancestor of it, comes from: torch, keras, ..."""
     for kind in type(thing).__mro__:
         package = kind.__module__.split(".")[0]
-        if package in ("torch", "keras"):
+        if package in ("torch", "keras", "onnxruntime"):
             return package
     return ""
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
+from typing import NamedTuple
 
 import numpy as np
 
@@ -26,12 +28,24 @@ from .inference import evaluate_samples
 from .kernels.random import SHUFFLE, make_key, permutation
 from .layers import GaussianNoise, RandomTranslation
 from .runtime import compile_aloud
-from .samples import Samples, check_samples, hard_loss, with_class_weight
+from .samples import Samples, check_samples, hard_loss, labelled_only, with_class_weight
 from .steps import CompiledSteps, LayerwiseSteps
 from .validation import check_bool, check_float, check_int, describe
 from .watch import Watch, run_slice, uninterrupted
 
 _SLICE_SECONDS = 0.1
+_AUGMENTING = (GaussianNoise, RandomTranslation)
+
+
+class Unfinished(NamedTuple):
+    """Where in an epoch a training was left: its draws and logs go on from there as if it had not been."""
+
+    step: int  # the next one, from 0
+    batch_size: int
+    samples: int
+    shuffle: bool
+    loss_sum: float  # over the samples seen
+    metric_sums: dict[str, float]
 
 
 def fit(
@@ -76,9 +90,10 @@ def fit(
             raise ValueError(
                 f"validation_data must be (x, y) or (x, y, sample_weight), got {describe(validation_data)}"
             )
-        validation = check_samples(
-            model, hard_loss(model, loss, validation_data[1]), *validation_data, argument="validation "
-        )
+        x_val, y_val, *weight_val = validation_data
+        allowed = hard_loss(model, loss, None) if y_val is None else loss  # validation needs labels
+        validation = check_samples(model, allowed, x_val, y_val, *weight_val, argument="validation ")
+        validation = labelled_only(validation, "validation y")
     elif validation_split > 0:
         kept = int(math.floor(count * (1 - validation_split)))
         if kept == 0 or kept == count:
@@ -86,14 +101,20 @@ def fit(
                 f"validation_split must leave samples on both sides, got {validation_split} of {count}"
             )
         if y is None:
-            raise ValueError("validation_split needs y, got y=None")
+            raise ValueError(
+                "validation_split needs y, got y=None: without labels leave it out, and judge the student by "
+                "minidl.distill(..., test_data=(x_test, y_test or None))"
+            )
         validation, count = samples.slice(kept, count), kept
+        validation = labelled_only(validation, f"the last {len(validation.x)} of y, held out for validation,")
     if class_weight is not None:  # as in Keras it leaves the validation samples alone
         samples = with_class_weight(samples, class_weight, math.prod(model.output_shape))
 
     metrics = model.compiled_metrics
     for metric in metrics:
         metric.kind_for(samples.targets is None, math.prod(model.output_shape))
+    labelled = samples.targets is not None or samples.labels[:count].max(initial=-1) >= 0
+    training_metrics = metrics if labelled else []  # they compare with labels
     model.prepare_optimizer()
     training_ops = model.ops(training=True)
     online_teacher = None
@@ -104,9 +125,9 @@ def fit(
     if compiled and model.objective(loss).kind >= 0:
         if verbose != 0:
             compile_aloud(model.dtype.name)
-        runner = CompiledSteps(model, loss, metrics, samples, batch_size)
+        runner = CompiledSteps(model, loss, training_metrics, samples, batch_size)
     else:
-        runner = LayerwiseSteps(model, loss, metrics, samples, batch_size, online_teacher)
+        runner = LayerwiseSteps(model, loss, training_metrics, samples, batch_size, online_teacher)
 
     steps = -(-count // batch_size)
     all_callbacks = CallbackList(
@@ -118,17 +139,29 @@ def fit(
         steps=steps,
         verbose=verbose,
     )
+    has_label = samples.labels >= 0 if labelled and samples.targets is None else None
     every_batch = any(_wants_every_batch(callback) for callback in all_callbacks.callbacks)
     watch = Watch(model, samples.x, epochs, steps, all_callbacks.callbacks)
     model.stop_training = False
     logs: dict[str, float] = {}
+    begun = _begun(model, initial_epoch, batch_size, count, shuffle)
     all_callbacks.on_train_begin()
     for epoch in range(initial_epoch, epochs):
+        model.unfinished = begun if epoch == initial_epoch else None
         model.epoch = epoch
         loss.set_epoch(epoch)
         all_callbacks.on_epoch_begin(epoch)
         logs = _run_epoch(
-            model, runner, metrics, count, batch_size, shuffle, every_batch, watch, all_callbacks
+            model,
+            runner,
+            training_metrics,
+            has_label,
+            count,
+            batch_size,
+            shuffle,
+            every_batch,
+            watch,
+            all_callbacks,
         )
         if validation is not None and (epoch + 1) % validation_freq == 0:
             all_callbacks.on_test_begin()
@@ -142,16 +175,39 @@ def fit(
     return all_callbacks.history
 
 
+def _begun(model, initial_epoch: int, batch_size: int, count: int, shuffle: bool) -> Unfinished | None:
+    """The epoch ``model`` was left in, if that is where this ``fit`` begins, and with the same batches."""
+    begun = model.unfinished
+    if begun is None or initial_epoch != model.epoch:
+        return None
+    if (begun.batch_size, begun.samples, begun.shuffle) == (batch_size, count, shuffle):
+        return begun
+    warnings.warn(
+        f"epoch {initial_epoch + 1} was left after {begun.step} steps of batch_size {begun.batch_size} on "
+        f"{begun.samples} samples with shuffle={begun.shuffle}; with batch_size {batch_size}, {count} samples and "
+        f"shuffle={shuffle} it cannot go on there and begins anew",
+        stacklevel=4,
+    )
+    return None
+
+
 def _run_epoch(
-    model, runner, metrics, count, batch_size, shuffle, every_batch, watch, callbacks
+    model, runner, metrics, has_label, count, batch_size, shuffle, every_batch, watch, callbacks
 ) -> dict[str, float]:
-    """One pass over the samples in slices; returns the mean loss and metrics over its samples."""
-    epoch, order = model.epoch, np.arange(count)
+    """One pass over the samples in slices; returns the mean loss, and the metrics' over those with labels."""
+    epoch, order, begun = model.epoch, np.arange(count), model.unfinished
     if shuffle:
         permutation(order, np.uint64(make_key(model.seed, SHUFFLE, model.epoch, 0)))
     steps = -(-count // batch_size)
-    sums, loss_sum = np.zeros(len(metrics)), 0.0
-    done = 0
+    names = [metric.name for metric in metrics]
+    sums, loss_sum, done, unknown = np.zeros(len(metrics)), 0.0, 0, 0
+    if begun is not None:
+        done = begun.step
+        if list(begun.metric_sums) == names:
+            loss_sum, sums[:] = begun.loss_sum, list(begun.metric_sums.values())
+        else:  # compiled with other metrics since: the logs are of the samples that follow
+            unknown = done * batch_size
+    judged = _with_label(has_label, order[unknown : done * batch_size])
     logs: dict[str, float] = {}
     while done < steps:
         length = 1 if every_batch else min(runner.pace, runner.most_steps, steps - done)
@@ -160,21 +216,29 @@ def _run_epoch(
         began = time.perf_counter()
         with uninterrupted():
             losses, before = run_slice(model, runner, part, batch_size, done, sums, watch.careful)
-            if before is not None:
-                last = len(losses) - 1
-                watch.stop(before, part[last * batch_size : (last + 1) * batch_size], done + last + 1)
-            elif done + length == steps:
-                model.epoch = epoch + 1
-        seconds = time.perf_counter() - began
-        length, part = len(losses), part[: len(losses) * batch_size]
-        sizes = np.full(length, batch_size)
-        sizes[-1] = len(part) - batch_size * (length - 1)
-        # one after the other, so that the sum does not depend on where slices end
-        loss_sum = float(np.cumsum([loss_sum, *(losses * sizes)])[-1])
+            seconds = time.perf_counter() - began
+            length, part = len(losses), part[: len(losses) * batch_size]
+            sizes = np.full(length, batch_size)
+            sizes[-1] = len(part) - batch_size * (length - 1)
+            # one after the other, so that the sum does not depend on where slices end
+            loss_sums = np.cumsum([loss_sum, *(losses * sizes)])
+            kept, kept_sums = length, sums
+            if before is not None and watch.stop(before, part[-sizes[-1] :], done + length):
+                kept, kept_sums = length - 1, before.sums
+            if done + kept == steps:
+                model.epoch, model.unfinished = epoch + 1, None
+            elif done + kept:
+                totals = dict(zip(names, kept_sums.tolist(), strict=True))
+                model.unfinished = Unfinished(
+                    done + kept, batch_size, count, shuffle, float(loss_sums[kept]), totals
+                )
+        loss_sum = float(loss_sums[-1])
         done += length
-        seen = min(done * batch_size, count)
+        seen = min(done * batch_size, count) - unknown
+        judged += _with_label(has_label, part)
         logs = {"loss": loss_sum / seen}
-        logs.update((metric.name, float(total) / seen) for metric, total in zip(metrics, sums, strict=True))
+        # a row without a label adds 0 to the sums
+        logs.update((name, float(total) / max(judged, 1)) for name, total in zip(names, sums, strict=True))
         watch.look(losses, epoch, done - length)
         callbacks.on_train_batch_end(done - 1, logs)
         if model.stop_training:
@@ -184,6 +248,11 @@ def _run_epoch(
         if length == runner.pace or wanted < runner.pace:
             runner.pace = int(min(8 * length, max(1, wanted)))
     return logs
+
+
+def _with_label(has_label: np.ndarray | None, rows: np.ndarray) -> int:
+    """How many of these rows have a label; ``has_label`` None: all."""
+    return len(rows) if has_label is None else int(np.count_nonzero(has_label[rows]))
 
 
 def _wants_every_batch(callback: Callback) -> bool:
@@ -225,15 +294,18 @@ def _with_teacher(model, target_model, samples: Samples, loss):
 
     teacher = teachers.as_teacher(target_model, student=model)
     classes = math.prod(model.output_shape)
-    if getattr(loss, "soft_weight", 1.0) == 0:  # the teacher is not asked
+    if getattr(loss, "soft_weight", 1.0) == 0 and "soft_weight" not in getattr(loss, "_schedules", {}):
+        # the teacher is not asked
         zeros = np.zeros((len(samples.x), classes), model.dtype)
         return samples._replace(teacher_logits=zeros), None
+    if said := teachers.say_if_untrained(teacher, model):
+        warnings.warn(said + ": train it first", stacklevel=4)
     if teacher.softens and "temperature" in getattr(loss, "_schedules", {}):
         raise ValueError(
             "target_model is an arithmetic Ensemble, whose logits are made for one temperature, but the loss changes "
             'its temperature over the epochs: write Ensemble([...], mean="geometric") or keep the temperature'
         )
-    augmenting = _augmenting_layer(model)
+    augmenting = augmenting_layer(model)
     if augmenting is not None:
         if teacher.samples is not None:
             raise ValueError(
@@ -241,17 +313,34 @@ def _with_teacher(model, target_model, samples: Samples, loss):
                 "in every epoch, so they are not those the logits belong to: give the teacher itself, which is "
                 "then asked about each changed batch, or leave that layer out"
             )
+        _check_order(model)
         return samples, teacher
     temperature = getattr(loss, "temperature", 1.0)
     logits = teachers.cached_logits(teacher, samples.x, 1024, temperature, model.dtype, classes)
     return samples._replace(teacher_logits=logits), None
 
 
-def _augmenting_layer(model):
+def augmenting_layer(model):
     """The layer that changes inputs at random before any parameter sees them, or None."""
     for layer in model.layers:
         if layer.parameters:
             return None
-        if isinstance(layer, (GaussianNoise, RandomTranslation)):
+        if isinstance(layer, _AUGMENTING):
             return layer
     return None
+
+
+def _check_order(model) -> None:
+    """Augmenting layers must come first: what they make of x itself is what a teacher can be shown."""
+    changed = None
+    for layer in model.layers:
+        if layer.parameters:
+            return
+        if isinstance(layer, _AUGMENTING):
+            if changed is not None:
+                raise ValueError(
+                    f"the student's layer {layer.name!r} augments what {changed.name!r} has made of x, so the "
+                    f"teacher cannot be shown the same samples: put {layer.name!r} before {changed.name!r}"
+                )
+        else:
+            changed = layer

@@ -41,10 +41,11 @@ def _is_finite(array: np.ndarray) -> bool:
 
 
 class _State:
-    """A copy of all that a step changes."""
+    """A copy of all that a step changes, and of the metrics' sums before it."""
 
-    def __init__(self, model):
+    def __init__(self, model, sums: np.ndarray):
         self._model = model
+        self.sums = sums.copy()
         self._arrays = [model.params, *model.optimizer.slots]
         self._copies = [array.copy() for array in self._arrays]
         self._iterations = model.optimizer.iterations
@@ -65,16 +66,16 @@ def run_slice(model, runner, part, batch_size, first, sums, careful) -> tuple[np
     """
     if not careful:
         return runner.run(part, first, sums), None
-    before, sums_before = _State(model), sums.copy()
+    before = _State(model, sums)
     losses = runner.run(part, first, sums)
     if _is_finite(losses) and _is_finite(model.params):
         return losses, None
     if len(losses) > 1:  # once more from the slice's beginning, step by step, to the same bits
         before.restore()
-        sums[...] = sums_before
+        sums[...] = before.sums
         kept: list[float] = []
         for start in range(0, len(part), batch_size):
-            before = _State(model)
+            before = _State(model, sums)
             kept += list(runner.run(part[start : start + batch_size], first + len(kept), sums))
             if not (math.isfinite(kept[-1]) and _is_finite(model.params)):
                 break
@@ -109,16 +110,18 @@ class Watch:
     def _place(self, epoch: int, step: int) -> str:
         return f"epoch {epoch + 1} of {self._epochs}, step {step} of {self._steps}"
 
-    def stop(self, before: _State, rows: np.ndarray, step: int) -> None:
-        """Step number ``step`` (from 1), on ``rows``, was found to be bad."""
+    def stop(self, before: _State, rows: np.ndarray, step: int) -> bool:
+        """Step number ``step`` (from 1), on ``rows``, was found to be bad; whether it was undone."""
         model = self._model
-        after = _State(model)
+        after = _State(model, before.sums)
         before.restore()
         what = _first_nonfinite(model, self._x[rows], step - 1, after.params)
-        if not any(callback.restore for callback in self._terminators):
+        undone = any(callback.restore for callback in self._terminators)
+        if not undone:
             after.restore()
         for callback in self._terminators:
             callback.found = f"{self._place(model.epoch, step)}: {what} is not finite"
+        return undone
 
     def look(self, losses: np.ndarray, epoch: int, first: int) -> None:
         """Warn of the first loss that is not finite, if nobody stops there."""

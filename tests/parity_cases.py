@@ -194,6 +194,28 @@ LOSSES = {
         {"temperature": 20.0, "hard_weight": 0.1, "soft_weight": 0.9},
     ),
     "distillation, soft only": ("KnowledgeDistillation", {"hard_weight": 0.0, "soft_weight": 1.0}),
+    "distillation, standardized": (
+        "KnowledgeDistillation",
+        {"temperature": 2.0, "hard_weight": 0.1, "soft_weight": 9.0, "standardize": True},
+    ),
+    "distillation, standardized, T 4": (
+        "KnowledgeDistillation",
+        {"temperature": 4.0, "hard_weight": 0.0, "soft_weight": 1.0, "standardize": True},
+    ),
+    "decoupled": ("DecoupledKD", {}),
+    "decoupled, T 2": (
+        "DecoupledKD",
+        {"temperature": 2.0, "target_weight": 0.7, "nontarget_weight": 2.0, "hard_weight": 0.3},
+    ),
+    "normalized": ("NormalizedKD", {}),
+    "normalized, T 3": (
+        "NormalizedKD",
+        {"temperature": 3.0, "gamma": 0.8, "target_weight": 0.6, "hard_weight": 0.0},
+    ),
+    "dist": ("DIST", {}),
+    "dist, T 4": ("DIST", {"temperature": 4.0, "beta": 2.0, "gamma": 0.5, "hard_weight": 0.3}),
+    "logit matching": ("LogitMatching", {}),
+    "logit matching, labels": ("LogitMatching", {"hard_weight": 0.4, "soft_weight": 0.6}),
 }
 
 
@@ -217,7 +239,7 @@ def value_and_gradient(name: str, weighted: bool, dtype) -> tuple[float, np.ndar
     logits, labels = given["logits"].astype(dtype), given["labels"]
     y = labels if class_name.startswith("Sparse") else np.eye(10, dtype=dtype)[labels]
     weight = given["weight"] if weighted else None
-    if class_name == "KnowledgeDistillation":
+    if loss.distills:
         return loss.value_and_grad(logits, y, given["teacher_logits"].astype(dtype), sample_weight=weight)
     return loss.value_and_grad(logits, y, sample_weight=weight)
 

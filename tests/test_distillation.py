@@ -19,6 +19,7 @@ from minidl.losses import (
     LogitMatching,
     NormalizedKD,
     Ramp,
+    SparseCategoricalCrossentropy,
 )
 from minidl.models import Sequential
 from minidl.report import (
@@ -58,6 +59,13 @@ def teacher():
     model = Sequential(layers, seed=0)
     model.compile(optimizer="adam", loss="sparse_categorical_crossentropy")
     model.fit(X, Y, epochs=15, verbose=0)
+    return model
+
+
+def linear_teacher(seed):
+    model = Sequential([Input((6,)), Dense(CLASSES)], seed=seed)
+    model.compile(optimizer="adam", loss=SparseCategoricalCrossentropy(from_logits=True))
+    model.fit(X, Y, epochs=1, verbose=0)
     return model
 
 
@@ -204,7 +212,7 @@ def test_some_labels(teacher):
     partly = Y.copy()
     partly[50:] = -1
     model, report = run(teacher, y=partly, plain_student=True, test_data=(X_TEST, Y_TEST))
-    assert list(report.history.history) == ["loss"], "no accuracy that counts missing labels as errors"
+    assert report.history.history["accuracy"][-1] > 0.4, "of the labelled 50 only, else 0.25 at most"
     assert model.evaluate(X_TEST, Y_TEST, verbose=0)[1] == pytest.approx(report.student.accuracy)
     others = Y.copy()
     others[50:] = 0
@@ -287,7 +295,7 @@ def test_cached_logits_for_an_augmenting_student_are_refused():
 
 
 def test_arithmetic_ensembles_teach_at_the_temperature_of_the_loss(teacher):
-    other = Sequential([Input((6,)), Dense(CLASSES)], seed=8)
+    other = linear_teacher(seed=8)
     ensemble = Ensemble([teacher, other])
     right = cached_logits(ensemble, X, temperature=4.0)
     np.testing.assert_allclose(run(ensemble)[0].params, run(right)[0].params, rtol=1e-4, atol=1e-5)
@@ -297,7 +305,7 @@ def test_arithmetic_ensembles_teach_at_the_temperature_of_the_loss(teacher):
 
 def test_an_arithmetic_ensemble_and_a_changing_temperature_are_refused(teacher):
     changing = KnowledgeDistillation(temperature=Ramp(8.0, 2.0, epochs=2))
-    members = [teacher, Sequential([Input((6,)), Dense(CLASSES)], seed=8)]
+    members = [teacher, linear_teacher(seed=8)]
     with pytest.raises(ValueError, match='mean="geometric"'):
         run(Ensemble(members), loss=changing)
     run(Ensemble(members, mean="geometric"), loss=changing)
@@ -324,7 +332,7 @@ def test_every_distillation_loss_teaches(teacher, loss):
     [
         (
             dict(y=None, loss=KnowledgeDistillation(4.0)),
-            "y must be given for KnowledgeDistillation.*hard_weight=0.0",
+            "y must be given, got None: .*hard_weight=0.0, soft_weight=1.0",
         ),
         (dict(loss="categorical_crossentropy"), "loss must be a distillation loss"),
         (dict(loss=CategoricalCrossentropy()), "loss must be a distillation loss"),

@@ -84,6 +84,28 @@ def test_losses_as_pytorch_differentiates_them(golden, name, weighted):
     assert cases.gradient_disagreement(other, expected) > 0.01
 
 
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("distillation, standardized", {"standardize": False}),
+        ("distillation, standardized", {"temperature": 2.001}),
+        ("decoupled", {"target_weight": 1.001}),
+        ("decoupled, T 2", {"nontarget_weight": 2.001}),
+        ("normalized", {"target_weight": 1.001}),
+        ("normalized, T 3", {"gamma": 0.801}),
+        ("dist", {"beta": 1.001}),
+        ("dist, T 4", {"gamma": 0.501}),
+        ("logit matching, labels", {"soft_weight": 0.601}),
+    ],
+)
+def test_a_slightly_different_loss_is_seen(golden, monkeypatch, name, change):
+    class_name, settings = cases.LOSSES[name]
+    monkeypatch.setitem(cases.LOSSES, name, (class_name, settings | change))
+    expected = kept(golden, f"loss/{name}/")
+    found = cases.value_and_gradient(name, False, np.float64)
+    assert cases.gradient_disagreement(found, (float(expected["value"]), expected["gradient"])) > 1e-5
+
+
 def test_a_distilled_student_as_pytorch_trains_it(golden):
     expected, found = kept(golden, "distilled/"), cases.distilled()
     difference = cases.distilled_disagreement(found, expected)

@@ -58,3 +58,27 @@ def test_commands_and_files_it_names_exist():
     for name in named:
         places = (root / "minidl" / name, root / "minidl" / "kernels" / name, root / name)
         assert any(place.exists() for place in places), f"README names {name}"
+
+
+def promises(text: str = README) -> list[tuple[str, str]]:
+    """(file, test) for every test the section names; a bare name is of the file named before it."""
+    found, file, section = [], "", text.split("## What minidl promises")[1].split("\n## ")[0]
+    for name in re.findall(r"`((?:test_\w+\.py::)?test_\w+)`", section):
+        file = name.split("::")[0] if "::" in name else file
+        found.append((file, name.split("::")[-1]))
+    return found
+
+
+def missing(named: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    tests = Path(__file__).parent
+    return [
+        (file, test)
+        for file, test in named
+        if f"\ndef {test}(" not in (tests / file).read_text(encoding="utf-8")
+    ]
+
+
+def test_every_promise_has_its_test():
+    named = promises()
+    assert len(named) > 20 and missing(named) == []
+    assert missing([("test_readme.py", "test_no_such_thing")])

@@ -288,9 +288,10 @@ def test_a_teacher_of_other_classes_is_refused():
             "sklearn.svm",
             "SVC",
             {"predict_proba": lambda self, x: x},
-            "scikit-learn estimator.*predict_log_proba",
+            "scikit-learn estimator.*predict_proba, from_probs=True",
         ),
-        ("keras.src.models", "Model", {}, "Keras model.*model.predict"),
+        ("keras.src.models", "Model", {}, "Keras model.*model.predict.*from_probs=True"),
+        ("onnxruntime.capi", "InferenceSession", {}, "ONNX session.*session.run"),
     ],
 )
 def test_foreign_models_are_refused_with_the_line_that_wraps_them(module, name, extra, message):

@@ -1,0 +1,108 @@
+"""Ctrl-C: whatever it interrupts can be gone on with."""
+
+import os
+import random
+import signal
+import threading
+import time
+from contextlib import nullcontext
+
+import numpy as np
+import pytest
+from small_run import CLASSES, FEATURES, FOREVER, STEPS, distil, exit_code, fit, forked, is_whole, new_model
+
+from minidl import training
+from minidl.callbacks import Callback, ModelCheckpoint
+from minidl.layers import Dense, Layer
+from minidl.models import Sequential, load_model
+
+
+def interrupted(run, seconds):
+    """A model whose training was interrupted after about so long; None if nothing was raised."""
+    model = new_model()
+    timer = threading.Timer(seconds, signal.pthread_kill, (threading.main_thread().ident, signal.SIGINT))
+    timer.start()
+    try:
+        run(model, epochs=FOREVER)
+    except KeyboardInterrupt:
+        return model
+    finally:
+        timer.cancel()
+
+
+@pytest.mark.parametrize("run", [fit, distil])
+def test_an_interrupt_leaves_the_last_finished_step(run):
+    rng = random.Random(1)
+    for _ in range(4):
+        model = interrupted(run, rng.uniform(0.02, 0.2))
+        assert is_whole(model, run)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        assert np.float32(1e-40) * np.ones(1, "f4") != 0  # denormals are numbers again
+        assert model.epoch == model.optimizer.iterations // STEPS
+        epochs = model.history.epoch if model.history else []
+        assert epochs in (
+            list(range(model.epoch)),
+            list(range(model.epoch - 1)),
+        )  # its logs come after its steps
+        assert not epochs or {len(values) for values in model.history.history.values()} == {len(epochs)}
+        before = model.params.copy()
+        run(model, epochs=1)
+        assert np.isfinite(model.params).all() and not np.array_equal(before, model.params)
+
+
+def test_an_unguarded_interrupt_would_be_noticed(monkeypatch):
+    monkeypatch.setattr(training, "uninterrupted", nullcontext)
+    found = [is_whole(interrupted(fit, 0.15), fit) for _ in range(3)]
+    assert not all(found)
+
+
+def test_an_interrupt_from_within():
+    """As Jupyter, an IDE's stop button or a library may do it."""
+
+    class Interrupts(Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            if epoch == 2:
+                signal.raise_signal(signal.SIGINT)
+
+    model = new_model()
+    with pytest.raises(KeyboardInterrupt):
+        fit(model, epochs=5, callbacks=[Interrupts()])
+    assert model.epoch == 3 and is_whole(model, fit)
+
+
+def test_a_second_interrupt_does_not_wait():
+    class Hangs(Layer):
+        def forward(self, x, training=False):
+            for _ in range(3):  # a user who loses patience
+                signal.raise_signal(signal.SIGINT)
+            raise AssertionError("never reached")
+
+    model = Sequential([Dense(3, input_shape=(FEATURES,)), Hangs(), Dense(CLASSES, "softmax")])
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    with pytest.raises(KeyboardInterrupt):
+        fit(model)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_training_in_another_thread_leaves_signals_alone():
+    models = []
+    thread = threading.Thread(target=lambda: models.append(fit(new_model())))
+    thread.start()
+    thread.join()
+    assert len(models) == 1
+
+
+def test_a_real_ctrl_c(tmp_path):
+    def work():
+        model = new_model()
+        try:
+            fit(model, epochs=FOREVER, callbacks=[ModelCheckpoint(tmp_path / "running.npz")])
+        except KeyboardInterrupt:
+            model.save(tmp_path / "interrupted.npz")
+
+    child = forked(work)
+    while not (tmp_path / "running.npz").exists():
+        time.sleep(0.01)
+    os.kill(child, signal.SIGINT)
+    assert exit_code(child) == 0
+    assert is_whole(load_model(tmp_path / "interrupted.npz"), fit)
