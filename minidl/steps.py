@@ -24,9 +24,13 @@ def _rules(model) -> network.Rules:
 
 
 class CompiledSteps:
-    """Runs steps in the compiled loop."""
+    """Runs steps in the compiled loop.
 
-    def __init__(self, model, loss, metrics, samples: Samples, batch_size: int):
+    Unless each step must be seen (``stepwise``) or needs whole weights (`network.Rules`), parameters and what the
+    optimizer remembers of them are copied in panel order, trained there, and come back with `settle`.
+    """
+
+    def __init__(self, model, loss, metrics, samples: Samples, batch_size: int, stepwise: bool):
         objective, dtype = model.objective(loss), model.dtype
         ops = model.ops(training=True, logits=objective.on_logits)
         final = CODES[model.final_activation] if objective.on_logits else LINEAR
@@ -40,15 +44,22 @@ class CompiledSteps:
 
         self._model, self._loss, self._samples, self._batch_size = model, loss, samples, batch_size
         self._rules = _rules(model)
+        self._in_panels = not (stepwise or self._rules.active)
+        self._settled = True
+        self._learned = [model.params, *model.optimizer.slots]
+        self._trained = self._learned
+        if self._in_panels:
+            self._trained = [aligned_zeros(array.size, dtype) for array in self._learned]
         self._program = network.Program(
-            laid_out.ops, laid_out.settings, model.params, model.grads, laid_out.out_at, outputs, final
-        )
+            laid_out.ops, laid_out.settings, self._trained[0], model.grads, self._in_panels, laid_out.out_at,
+            outputs, final,
+        )  # fmt: skip
         self._buffers = network.Buffers(
             aligned_zeros(batch_size * in_size, dtype),
             aligned_zeros(laid_out.size, dtype),
             aligned_zeros(laid_out.size, dtype),
             aligned_rows(n_threads, network.packing_size(ops, batch_size, itemsize), dtype),
-            aligned_rows(n_threads, network.tile_size(ops), dtype),
+            aligned_rows(n_threads, network.tile_size(ops, itemsize), dtype),
             np.zeros(batch_size),
             np.zeros(batch_size),
             np.zeros((len(metrics), batch_size)),
@@ -87,8 +98,9 @@ class CompiledSteps:
         objective = network.Objective(kind, hyper, self._metric_kinds, self._metric_ks, losses, metric_sums)
         rates = optimizer.learning_rates(optimizer.iterations, steps)
         state = network.Optimizer(
-            optimizer.kind, optimizer.hyper, *optimizer.slots, rates, optimizer.iterations
+            optimizer.kind, optimizer.hyper, *self._trained[1:], rates, optimizer.iterations
         )
+        self._unsettle()
         moment = network.Moment(model.seed, model.epoch, first_step)
         with self._threads.timed(steps) as count:
             threads.run(
@@ -104,6 +116,21 @@ class CompiledSteps:
             )
         optimizer.iterations += steps
         return losses
+
+    def _unsettle(self) -> None:
+        if self._in_panels and self._settled:
+            self._exchange(back=False)
+
+    def settle(self) -> None:
+        """Model and optimizer hold what the steps so far have learned."""
+        if not self._settled:
+            self._exchange(back=True)
+
+    def _exchange(self, back: bool) -> None:
+        for trained, learned in zip(self._trained, self._learned, strict=True):
+            if learned.size:
+                network.panel_order(trained, learned, self._program.ops, back)
+        self._settled = back
 
 
 class _ThreadChoice:
@@ -148,6 +175,9 @@ class LayerwiseSteps:
     def __init__(self, model, loss, metrics, samples: Samples, batch_size: int, online_teacher=None):
         self._model, self._loss, self._metrics, self._samples = model, loss, metrics, samples
         self._batch_size, self._online_teacher = batch_size, online_teacher
+
+    def settle(self) -> None:
+        """The layers are never behind."""
 
     def run(self, order: np.ndarray, first_step: int, metric_sums: np.ndarray) -> np.ndarray:
         model, samples = self._model, self._samples

@@ -120,15 +120,6 @@ def fit(
     online_teacher = None
     if target_model is not None:
         samples, online_teacher = _with_teacher(model, target_model, samples, loss)
-    # the compiled loop splits a batch between threads, which a loss of the whole batch does not allow
-    compiled = training_ops is not None and online_teacher is None and not loss.whole_batch
-    if compiled and model.objective(loss).kind >= 0:
-        if verbose != 0:
-            compile_aloud(model.dtype.name)
-        runner = CompiledSteps(model, loss, training_metrics, samples, batch_size)
-    else:
-        runner = LayerwiseSteps(model, loss, training_metrics, samples, batch_size, online_teacher)
-
     steps = -(-count // batch_size)
     all_callbacks = CallbackList(
         callbacks,
@@ -142,6 +133,15 @@ def fit(
     has_label = samples.labels >= 0 if labelled and samples.targets is None else None
     every_batch = any(_wants_every_batch(callback) for callback in all_callbacks.callbacks)
     watch = Watch(model, samples.x, epochs, steps, all_callbacks.callbacks)
+    # the compiled loop splits a batch between threads, which a loss of the whole batch does not allow
+    compiled = training_ops is not None and online_teacher is None and not loss.whole_batch
+    if compiled and model.objective(loss).kind >= 0:
+        if verbose != 0:
+            compile_aloud(model.dtype.name)
+        runner = CompiledSteps(model, loss, training_metrics, samples, batch_size, every_batch or watch.careful)
+    else:
+        runner = LayerwiseSteps(model, loss, training_metrics, samples, batch_size, online_teacher)
+
     model.stop_training = False
     logs: dict[str, float] = {}
     begun = _begun(model, initial_epoch, batch_size, count, shuffle)
@@ -151,18 +151,22 @@ def fit(
         model.epoch = epoch
         loss.set_epoch(epoch)
         all_callbacks.on_epoch_begin(epoch)
-        logs = _run_epoch(
-            model,
-            runner,
-            training_metrics,
-            has_label,
-            count,
-            batch_size,
-            shuffle,
-            every_batch,
-            watch,
-            all_callbacks,
-        )
+        try:
+            logs = _run_epoch(
+                model,
+                runner,
+                training_metrics,
+                has_label,
+                count,
+                batch_size,
+                shuffle,
+                every_batch,
+                watch,
+                all_callbacks,
+            )
+        finally:
+            with uninterrupted():
+                runner.settle()
         if validation is not None and (epoch + 1) % validation_freq == 0:
             all_callbacks.on_test_begin()
             values = evaluate_samples(model, hard_loss(model, loss, validation), metrics, validation)

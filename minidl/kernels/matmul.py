@@ -67,24 +67,28 @@ def pack_rows(packed, a, a_at, a_row, a_column, m, k):
 
 @jit
 def product(
-    c, c_at, c_row, a, a_at, a_row, a_column, b, b_at, b_row, b_column, m, k, n, start, bias, bias_at, scratch
-):
+    c, c_at, c_row, a, a_at, a_row, a_column, b, b_at, b_row, b_column, m, k, n, start, bias, bias_at, scratch,
+    panel_rows, first_column,
+):  # fmt: skip
     """C (m, n) = start + A (m, k) B (k, n); arrays are flat memory, ``x_at`` the first element.
 
     A and B may have any strides (a transpose is two strides swapped); rows of C are contiguous.
     ``start`` is FROM_ZERO, FROM_OUTPUT (C += A B) or FROM_BIAS (the row at ``bias[bias_at:]``).
     ``scratch`` holds at least ``scratch_size(m, k)`` elements.
+
+    ``panel_rows`` 0: B lies in rows or columns. Else it is stored as `store_panels` does, in panels of so
+    many rows, and B is that matrix from column ``first_column`` on (``b_column`` 1), or its transpose.
     """
     width = PANEL_BYTES // c.itemsize
     transposed = b_column != 1
     # A panel that many tiles read is worth a copy, unless it lies (nearly) contiguous anyway.
-    packs_b = not transposed and m > 2 * TILE_ROWS and b_row > 2 * width
+    packs_b = not transposed and m > 2 * TILE_ROWS and b_row > 2 * width and panel_rows == 0
     wide = ROW_VECTORS // TILE_VECTORS * width if m == 1 and not transposed else width
     packs_a = n > 8 * width and m * k * c.itemsize > A_BYTES
     blocks = 1
     if transposed or packs_b or packs_a:
         blocks = larger(1, (k + K_BLOCK - 1) // K_BLOCK)
-    depth = larger(1, (k + blocks - 1) // blocks)
+    depth = larger(width, (k + blocks * width - 1) // (blocks * width) * width)
     packed_a = scratch[K_BLOCK * width :]
     for k0 in range(0, larger(k, 1), depth):
         steps = smaller(depth, k - k0)
@@ -100,7 +104,15 @@ def product(
                 columns = wide if n - j >= wide else smaller(width, n - j)
                 c_block = c_at + m0 * c_row + j
                 panel, panel_at, panel_row, first = b, b_at + k0 * b_row + j * b_column, b_row, 0
-                if transposed:
+                if panel_rows and transposed:
+                    for p in range(k0, k0 + steps, width):
+                        part = smaller(width, k - p)
+                        at = b_at + p * panel_rows + (first_column + j) * part
+                        pack_transposed(scratch[(p - k0) * width :], width, b, at, part, part, columns)
+                elif panel_rows:
+                    panel_at = b_at + (first_column + j) * panel_rows + k0 * columns
+                    panel_row = columns
+                elif transposed:
                     pack_transposed(scratch, width, b, panel_at, b_column, steps, columns)
                 elif packs_b and rows >= TILE_ROWS:
                     matmul_packing_tile(
@@ -119,6 +131,26 @@ def product(
                         panel_row, steps, smaller(height, rows - i), columns, mode, bias, bias_at + j,
                     )  # fmt: skip
                 j += columns
+
+
+@jit
+def store_panels(panels, rows, at, k, n, back):
+    """A (k, n) matrix at ``rows[at:]`` into ``panels[at:]``, or ``back``: whole panels, one after the other.
+
+    A panel is all rows of as many columns as a tile has (the last may have fewer). So a product reads it from
+    one end to the other, and what a thread changes lies together.
+    """
+    width = PANEL_BYTES // rows.itemsize
+    for j in range(0, n, width):
+        columns = smaller(width, n - j)
+        for i in range(k):
+            row, panel = at + i * n + j, at + j * k + i * columns
+            if back:
+                for c in range(columns):
+                    rows[row + c] = panels[panel + c]
+            else:
+                for c in range(columns):
+                    panels[panel + c] = rows[row + c]
 
 
 @jit(inline=True)
@@ -160,7 +192,7 @@ def matmul_part(out, a, b, transpose_a, transpose_b, rows_from, rows_to, columns
     product(
         flat, rows_from * n + columns_from, n, a.reshape(-1), rows_from * a_row, a_row, a_column,
         b.reshape(-1), columns_from * b_column, b_row, b_column,
-        m, k, columns_to - columns_from, start, flat, zero, scratch,
+        m, k, columns_to - columns_from, start, flat, zero, scratch, zero, zero,
     )  # fmt: skip
 
 
@@ -194,7 +226,7 @@ def dense_forward(out, x, weight, bias):
     zero, one = np.int64(0), np.int64(1)
     product(
         out.reshape(-1), zero, n, x.reshape(-1), zero, k, one, weight.reshape(-1), zero, n, one,
-        m, k, n, np.int64(FROM_BIAS if bias.size else FROM_ZERO), bias, zero, scratch,
+        m, k, n, np.int64(FROM_BIAS if bias.size else FROM_ZERO), bias, zero, scratch, zero, zero,
     )  # fmt: skip
 
 
@@ -211,44 +243,12 @@ def dense_backward(dx, dweight, dbias, dout, x, weight):
     if dweight.size:
         flat = dweight.reshape(-1)
         product(
-            flat,
-            zero,
-            n,
-            x.reshape(-1),
-            zero,
-            one,
-            k,
-            flat_dout,
-            zero,
-            n,
-            one,
-            k,
-            m,
-            n,
-            start,
-            flat,
-            zero,
-            scratch,
-        )
+            flat, zero, n, x.reshape(-1), zero, one, k, flat_dout, zero, n, one,
+            k, m, n, start, flat, zero, scratch, zero, zero,
+        )  # fmt: skip
     if dx.size:
         flat = dx.reshape(-1)
         product(
-            flat,
-            zero,
-            k,
-            flat_dout,
-            zero,
-            n,
-            one,
-            flat_weight,
-            zero,
-            one,
-            n,
-            m,
-            n,
-            k,
-            start,
-            flat,
-            zero,
-            scratch,
-        )
+            flat, zero, k, flat_dout, zero, n, one, flat_weight, zero, one, n,
+            m, n, k, start, flat, zero, scratch, zero, zero,
+        )  # fmt: skip

@@ -20,11 +20,11 @@ from .activations import LINEAR, NEEDS_INPUT, activation_backward, activation_fo
 from .elementwise import copy, rescale
 from .jit import jit, larger, smaller
 from .losses import loss_rows
-from .matmul import column_sums, product, scratch_size
+from .matmul import column_sums, product, scratch_size, store_panels
 from .metrics import metric_rows
 from .ops import ACTIVATION, DENSE, DROPOUT, GAUSSIAN_NOISE, RANDOM_TRANSLATION
 from .random import LAYER, dropout, gaussian_noise, make_key, translate, translate_backward
-from .simd import FROM_BIAS, FROM_ZERO, TILE_ROWS, read_float32, read_float64, reals_at
+from .simd import FROM_BIAS, FROM_ZERO, PANEL_BYTES, TILE_ROWS, read_float32, read_float64, reals_at
 from .threads import finish_together, flush_denormals, meet, restore_denormals, share, start_together
 from .updates import (
     add_regularizer,
@@ -45,8 +45,8 @@ CODES_OF_DTYPES = {np.dtype(np.uint8): UINT8, np.dtype(np.float32): FLOAT32, np.
 
 WIDE = 256
 """From this many columns on, threads share a product by columns: each packs only the panels it uses."""
-UPDATE_ROWS = 8 * TILE_ROWS
-"""Rows of a weight whose gradient is computed, used and forgotten together."""
+UPDATE_ROWS = 16 * TILE_ROWS
+"""Rows of a panel of a weight whose gradient is computed, used and forgotten together."""
 
 
 class Rows(NamedTuple):
@@ -64,6 +64,7 @@ class Program(NamedTuple):
     settings: np.ndarray  # float64 (n, 2)
     params: np.ndarray
     grads: np.ndarray
+    in_panels: bool  # whether weights are stored by `panel_order`
     out_at: int  # where the last operation's output stands in a buffer
     out_size: int
     final: int  # activation that turns the last output into predictions, for metrics
@@ -175,9 +176,11 @@ def _dense(program, op, source, values, low, high, first, last, scratch):
     bias_at = op[BIAS]
     mode = FROM_BIAS if bias_at >= 0 else FROM_ZERO
     rows, k, n = high - low, op[IN], op[OUT]
+    panel_rows, weight_at = (k, op[WEIGHT]) if program.in_panels else (np.int64(0), op[WEIGHT] + first)
     product(
         values, op[OUT_AT] + low * n + first, n, source, op[IN_AT] + low * k, k, one,
-        params, op[WEIGHT] + first, n, one, rows, k, last - first, mode, params, larger(bias_at, 0) + first, scratch,
+        params, weight_at, n, one, rows, k, last - first, mode, params, larger(bias_at, 0) + first, scratch,
+        panel_rows, first,
     )  # fmt: skip
 
 
@@ -185,10 +188,11 @@ def _dense(program, op, source, values, low, high, first, last, scratch):
 def _dense_input_gradient(program, op, slopes, low, high, first, last, scratch):
     """dx = dout weight^T for rows low..high, columns first..last of dx."""
     rows, k, n, one = high - low, op[OUT], op[IN], np.int64(1)
+    panel_rows, weight_at = (n, op[WEIGHT]) if program.in_panels else (np.int64(0), op[WEIGHT] + first * k)
     product(
         slopes, op[IN_AT] + low * n + first, n, slopes, op[OUT_AT] + low * k, k, one,
-        program.params, op[WEIGHT] + first * k, one, k, rows, k, last - first, np.int64(FROM_ZERO), slopes, one,
-        scratch,
+        program.params, weight_at, one, k, rows, k, last - first, np.int64(FROM_ZERO), slopes, one,
+        scratch, panel_rows, first,
     )  # fmt: skip
 
 
@@ -225,14 +229,22 @@ def _backward_rows(op, setting, dx, dout, out, x, key, first_row):
 
 
 @jit(inline=True)
+def _splits_columns(program, op, rows, threads):
+    """Whether threads share a layer's columns, not the batch's rows: a wide layer's, and those whose weights are
+    more than the rows they meet, if each can go on with the panels that it has just updated."""
+    columns, width = op[OUT], PANEL_BYTES // program.params.itemsize
+    return columns >= WIDE or (program.in_panels and columns >= rows and columns % (threads * width) == 0)
+
+
+@jit(inline=True)
 def forward(thread, threads, sync, program, inputs, values, scratch, rows, low, high, seed, epoch, step):
     """All operations on ``rows`` rows, of which low..high are this thread's; the first reads ``inputs``."""
     for index in range(program.ops.shape[0]):
         op = program.ops[index]
         source = inputs if index == 0 else values
         if op[KIND] == DENSE:
-            if threads > 1 and op[OUT] >= WIDE:
-                first, last = share(op[OUT], thread, threads, 64)
+            if threads > 1 and _splits_columns(program, op, rows, threads):
+                first, last = share(op[OUT], thread, threads, PANEL_BYTES // values.itemsize)
                 meet(sync, threads)
                 _dense(program, op, source, values, 0, rows, first, last, scratch)
                 meet(sync, threads)
@@ -272,12 +284,12 @@ def backward(thread, threads, sync, program, buffers, scratch, rows, low, high, 
 
 
 @jit(inline=True)
-def _weight_gradient(out, op, source, slopes, rows, low, high, scratch):
-    """Rows low..high of x^T dout."""
+def _weight_gradient(out, op, source, slopes, rows, low, high, first, last, scratch):
+    """Rows low..high, columns first..last of x^T dout."""
     k, n, one, zero = op[IN], op[OUT], np.int64(1), np.int64(0)
     product(
-        out, zero, n, source, op[IN_AT] + low, one, k, slopes, op[OUT_AT], n, one,
-        high - low, rows, n, np.int64(FROM_ZERO), out, zero, scratch,
+        out, zero, last - first, source, op[IN_AT] + low, one, k, slopes, op[OUT_AT] + first, n, one,
+        high - low, rows, last - first, np.int64(FROM_ZERO), out, zero, scratch, zero, zero,
     )  # fmt: skip
 
 
@@ -303,15 +315,24 @@ def _learn(thread, threads, program, buffers, optimizer, rows, scalars, updates)
         if op[KIND] != DENSE:
             continue
         source = buffers.inputs if index == 0 else buffers.values
-        n = op[OUT]
-        first, last = share(op[IN], thread, threads, TILE_ROWS)
-        for low in range(first, last, UPDATE_ROWS):
-            high = smaller(low + UPDATE_ROWS, last)
-            at, size = op[WEIGHT] + low * n, (high - low) * n
+        k, n = op[IN], op[OUT]
+        width = smaller(PANEL_BYTES // tile.itemsize, n) if program.in_panels else n
+        height = smaller(tile.size // width, UPDATE_ROWS)
+        # all panels' rows, one panel after the other: each thread owns one stretch of them, in whole panels if it can
+        panels = (n + width - 1) // width
+        unit = k if panels % threads == 0 else np.int64(TILE_ROWS)
+        first, last = share(panels * k, thread, threads, unit)
+        while first < last:
+            panel, low = first // k, first % k
+            high = smaller(smaller(low + height, k), low + last - first)
+            left = panel * width
+            right = smaller(left + width, n)
+            at, size = op[WEIGHT] + left * k + low * (right - left), (high - low) * (right - left)
             grads = tile[:size] if updates else program.grads[at : at + size]
-            _weight_gradient(grads, op, source, buffers.slopes, rows, low, high, scratch)
+            _weight_gradient(grads, op, source, buffers.slopes, rows, low, high, left, right, scratch)
             if updates:
                 _update_range(program, optimizer, at, size, grads, scalars)
+            first += high - low
         if op[BIAS] >= 0:
             first, last = share(n, thread, threads, 16)
             at, size = op[BIAS] + first, last - first
@@ -436,6 +457,16 @@ def train(thread, threads, sync, program, buffers, data, objective, optimizer, r
 
 
 @jit
+def panel_order(panels, rows, ops, back):
+    """All parameters from the order of their layers' matrices into panels, or ``back``."""
+    target, source = (rows, panels) if back else (panels, rows)
+    copy(target.reshape(1, -1), source.reshape(1, -1))
+    for index in range(ops.shape[0]):
+        if ops[index, KIND] == DENSE:
+            store_panels(panels, rows, ops[index, WEIGHT], ops[index, IN], ops[index, OUT], back)
+
+
+@jit
 def has_nonfinite(x, size):
     """Whether one of x[:size] is NaN or infinite: v - v is 0 for any other v."""
     lanes = np.zeros(64, x.dtype)
@@ -458,7 +489,7 @@ def infer_rows(ops, settings, params, out_at, values, scratch, source, rows, out
     """
     mode = flush_denormals()
     count, nowhere = ops.shape[0], np.empty(0, np.int64)
-    program = Program(ops, settings, params, params, out_at, out.shape[1], LINEAR)
+    program = Program(ops, settings, params, params, False, out_at, out.shape[1], LINEAR)
     finite = not has_nonfinite(source, rows * (ops[0, IN] if count else out.shape[1]))
     forward(0, 1, nowhere, program, source, values, scratch, rows, 0, rows, 0, 0, 0)
     copy(out, _rows(values if count else source, out_at, out.shape[1], 0, rows))
@@ -548,10 +579,10 @@ def packing_size(ops, batch: int, itemsize: int) -> int:
     return max(sizes)
 
 
-def tile_size(ops) -> int:
+def tile_size(ops, itemsize: int) -> int:
     """Elements of the gradient of the weights that are updated together."""
-    sizes = [min(UPDATE_ROWS, op.in_size) * op.out_size for op in ops if op.kind == DENSE]
-    return max(sizes, default=1)
+    panel = UPDATE_ROWS * (PANEL_BYTES // itemsize)
+    return max([panel, *(TILE_ROWS * op.out_size for op in ops if op.kind == DENSE)])
 
 
 def rows_of(array: np.ndarray) -> Rows:
@@ -565,5 +596,5 @@ NO_ROWS = rows_of(np.empty((0, 1), np.float32))
 
 __all__ = [
     "LINEAR", "NO_ROWS", "Buffers", "Data", "Moment", "Objective", "Optimizer", "Plan", "Program", "Rows", "Rules",
-    "infer", "infer_rows", "packing_size", "plan", "rows_of", "tile_size", "train",
+    "infer", "infer_rows", "packing_size", "panel_order", "plan", "rows_of", "tile_size", "train",
 ]  # fmt: skip
