@@ -505,13 +505,14 @@ def _refuse_student(teacher: Teacher, student: object) -> None:
 
 def _refuse_dropout(function: Callable) -> None:
     """Refuse a function that calls a PyTorch module whose dropout or batch norm is in training mode."""
+    used = {"module": getattr(function, "__self__", function)}
     try:
         names = inspect.getclosurevars(inspect.unwrap(function))
-        used = {**names.globals, **names.nonlocals}
+        used |= {**names.globals, **names.nonlocals}
         if {"eval", "train"} & set(names.unbound):  # it sets the mode itself
             return
-    except TypeError:  # a bound method, or an object that can be called
-        used = {"module": getattr(function, "__self__", function)}
+    except TypeError:  # no function, but an object that can be called
+        pass
     for name, thing in used.items():
         if _module(thing) != "torch" or not hasattr(thing, "modules"):
             continue
