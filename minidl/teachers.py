@@ -509,7 +509,7 @@ def _refuse_dropout(function: Callable) -> None:
     try:
         names = inspect.getclosurevars(inspect.unwrap(function))
         used |= {**names.globals, **names.nonlocals}
-        if {"eval", "train"} & set(names.unbound):  # it sets the mode itself
+        if {"eval", "train"} & {*names.unbound, *names.builtins}:  # it sets the mode itself
             return
     except TypeError:  # no function, but an object that can be called
         pass
