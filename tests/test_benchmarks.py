@@ -16,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks import (
     distillation_loss,
     harness,
+    hinton_mnist,
     inference,
     matmul,
     report,
@@ -318,3 +319,97 @@ def test_soak_notices_memory_that_grows(monkeypatch):
     assert not soak.soak(0.05, lambda folder: "same")["flat"]
     monkeypatch.setattr(soak, "resident", lambda: 100.0)
     assert soak.soak(0.05, lambda folder: "same")["flat"]
+
+
+# ---------------------------------------------------------------- the distillation paper's MNIST section
+
+
+@pytest.fixture
+def few_digits(monkeypatch):
+    (x, y), (x_test, y_test) = hinton_mnist.mnist.load_subset()
+    few = hinton_mnist.Digits(x[::10], y[::10], x_test[::10], y_test[::10])
+    monkeypatch.setattr(hinton_mnist.Digits, "load", classmethod(lambda cls, folder: few))
+    return few
+
+
+def small_protocol(**settings) -> hinton_mnist.Protocol:
+    once = hinton_mnist.Training(1, 1e-3, 64)
+    trainings = dict.fromkeys(
+        ("teacher", "plain", "distilled", "without_threes", "sevens_and_eights", "sweep"), once
+    )
+    small = dict(teacher_units=(16,), student_units=(12,), held_out=100, sweep_units=(4,))
+    return replace(hinton_mnist.FULL, **trainings, **small, sweep_temperatures=(1.0, 8.0), **settings)
+
+
+def test_hinton_mnist_gives_every_row_and_replaces_no_result(few_digits, tmp_path, capsys):
+    (tmp_path / "hinton_mnist.json").write_text("the last complete run")
+    command = ["--quick", "--seeds", "2", "--threads", "1", "--output", str(tmp_path)]
+    assert hinton_mnist.main(command, small_protocol()) == 0
+    assert (tmp_path / "hinton_mnist.json").read_text() == "the last complete run"
+    results = json.loads((tmp_path / "hinton_mnist.partial.json").read_text())
+    assert results["complete"] is False and results["targets"] == []  # targets are for the 10,000 test digits
+    sweep = [hinton_mnist.sweep_key(4, t) for t in (1, 8)]
+    assert list(results["rows"]) == [*hinton_mnist.ROWS, *sweep]
+    for row in results["rows"].values():
+        assert [sum(errors) for errors in row["class_errors"]] == row["errors"] and len(row["errors"]) == 2
+    for missing in ("no 3s", "7s and 8s"):  # the best shift on the test digits is at least as good as none
+        before, after = (results["rows"][missing + end]["errors"] for end in ("", ", shifted on test"))
+        assert all(a <= b for a, b in zip(after, before, strict=True))
+    text = (tmp_path / "hinton_mnist.partial.md").read_text()
+    assert "the quick version" in text and text in capsys.readouterr().out
+    for row in hinton_mnist.ROWS.values():
+        assert f"| {row.name} " in text and f" {row.paper / 100:.2f} % |" in text
+
+
+def test_hinton_mnist_wants_data_for_the_full_run(tmp_path, capsys):
+    for command, message in (([], "--data FOLDER is needed"), (["--data", str(tmp_path)], "four files")):
+        with pytest.raises(SystemExit):
+            hinton_mnist.main(command)
+        assert message in capsys.readouterr().err
+
+
+def test_a_partial_transfer_set_has_no_other_classes_and_nothing_held_out(few_digits, monkeypatch):
+    seen = {}
+    fit = hinton_mnist.learn_from_teacher
+
+    def watch(model, taught, training, protocol, temperature, rows=None):
+        seen["rows"] = rows
+        return fit(model, taught, training, protocol, temperature, rows)
+
+    monkeypatch.setattr(hinton_mnist, "learn_from_teacher", watch)
+    rng = np.random.default_rng(0)
+    logits, test_logits = (rng.normal(size=(len(y), 10)) for y in (few_digits.y, few_digits.y_test))
+    taught = hinton_mnist.Taught(few_digits, logits, test_logits)
+    for student, classes in (
+        (hinton_mnist.without_threes, {0, 1, 2, 4, 5, 6, 7, 8, 9}),
+        (hinton_mnist.sevens_and_eights, {7, 8}),
+    ):
+        student(taught, small_protocol(), seed=5)
+        held_out = np.random.default_rng(5).permutation(len(few_digits.y))[:100]
+        assert set(few_digits.y[seen["rows"]]) == classes and not set(seen["rows"]) & set(held_out)
+        assert len(set(seen["rows"])) == len(seen["rows"])
+
+
+def test_the_best_shift_is_the_median_of_the_best():
+    logits = np.zeros((4, 3))
+    logits[:, 0] = [
+        1.05,
+        1.05,
+        2.05,
+        5.0,
+    ]  # the first two are of class 2, lost by 1.05; the others of class 0
+    y = np.array([2, 2, 0, 0])
+    assert hinton_mnist.best_shift(logits, y, [2], +1, 10.0) == pytest.approx(1.6)  # 1.1 to 2.0 are as good
+    assert hinton_mnist.best_shift(logits[:2] * -1, y[:2], [0, 1], -1, 10.0) == pytest.approx(-5.1)
+    assert hinton_mnist.best_shift(logits, y, [2], +1, 1.0) == 0.5  # nothing helps: all are as good
+
+
+@pytest.mark.parametrize(
+    ("errors", "teacher", "plain"),
+    [([75, 75], True, False), ([75, 76], False, False), ([130, 130], False, True), ([160, 161], False, False)],
+)
+def test_targets_are_judged_by_the_mean(errors, teacher, plain):
+    rows = {name: {"errors": errors} for name in hinton_mnist.ROWS}
+    verdicts = {verdict["row"]: verdict["met"] for verdict in hinton_mnist.judge(rows)}
+    assert verdicts["teacher"] is teacher and verdicts["plain"] is plain
+    assert set(verdicts) == {name for name, row in hinton_mnist.ROWS.items() if row.target}
