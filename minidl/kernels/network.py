@@ -239,6 +239,7 @@ def _splits_columns(program, op, rows, threads):
 @jit(inline=True)
 def forward(thread, threads, sync, program, inputs, values, scratch, rows, low, high, seed, epoch, step):
     """All operations on ``rows`` rows, of which low..high are this thread's; the first reads ``inputs``."""
+    zero = np.int64(0)  # a literal would be a type of its own, and compile the callees once more
     for index in range(program.ops.shape[0]):
         op = program.ops[index]
         source = inputs if index == 0 else values
@@ -246,10 +247,10 @@ def forward(thread, threads, sync, program, inputs, values, scratch, rows, low, 
             if threads > 1 and _splits_columns(program, op, rows, threads):
                 first, last = share(op[OUT], thread, threads, PANEL_BYTES // values.itemsize)
                 meet(sync, threads)
-                _dense(program, op, source, values, 0, rows, first, last, scratch)
+                _dense(program, op, source, values, zero, rows, first, last, scratch)
                 meet(sync, threads)
             else:
-                _dense(program, op, source, values, low, high, 0, op[OUT], scratch)
+                _dense(program, op, source, values, low, high, zero, op[OUT], scratch)
         else:
             out = _rows(values, op[OUT_AT], op[OUT], low, high)
             x = _rows(source, op[IN_AT], op[IN], low, high)
@@ -260,7 +261,7 @@ def forward(thread, threads, sync, program, inputs, values, scratch, rows, low, 
 @jit(inline=True)
 def backward(thread, threads, sync, program, buffers, scratch, rows, low, high, seed, epoch, step):
     """The gradients of all operations' outputs, from the last to the first that has parameters."""
-    values, slopes = buffers.values, buffers.slopes
+    values, slopes, zero = buffers.values, buffers.slopes, np.int64(0)
     first_dense = 0
     while first_dense < program.ops.shape[0] and program.ops[first_dense, KIND] != DENSE:
         first_dense += 1
@@ -270,10 +271,10 @@ def backward(thread, threads, sync, program, buffers, scratch, rows, low, high, 
             if threads > 1 and op[IN] >= WIDE:
                 first, last = share(op[IN], thread, threads, 64)
                 meet(sync, threads)
-                _dense_input_gradient(program, op, slopes, 0, rows, first, last, scratch)
+                _dense_input_gradient(program, op, slopes, zero, rows, first, last, scratch)
                 meet(sync, threads)
             else:
-                _dense_input_gradient(program, op, slopes, low, high, 0, op[IN], scratch)
+                _dense_input_gradient(program, op, slopes, low, high, zero, op[IN], scratch)
         else:
             dx = _rows(slopes, op[IN_AT], op[IN], low, high)
             dout = _rows(slopes, op[OUT_AT], op[OUT], low, high)
@@ -488,10 +489,10 @@ def infer_rows(ops, settings, params, out_at, values, scratch, source, rows, out
     than a small net takes for a row.
     """
     mode = flush_denormals()
-    count, nowhere = ops.shape[0], np.empty(0, np.int64)
+    count, nowhere, zero, one = ops.shape[0], np.empty(0, np.int64), np.int64(0), np.int64(1)
     program = Program(ops, settings, params, params, False, out_at, out.shape[1], LINEAR)
     finite = not has_nonfinite(source, rows * (ops[0, IN] if count else out.shape[1]))
-    forward(0, 1, nowhere, program, source, values, scratch, rows, 0, rows, 0, 0, 0)
+    forward(zero, one, nowhere, program, source, values, scratch, rows, zero, rows, zero, zero, zero)
     copy(out, _rows(values if count else source, out_at, out.shape[1], 0, rows))
     restore_denormals(mode)
     return finite

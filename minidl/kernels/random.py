@@ -186,13 +186,15 @@ def translate_between(
 def translate(out, x, height, width, channels, max_dy, max_dx, fill_value, key, first_row):
     """Whole-pixel jitter of images (B, height*width*channels), up to max_dy and max_dx either way."""
     translate_between(
-        out, x, height, width, channels, -max_dy, max_dy, -max_dx, max_dx, fill_value, key, first_row, 1
-    )
+        out, x, height, width, channels, -max_dy, max_dy, -max_dx, max_dx, fill_value, key, first_row,
+        np.int64(1),
+    )  # fmt: skip
 
 
 @jit
 def translate_backward(dx, dout, height, width, channels, max_dy, max_dx, key, first_row):
     """The transpose of ``translate``: shifted back, zero where the forward's pixel fell off the edge."""
     translate_between(
-        dx, dout, height, width, channels, -max_dy, max_dy, -max_dx, max_dx, 0.0, key, first_row, -1
-    )
+        dx, dout, height, width, channels, -max_dy, max_dy, -max_dx, max_dx, 0.0, key, first_row,
+        np.int64(-1),
+    )  # fmt: skip
