@@ -53,17 +53,18 @@ class Predictor:
         values, scratch, inputs, nonfinite = self._space(n_threads)
         if n_threads == 1 and count <= _CHUNK and x.dtype == self._dtype and x.flags.carray:
             return out, network.infer_rows(*self._model, values[0], scratch[0], x.reshape(-1), count, out)
-        finite = True
-        step = count if is_native(x) else max(1, CHUNK_BYTES // (self._in_size * self._dtype.itemsize))
+        finite, native = True, is_native(x)
+        step = count if native else max(1, CHUNK_BYTES // (self._in_size * self._dtype.itemsize))
         step = min(step, max(_CHUNK, int(_SLICE_FLOPS / max(self._flops, 1.0))))
         for first in range(0, count, step):
             part = x[first : first + step]
-            rows = network.rows_of(part if is_native(part) else np.ascontiguousarray(part, dtype=self._dtype))
+            rows = network.rows_of(part if native else np.ascontiguousarray(part, dtype=self._dtype))
+            target = out[first : first + step]
             threads.run(
-                network.infer, *self._model, values, scratch, inputs, nonfinite, _CHUNK, *rows,
-                out[first : first + step], threads=n_threads,
+                network.infer, *self._model, values, scratch, inputs, nonfinite, _CHUNK, *rows, target,
+                threads=n_threads,
             )  # fmt: skip
-            finite = finite and not nonfinite.any()
+            finite = finite and not any(nonfinite.tolist())
         return out, finite
 
 

@@ -35,6 +35,7 @@ from .updates import (
     step_scalars,
     update,
 )
+from .vectors import lanes, load, splat, total
 
 # Columns of the table of operations.
 KIND, IN, OUT, WEIGHT, BIAS, CODE, LAYER_INDEX, I0, I1, I2, I3, I4, IN_AT, OUT_AT = range(14)
@@ -470,15 +471,12 @@ def panel_order(panels, rows, ops, back):
 @jit
 def has_nonfinite(x, size):
     """Whether one of x[:size] is NaN or infinite: v - v is 0 for any other v."""
-    lanes = np.zeros(64, x.dtype)
-    for start in range(0, size, 64):
-        block = x[start : smaller(start + 64, size)]
-        for k in range(block.size):
-            lanes[k] += block[k] - block[k]
-    total = lanes[0]
-    for k in range(1, 64):
-        total += lanes[k]
-    return total != total
+    bad = splat(x, 0.0)
+    for at in range(0, size, lanes(x)):
+        part = load(x, at, size - at, 0.0)
+        bad = bad + (part - part)
+    one = total(bad)
+    return one != one
 
 
 @jit
