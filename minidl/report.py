@@ -151,7 +151,11 @@ def describe_loss(loss) -> str:
     if loss is None:
         return "labels alone"
     settings = {k: v for k, v in loss.get_config().items() if k != "name" and v is not False}
-    listed = (f"{k}={v:g}" if isinstance(v, (int, float)) else f"{k}={v}" for k, v in settings.items())
+    for key, value in settings.items():
+        if isinstance(value, dict):  # a schedule, as get_config tells it
+            numbers = (f"{number:g}" for number in value["config"].values())
+            settings[key] = f"{value['class_name']}({', '.join(numbers)})"
+    listed = (f"{k}={v:g}" if type(v) in (int, float) else f"{k}={v}" for k, v in settings.items())
     return f"{type(loss).__name__}({', '.join(listed)})"
 
 
