@@ -113,19 +113,24 @@ def reliability(logits: object, y: np.ndarray, bins: int = 15, ax=None):
 
 
 def sweep(result: object, ax=None):
-    """Errors against temperature for each pair of weights of a ``distill_sweep``, with their spread."""
+    """Errors against temperature for each method and pair of weights of a ``distill_sweep``, with their spread.
+
+    The bars are one standard deviation to either side. The plain student, which has no temperature, is a
+    dashed line.
+    """
     ax = _axes(ax)
-    lines: dict[tuple, list] = {}
+    lines: dict[str, list] = {}
     for row in result.rows:
-        if row["temperature"] is None:
+        if row["method"] is None:
             ax.axhline(row["errors_mean"], ls="--", color="gray", label=row["setting"])
-        else:
-            lines.setdefault((row["hard_weight"], row["soft_weight"]), []).append(row)
-    for (hard, soft), rows in lines.items():
+            continue
+        label = row["method"]
+        if row["soft_weight"] is not None:
+            label += f", weights {row['hard_weight']:g} and {row['soft_weight']:g}"
+        lines.setdefault(label, []).append(row)
+    for label, rows in lines.items():
         rows.sort(key=lambda row: row["temperature"])
-        columns = ([row[key] for row in rows] for key in ("temperature", "errors_mean", "errors_std"))
-        x, mean, std = columns
-        label = "" if hard is None or soft is None else f"weights {hard:g} and {soft:g}"
+        x, mean, std = ([row[key] for row in rows] for key in ("temperature", "errors_mean", "errors_std"))
         ax.errorbar(x, mean, std, marker="o", capsize=3, label=label)
     ax.set(xlabel="temperature", ylabel="errors", xscale="log")
     ax.legend()

@@ -115,8 +115,8 @@ def measure(
         figures.layers = " + ".join(describe_layers(each) for each in models)
         figures.parameters = sum(int(each.count_params()) for each in models)
         figures.bytes = sum(int(each.params.nbytes) for each in models)
-    if model is not None and x is not None:
-        figures.latency = latency(model, x)
+        if x is not None:
+            figures.latency = latency(model, x)
     return figures
 
 
@@ -151,12 +151,16 @@ def describe_loss(loss) -> str:
     if loss is None:
         return "labels alone"
     settings = {k: v for k, v in loss.get_config().items() if k != "name" and v is not False}
-    listed = (f"{k}={v:g}" if isinstance(v, (int, float)) else f"{k}={v}" for k, v in settings.items())
+    for key, value in settings.items():
+        if isinstance(value, dict):  # a schedule, as get_config tells it
+            numbers = (f"{number:g}" for number in value["config"].values())
+            settings[key] = f"{value['class_name']}({', '.join(numbers)})"
+    listed = (f"{k}={v:g}" if type(v) in (int, float) else f"{k}={v}" for k, v in settings.items())
     return f"{type(loss).__name__}({', '.join(listed)})"
 
 
 def latency(model, x: np.ndarray, repeats: int = 200) -> float:
-    """Microseconds a model, or a teacher of another kind, takes for one sample: the median over ``repeats``."""
+    """Microseconds a model, or an ensemble of models, takes for one sample: the median over ``repeats``."""
     dtype = getattr(model, "dtype", np.float32)
     rows = [np.ascontiguousarray(x[i : i + 1], dtype=dtype) for i in range(min(len(x), 50))]
     answer = getattr(model, "predict_logits", None) or model.logits

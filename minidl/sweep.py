@@ -15,10 +15,11 @@ from pathlib import Path
 import numpy as np
 
 from .distillation import distillation_loss, fresh_optimizer, train_on_labels
-from .losses import KnowledgeDistillation
+from .losses import KnowledgeDistillation, Ramp
 from .models import Sequential
 from .report import as_labels, describe_loss, format_table, measure
-from .teachers import as_teacher, cached_logits
+from .teachers import as_teacher, cached_logits, say_if_untrained
+from .training import augmenting_layer
 from .validation import check_array, check_int, describe
 
 
@@ -31,11 +32,14 @@ class Sweep:
     notes: list[str] = field(default_factory=list)
 
     def table(self, markdown: bool = False) -> str:
-        head = ["student", "runs", "errors", "accuracy", "agreement"]
+        """Mean +- standard deviation (ddof 1) over the seeds, a row a setting."""
+        head = ["student", "runs", "errors", "accuracy", "agreement", "loss"]
+        forms = {"errors": ".1f", "accuracy": ".2%", "agreement": ".2%", "loss": ".4f"}
         rows = []
         for row in self.rows:
-            cells = [row["setting"], str(row["runs"]), f"{row['errors_mean']:.1f} +- {row['errors_std']:.1f}"]
-            cells += [f"{row['accuracy_mean']:.2%}", f"{row['agreement_mean']:.2%}"]
+            cells = [row["setting"], str(row["runs"])]
+            for key, form in forms.items():
+                cells.append(f"{row[key + '_mean']:{form}} +- {row[key + '_std']:{form}}")
             rows.append(cells)
         return format_table(head, rows, markdown)
 
@@ -84,6 +88,12 @@ def distill_sweep(
     plain_student : also train on labels alone, as a setting of its own.
     processes : runs at a time, each on one thread; by default one a processor. 1 runs them here, one after
         another. A script that uses more must do so under ``if __name__ == "__main__":``.
+
+    Returns a ``Sweep``: ``print`` it, or read ``rows`` (a dict a setting, with ``errors_mean``, ``errors_std``
+    and so on), ``runs`` and ``best``; ``minidl.plotting.sweep`` draws it.
+
+    Raises ValueError or TypeError before anything is trained for arguments that do not fit, for a teacher that
+    only knows the logits of ``x``, and for a student that augments its inputs, which has to be taught online.
     """
     if not isinstance(student, Sequential):
         raise TypeError(f"student must be a Sequential, got {describe(student)}")
@@ -96,12 +106,27 @@ def distill_sweep(
     x = check_array("x", x)
     student._build_for(x)
     teacher = as_teacher(teacher, student)
+    untrained = say_if_untrained(teacher, Sequential.from_config(student.get_config()))
     if teacher.samples is not None:
         raise ValueError(
             "teacher must be able to answer for validation_data too, got an array of logits for x"
         )
+    if (layer := augmenting_layer(student)) is not None:
+        raise ValueError(
+            f"student's layer {layer.name!r} augments its inputs, so each run would need the teacher itself: leave "
+            "that layer out, or call distill for each setting"
+        )
     candidates = [KnowledgeDistillation(t, h, s) for t, (h, s) in itertools.product(temperatures, weights)]
     candidates = [distillation_loss(loss, y) for loss in (*candidates, *loss_list)]
+    if processes > 1 and any(
+        not isinstance(f, Ramp) for loss in candidates for f in loss._schedules.values()
+    ):
+        raise ValueError(
+            "a schedule must be a minidl.losses.Ramp, which other processes can be sent, or processes must be 1"
+        )
+    if not candidates:
+        raise ValueError("temperatures and weights, or loss_list, must name one setting or more, got none")
+    candidates = list({describe_loss(loss): loss for loss in candidates}.values())  # each once
     settings = ([None] if plain_student and y is not None else []) + candidates
 
     with tempfile.TemporaryDirectory(prefix="minidl_sweep_") as folder:
@@ -122,7 +147,10 @@ def distill_sweep(
         for name, array in arrays.items():
             np.save(Path(folder) / f"{name}.npy", array)
         runs = _run_jobs(jobs, min(processes, len(jobs)))
-    return _summary(runs, settings, len(validation_data[0]))
+    result = _summary(runs, settings, len(validation_data[0]))
+    if untrained:
+        result.notes.append(untrained)
+    return result
 
 
 def _run_jobs(jobs: list[dict], processes: int) -> list[dict]:
@@ -179,9 +207,10 @@ def _summary(runs: list[dict], settings: list, count: int) -> Sweep:
     losses_by_name = {describe_loss(setting): setting for setting in settings}
     for name in names:
         mine = [run for run in runs if run["setting"] == name]
-        row = {"setting": name, "runs": len(mine)}
+        loss = losses_by_name[name]
+        row = {"setting": name, "method": None if loss is None else type(loss).__name__, "runs": len(mine)}
         for key in ("temperature", "hard_weight", "soft_weight"):
-            row[key] = getattr(losses_by_name.get(name), key, None)
+            row[key] = getattr(loss, key, None)
         for key in ("errors", "accuracy", "agreement", "loss"):
             values = np.array([run[key] for run in mine], dtype=np.float64)
             row[f"{key}_mean"] = float(values.mean())

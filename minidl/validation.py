@@ -237,9 +237,11 @@ def check_labels(y: object, classes: int, argument: str = "y", unlabelled: bool 
             bad |= block != np.trunc(block)
         index = int(np.argmax(bad))
         allowed = f"{low}..{classes - 1}"
+        wrapped = low < 0 and block.dtype.kind == "u" and block[index] == np.iinfo(block.dtype).max
+        hint = f"; -1, no label, needs a signed dtype: {argument}.astype(int) first" if wrapped else ""
         raise ValueError(
             f"{argument} must hold whole numbers in {allowed} ({classes} classes), "
-            f"got {block[index]} at index {first + index}"
+            f"got {block[index]} at index {first + index}{hint}"
         )
     return np.require(array, np.int64, "CAW")  # kernels are compiled for writeable arrays
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 
 import numpy as np
@@ -22,15 +21,6 @@ from minidl.losses import (
     SparseCategoricalCrossentropy,
 )
 from minidl.models import Sequential
-from minidl.report import (
-    as_labels,
-    calibration_bins,
-    describe_layers,
-    expected_calibration_error,
-    format_table,
-    measure,
-)
-from minidl.sweep import distill_sweep
 from minidl.teachers import Ensemble, cached_logits
 
 CLASSES = 4
@@ -333,47 +323,6 @@ def test_the_report_as_text_and_data(teacher):
     assert len({line.count("|") for line in lines[:5]}) == 1
 
 
-def test_measure_by_hand():
-    z = np.log(np.array([[0.7, 0.2, 0.1], [0.1, 0.6, 0.3], [0.2, 0.2, 0.6], [0.5, 0.3, 0.2]]))
-    v = np.log(np.array([[0.7, 0.2, 0.1], [0.2, 0.2, 0.6], [0.1, 0.1, 0.8], [0.25, 0.5, 0.25]]))
-    figures = measure("student", z, np.array([0, 2, 2, -1]), v)
-    assert (figures.samples, figures.errors, figures.class_errors) == (3, 1, [0, 0, 1])
-    assert figures.accuracy == pytest.approx(2 / 3) and figures.agreement == 0.5
-    assert figures.loss == pytest.approx(-np.log(0.7 * 0.3 * 0.6) / 3)
-    kl = [
-        0.0,
-        0.2 * np.log(2) + 0.2 * np.log(1 / 3) + 0.6 * np.log(2),
-        0.2 * np.log(0.5) + 0.8 * np.log(4 / 3),
-        0.25 * np.log(0.5) + 0.5 * np.log(5 / 3) + 0.25 * np.log(1.25),
-    ]
-    assert figures.teacher_kl == pytest.approx(np.mean(kl))
-    soft = measure("student", z[:2], np.array([[0.5, 0.5, 0], [0, 0, 1.0]]))
-    assert soft.loss == pytest.approx(-(0.5 * np.log(0.7) + 0.5 * np.log(0.2) + np.log(0.3)) / 2)
-    assert soft.agreement is None and measure("student", z).errors is None
-
-
-def test_calibration_by_hand():
-    probs = np.array([[0.9, 0.1], [0.9, 0.1], [0.6, 0.4], [0.3, 0.7]])
-    labels = np.array([0, 1, 0, 1])
-    # bins of 10: {0.9, 0.9} half right, {0.6} right, {0.7} right
-    expected = (2 * 0.4 + 0.4 + 0.3) / 4
-    assert expected_calibration_error(probs, labels, bins=10) == pytest.approx(expected)
-    assert expected_calibration_error(probs, labels, bins=1) == pytest.approx(abs(3.1 / 4 - 3 / 4))
-    confidence, accuracy, counts = calibration_bins(probs, labels, 10)
-    assert counts.tolist() == [0, 0, 0, 0, 0, 1, 1, 0, 2, 0] and accuracy[8] == 0.5
-    assert confidence[8] == pytest.approx(0.9)
-    certain = np.array([[1.0, 0.0], [0.0, 1.0]])
-    assert (
-        expected_calibration_error(certain, [0, 1]) == 0 and expected_calibration_error(certain, [1, 0]) == 1
-    )
-
-
-def test_small_helpers():
-    assert as_labels(np.eye(3)[[2, 0]]).tolist() == [2, 0] and as_labels([[2], [0]]).tolist() == [2, 0]
-    assert describe_layers(student()) == "6-8-4"
-    assert format_table(["a", "b"], [["x", "1"], ["yy", "22"]]).splitlines()[2] == "x    1"
-
-
 # ---------------------------------------------------------------- relatives
 
 
@@ -423,62 +372,6 @@ def spread(models):
     return np.mean(np.std(probs, axis=0))
 
 
-def test_sweep(teacher):
-    model = student()
-    before = model.params.copy()
-    arguments = dict(temperatures=(1.0, 4.0), seeds=(0, 1), epochs=2, validation_data=(X_TEST, Y_TEST))
-    here = distill_sweep(teacher, model, X, Y, processes=1, **arguments)
-    np.testing.assert_array_equal(model.params, before)
-    assert len(here.rows) == 3 and len(here.runs) == 6
-    row = here.rows[2]
-    errors = [run["errors"] for run in here.runs if run["setting"] == row["setting"]]
-    assert row["temperature"] == 4.0 and row["runs"] == 2
-    assert row["errors_mean"] == np.mean(errors) and row["errors_std"] == pytest.approx(
-        np.std(errors, ddof=1)
-    )
-    by_hand, _ = run(teacher, student(seed=1), loss=KnowledgeDistillation(4.0), epochs=2)
-    assert errors[1] == int((by_hand.predict_logits(X_TEST).argmax(axis=1) != Y_TEST).sum())
-    assert here.best["errors_mean"] == min(r["errors_mean"] for r in here.rows)
-    assert "labels alone" in str(here) and here.to_markdown().startswith("| student")
-    json.dumps(here.to_dict())
-    elsewhere = distill_sweep(teacher, model, X, Y, processes=2, **arguments)
-    assert elsewhere.runs == here.runs
-
-
-def test_sweep_refuses(teacher):
-    for arguments, message in (
-        (dict(), "validation_data must be"),
-        (dict(validation_data=(X_TEST, Y_TEST), seeds=()), "seeds must hold one seed or more"),
-        (dict(validation_data=(X_TEST, Y_TEST), temperatures=(0,)), "temperature must be > 0"),
-        (dict(validation_data=(X_TEST, Y_TEST), processes=0), "processes must be >= 1"),
-    ):
-        with pytest.raises((ValueError, TypeError), match=message):
-            distill_sweep(teacher, student(), X, Y, **arguments)
-    with pytest.raises(ValueError, match="able to answer for validation_data"):
-        distill_sweep(cached_logits(teacher, X), student(), X, Y, validation_data=(X_TEST, Y_TEST))
-
-
 # ---------------------------------------------------------------- pictures
 
 
-def test_pictures(teacher, tmp_path):
-    from minidl import plotting
-
-    if importlib.util.find_spec("matplotlib") is None:
-        with pytest.raises(ImportError, match=r"minidl\[plots\]"):
-            plotting.softened_probabilities(np.arange(4.0))
-        return
-    _, report = run(teacher, plain_student=True, validation_data=(X_TEST, Y_TEST))
-    logits = {"teacher": teacher.predict_logits(X_TEST)}
-    axes = [
-        plotting.learning_curves({"student": report.history, "plain": report.plain_history}),
-        plotting.softened_probabilities(logits["teacher"][0]),
-        plotting.confusion(logits["teacher"], -logits["teacher"]),
-        plotting.reliability(logits, Y_TEST),
-    ]
-    for i, ax in enumerate(axes):
-        ax.figure.savefig(tmp_path / f"{i}.png")
-    heights = [bar.get_height() for bar in axes[1].patches]
-    np.testing.assert_allclose(np.reshape(heights, (5, CLASSES)).sum(axis=1), 1)
-    with pytest.raises(ValueError, match="metric must be one of"):
-        plotting.learning_curves(report.history, "los")

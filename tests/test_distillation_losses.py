@@ -83,6 +83,11 @@ def check(got, expected, rtol=1e-9, atol=1e-10):
     np.testing.assert_allclose(got, expected, rtol=rtol, atol=atol)
 
 
+def differs(got, other, rtol=1e-6, atol=1e-9):
+    """A negative control: what the identity would be if it were slightly wrong is told apart."""
+    assert not np.allclose(got, other, rtol, atol)
+
+
 # ---- value and gradient ----
 
 
@@ -268,6 +273,19 @@ def test_1_gradient_formula(seed, rows, classes, temperature, hard, soft):
     check(at_teacher, 0, atol=1e-13)
     if soft > 0:  # and it is zero only there
         assert np.abs(only_soft).max() > 1e-9
+        if temperature != 1:
+            differs(dlogits, (hard_part + soft_part / temperature) / rows)  # T left out, or put in twice
+            differs(dlogits, (hard_part + soft_part * temperature) / rows)
+    if hard + soft > 0:
+        differs(dlogits, hard_part + soft_part if rows > 1 else 2 * (hard_part + soft_part))
+        differs((dlogits + 1e-6).sum(axis=1), np.zeros(rows))
+
+
+def test_1_the_bound_is_attained():
+    """By a student and a teacher sure of different classes: a gradient 1 % too large would break it."""
+    z, v = np.array([[400.0, 0, 0]]), np.array([[0, 400.0, 0]])
+    _, dlogits = KnowledgeDistillation(4.0, 0.0, 0.9).value_and_grad(z, None, v)
+    assert np.abs(dlogits).sum() <= 2 * 4 * 0.9 < 1.01 * np.abs(dlogits).sum()
 
 
 @given(st.integers(0, 999), CLASSES, TEMPERATURES, st.floats(-50, 50), st.floats(0.1, 10))
@@ -281,6 +299,12 @@ def test_2_shifts_and_scales(seed, classes, temperature, shift, factor):
     assert value >= 0 and loss(None, v, v) == 0
     scaled = KnowledgeDistillation(factor * temperature, 0.0, 1.0)(None, factor * z, factor * v)
     check(scaled / (factor * temperature) ** 2, value / temperature**2, atol=1e-12)
+    one_entry = np.zeros_like(z)
+    one_entry[:, 0] = 1.0
+    differs(loss.value_and_grad(z + one_entry, None, v)[1], dlogits)
+    differs(loss(None, z + one_entry, v), value)
+    if abs(factor - 1) > 0.01:
+        differs(KnowledgeDistillation(temperature, 0.0, 1.0)(None, factor * z, factor * v), value)
 
 
 @given(st.integers(0, 999), st.integers(2, 20))
@@ -294,6 +318,9 @@ def test_3_the_limit_of_high_temperature_is_logit_matching(seed, classes):
         check(dlogits, d / classes / 3, rtol=0, atol=20 / temperature)
         errors.append(np.abs(dlogits - d / classes / 3).max())
     assert errors[1] < errors[0] / 5  # O(1/T)
+    differs(value, (d**2).sum(axis=1).mean() / classes, 20 / temperature, 1e-6)
+    if np.abs((z - v).mean(axis=1)).max() > 0.05:  # the limit is of centred logits
+        differs(dlogits, (z - v) / classes / 3, 0, 20 / temperature / classes)
     matching, dmatching = LogitMatching().value_and_grad(z, None, v)
     check(matching / 2, (d**2).sum(axis=1).mean() / (2 * classes))
     check(dmatching / 2, d / classes / 3)
@@ -312,6 +339,9 @@ def test_4_weights(dtype, seed, classes, temperature, hard, soft):
     tolerance = 100 * np.finfo(dtype).eps * max(1, temperature)
     check(value, hard * only_hard + soft * only_soft, rtol=tolerance, atol=tolerance)
     check(dlogits, hard * dhard + soft * dsoft, rtol=tolerance, atol=tolerance)
+    _, barely = KnowledgeDistillation(temperature, 1.0, 0.01).value_and_grad(z, labels, v)
+    assert not np.array_equal(barely, dplain), "the bits would tell"
+    differs(dlogits + dhard + dsoft, (hard + 1.01) * dhard + (soft + 1.01) * dsoft, tolerance, 1e-6)
 
 
 @given(st.integers(0, 999), st.integers(2, 40), TEMPERATURES)
@@ -329,6 +359,9 @@ def test_5_kd_is_its_target_part_and_the_others_weighted(seed, classes, temperat
         assert others == 0 and np.all(dothers == 0)
     else:
         assert others > 0
+        unweighted = DecoupledKD(temperature, 1.0, 1.0, hard_weight=0.0).value_and_grad(z, labels, v)
+        differs(unweighted[0], value)
+        differs(unweighted[1], dlogits)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -349,6 +382,9 @@ def test_6_standardized_logits_and_correlations_are_affine_invariant(seed, class
     check(dlogits.sum(axis=1), 0, atol=1e-11)
     check((z * dlogits).sum(axis=1), 0, atol=1e-6)
     assert np.abs(dlogits).max() > 1e-4
+    plain = KnowledgeDistillation(temperature, 0.0, 1.0)
+    differs(plain(None, 2 * z, v), plain(None, z, v))
+    differs((z * plain.value_and_grad(z, None, v)[1]).sum(axis=1), np.zeros(3), 0, 1e-6)
     # Pearson: a student whose probabilities are an affine map of the teacher's has no loss along the rows
     p = softmax(v)
     mixed = np.log(0.3 * p + 0.7 / classes)
@@ -375,6 +411,13 @@ def test_7_several_teachers(seed, classes, temperature):
     geometric /= geometric.sum(axis=1, keepdims=True)
     check(softmax(0.3 * v1 + 0.7 * v2, temperature), geometric)
 
+    def gap_to_geometric(logits):
+        separate = 0.3 * loss(None, logits, v1) + 0.7 * loss(None, logits, v2)
+        return separate - loss(None, logits, 0.3 * v1 + 0.7 * v2)
+
+    differs(gap_to_geometric(z), gap_to_geometric(w))
+    differs(softmax(0.3 * v1 + 0.7 * v2, temperature), mean)
+
 
 @given(st.integers(0, 999), st.integers(2, 20), st.floats(0.01, 0.9))
 def test_8_label_smoothing_is_a_uniform_teacher(seed, classes, smoothing):
@@ -386,6 +429,8 @@ def test_8_label_smoothing_is_a_uniform_teacher(seed, classes, smoothing):
     taught, dtaught = uniform.value_and_grad(z, labels, np.zeros_like(z))
     check(value, taught + smoothing * math.log(classes))
     check(dlogits, dtaught, atol=1e-13)
+    differs(dlogits, KnowledgeDistillation(2.0, 1.0 - smoothing, smoothing).value_and_grad(z, labels, 0 * z)[1])
+    differs(dlogits, uniform.value_and_grad(z, labels, z)[1])
 
 
 # ---- rows without a label, schedules, configs ----

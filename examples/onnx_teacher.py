@@ -1,0 +1,71 @@
+"""An ONNX file teaches a minidl student. Needs onnx and onnxruntime: pip install "minidl[onnx]".
+
+    python examples/onnx_teacher.py [teacher.onnx]
+
+The file may come from any library, as long as its output is logits. Without one, a minidl teacher is trained and
+exported. Asking a slow teacher once and keeping its answers pays: they are saved with a fingerprint of the data
+and, for a function, the name given here, and refused for any other.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+
+import onnxruntime
+
+import minidl
+from minidl.datasets import mnist
+from minidl.interop.onnx import to_onnx
+from minidl.layers import Dense, Input
+from minidl.models import Sequential
+from minidl.teachers import cached_logits
+
+
+def export_a_teacher(path, x, y, epochs):
+    model = Sequential(
+        [Input((784,)), Dense(256, activation="relu"), Dense(10, activation="softmax")], seed=1
+    )
+    model.compile(optimizer="adam", loss="sparse_categorical_crossentropy")
+    model.fit(x, y, epochs=epochs, verbose=0)
+    to_onnx(model, path, logits=True)
+
+
+def main(path=None, digits=6000, epochs=20, verbose=0):
+    (x, y), (x_test, y_test) = mnist.load_subset()
+    x, x_test = (images.reshape(-1, 784).astype("float32") / 255 for images in (x[:digits], x_test))
+    y = y[:digits]
+    with tempfile.TemporaryDirectory() as folder:
+        if path is None:
+            path = Path(folder) / "teacher.onnx"
+            export_a_teacher(path, x, y, epochs)
+        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        name = session.get_inputs()[0].name
+
+        def teacher(batch):
+            return session.run(None, {name: batch})[0]
+
+        kept, version = Path(folder) / "logits.npz", Path(path).name
+        minidl.save_logits(kept, cached_logits(teacher, x), x, version)
+        logits = minidl.load_logits(kept, x, version)
+
+        student = Sequential(
+            [Input((784,)), Dense(32, activation="relu"), Dense(10, activation="softmax")], seed=0
+        )
+        report = minidl.distill(
+            logits,
+            student,
+            x,
+            y,
+            epochs=epochs,
+            test_data=(x_test, y_test),
+            test_teacher=teacher,
+            verbose=verbose,
+        )
+    print(report)
+    return report
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:2])

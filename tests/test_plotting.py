@@ -1,0 +1,174 @@
+"""The pictures show the numbers they are given; without matplotlib the error names the extra."""
+
+from __future__ import annotations
+
+import importlib.util
+
+import numpy as np
+import pytest
+
+from minidl import plotting
+from minidl.callbacks import History
+from minidl.losses import softmax
+from minidl.report import calibration_bins, expected_calibration_error
+from minidl.sweep import Sweep
+
+HAS_MATPLOTLIB = importlib.util.find_spec("matplotlib") is not None
+rng = np.random.default_rng(4)
+LOGITS, OTHERS = rng.normal(0, 2, (2, 60, 4))
+LABELS = rng.integers(0, 4, 60)
+
+
+def row(method, temperature, hard, soft, mean, std):
+    return dict(method=method, temperature=temperature, hard_weight=hard, soft_weight=soft,
+                errors_mean=mean, errors_std=std, setting="labels alone" if method is None else method)  # fmt: skip
+
+
+SWEEP = Sweep(
+    [
+        row(None, None, None, None, 50.0, 4.0),
+        row("KnowledgeDistillation", 4.0, 0.1, 0.9, 31.0, 2.0),
+        row("KnowledgeDistillation", 1.0, 0.1, 0.9, 40.0, 3.0),
+        row("KnowledgeDistillation", 4.0, 0.5, 0.5, 35.0, 1.0),
+        row("DIST", 1.0, 1.0, None, 33.0, 2.5),
+    ],
+    [],
+)
+
+
+def history(**logs):
+    made = History()
+    made.history = logs
+    return made
+
+
+DRAW = {
+    "learning_curves": lambda **ax: plotting.learning_curves(
+        {
+            "student": history(loss=[3.0, 2.0, 1.5], val_loss=[3.1, 2.5, 2.4]),
+            "plain": history(loss=[4.0, 2.0, 1.0]),
+        },
+        **ax,
+    ),
+    "softened_probabilities": lambda **ax: plotting.softened_probabilities(
+        LOGITS[0], (1, 4, 20), "abcd", **ax
+    ),
+    "confusion": lambda **ax: plotting.confusion(LOGITS, OTHERS, **ax),
+    "reliability": lambda **ax: plotting.reliability({"teacher": LOGITS, "student": OTHERS}, LABELS, 5, **ax),
+    "sweep": lambda **ax: plotting.sweep(SWEEP, **ax),
+}
+
+
+@pytest.mark.parametrize("name", DRAW)
+def test_draws(name, tmp_path):
+    if not HAS_MATPLOTLIB:
+        with pytest.raises(ImportError, match=r'plotting needs matplotlib: pip install "minidl\[plots\]"'):
+            DRAW[name]()
+        return
+    from matplotlib.figure import Figure
+
+    ax = DRAW[name]()
+    ax.figure.savefig(tmp_path / "picture.png")
+    assert (tmp_path / "picture.png").stat().st_size > 1000 and ax.get_xlabel() and ax.get_ylabel()
+    mine = Figure().add_subplot()
+    assert DRAW[name](ax=mine) is mine, "on axes of the user's own"
+    CHECKS[name](ax)
+
+
+def labels_of(ax):
+    return [text.get_text() for text in ax.get_legend().get_texts()]
+
+
+def check_learning_curves(ax):
+    lines = [(line.get_label(), list(line.get_xdata()), list(line.get_ydata())) for line in ax.lines]
+    assert lines == [
+        ("student loss", [1, 2, 3], [3.0, 2.0, 1.5]),
+        ("student val_loss", [1, 2, 3], [3.1, 2.5, 2.4]),
+        ("plain loss", [1, 2, 3], [4.0, 2.0, 1.0]),
+    ]
+
+
+def check_softened_probabilities(ax):
+    """Dark knowledge: at high temperature the small answers grow visible."""
+    heights = np.reshape([bar.get_height() for bar in ax.patches], (3, 4))
+    for shown, temperature in zip(heights, (1, 4, 20), strict=True):
+        np.testing.assert_allclose(shown, softmax(LOGITS[:1], temperature)[0])
+    assert (np.diff(heights.min(axis=1)) > 0).all() and labels_of(ax) == ["T = 1", "T = 4", "T = 20"]
+    assert [text.get_text() for text in ax.get_xticklabels()] == list("abcd")
+
+
+def check_confusion(ax):
+    expected = np.zeros((4, 4), int)
+    np.add.at(expected, (LOGITS.argmax(axis=1), OTHERS.argmax(axis=1)), 1)
+    assert ax.get_title() == f"they agree on {expected.trace() / 60:.2%}"
+    np.fill_diagonal(expected, 0)
+    np.testing.assert_array_equal(ax.images[0].get_array(), expected)
+    shown = {(text.get_position()[1], text.get_position()[0]): int(text.get_text()) for text in ax.texts}
+    assert shown == {(r, c): expected[r, c] for r, c in zip(*np.nonzero(expected), strict=True)}
+
+
+def check_reliability(ax):
+    for line, logits, name in zip(ax.lines, (LOGITS, OTHERS), ("teacher", "student"), strict=False):
+        confidence, accuracy, counts = calibration_bins(softmax(logits), LABELS, 5)
+        np.testing.assert_allclose(line.get_xdata(), confidence[counts > 0])
+        np.testing.assert_allclose(line.get_ydata(), accuracy[counts > 0])
+        error = expected_calibration_error(softmax(logits), LABELS, 5)
+        assert line.get_label() == f"{name}, calibration error {error:.2%}"
+
+
+def check_sweep(ax):
+    found = {c.get_label(): c for c in ax.containers}
+    assert list(found) == [
+        "KnowledgeDistillation, weights 0.1 and 0.9", "KnowledgeDistillation, weights 0.5 and 0.5", "DIST",
+    ]  # fmt: skip
+    points, _, bars = found["KnowledgeDistillation, weights 0.1 and 0.9"]
+    assert list(points.get_xdata()) == [1.0, 4.0] and list(points.get_ydata()) == [40.0, 31.0]
+    np.testing.assert_allclose([part[:, 1] for part in bars[0].get_segments()], [[37, 43], [29, 33]])
+    assert "labels alone" in labels_of(ax) and ax.get_xscale() == "log"
+
+
+CHECKS = {
+    "learning_curves": check_learning_curves,
+    "softened_probabilities": check_softened_probabilities,
+    "confusion": check_confusion,
+    "reliability": check_reliability,
+    "sweep": check_sweep,
+}
+
+
+def test_what_distill_sweep_returns_can_be_drawn():
+    from test_sweep import VALIDATION, X, Y, distill_sweep, student, trained
+
+    swept = distill_sweep(
+        trained(),
+        student(),
+        X,
+        Y,
+        (1.0, 4.0),
+        seeds=(0, 1),
+        epochs=1,
+        processes=1,
+        validation_data=VALIDATION,
+    )
+    if HAS_MATPLOTLIB:
+        assert len(plotting.sweep(swept).containers) == 1
+
+
+def test_refuses():
+    if not HAS_MATPLOTLIB:
+        return
+    for call, message in (
+        (
+            lambda: plotting.learning_curves(history(loss=[1.0]), "los"),
+            r"metric must be one of \['loss'\], got 'los'",
+        ),
+        (lambda: plotting.softened_probabilities(LOGITS), "logits must have 1 axes"),
+        (lambda: plotting.softened_probabilities(LOGITS[0], classes="ab"), "classes must have one row per"),
+        (
+            lambda: plotting.confusion(LOGITS, OTHERS[:5]),
+            "student_logits must have the shape of teacher_logits",
+        ),
+        (lambda: plotting.reliability(LOGITS, LABELS[:5]), "y must have one row per sample of logits"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            call()

@@ -1,0 +1,167 @@
+"""distill_sweep: every setting from every seed, in processes of one thread each, and their statistics."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from minidl.distillation import distill
+from minidl.layers import Dense, GaussianNoise, Input
+from minidl.losses import DIST, DecoupledKD, KnowledgeDistillation, LogitMatching, Ramp
+from minidl.models import Sequential
+from minidl.runtime import get_num_threads, set_num_threads
+from minidl.sweep import _one_thread, distill_sweep
+from minidl.teachers import Ensemble, cached_logits
+
+CENTRES = 2.5 * np.random.default_rng(11).normal(size=(4, 6))
+
+
+def samples(count, seed):
+    draw = np.random.default_rng(seed)
+    y = draw.integers(0, 4, count)
+    return (CENTRES[y] + draw.normal(size=(count, 6))).astype(np.float32), y
+
+
+X, Y = samples(160, 1)
+VALIDATION = samples(100, 2)
+
+
+def student(seed=3, *first):
+    layers = [Input((6,)), *first, Dense(8, activation="relu"), Dense(4, activation="softmax")]
+    return Sequential(layers, seed=seed)
+
+
+def trained(seed=0):
+    model = student(seed)
+    model.compile(optimizer="adam", loss="sparse_categorical_crossentropy")
+    model.fit(X, Y, epochs=10, verbose=0)
+    return model
+
+
+@pytest.fixture(scope="module")
+def teacher():
+    return trained()
+
+
+def errors(model):
+    return int((model.predict_logits(VALIDATION[0]).argmax(axis=1) != VALIDATION[1]).sum())
+
+
+def test_temperatures_weights_methods_and_seeds(teacher):
+    model = student()
+    before = model.params.copy(), teacher.params.copy()
+    arguments = dict(
+        temperatures=(1.0, 4.0),
+        weights=((0.1, 0.9), (0.5, 0.5)),
+        loss_list=[DecoupledKD(), DIST(), LogitMatching(hard_weight=0.5)],
+        seeds=(0, 1, 7),
+        epochs=2,
+        validation_data=VALIDATION,
+    )
+    here = distill_sweep(teacher, model, X, Y, processes=1, **arguments)
+    np.testing.assert_array_equal(model.params, before[0])
+    np.testing.assert_array_equal(teacher.params, before[1])
+    assert [row["method"] for row in here.rows] == [
+        None,
+        *["KnowledgeDistillation"] * 4,
+        "DecoupledKD",
+        "DIST",
+        "LogitMatching",
+    ]
+    settings = [(row["temperature"], row["hard_weight"], row["soft_weight"]) for row in here.rows[1:5]]
+    assert settings == [(1.0, 0.1, 0.9), (1.0, 0.5, 0.5), (4.0, 0.1, 0.9), (4.0, 0.5, 0.5)]
+    assert len(here.runs) == 8 * 3 and {run["seed"] for run in here.runs} == {0, 1, 7}
+    # every run is the one distill does with that setting from that seed
+    by_hand = [student(0), student(1), student(7)]
+    for each in by_hand:
+        distill(teacher, each, X, Y, KnowledgeDistillation(4.0), epochs=2, verbose=0)
+    expected = [errors(each) for each in by_hand]
+    row = here.rows[3]
+    assert [run["errors"] for run in here.runs if run["setting"] == row["setting"]] == expected
+    # mean and standard deviation
+    assert row["runs"] == 3 and row["errors_mean"] == np.mean(expected)
+    assert row["errors_std"] == pytest.approx(np.std(expected, ddof=1)) != np.std(expected)
+    for key in ("accuracy", "agreement", "loss"):
+        values = [run[key] for run in here.runs if run["setting"] == row["setting"]]
+        assert row[f"{key}_mean"] == pytest.approx(np.mean(values))
+        assert row[f"{key}_std"] == pytest.approx(np.std(values, ddof=1))
+    assert here.best["errors_mean"] == min(r["errors_mean"] for r in here.rows)
+    # the table
+    lines = str(here).splitlines()
+    assert lines[0].split() == ["student", "runs", "errors", "accuracy", "agreement", "loss"]
+    assert (
+        lines[2].startswith("labels alone")
+        and f"{row['errors_mean']:.1f} +- {row['errors_std']:.1f}" in lines[5]
+    )
+    assert here.to_markdown().startswith("| student") and "judged on others" in here.notes[0]
+    assert json.loads(json.dumps(here.to_dict()))["rows"][3] == row
+
+
+def test_processes_of_one_thread_give_the_same(teacher):
+    arguments = dict(temperatures=(4.0,), seeds=(0, 1), epochs=2, validation_data=VALIDATION)
+    loss = KnowledgeDistillation(temperature=Ramp(8.0, 2.0, 2))
+    here = distill_sweep(teacher, student(), X, Y, processes=1, loss_list=[loss], **arguments)
+    elsewhere = distill_sweep(teacher, student(), X, Y, processes=2, loss_list=[loss], **arguments)
+    assert elsewhere.runs == here.runs and len(here.rows) == 3
+    before = get_num_threads()
+    try:
+        _one_thread()  # what each process begins with
+        assert get_num_threads() == 1
+    finally:
+        set_num_threads(before)
+
+
+def test_without_labels_an_ensemble_and_a_setting_given_twice(teacher):
+    ensemble = Ensemble([teacher, trained(1)])
+    soft = dict(weights=((0.0, 1.0),), seeds=(0,), epochs=1, processes=1, validation_data=VALIDATION)
+    swept = distill_sweep(
+        ensemble, student(), X, None, (1.0, 4.0), **soft, loss_list=[KnowledgeDistillation(4, 0, 1)]
+    )
+    assert [row["temperature"] for row in swept.rows] == [1.0, 4.0] and len(swept.runs) == 2
+    assert swept.rows[0]["errors_std"] == 0.0, "of a single run"
+    by_hand = student(0)
+    distill(ensemble, by_hand, X, None, KnowledgeDistillation(4.0, 0.0, 1.0), epochs=1, verbose=0)
+    assert swept.runs[1]["errors"] == errors(by_hand), "an arithmetic mean made for each temperature"
+
+
+def test_refuses(teacher):
+    def sweep(*given, **arguments):
+        return distill_sweep(
+            *(given or (teacher, student(), X, Y)), **{"validation_data": VALIDATION} | arguments
+        )
+
+    def schedule(epoch):
+        return 4.0
+
+    for arguments, message in (
+        (dict(validation_data=None), "validation_data must be"),
+        (dict(seeds=()), "seeds must hold one seed or more"),
+        (dict(temperatures=(0,)), "temperature must be > 0"),
+        (dict(temperatures=()), "must name one setting or more"),
+        (dict(weights=((0.0, 0.0),)), "must not all be 0"),
+        (dict(processes=0), "processes must be >= 1"),
+        (dict(loss_list=["mse"]), "loss must be a distillation loss"),
+        (
+            dict(loss_list=[KnowledgeDistillation(schedule)], processes=2),
+            "a schedule must be a minidl.losses.Ramp",
+        ),
+    ):
+        with pytest.raises((ValueError, TypeError), match=message):
+            sweep(**arguments)
+    for given, message in (
+        ((cached_logits(teacher, X), student(), X, Y), "able to answer for validation_data"),
+        ((teacher, student(3, GaussianNoise(0.1)), X, Y), "'gaussian_noise.*' augments its inputs"),
+        ((teacher, "student", X, Y), "student must be a Sequential"),
+        ((teacher, student(), X, None), "y must be given, got None.*hard_weight=0.0"),
+    ):
+        with pytest.raises((ValueError, TypeError), match=message):
+            sweep(*given)
+
+
+def test_a_teacher_that_was_never_trained_is_told_of():
+    swept = distill_sweep(
+        student(9), student(), X, Y, (4.0,), seeds=(0,), epochs=1, processes=1, validation_data=VALIDATION
+    )
+    assert "still has its initial weights" in swept.notes[-1]
