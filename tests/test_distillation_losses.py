@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from reference import soft_kl, softmax
 
+import minidl
 from minidl import losses
 from minidl.kernels import losses as kernels
 from minidl.losses import (
@@ -567,3 +568,46 @@ def test_check_logits():
     with pytest.raises(ValueError, match=r"teacher must be in \[0, 1\] \(probabilities\), got"):
         check_logits("teacher", V, from_probs=True)
     assert check_logits("teacher", V) is not None and check_logits("teacher", probs + 0.01) is not None
+
+
+# ---- arrays that need no conversion are taken unseen ----
+
+PLAIN = [name for name in LOSSES if isinstance(LOSSES[name][0], (KnowledgeDistillation, LogitMatching))]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name", PLAIN)
+@given(seed=st.integers(0, 999), rows=st.integers(1, 5), classes=st.integers(1, 40), data=st.data())
+def test_plain_arrays_give_the_same_bits_and_the_same_errors(name, dtype, seed, rows, classes, data):
+    loss, _ = LOSSES[name]
+    z, v, y = draw(seed, rows, classes)
+    z, v, y = z.astype(dtype), v.astype(dtype), y.astype(np.int64)
+    y[0] = -1
+    value, gradient = loss.value_and_grad(z, y, v)
+    for others in ((z, y.tolist(), v), (np.asfortranarray(z), y, v), (z, y.astype(np.int8), v)):
+        other_value, other_gradient = loss.value_and_grad(*others)
+        assert (value, gradient.tobytes()) == (other_value, other_gradient.tobytes())
+
+    row, column = data.draw(st.integers(0, rows - 1)), data.draw(st.integers(0, classes - 1))
+    bad = data.draw(st.sampled_from([np.nan, np.inf, -np.inf]))
+    for spoilt, argument in ((z, "logits"), (v, "teacher_logits")):
+        kept, spoilt[row, column] = spoilt[row, column], bad
+        with pytest.raises(ValueError, match=rf"^{argument} must be finite, got .* at index \({row}, {column}\)"):
+            loss.value_and_grad(z, y, v)
+        spoilt[row, column] = kept
+    for label in (-2, classes, 2**62):
+        wrong = y.copy()
+        wrong[row] = label
+        with pytest.raises(ValueError, match=rf"got {label} at index {row}"):
+            loss.value_and_grad(z, wrong, v)
+
+
+def test_big_batches_have_the_same_bits_on_several_threads(monkeypatch):
+    z, v, y = (a.astype(t) for a, t in zip(draw(5, 301, 40), (np.float32, np.float32, np.int64), strict=True))
+    results = {}
+    for n in (1, 2, 3):
+        monkeypatch.setattr(losses.threads, "count_for", lambda flops, n=n: n)
+        minidl.set_num_threads(3)
+        for name, (loss, _) in LOSSES.items():
+            value, gradient = loss.value_and_grad(z, y, v)
+            assert results.setdefault(name, (value, gradient.tobytes())) == (value, gradient.tobytes())

@@ -12,7 +12,17 @@ from hypothesis import strategies as st
 
 import minidl
 from minidl.kernels.jit import JIT_DISABLED
-from minidl.kernels.matmul import A_BYTES, K_BLOCK, dense_backward, dense_forward, matmul
+from minidl.kernels.matmul import (
+    A_BYTES,
+    K_BLOCK,
+    dense_backward,
+    dense_forward,
+    matmul,
+    product,
+    scratch_size,
+    store_panels,
+)
+from minidl.kernels.simd import FROM_ZERO
 
 DTYPES = [np.float32, np.float64]
 SIZES = range(0, 71, 7 if JIT_DISABLED else 1)
@@ -162,3 +172,45 @@ def test_bits_do_not_depend_on_threads(threads):
         assert np.array_equal(minidl.matmul(a, b), expected)
     finally:
         minidl.set_num_threads(before)
+
+
+def panelled_products(weight, x, dout, panels):
+    """x weight and dout weight^T by `product`, the weight in rows (``panels`` None) or stored in panels."""
+    (k, n), m, zero, one = weight.shape, len(x), np.int64(0), np.int64(1)
+    stored, rows, stride = (weight.reshape(-1), zero, n) if panels is None else (panels, np.int64(k), zero)
+    scratch = np.empty(scratch_size(m, max(k, n), weight.itemsize), weight.dtype)
+    out, dx = np.full((m, n), np.nan, weight.dtype), np.full((m, k), np.nan, weight.dtype)
+    start = np.int64(FROM_ZERO)
+    product(
+        out.reshape(-1), zero, n, x.reshape(-1), zero, k, one, stored, zero, n, one,
+        m, k, n, start, stored, zero, scratch, rows, zero,
+    )  # fmt: skip
+    product(
+        dx.reshape(-1), zero, k, dout.reshape(-1), zero, n, one, stored, zero, one, stride,
+        m, n, k, start, stored, zero, scratch, rows, zero,
+    )  # fmt: skip
+    return out, dx
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@given(
+    m=st.integers(1, 40),
+    k=st.one_of(st.integers(1, 70), st.integers(K_BLOCK - 2, K_BLOCK + 40)),
+    n=st.one_of(st.integers(1, 70), st.integers(K_BLOCK - 2, K_BLOCK + 40)),
+)
+def test_a_weight_in_panels_gives_the_same_bits(dtype, m, k, n):
+    weight, x, dout = (rng.standard_normal(shape).astype(dtype) for shape in ((k, n), (m, k), (m, n)))
+    panels, back = np.full(k * n, np.nan, dtype), np.full((k, n), np.nan, dtype)
+    store_panels(panels, weight.reshape(-1), 0, k, n, False)
+    store_panels(panels, back.reshape(-1), 0, k, n, True)
+    np.testing.assert_array_equal(back, weight)
+    for found, expected in zip(
+        panelled_products(weight, x, dout, panels), panelled_products(weight, x, dout, None), strict=True
+    ):
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_a_weight_in_rows_read_as_panels_would_be_caught():
+    weight, x, dout = (rng.standard_normal(shape) for shape in ((30, 70), (5, 30), (5, 70)))
+    right, wrong = panelled_products(weight, x, dout, None), panelled_products(weight, x, dout, weight.reshape(-1))
+    assert not any(np.array_equal(a, b) for a, b in zip(right, wrong, strict=True))

@@ -74,6 +74,14 @@ CASES = {
         lambda: [Dense(300, "relu", input_shape=(12,)), Dense(280, "tanh"), Dense(4)],
         vectors, ROWS, {"loss": MeanSquaredError, "optimizer": "adam"}, {},
     ),
+    "one output": (
+        lambda: [Dense(70, "relu", input_shape=(12,)), Dense(64, "tanh"), Dense(1, "sigmoid")],
+        vectors, (LABELS > 1).astype("f4"), {"loss": "binary_crossentropy", "optimizer": "adam"}, {},
+    ),
+    "one row a step": (
+        lambda: [Dense(130, "relu", input_shape=(12,)), Dense(64, "relu"), Dense(4, "softmax")],
+        vectors, LABELS, {"loss": "sparse_categorical_crossentropy", "optimizer": "adam"}, {"batch_size": 1},
+    ),
     "weights": (
         dense, vectors, LABELS, {"loss": "sparse_categorical_crossentropy"},
         {"sample_weight": rng.random(SAMPLES), "class_weight": {0: 2.0, 3: 0.5}},

@@ -2,6 +2,7 @@
 
 import os
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -9,7 +10,14 @@ import pytest
 import minidl
 from minidl.kernels import threads
 from minidl.kernels.jit import JIT_DISABLED, jit
-from minidl.kernels.threads import flush_denormals, meet, restore_denormals, share, start_together
+from minidl.kernels.threads import (
+    finish_together,
+    flush_denormals,
+    meet,
+    restore_denormals,
+    share,
+    start_together,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -31,6 +39,15 @@ def add_in_turns(thread, number, sync, counts, rounds):
             if counts[other] != done + 1:
                 counts[-1] += 1
         meet(sync, number)
+
+
+@jit
+def one_round(thread, number, sync, counts):
+    """Ends as the kernels of the library do."""
+    if not start_together(thread, sync, number):
+        return
+    counts[thread] += 1
+    finish_together(thread, sync, number)
 
 
 @jit
@@ -79,6 +96,37 @@ def test_a_second_caller_runs_alone_while_the_helpers_are_taken():
         worker.join()
     assert [counts[0] for counts in results] == [50] * 80
     assert all(counts[-1] == 0 for counts in results)
+
+
+@pytest.mark.parametrize("pause", [0.0, 5e-4, 5e-3])
+def test_helpers_come_whether_they_linger_or_sleep(pause):
+    minidl.set_num_threads(3)
+    counts = np.zeros(3, np.int64)
+    for number in [3, 2, 3, 1, 2, 3] * 5:
+        threads.run(one_round, counts, threads=number)
+        time.sleep(pause)
+    assert counts.tolist() == ([30, 0, 0] if JIT_DISABLED else [30, 25, 15])
+
+
+def test_another_number_of_threads_while_helpers_linger():
+    for number in [2, 3, 1, 2] * 5:
+        minidl.set_num_threads(number)
+        counts = np.zeros(3, np.int64)
+        threads.run(one_round, counts)
+        assert counts.tolist() == [1 if i < threads.get_num_threads() else 0 for i in range(3)]
+
+
+def test_only_work_that_gains_from_threads_gets_them(monkeypatch):
+    minidl.set_num_threads(1 if JIT_DISABLED else 4)
+    most = minidl.get_num_threads()
+    monkeypatch.setattr(threads, "_last_call", 0.0)
+    clock = iter([100.0, 200.0, 200.001, 300.0])
+    monkeypatch.setattr(threads.time, "perf_counter", lambda: next(clock))
+    assert threads.count_for(1e3) == 1
+    assert threads.count_for(1e7) == 1  # by itself it does not pay to wake anybody
+    assert threads.count_for(1e7) == 1
+    assert threads.count_for(1e7) == most  # one after the other
+    assert threads.count_for(1e9) == most
 
 
 def test_an_interrupt_before_the_start_leaves_no_helper_waiting():

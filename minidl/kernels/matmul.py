@@ -77,13 +77,14 @@ def product(
     ``scratch`` holds at least ``scratch_size(m, k)`` elements.
 
     ``panel_rows`` 0: B lies in rows or columns. Else it is stored as `store_panels` does, in panels of so
-    many rows, and B is that matrix from column ``first_column`` on (``b_column`` 1), or its transpose.
+    many rows, and B is that matrix (``b_column`` 1) or its transpose (0) from column ``first_column`` on.
     """
     width = PANEL_BYTES // c.itemsize
     transposed = b_column != 1
     # A panel that many tiles read is worth a copy, unless it lies (nearly) contiguous anyway.
     packs_b = not transposed and m > 2 * TILE_ROWS and b_row > 2 * width and panel_rows == 0
-    wide = ROW_VECTORS // TILE_VECTORS * width if m == 1 and not transposed else width
+    single = m == 1 and not transposed and panel_rows == 0
+    wide = ROW_VECTORS // TILE_VECTORS * width if single else width
     packs_a = n > 8 * width and m * k * c.itemsize > A_BYTES
     blocks = 1
     if transposed or packs_b or packs_a:

@@ -189,10 +189,12 @@ def _dense(program, op, source, values, low, high, first, last, scratch):
 def _dense_input_gradient(program, op, slopes, low, high, first, last, scratch):
     """dx = dout weight^T for rows low..high, columns first..last of dx."""
     rows, k, n, one = high - low, op[OUT], op[IN], np.int64(1)
-    panel_rows, weight_at = (n, op[WEIGHT]) if program.in_panels else (np.int64(0), op[WEIGHT] + first * k)
+    panel_rows, weight_at, stride = np.int64(0), op[WEIGHT] + first * k, k
+    if program.in_panels:
+        panel_rows, weight_at, stride = n, op[WEIGHT], np.int64(0)
     product(
         slopes, op[IN_AT] + low * n + first, n, slopes, op[OUT_AT] + low * k, k, one,
-        program.params, weight_at, one, k, rows, k, last - first, np.int64(FROM_ZERO), slopes, one,
+        program.params, weight_at, one, stride, rows, k, last - first, np.int64(FROM_ZERO), slopes, one,
         scratch, panel_rows, first,
     )  # fmt: skip
 
