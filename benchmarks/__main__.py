@@ -6,7 +6,15 @@ import argparse
 import importlib
 import sys
 
-SCRIPTS = ("matmul", "train_step", "distillation_loss", "inference", "startup", "time_to_accuracy")
+SCRIPTS = (
+    "matmul",
+    "train_step",
+    "distillation_loss",
+    "logit_cache",
+    "inference",
+    "startup",
+    "time_to_accuracy",
+)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -44,40 +44,31 @@ class Protocol:
     """Everything that can be chosen."""
 
     teacher_units: tuple[int, ...] = (1200, 1200)
-    input_dropout: float = 0.0
-    hidden_dropout: float = 0.5
-    max_norm: float = 3.87  # the square root of the 15 of arXiv 1207.0580
+    input_dropout: float = 0.0  # .2 in arXiv 1207.0580; jitter takes its place
+    hidden_dropout: float = 0.3  # .5 there, which wants many more epochs
+    max_norm: float = 3.87  # the square root of the 15 there
     jitter: int = 2  # pixels either way
-    teacher: Training = Training(60, 1e-3)
+    teacher: Training = Training(40, 1e-3)
 
     student_units: tuple[int, ...] = (800, 800)
-    plain: Training = Training(20, 1e-3)
+    plain: Training = Training(15, 1e-3)
     temperature: float = 20.0
     hard_weight: float = 0.1
     soft_weight: float = 0.9
-    distilled: Training = Training(60, 1e-3)
+    distilled: Training = Training(30, 3e-3)
 
     held_out: int = 6000  # training digits kept back to choose a bias on
-    without_threes: Training = Training(60, 1e-3)
-    sevens_and_eights: Training = Training(60, 1e-3)
+    without_threes: Training = Training(25, 3e-3)
+    sevens_and_eights: Training = Training(40, 3e-3)
     largest_shift: float = 20.0  # of a bias, in steps of 0.1
 
     sweep_units: tuple[int, ...] = (30, 300)
-    sweep_temperatures: tuple[float, ...] = (1.0, 2.5, 4.0, 8.0, 20.0, 40.0)
-    sweep: Training = Training(20, 2e-3)
+    sweep_temperatures: tuple[float, ...] = (1.0, 2.5, 4.0, 10.0, 20.0)
+    sweep: Training = Training(15, 3e-3)
 
 
 FULL = Protocol()
-QUICK = replace(
-    FULL,
-    teacher=Training(40, 1e-3),
-    plain=Training(20, 1e-3),
-    distilled=Training(40, 1e-3),
-    held_out=1000,
-    without_threes=Training(40, 1e-3),
-    sevens_and_eights=Training(40, 1e-3),
-    sweep=Training(20, 2e-3),
-)
+QUICK = replace(FULL, plain=Training(20, 1e-3, 64), held_out=1000)
 
 
 @dataclass(frozen=True)
@@ -422,11 +413,11 @@ def sweep_note(results: dict) -> str:
             t: float(np.mean(results["rows"][sweep_key(units, t)]["errors"]))
             for t in results["protocol"]["sweep_temperatures"]
         }
-        high = [mean for t, mean in means.items() if t >= 8]
+        high = [mean for t, mean in means.items() if t > 8]
         best = min(means, key=means.get)
         found.append(
             f"{units} units: fewest errors at T = {best:g} ({means[best]:.1f})"
-            + (f", {min(high):.1f} to {max(high):.1f} at T of 8 and more" if high else "")
+            + (f", {min(high):.1f} to {max(high):.1f} at T above 8" if high else "")
         )
     return (
         "Test errors of smaller students, two hidden layers each. The paper: with 300 units or more all "

@@ -105,6 +105,10 @@ class ModelTeacher(Teacher):
         model = self.model
         if getattr(model, "epoch", 0) or getattr(getattr(model, "optimizer", None), "iterations", 0):
             return False
+        for layer in getattr(model, "layers", ()):
+            for parameter in getattr(layer, "parameters", ()):  # biases begin at 0: the quick way to tell
+                if type(parameter.initializer).__name__ == "Zeros" and getattr(layer, parameter.name).any():
+                    return False
         try:
             fresh = type(model).from_config(model.get_config())
             fresh.build(model.input_shape)

@@ -13,11 +13,13 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+import minidl
 from benchmarks import (
     distillation_loss,
     harness,
     hinton_mnist,
     inference,
+    logit_cache,
     matmul,
     report,
     soak,
@@ -255,6 +257,37 @@ def test_the_distillation_gradient_is_that_of_its_value():
         assert abs((up - down) / 2e-5 - gradient[index]) < 1e-8
 
 
+def test_logit_cache_verification(monkeypatch):
+    """However the teacher is asked, the student is the same, or there is no time to be had of it."""
+    small = logit_cache.case(784, 16, 10, batch=8, steps=6)
+    monkeypatch.setattr(trainers, "TEACHER", (784, 20, 10))
+    monkeypatch.setattr(logit_cache, "CASES", [small])
+    monkeypatch.setattr(logit_cache, "_students", {})
+    logit_cache._reference.cache_clear()
+    threads = minidl.get_num_threads()
+    outputs = {}
+    try:
+        for name in (logit_cache.OURS, logit_cache.PLAIN, logit_cache.FILLING, logit_cache.ONLINE):
+            peer = logit_cache.PEERS[name]()
+            peer.load()
+            peer.prepare(small.params)
+            outputs[name] = peer.outputs()
+            logit_cache.verify(small, type(peer), outputs[name])
+            peer.run(1)
+    finally:
+        minidl.set_num_threads(threads)
+    right = outputs[logit_cache.ONLINE]
+    off = [np.nextafter(array, np.float32(9)) for array in right["epoch"]]
+    start = trainers.initial_weights(small.params["sizes"])
+    wrong = [right | {"epoch": off}, right | {"first": start}, outputs[logit_cache.PLAIN]]
+    for bad in wrong:
+        with pytest.raises(Wrong):
+            logit_cache.verify(small, logit_cache.Online, bad)
+    with pytest.raises(Wrong):  # a teacher where there should be none
+        logit_cache.verify(small, logit_cache.Plain, right)
+    logit_cache._reference.cache_clear()
+
+
 def test_inference_verification():
     case = inference.CASES[0]
     peer = inference.Numpy()
@@ -275,7 +308,8 @@ def test_startup_verification_and_its_programs():
 
 
 def test_every_target_names_a_case_and_peers_that_are_there():
-    for suite in (matmul.SUITE, train_step.SUITE, distillation_loss.SUITE, inference.SUITE, startup.SUITE):
+    scripts = (matmul, train_step, distillation_loss, logit_cache, inference, startup)
+    for suite in (script.SUITE for script in scripts):
         names = {case.name for case in suite.cases}
         assert len(names) == len(suite.cases) and set(suite.quick) <= names
         for target in suite.targets:
@@ -406,7 +440,12 @@ def test_the_best_shift_is_the_median_of_the_best():
 
 @pytest.mark.parametrize(
     ("errors", "teacher", "plain"),
-    [([75, 75], True, False), ([75, 76], False, False), ([130, 130], False, True), ([160, 161], False, False)],
+    [
+        ([75, 75], True, False),
+        ([75, 76], False, False),
+        ([130, 130], False, True),
+        ([160, 161], False, False),
+    ],
 )
 def test_targets_are_judged_by_the_mean(errors, teacher, plain):
     rows = {name: {"errors": errors} for name in hinton_mnist.ROWS}
