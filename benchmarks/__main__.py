@@ -1,4 +1,4 @@
-"""Run every benchmark: ``python -m benchmarks [--quick] [--data FOLDER]``; benchmarks.soak is apart."""
+"""Run every benchmark: ``python -m benchmarks [--quick] [--data FOLDER]``; soak and hinton_mnist are apart."""
 
 from __future__ import annotations
 
