@@ -69,8 +69,10 @@ def distill(
 
     Parameters
     ----------
-    teacher : a model, an ``Ensemble``, logits ``(N, C)`` row-aligned with ``x``, or a function
-        ``x -> logits``. It is run in inference mode and not changed.
+    teacher : a model, an ``Ensemble``, logits ``(N, C)`` row-aligned with ``x`` (an ``np.memmap`` too), or a
+        function ``x -> logits``. It is run in inference mode and not changed. A model stopped early by
+        ``EarlyStopping(restore_best_weights=True)`` teaches as it then is; a ``deepcopy`` of the student may
+        teach it (self-distillation); zeros are the uniform teacher, which smooths labels.
     student : a ``Sequential`` that ends in ``Dense(C)`` or in softmax.
     x : samples ``(N, ...)``.
     y : labels ``(N,)`` with -1 where there is none, or one-hot rows ``(N, C)``; or None: no labels at all.
@@ -119,7 +121,7 @@ def distill(
             "validation_data=(x[n:], y[n:]) and train on x[:n], y[:n] instead"
         )
     x, y, weight = _with_transfer(x, y, transfer, fit_arguments.pop("sample_weight", None), teacher)
-    untrained = say_if_untrained(teacher, student)
+    untrained = say_if_untrained(teacher, student, resumed=bool(fit_arguments.get("initial_epoch")))
     _check_not_swapped(teacher, student, x, y)
     if plain_student and (y is None or not (as_labels(y) >= 0).any()):
         raise ValueError("plain_student=True needs labels, got y without any")

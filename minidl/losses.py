@@ -563,7 +563,8 @@ class KnowledgeDistillation(DistillationLoss):
     """``hard_weight CE(y, softmax(z)) + soft_weight T^2 KL(p || q)``, KL summed over the classes.
 
     Gradient by the logits: ``[hard_weight (softmax(z) - y) + soft_weight T (q - p)] / B``. Hinton, Vinyals
-    and Dean 2015 (arXiv 1503.02531).
+    and Dean 2015 (arXiv 1503.02531), who leave T and the weights to the user; by default T is 4, the weights
+    0.1 and 0.9. A uniform teacher (zeros) at T = 1 with weights 1 - s and s smooths the labels by s.
 
     ``standardize``: z and v are first brought to mean 0 and standard deviation 1 in each row (ddof 1, 1e-7
     added to the deviation), so the student is free to choose its scale. Sun et al., CVPR 2024
@@ -603,7 +604,11 @@ class DecoupledKD(DistillationLoss):
     renormalised. Both terms stay finite at p_t = 1; with two classes the second is 0. The two weights grow
     over the first ``warmup_epochs`` epochs of training as ``min((epoch + 1) / warmup_epochs, 1)``, epoch
     counted from 0; outside training they count in full. y is needed, and an unlabelled row (-1) adds
-    nothing. Zhao et al., CVPR 2022 (arXiv 2203.08679; their alpha, beta and settings are the defaults).
+    nothing. Zhao et al., CVPR 2022 (arXiv 2203.08679); the defaults are theirs: T 4, target_weight (their
+    alpha) 1, nontarget_weight (beta) 8, hard_weight 1, 20 epochs of warm-up.
+
+    Gradient by the logits, but for hard_weight's part: ``T [target_weight (q_t - p_t) (y - (1 - y) q^) +
+    nontarget_weight (1 - y) (q^ - p^)] / B``.
     """
 
     _on_logits = _on_probs = kernels.DECOUPLED_KD
@@ -653,7 +658,10 @@ class NormalizedKD(DistillationLoss):
 
     p_t and q_t, the labelled class, are at T = 1; p^ and q^, the other classes renormalised, at T; the last
     term is their cross-entropy ``-sum p^ log q^``. y is needed, and an unlabelled row (-1) adds nothing.
-    Yang et al., ICCV 2023 (arXiv 2303.13005; gamma 1.5 and T 1 are theirs).
+    Yang et al., ICCV 2023 (arXiv 2303.13005); the defaults are theirs: gamma 1.5, T 1, both other weights 1.
+
+    Gradient by the logits, but for hard_weight's part: ``[target_weight p_t (softmax(z) - y) +
+    gamma T (1 - y) (q^ - p^)] / B``.
     """
 
     _on_logits = _on_probs = kernels.NORMALIZED_KD
@@ -685,7 +693,10 @@ class DIST(DistillationLoss):
     over the classes of that between a column of q and of p (1e-8 added to the product of the norms). With
     ``sample_weight`` the columns are correlated with weighted samples. Its value depends on the
     whole batch. A row or column that is constant has correlation 0 and no gradient. Huang et al.,
-    NeurIPS 2022 (arXiv 2205.10536; beta = gamma = 1 and T 1 are theirs).
+    NeurIPS 2022 (arXiv 2205.10536); the defaults are theirs: beta = gamma = 1, T 1, hard_weight 1.
+
+    Gradient by q, then through the softmax at T: of ``1 - rho(a, b)`` by a, with a and b centred and scaled to
+    length 1, ``(rho a - b)`` over a's length before.
     """
 
     whole_batch = True
@@ -707,8 +718,10 @@ class LogitMatching(DistillationLoss):
     """``hard_weight CE + soft_weight mean_i (z~_i - v~_i)^2``, the logits centred in each row.
 
     Centred, since a constant added to a row changes no prediction. It is where T^2 KL goes as T grows, up
-    to a factor 2. No temperature. Ba and Caruana 2014 (arXiv 1312.6184), who use no labels: ``hard_weight``
-    is 0 by default.
+    to a factor 2. No temperature. Ba and Caruana 2014 (arXiv 1312.6184), who use no labels: by default
+    hard_weight is 0 and soft_weight 1.
+
+    Gradient by the logits, but for hard_weight's part: ``soft_weight (2 / C) (z~ - v~) / B``.
     """
 
     temperature = 1.0

@@ -110,6 +110,7 @@ class Sequential:
         self.epoch = 0
         self.unfinished: training.Unfinished | None = None
         self.stop_training = False
+        self.was_taught = False  # by a teacher, as fit's target_model
         self.history = None
         self.optimizer: optimizers_module.Optimizer | None = None
         self.loss = None

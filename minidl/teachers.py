@@ -472,14 +472,17 @@ def _log_probs(array: np.ndarray) -> np.ndarray:
     return np.log(np.maximum(array, PROBABILITY_FLOOR), dtype=dtype)
 
 
-def say_if_untrained(teacher: Teacher, student: object) -> str:
+def say_if_untrained(teacher: Teacher, student: object, resumed: bool = False) -> str:
     """What is to be said of a teacher with its initial weights; "" of any other.
 
-    If the student was trained already, they are swapped, which is refused.
+    If the student was trained already, and not by a teacher (``was_taught``, or ``resumed``), they are swapped,
+    which is refused.
     """
     if not teacher.is_untrained():
         return ""
     said = f"the teacher {teacher.name!r} still has its initial weights and knows nothing to teach"
+    if resumed or getattr(student, "was_taught", False):
+        return said
     if not ModelTeacher(student).is_untrained():
         raise ValueError(
             f"teacher and student look swapped: {said}, while the student was trained already. "

@@ -119,7 +119,8 @@ def fit(
     training_ops = model.ops(training=True)
     online_teacher = None
     if target_model is not None:
-        samples, online_teacher = _with_teacher(model, target_model, samples, loss)
+        samples, online_teacher = _with_teacher(model, target_model, samples, loss, initial_epoch)
+        model.was_taught = True
     steps = -(-count // batch_size)
     all_callbacks = CallbackList(
         callbacks,
@@ -292,7 +293,7 @@ def _training_loss(model, target_model, temperature, hard_weight, soft_weight):
     return loss_functions.KnowledgeDistillation(**settings)
 
 
-def _with_teacher(model, target_model, samples: Samples, loss):
+def _with_teacher(model, target_model, samples: Samples, loss, initial_epoch: int):
     """The samples with the teacher's logits, computed once, or the teacher itself where inputs are augmented."""
     from . import teachers
 
@@ -302,7 +303,7 @@ def _with_teacher(model, target_model, samples: Samples, loss):
         # the teacher is not asked
         zeros = np.zeros((len(samples.x), classes), model.dtype)
         return samples._replace(teacher_logits=zeros), None
-    if said := teachers.say_if_untrained(teacher, model):
+    if said := teachers.say_if_untrained(teacher, model, resumed=initial_epoch > 0):
         warnings.warn(said + ": train it first", stacklevel=4)
     if teacher.softens and "temperature" in getattr(loss, "_schedules", {}):
         raise ValueError(

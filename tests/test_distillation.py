@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 
 import numpy as np
@@ -21,6 +22,7 @@ from minidl.losses import (
     SparseCategoricalCrossentropy,
 )
 from minidl.models import Sequential
+from minidl.optimizers import Adam
 from minidl.teachers import Ensemble, cached_logits
 
 CLASSES = 4
@@ -96,6 +98,80 @@ def test_every_kind_of_teacher_gives_the_same_student(teacher):
     assert np.abs(shifted.params - first.params).max() > 1e-2, (
         "control: logits of the neighbour teach otherwise"
     )
+
+
+def test_a_memory_map_of_logits_teaches_as_the_logits_do(teacher, tmp_path):
+    logits = cached_logits(teacher, X)
+    np.save(tmp_path / "logits.npy", logits)
+    mapped = np.load(tmp_path / "logits.npy", mmap_mode="r")
+    assert np.shares_memory(cached_logits(mapped, X), mapped), "rows are read as they are needed"
+    np.testing.assert_array_equal(run(mapped)[0].params, run(logits)[0].params)
+
+
+def test_a_teacher_stopped_early_teaches_as_it_was_then():
+    stop = EarlyStopping(monitor="val_loss", patience=2, restore_best_weights=True)
+    early = Sequential(
+        [Input((6,)), Dense(64, activation="relu"), Dense(CLASSES, activation="softmax")], seed=4
+    )
+    early.compile(optimizer=Adam(0.05), loss="sparse_categorical_crossentropy")
+    history = early.fit(
+        X, Y, epochs=60, validation_data=(X_TEST, Y_TEST), callbacks=[stop], verbose=0
+    ).history
+    best = int(np.argmin(history["val_loss"]))
+    assert best < len(history["val_loss"]) - 1 < 59, "it was stopped, after its best epoch"
+    assert early.evaluate(X_TEST, Y_TEST, verbose=0) == pytest.approx(history["val_loss"][best], rel=1e-5)
+    model, report = run(early, test_data=(X_TEST, Y_TEST))
+    np.testing.assert_array_equal(model.params, run(early.predict_logits(X))[0].params)
+    assert report.teacher.loss == pytest.approx(history["val_loss"][best], rel=1e-5)
+
+
+def test_the_uniform_teacher_smooths_labels():
+    uniform = KnowledgeDistillation(temperature=1.0, hard_weight=0.8, soft_weight=0.2)
+    taught, _ = run(np.zeros((200, CLASSES)), loss=uniform)
+    smoothed = student()
+    smoothed.compile(optimizer="adam", loss=CategoricalCrossentropy(label_smoothing=0.2))
+    smoothed.fit(X, np.eye(CLASSES)[Y], epochs=3, verbose=0)
+    np.testing.assert_allclose(taught.params, smoothed.params, rtol=1e-3, atol=1e-5)
+    plain = student()
+    plain.compile(optimizer="adam", loss=CategoricalCrossentropy())
+    plain.fit(X, np.eye(CLASSES)[Y], epochs=3, verbose=0)
+    assert np.abs(plain.params - smoothed.params).max() > 1e-3, "control"
+
+
+def test_self_distillation(teacher):
+    """A copy teaches the model it was copied from, as its logits would."""
+    going_on = copy.deepcopy(teacher)
+    run(teacher, going_on)
+    by_logits = copy.deepcopy(teacher)
+    run(teacher.predict_logits(X), by_logits)
+    np.testing.assert_array_equal(going_on.params, by_logits.params)
+    anew = Sequential.from_config({**teacher.get_config(), "seed": 6})
+    _, report = run(teacher, anew, epochs=20, test_data=(X_TEST, Y_TEST))
+    assert report.student.layers == report.teacher.layers and report.student.agreement > 0.7
+
+
+def test_schedules_run_through_training(teacher):
+    """Each epoch at its temperature and weights, as three trainings of one epoch each."""
+    scheduled = KnowledgeDistillation(Ramp(8.0, 2.0, 2), lambda epoch: 0.1 * epoch, Ramp(1.0, 0.5, 1))
+    model, _ = run(teacher, loss=scheduled)
+    by_hand = student()
+    by_hand.compile(optimizer="adam", loss="sparse_categorical_crossentropy")
+    for epoch, (temperature, hard, soft) in enumerate([(8.0, 0.0, 1.0), (5.0, 0.1, 0.5), (2.0, 0.2, 0.5)]):
+        settings = dict(temperature=temperature, hard_weight=hard, soft_weight=soft)
+        by_hand.fit(X, Y, initial_epoch=epoch, epochs=epoch + 1, verbose=0, target_model=teacher, **settings)
+    np.testing.assert_array_equal(model.params, by_hand.params)
+    assert not np.array_equal(model.params, run(teacher, loss=KnowledgeDistillation(8.0, 0.0, 1.0))[0].params)
+
+
+def test_decoupled_warms_up_in_training(teacher):
+    warm = run(teacher, loss=DecoupledKD(warmup_epochs=2), epochs=2)[0].params
+    by_hand = student()
+    by_hand.compile(optimizer="adam", loss=DecoupledKD(4.0, 0.5, 4.0, warmup_epochs=0))
+    by_hand.fit(X, Y, epochs=1, verbose=0, target_model=teacher)
+    by_hand.loss = DecoupledKD(4.0, 1.0, 8.0, warmup_epochs=0)
+    by_hand.fit(X, Y, initial_epoch=1, epochs=2, verbose=0, target_model=teacher)
+    np.testing.assert_array_equal(warm, by_hand.params)
+    assert not np.array_equal(warm, run(teacher, loss=DecoupledKD(warmup_epochs=0), epochs=2)[0].params)
 
 
 def test_distill_is_fit_with_a_target_model(teacher):
@@ -373,5 +449,3 @@ def spread(models):
 
 
 # ---------------------------------------------------------------- pictures
-
-

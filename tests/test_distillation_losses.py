@@ -300,12 +300,10 @@ def test_2_shifts_and_scales(seed, classes, temperature, shift, factor):
     assert value >= 0 and loss(None, v, v) == 0
     scaled = KnowledgeDistillation(factor * temperature, 0.0, 1.0)(None, factor * z, factor * v)
     check(scaled / (factor * temperature) ** 2, value / temperature**2, atol=1e-12)
-    one_entry = np.zeros_like(z)
-    one_entry[:, 0] = 1.0
+    one_entry = one_hot(z.argmax(axis=1), classes)
     differs(loss.value_and_grad(z + one_entry, None, v)[1], dlogits)
-    differs(loss(None, z + one_entry, v), value)
-    if abs(factor - 1) > 0.01:
-        differs(KnowledgeDistillation(temperature, 0.0, 1.0)(None, factor * z, factor * v), value)
+    if abs(factor - 1) > 0.01:  # the temperature must be scaled with the logits
+        differs(loss.value_and_grad(factor * z, None, factor * v)[1], dlogits)
 
 
 @given(st.integers(0, 999), st.integers(2, 20))
@@ -360,9 +358,10 @@ def test_5_kd_is_its_target_part_and_the_others_weighted(seed, classes, temperat
         assert others == 0 and np.all(dothers == 0)
     else:
         assert others > 0
-        unweighted = DecoupledKD(temperature, 1.0, 1.0, hard_weight=0.0).value_and_grad(z, labels, v)
-        differs(unweighted[0], value)
-        differs(unweighted[1], dlogits)
+        if p_t > 1e-3:  # else the weight 1 - p_t is 1 to all that counts
+            unweighted = DecoupledKD(temperature, 1.0, 1.0, hard_weight=0.0).value_and_grad(z, labels, v)
+            differs(unweighted[0], value)
+            differs(unweighted[1], dlogits)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -384,7 +383,7 @@ def test_6_standardized_logits_and_correlations_are_affine_invariant(seed, class
     check((z * dlogits).sum(axis=1), 0, atol=1e-6)
     assert np.abs(dlogits).max() > 1e-4
     plain = KnowledgeDistillation(temperature, 0.0, 1.0)
-    differs(plain(None, 2 * z, v), plain(None, z, v))
+    differs(plain.value_and_grad(2 * z, None, v)[1], plain.value_and_grad(z, None, v)[1])
     differs((z * plain.value_and_grad(z, None, v)[1]).sum(axis=1), np.zeros(3), 0, 1e-6)
     # Pearson: a student whose probabilities are an affine map of the teacher's has no loss along the rows
     p = softmax(v)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import importlib.util
 
 import numpy as np
 import pytest
@@ -242,6 +243,12 @@ def test_teacher_and_student_swapped(teacher):
         taught(ignorant, teacher)
     np.testing.assert_array_equal(teacher.params, before)
     assert not np.array_equal(taught(teacher), student().params), "control: the right order is taken"
+    going_on = student()
+    for epoch in (0, 1):  # a student that was taught before is no teacher, whoever taught it
+        with pytest.warns(UserWarning, match="still has its initial weights"):
+            taught(student(1), going_on, initial_epoch=epoch, epochs=epoch + 1)
+    with pytest.warns(UserWarning, match="still has its initial weights"):
+        taught(student(1), going_on, epochs=1)
 
 
 def test_teacher_that_was_never_trained(teacher):
@@ -430,6 +437,31 @@ def test_a_function_around_a_module_with_dropout_on():
     taught(lambda x: harmless(x))  # in training mode, without a layer that would care
     careful = Part(FakeDropout())
     taught(lambda x: careful.eval()(x))  # it sees to it by itself
+
+
+def test_a_real_module_with_dropout_on():
+    if importlib.util.find_spec("torch") is None:  # the test above has what is looked at of a module
+        return
+    import torch
+
+    net = torch.nn.Sequential(torch.nn.Linear(6, CLASSES), torch.nn.Dropout(0.5))
+
+    def wrapped(x):
+        with torch.no_grad():
+            return net(torch.from_numpy(x)).numpy()
+
+    before = [parameter.detach().clone() for parameter in net.parameters()]
+    with pytest.raises(
+        ValueError, match=r"'net', whose Dropout is in training mode: write net.eval\(\) first"
+    ):
+        taught(wrapped)
+    net.eval()
+    np.testing.assert_array_equal(taught(wrapped), taught(wrapped(X)))
+    assert all(torch.equal(a, b) for a, b in zip(before, net.parameters(), strict=True))
+    with pytest.raises(
+        TypeError, match=r"is a PyTorch module: put it in eval mode, module.eval\(\), and wrap it"
+    ):
+        taught(net)
 
 
 def test_student_left_in_inference_mode_after_validation(teacher):
