@@ -109,6 +109,11 @@ def distill(
             raise TypeError(
                 f"{name} belongs to the loss: loss=KnowledgeDistillation({name}={fit_arguments[name]})"
             )
+    if "alpha" in fit_arguments:
+        raise TypeError(
+            "alpha means the labels' weight in some libraries and the teacher's in others: write "
+            "loss=KnowledgeDistillation(hard_weight=..., soft_weight=...)"
+        )
     loss = distillation_loss(loss, y)
     x = check_array("x", x)
     student._build_for(x)
@@ -171,7 +176,7 @@ def distill(
         report.plain = measure("plain student", logits, y_test, teacher_logits, plain, x_test)
     logits = student.predict_logits(x_test)
     report.student = measure("student", logits, y_test, teacher_logits, student, x_test)
-    _say_if_it_did_not_help(report)
+    _say_what_looks_wrong(report, student.output_shape[-1])
     return report
 
 
@@ -363,7 +368,13 @@ def _teacher_on(teacher: Teacher, x_test, rows, test_teacher, report) -> np.ndar
     return cached_logits(teacher, x_test)
 
 
-def _say_if_it_did_not_help(report: DistillationReport) -> None:
+def _say_what_looks_wrong(report: DistillationReport, classes: int) -> None:
+    taught = report.teacher
+    if taught is not None and taught.accuracy is not None and taught.accuracy < 1.5 / classes:
+        report.notes.append(
+            f"the teacher has only {taught.accuracy:.1%} right, hardly more than by chance: does it get its inputs as "
+            "it was trained on them (scaled, flattened), and are its classes in the order of y?"
+        )
     if report.plain is not None and report.plain.errors is not None and report.student.errors is not None:
         gain = report.plain.errors - report.student.errors
         if gain <= 0:

@@ -58,8 +58,10 @@ LOSSES = {
     ),
     "KD standardized": (
         KnowledgeDistillation(2.0, 0.1, 9.0, standardize=True),
-        lambda z, v, y: 0.1 * crossentropy(y, z)
-        + 9 * 4 * soft_kl(reference.standardize(v), reference.standardize(z), 2.0),
+        lambda z, v, y: (
+            0.1 * crossentropy(y, z)
+            + 9 * 4 * soft_kl(reference.standardize(v), reference.standardize(z), 2.0)
+        ),
     ),
     "DKD": (
         DecoupledKD(),
@@ -289,6 +291,38 @@ def test_1_the_bound_is_attained():
     assert np.abs(dlogits).sum() <= 2 * 4 * 0.9 < 1.01 * np.abs(dlogits).sum()
 
 
+@given(st.integers(0, 999), st.integers(3, 40), TEMPERATURES)
+def test_the_gradients_of_the_docstrings(seed, classes, temperature):
+    """Of DecoupledKD, NormalizedKD, LogitMatching and DIST, written out."""
+    z, v, labels = draw(seed, 3, classes)
+    y, rows = one_hot(labels, classes), np.arange(3)
+    q, p = softmax(z, temperature), softmax(v, temperature)
+    q_t, p_t = q[rows, labels][:, None], p[rows, labels][:, None]
+    q_hat, p_hat = ((1 - y) * x / ((1 - y) * x).sum(axis=1, keepdims=True) for x in (q, p))
+    own, others = (q_t - p_t) * (y - q_hat), q_hat - p_hat
+    loss = DecoupledKD(temperature, 0.7, 2.0, hard_weight=0.0)
+    expected = temperature * (0.7 * own + 2.0 * others) / 3
+    check(loss.value_and_grad(z, labels, v)[1], expected, atol=1e-12)
+    differs(temperature * (0.7 * own * 1.01 + 2.0 * others) / 3, expected)
+    loss = NormalizedKD(temperature, 0.8, 0.6, hard_weight=0.0)
+    soft_target = softmax(v)[rows, labels][:, None] * (softmax(z) - y)
+    expected = (0.6 * soft_target + 0.8 * temperature * others) / 3
+    check(loss.value_and_grad(z, labels, v)[1], expected, atol=1e-12)
+    d = (z - v) - (z - v).mean(axis=1, keepdims=True)
+    check(LogitMatching().value_and_grad(z, None, v)[1], 2 / classes * d / 3, atol=1e-12)
+
+    def along(a, b):  # the gradient of the mean of 1 - rho, without the 1e-8
+        a, b = a - a.mean(axis=1, keepdims=True), b - b.mean(axis=1, keepdims=True)
+        lengths = np.linalg.norm(a, axis=1, keepdims=True)
+        a, b = a / lengths, b / np.linalg.norm(b, axis=1, keepdims=True)
+        return ((a * b).sum(axis=1, keepdims=True) * a - b) / lengths / len(a)
+
+    dq = temperature**2 * (along(q, p) + 0.5 * along(q.T, p.T).T)
+    expected = q * (dq - (dq * q).sum(axis=1, keepdims=True)) / temperature
+    got = DIST(temperature, 1.0, 0.5, hard_weight=0.0).value_and_grad(z, None, v)[1]
+    np.testing.assert_allclose(got, expected, rtol=0, atol=1e-2 * np.abs(expected).max())
+
+
 @given(st.integers(0, 999), CLASSES, TEMPERATURES, st.floats(-50, 50), st.floats(0.1, 10))
 def test_2_shifts_and_scales(seed, classes, temperature, shift, factor):
     z, v, _ = draw(seed, 3, classes)
@@ -429,7 +463,9 @@ def test_8_label_smoothing_is_a_uniform_teacher(seed, classes, smoothing):
     taught, dtaught = uniform.value_and_grad(z, labels, np.zeros_like(z))
     check(value, taught + smoothing * math.log(classes))
     check(dlogits, dtaught, atol=1e-13)
-    differs(dlogits, KnowledgeDistillation(2.0, 1.0 - smoothing, smoothing).value_and_grad(z, labels, 0 * z)[1])
+    differs(
+        dlogits, KnowledgeDistillation(2.0, 1.0 - smoothing, smoothing).value_and_grad(z, labels, 0 * z)[1]
+    )
     differs(dlogits, uniform.value_and_grad(z, labels, z)[1])
 
 
@@ -591,7 +627,9 @@ def test_plain_arrays_give_the_same_bits_and_the_same_errors(name, dtype, seed, 
     bad = data.draw(st.sampled_from([np.nan, np.inf, -np.inf]))
     for spoilt, argument in ((z, "logits"), (v, "teacher_logits")):
         kept, spoilt[row, column] = spoilt[row, column], bad
-        with pytest.raises(ValueError, match=rf"^{argument} must be finite, got .* at index \({row}, {column}\)"):
+        with pytest.raises(
+            ValueError, match=rf"^{argument} must be finite, got .* at index \({row}, {column}\)"
+        ):
             loss.value_and_grad(z, y, v)
         spoilt[row, column] = kept
     for label in (-2, classes, 2**62):

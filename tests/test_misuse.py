@@ -269,6 +269,25 @@ def test_teacher_that_was_never_trained(teacher):
         assert "initial weights" not in " ".join(report.notes)
 
 
+def test_teacher_given_other_inputs_than_it_was_trained_on(teacher):
+    """Inputs of another scale, or classes in another order, give answers that look as good as any."""
+    for wrong in (lambda x: teacher.predict_logits(-x), np.roll(teacher.predict_logits(X), 1, axis=1)):
+        report = distill(wrong, student(), X, Y, epochs=1, verbose=0)
+        assert report.teacher.accuracy < 0.3
+        assert "hardly more than by chance: does it get its inputs as it was trained" in " ".join(
+            report.notes
+        )
+    report = distill(teacher, student(), X, Y, epochs=1, verbose=0)
+    assert "by chance" not in " ".join(report.notes)
+
+
+def test_alpha_means_opposite_things(teacher):
+    with pytest.raises(
+        TypeError, match=r"alpha means the labels' weight in some.*hard_weight=..., soft_weight"
+    ):
+        taught(teacher, alpha=0.1)
+
+
 def test_teacher_and_student_aliased(teacher):
     model = student()
     before = model.params.copy()
