@@ -165,7 +165,7 @@ SUITE = Suite(
     quick=(CASES[0].name,),
     rounds=5,
     slice_seconds=0.1,
-    budget_seconds=2.5,
+    budget_seconds=1.5,
     sections=sections,
     targets=[
         *(Target(f"{c.name}: cached, to no teacher", c.name, (PLAIN,), 1.10) for c in CASES),

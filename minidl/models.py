@@ -762,7 +762,8 @@ class Sequential:
         Parameters
         ----------
         x : (N, *input_shape), any real dtype; may be a memory map. Rows are converted batch by batch.
-        y : class indices or rows of targets, as the loss wants them.
+        y : class indices or rows of targets, as the loss wants them. With a teacher -1 marks a sample without
+            a label, which metrics and validation leave out; None: no labels, where ``hard_weight`` is 0.
         batch_size : samples a step. The last batch may be smaller.
         epochs, initial_epoch : epochs initial_epoch .. epochs-1 are run. If the model was interrupted, or saved, in
             the middle of an epoch, ``initial_epoch=model.epoch`` goes on at the next step of that epoch, with the

@@ -102,8 +102,8 @@ def fit(
             )
         if y is None:
             raise ValueError(
-                "validation_split needs y, got y=None: without labels leave it out, and judge the student by "
-                "minidl.distill(..., test_data=(x_test, y_test or None))"
+                "validation_split needs y, got y=None: without labels leave it out, and look at how far the student "
+                "agrees with its teacher on other samples, minidl.distill(..., test_data=(x_test, None))"
             )
         validation, count = samples.slice(kept, count), kept
         validation = labelled_only(validation, f"the last {len(validation.x)} of y, held out for validation,")
@@ -309,6 +309,11 @@ def _with_teacher(model, target_model, samples: Samples, loss, initial_epoch: in
         raise ValueError(
             "target_model is an arithmetic Ensemble, whose logits are made for one temperature, but the loss changes "
             'its temperature over the epochs: write Ensemble([...], mean="geometric") or keep the temperature'
+        )
+    if teacher.softens and isinstance(loss, loss_functions.NormalizedKD) and loss.temperature != 1:
+        raise ValueError(
+            "target_model is an arithmetic Ensemble, whose logits are made for one temperature, but normalized_kd uses "
+            f'them at 1 and at {loss.temperature:g}: write Ensemble([...], mean="geometric") or temperature=1'
         )
     augmenting = augmenting_layer(model)
     if augmenting is not None:

@@ -251,6 +251,10 @@ def test_an_arithmetic_ensemble_and_a_changing_temperature_are_refused(teacher):
     with pytest.raises(ValueError, match='mean="geometric"'):
         run(Ensemble(members), loss=changing)
     run(Ensemble(members, mean="geometric"), loss=changing)
+    with pytest.raises(ValueError, match='normalized_kd uses them at 1 and at 2: write Ensemble.*"geometric"'):
+        run(Ensemble(members), loss=NormalizedKD(temperature=2.0))
+    for loss, mean in ((NormalizedKD(), "arithmetic"), (NormalizedKD(temperature=2.0), "geometric")):
+        run(Ensemble(members, mean=mean), loss=loss)
 
 
 @pytest.mark.parametrize(
