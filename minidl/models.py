@@ -54,6 +54,7 @@ from .validation import (
     check_targets,
     describe,
 )
+from .watch import uninterrupted
 
 _TRAINING_ONLY = (DROPOUT, GAUSSIAN_NOISE, RANDOM_TRANSLATION)
 _model_numbers = itertools.count()
@@ -718,15 +719,16 @@ class Sequential:
         labels = samples.labels if samples.labels.size else None
         rows = len(samples.x) if samples.targets is not None else int(np.count_nonzero(samples.labels >= 0))
         metrics = self.metrics if rows else []  # they compare with labels
-        loss, sums = self._layerwise_step(
-            np.ascontiguousarray(samples.x, dtype=self.dtype),
-            labels if samples.targets is None else samples.targets,
-            samples.weight if samples.weight.size else None,
-            step=self.optimizer.iterations,
-            loss=self.loss,
-            metrics=metrics,
-            teacher_logits=teacher_logits,
-        )
+        with uninterrupted():
+            loss, sums = self._layerwise_step(
+                np.ascontiguousarray(samples.x, dtype=self.dtype),
+                labels if samples.targets is None else samples.targets,
+                samples.weight if samples.weight.size else None,
+                step=self.optimizer.iterations,
+                loss=self.loss,
+                metrics=metrics,
+                teacher_logits=teacher_logits,
+            )
         logs = {"loss": loss}
         logs.update((m.name, float(total) / rows) for m, total in zip(metrics, sums, strict=True))
         if return_dict:

@@ -138,7 +138,8 @@ def fit(
     compiled = training_ops is not None and online_teacher is None and not loss.whole_batch
     if compiled and model.objective(loss).kind >= 0:
         if verbose != 0:
-            compile_aloud(model.dtype.name)
+            with uninterrupted():  # the compiler would lose an interrupt
+                compile_aloud(model.dtype.name)
         runner = CompiledSteps(model, loss, training_metrics, samples, batch_size, every_batch or watch.careful)
     else:
         runner = LayerwiseSteps(model, loss, training_metrics, samples, batch_size, online_teacher)
@@ -202,7 +203,8 @@ def _run_epoch(
     """One pass over the samples in slices; returns the mean loss, and the metrics' over those with labels."""
     epoch, order, begun = model.epoch, np.arange(count), model.unfinished
     if shuffle:
-        permutation(order, np.uint64(make_key(model.seed, SHUFFLE, model.epoch, 0)))
+        with uninterrupted():  # where it is compiled or loaded first, an interrupt would be lost
+            permutation(order, np.uint64(make_key(model.seed, SHUFFLE, model.epoch, 0)))
     steps = -(-count // batch_size)
     names = [metric.name for metric in metrics]
     sums, loss_sum, done, unknown = np.zeros(len(metrics)), 0.0, 0, 0
@@ -219,7 +221,7 @@ def _run_epoch(
         part = order[done * batch_size : (done + length) * batch_size]
         callbacks.on_train_batch_begin(done)
         began = time.perf_counter()
-        with uninterrupted():
+        with uninterrupted(runner.settle):
             losses, before = run_slice(model, runner, part, batch_size, done, sums, watch.careful)
             seconds = time.perf_counter() - began
             length, part = len(losses), part[: len(losses) * batch_size]
@@ -231,6 +233,7 @@ def _run_epoch(
             if before is not None and watch.stop(before, part[-sizes[-1] :], done + length):
                 kept, kept_sums = length - 1, before.sums
             if done + kept == steps:
+                runner.settle()
                 model.epoch, model.unfinished = epoch + 1, None
             elif done + kept:
                 totals = dict(zip(names, kept_sums.tolist(), strict=True))

@@ -14,8 +14,11 @@ from .callbacks import TerminateOnNaN
 
 
 @contextlib.contextmanager
-def uninterrupted():
-    """Ctrl-C waits until parameters, optimizer and counts agree again; a second one does not wait."""
+def uninterrupted(settle=None):
+    """Ctrl-C waits until parameters, optimizer and counts agree again; a second one does not wait.
+
+    ``settle()`` is called before an interrupt is handed on.
+    """
     handler = signal.getsignal(signal.SIGINT)
     if threading.current_thread() is not threading.main_thread() or not callable(handler):
         yield
@@ -31,6 +34,8 @@ def uninterrupted():
     try:
         yield
     finally:
+        if caught and settle is not None:
+            settle()
         signal.signal(signal.SIGINT, handler)
         if caught:
             handler(*caught[0])

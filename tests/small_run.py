@@ -66,6 +66,7 @@ class StopAt(Callback):
 def at_step(iterations, run):
     """A fresh model after exactly so many steps of ``run(model, **fit_arguments)``."""
     model, epochs = new_model(), iterations // STEPS
+    model.prepare_optimizer()
     if epochs:
         run(model, epochs=epochs)
     if iterations % STEPS:
@@ -84,6 +85,7 @@ def same_state(model, other):
 
 def is_whole(model, run):
     """Whether the model is what it was after its last finished step."""
+    model.prepare_optimizer()  # an interrupt may have come before fit did
     return same_state(model, at_step(model.optimizer.iterations, run))
 
 

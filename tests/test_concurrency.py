@@ -1,9 +1,14 @@
 """Threads and processes: together or one after the other, the same bits."""
 
+import hashlib
 import multiprocessing
+import os
+import subprocess
+import sys
 import threading
 
 import numpy as np
+import pytest
 from small_run import X, exit_code, fit, forked, new_model
 
 import minidl
@@ -47,6 +52,41 @@ def test_a_spawned_process_trains_to_the_same_bits():
     assert np.array_equal(params, model.params)
 
 
+def trained(seed):
+    model = new_model(seed)
+    fit(model, epochs=2)
+    return model.params
+
+
+def test_joblibs_workers_train_and_predict_to_the_same_bits():
+    joblib = pytest.importorskip("joblib")
+    minidl.matmul(np.ones((300, 300)), np.ones((300, 300)))
+    model = new_model()
+    fit(model)
+    parallel = joblib.Parallel(n_jobs=2, backend="loky")
+    for found, seed in zip(parallel(joblib.delayed(trained)(seed) for seed in (1, 2, 3)), (1, 2, 3), strict=True):
+        assert np.array_equal(found, trained(seed))
+    for found in parallel(joblib.delayed(model.predict)(X[first:]) for first in (0, 3)):
+        assert np.array_equal(found, model.predict(X[-len(found) :]))
+
+
+def test_numbas_own_threads_are_not_used():
+    """So that an install with the workqueue layer alone, which is not threadsafe, is as good as any."""
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1]); import hashlib, threading, numba\n"
+        "from test_concurrency import trained, in_threads\n"
+        "params = in_threads(*[lambda: trained(1)] * 3)\n"
+        "try:\n    numba.threading_layer(); sys.exit('a threading layer was launched')\n"
+        "except ValueError:\n    pass\n"
+        "print(*[hashlib.sha256(p.tobytes()).hexdigest() for p in params])"
+    )
+    environment = {**os.environ, "NUMBA_THREADING_LAYER": "workqueue"}
+    command = [sys.executable, "-c", code, os.path.dirname(__file__)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert set(done.stdout.split()) == {hashlib.sha256(trained(1).tobytes()).hexdigest()}
+
+
 # -- threads ---------------------------------------------------------------------------------------
 
 
@@ -87,14 +127,14 @@ def test_eight_threads_predict_at_once():
 
 
 def test_models_train_at_once():
-    def trained(seed, dtype):
+    def trained_as(seed, dtype):
         model = new_model(seed, dtype=dtype, units=60)
         history = fit(model, epochs=4)
         return model.params, history.history
 
     kinds = [(1, "float32"), (2, "float32"), (1, "float64")]
-    expected = [trained(*kind) for kind in kinds]
-    found = in_threads(*(lambda kind=kind: trained(*kind) for kind in kinds))
+    expected = [trained_as(*kind) for kind in kinds]
+    found = in_threads(*(lambda kind=kind: trained_as(*kind) for kind in kinds))
     for (params, history), (right, right_history) in zip(found, expected, strict=True):
         assert np.array_equal(params, right) and history == right_history
     assert not np.array_equal(expected[0][0], expected[1][0])

@@ -9,17 +9,34 @@ from contextlib import nullcontext
 
 import numpy as np
 import pytest
-from small_run import CLASSES, FEATURES, FOREVER, STEPS, distil, exit_code, fit, forked, is_whole, new_model
+from small_run import (
+    CLASSES,
+    FEATURES,
+    FOREVER,
+    STEPS,
+    X,
+    Y,
+    distil,
+    exit_code,
+    fit,
+    forked,
+    is_whole,
+    new_model,
+    same_state,
+)
 
+import minidl
 from minidl import training
 from minidl.callbacks import Callback, ModelCheckpoint
 from minidl.layers import Dense, Layer
 from minidl.models import Sequential, load_model
 
+LARGE = np.random.default_rng(0).random((400, 400), dtype=np.float32)
 
-def interrupted(run, seconds):
+
+def interrupted(run, seconds, model=None):
     """A model whose training was interrupted after about so long; None if nothing was raised."""
-    model = new_model()
+    model = model or new_model()
     timer = threading.Timer(seconds, signal.pthread_kill, (threading.main_thread().ident, signal.SIGINT))
     timer.start()
     try:
@@ -90,6 +107,43 @@ def test_training_in_another_thread_leaves_signals_alone():
     thread.start()
     thread.join()
     assert len(models) == 1
+
+
+def batches(model):
+    model.train_on_batch(X, Y)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda model: model.predict(X),
+        lambda model: model.evaluate(X, Y, verbose=0),
+        lambda model: minidl.matmul(LARGE, LARGE),
+        batches,
+    ],
+    ids=["predict", "evaluate", "matmul", "train_on_batch"],
+)
+def test_any_call_may_be_interrupted(call):
+    model, rng = new_model(units=150), random.Random(1)
+    fit(model)
+    iterations, expected = model.optimizer.iterations, call(model)
+
+    def without_end(model, epochs):
+        while True:
+            call(model)
+
+    for _ in range(8):
+        assert interrupted(without_end, rng.uniform(0.001, 0.05), model) is model
+    assert np.float32(1e-40) * np.ones(1, "f4") != 0
+    if call is batches:  # as many whole steps as were counted
+        same = new_model(units=150)
+        fit(same)
+        for _ in range(model.optimizer.iterations - iterations):
+            batches(same)
+        assert same_state(model, same) and model.optimizer.iterations > iterations
+    else:
+        assert np.array_equal(call(model), expected)
+    fit(model)
 
 
 def test_a_real_ctrl_c(tmp_path):

@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import random
+import resource
 import signal
 import subprocess
 import sys
@@ -15,8 +16,10 @@ import zipfile
 
 import numpy as np
 import pytest
+from small_run import exit_code, forked
 
 from minidl import losses, optimizers, serialization
+from minidl.callbacks import ModelCheckpoint
 from minidl.constraints import MaxNorm
 from minidl.layers import (
     Activation,
@@ -238,6 +241,59 @@ def test_a_failed_save_keeps_the_old_file(tmp_path, monkeypatch, function):
     model.train_on_batch(np.eye(2), [0, 1])
     model.save(path)
     assert load_model(path).optimizer.iterations == 3
+
+
+def as_nobody():
+    """Permissions do not bind root."""
+    if os.geteuid() == 0:
+        os.seteuid(65534)
+
+
+def no_more_than(size):
+    """No file of this process may grow beyond so many bytes, as if the disk were full."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+
+@pytest.mark.parametrize(
+    "hinder, message",
+    [
+        (lambda folder: no_more_than(0), "cannot save: File too large"),
+        (lambda folder: no_more_than(300), "cannot save: File too large"),
+        (lambda folder: (folder.chmod(0o555), as_nobody()), "cannot save: Permission denied"),
+        (lambda folder: os.rename(folder, folder.parent / "gone"), "cannot save: No such file"),
+    ],
+    ids=["full", "nearly full", "read-only", "gone"],
+)
+def test_a_place_that_becomes_unusable_costs_nothing(tmp_path, hinder, message):
+    """In a process of its own: a save, and then a checkpoint within fit."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    path = folder / "m.npz"
+    model = small(path)
+    before = path.read_bytes()
+
+    def work():
+        hinder(folder)
+        for attempt in (
+            lambda: model.save(path),
+            lambda: model.save_weights(path),
+            lambda: model.fit(np.eye(2), [0, 1], verbose=0, callbacks=[ModelCheckpoint(path)]),
+        ):
+            iterations = model.optimizer.iterations
+            try:
+                attempt()
+            except OSError as error:
+                assert message in str(error) or "Permission" in message and "denied" in str(error), error
+                assert "m.npz" in str(error) or "folder" in str(error), error
+            else:
+                # ModelCheckpoint makes a folder that is missing
+                assert "No such file" in message and isinstance(model.history, object)
+            model.fit(np.eye(2), [0, 1], verbose=0)
+            assert model.optimizer.iterations > iterations and np.isfinite(model.params).all()
+
+    assert exit_code(forked(work)) == 0
+    kept = (tmp_path / "gone" if (tmp_path / "gone").exists() else folder) / "m.npz"
+    assert kept.read_bytes() == before and os.listdir(kept.parent) == ["m.npz"]
 
 
 def test_an_interrupt_leaves_no_temporary_file(tmp_path, monkeypatch):
@@ -595,11 +651,11 @@ def fuzz_configs(path, count, seed):
 
 
 def test_mutated_files(tmp_path):
-    fuzz_bytes(tmp_path / "m.npz", 300, seed=1)
+    fuzz_bytes(tmp_path / "m.npz", 1700, seed=1)
 
 
 def test_mutated_configs(tmp_path):
-    fuzz_configs(tmp_path / "m.npz", 200, seed=2)
+    fuzz_configs(tmp_path / "m.npz", 300, seed=2)
 
 
 @pytest.mark.long
