@@ -483,7 +483,8 @@ def say_if_untrained(teacher: Teacher, student: object, resumed: bool = False) -
     said = f"the teacher {teacher.name!r} still has its initial weights and knows nothing to teach"
     if resumed or getattr(student, "was_taught", False):
         return said
-    if not ModelTeacher(student).is_untrained():
+    nobody_knows = all(member.is_untrained() for member in teacher.members() or (teacher,))
+    if nobody_knows and not ModelTeacher(student).is_untrained():
         raise ValueError(
             f"teacher and student look swapped: {said}, while the student was trained already. "
             "The order is distill(teacher, student, x, y), or student.fit(x, y, target_model=teacher)"
@@ -518,7 +519,7 @@ def _refuse_dropout(function: Callable) -> None:
         used |= {**names.globals, **names.nonlocals}
         if {"eval", "train"} & {*names.unbound, *names.builtins}:  # it sets the mode itself
             return
-    except TypeError:  # no function, but an object that can be called
+    except (TypeError, ValueError):  # no function but an object that can be called; a variable not yet set
         pass
     for name, thing in used.items():
         if _module(thing) != "torch" or not hasattr(thing, "modules"):

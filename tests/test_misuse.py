@@ -262,6 +262,8 @@ def test_teacher_that_was_never_trained(teacher):
             fitted.fit(X, Y, target_model=wrong, verbose=0)
     with pytest.raises(ValueError, match="has no weights yet: train it before it teaches"):
         taught(Sequential([Dense(CLASSES)], seed=1))
+    with pytest.warns(UserWarning, match="still has its initial weights"):  # not swapped: one member knows
+        taught(Ensemble([teacher, student(9)]), train(student(8), epochs=1))
     by_hand = student(9)
     by_hand.set_weights([weight + 0.1 for weight in by_hand.get_weights()])
     for trained in (teacher, by_hand, teacher.predict_logits(X)):
@@ -452,7 +454,9 @@ def test_a_function_around_a_module_with_dropout_on():
                 taught(function)
         net.eval()
         taught(lambda x: net(x))  # noqa: B023
-    harmless = Part()
+    early = as_teacher(lambda x: later(x))  # what it calls is not there yet
+    later = harmless = Part()
+    assert early.logits(X).shape == (160, CLASSES)
     taught(lambda x: harmless(x))  # in training mode, without a layer that would care
     careful = Part(FakeDropout())
     taught(lambda x: careful.eval()(x))  # it sees to it by itself
