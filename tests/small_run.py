@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import traceback
 import warnings
 
 import numpy as np
@@ -99,6 +100,8 @@ def forked(work):
         try:
             work()
             code = 0
+        except BaseException:
+            traceback.print_exc()
         finally:
             os._exit(code)
     return child
