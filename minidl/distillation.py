@@ -417,6 +417,10 @@ def born_again(
     hard_weight=0.5, soft_weight=0.5)``; ``arguments`` go to ``distill``.
     """
     generations = check_int("generations", generations, minimum=1)
+    if y is None and teacher is None:
+        raise ValueError(
+            "y must be given, got None: the first generation learns from labels, or from teacher="
+        )
     loss = KnowledgeDistillation(temperature=1.0, hard_weight=0.5, soft_weight=0.5) if loss is None else loss
     result = BornAgain([])
     for _ in range(generations):
@@ -474,6 +478,8 @@ def mutual_learning(
     epochs = check_int("epochs", epochs, minimum=1)
     temperature = check_float("temperature", temperature, above=0)
     hard_weight = check_float("hard_weight", hard_weight, above=0)
+    if y is None:
+        raise ValueError("y must be given, got None: models that know nothing yet begin with labels")
     x = check_array("x", x)
     for model in models:
         model._build_for(x)

@@ -640,6 +640,14 @@ def test_labels_missing_where_the_loss_needs_them(teacher):
     model.compile("adam", "sparse_categorical_crossentropy")
     with pytest.raises(ValueError, match="without labels write hard_weight=0.0, soft_weight=1.0"):
         model.fit(X, target_model=teacher, verbose=0)
+    with pytest.raises(
+        ValueError, match="y must be given, got None: the first generation learns from labels"
+    ):
+        born_again(student, X, None, 2)
+    with pytest.raises(ValueError, match="y must be given, got None: models that know nothing yet"):
+        mutual_learning([student(1), student(2)], X, None)
+    soft = born_again(student, X, None, 2, teacher, loss=SOFT_ONLY, epochs=1, verbose=0)
+    assert len(soft.reports) == 2
     with pytest.raises(ValueError, match="validation_split needs y, got y=None: without labels leave it out"):
         distill(teacher, model, X, None, validation_split=0.2, verbose=0)
 
