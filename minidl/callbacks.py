@@ -13,6 +13,7 @@ import os
 import sys
 import time
 import warnings
+import weakref
 from collections.abc import Callable, Iterable
 
 import numpy as np
@@ -162,13 +163,32 @@ for _hook in _HOOKS:
     setattr(CallbackList, _hook, _call_each(_hook))
 
 
+def _no_model() -> None:
+    """The model of a history whose model is gone."""
+
+
 class History(Callback):
-    """What ``fit`` returns: ``history`` maps each log to its values, ``epoch`` lists the epochs."""
+    """What ``fit`` returns: ``history`` maps each log to its values, ``epoch`` lists the epochs.
+
+    It does not keep its model alive: model and history would hold each other, and the arrays of a model that
+    nobody uses any more would stay until Python next looks for cycles.
+    """
 
     def __init__(self):
         super().__init__()
         self.history: dict[str, list[float]] = {}
         self.epoch: list[int] = []
+
+    @property
+    def model(self):
+        return self._model()
+
+    @model.setter
+    def model(self, model) -> None:
+        self._model = _no_model if model is None else weakref.ref(model)
+
+    def __getstate__(self) -> dict:
+        return {**self.__dict__, "_model": _no_model}
 
     def on_train_begin(self, logs=None):
         self.epoch = []

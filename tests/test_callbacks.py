@@ -1,7 +1,10 @@
 """Callbacks driven by hand: what each does to a model, and what the bar shows."""
 
 import csv
+import gc
 import io
+import pickle
+import weakref
 
 import numpy as np
 import pytest
@@ -60,6 +63,25 @@ def test_history():
     assert history.history == {"loss": [2.0, 1.0], "val_loss": [3.0]}
     assert history.epoch == [0, 1]
     assert model.history is history
+
+
+def test_a_model_goes_when_nobody_uses_it():
+    """Its arrays are not left to the collector of cycles, which large ones would outrun."""
+    gc.collect()
+    gc.disable()
+    try:
+        model = Sequential([Dense(3, input_shape=(2,))])
+        model.compile("adam", "mse")
+        history = model.fit(np.eye(2), np.ones((2, 3)), epochs=2, verbose=0)
+        model.predict(np.eye(2))
+        assert history.model is model and model.history is history
+        copy = pickle.loads(pickle.dumps(history))
+        assert copy.model is None and copy.history == history.history and copy.epoch == [0, 1]
+        gone = weakref.ref(model)
+        del model
+        assert gone() is None and history.model is None and len(history.history["loss"]) == 2
+    finally:
+        gc.enable()
 
 
 def test_early_stopping_patience_and_restore():
