@@ -27,7 +27,7 @@ from .callbacks import (
 from .inference import evaluate_samples
 from .kernels.random import SHUFFLE, make_key, permutation
 from .layers import GaussianNoise, RandomTranslation
-from .runtime import compile_aloud
+from .runtime import compile_before_fit
 from .samples import Samples, check_samples, hard_loss, labelled_only, with_class_weight
 from .steps import CompiledSteps, LayerwiseSteps
 from .validation import check_bool, check_float, check_int, describe
@@ -137,9 +137,8 @@ def fit(
     # the compiled loop splits a batch between threads, which a loss of the whole batch does not allow
     compiled = training_ops is not None and online_teacher is None and not loss.whole_batch
     if compiled and model.objective(loss).kind >= 0:
-        if verbose != 0:
-            with uninterrupted():  # the compiler would lose an interrupt
-                compile_aloud(model.dtype.name)
+        with uninterrupted():  # the compiler would lose an interrupt
+            compile_before_fit(model.dtype.name, aloud=verbose != 0)
         runner = CompiledSteps(model, loss, training_metrics, samples, batch_size, every_batch or watch.careful)
     else:
         runner = LayerwiseSteps(model, loss, training_metrics, samples, batch_size, online_teacher)

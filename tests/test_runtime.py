@@ -95,20 +95,35 @@ def test_warmup(capsys):
         runtime.warmup("int8")
 
 
-@pytest.mark.parametrize("on_disk", [False, True])
-def test_a_first_fit_says_that_it_compiles(monkeypatch, capsys, on_disk):
-    index = {"signature": "file"} if on_disk else {}
+@pytest.mark.parametrize("aloud", [False, True])
+@pytest.mark.parametrize("on_disk", [(), ("array(float32, 1d, C)",), ("array(float64, 1d, C)",)])
+def test_a_first_fit_says_that_it_compiles(monkeypatch, capsys, on_disk, aloud):
+    index = {(signature, "target"): "file" for signature in on_disk}
     cache = SimpleNamespace(_cache_file=SimpleNamespace(_load_index=lambda: index))
-    monkeypatch.setattr(
-        runtime, "network", SimpleNamespace(train=SimpleNamespace(signatures=[], _cache=cache))
-    )
+    train = SimpleNamespace(signatures=[], _cache=cache)
+    monkeypatch.setattr(runtime, "network", SimpleNamespace(train=train))
     monkeypatch.setattr(runtime, "JIT_DISABLED", False)
     monkeypatch.setattr(runtime, "_compiled", set())
-    monkeypatch.setattr(runtime, "warmup", lambda dtype: print("warm", dtype))
+    monkeypatch.setattr(
+        runtime, "warmup", lambda dtype, aloud: (runtime._compiled.add(dtype), print("warm", dtype))
+    )
     for _ in range(2):
-        runtime.compile_aloud("float32")
-    said = "" if on_disk else "minidl: compiling for this machine, once; it may take half a minute\n"
-    assert capsys.readouterr().out == said + "warm float32\n"
+        runtime.compile_before_fit("float32", aloud)
+    found = "float32" in str(on_disk)
+    said = "minidl: compiling for this machine, once; it may take half a minute\n" * (aloud and not found)
+    assert capsys.readouterr().out == said + "warm float32\n" * (aloud or not found)
+
+
+def test_a_second_process_compiles_a_part(monkeypatch, tmp_path):
+    """It leaves on disk what `fit` alone would not, and a process that cannot start costs nothing but time."""
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(runtime, "get_num_threads", lambda: 2)
+    helper = runtime._start_helper("float32")
+    assert helper.wait(timeout=300) == 0
+    written = {path.name.split("-")[0] for path in tmp_path.rglob("*.nbi")}
+    assert {"losses.loss_rows", "network.infer_rows"} <= written and "network.train" not in written
+    monkeypatch.setattr(runtime.sys, "executable", str(tmp_path / "nothing"))
+    assert runtime._start_helper("float32") is None
 
 
 def test_warmup_leaves_the_users_names_alone():
