@@ -522,8 +522,7 @@ class DistillationLoss(Loss):
             and logits.flags.carray
             and teacher_logits.flags.carray
             and y.flags.carray
-            and not 0 <= teacher_logits.item(0) <= 1  # might be probabilities
-            and kernels.labels_within(y, -1, classes)
+            and kernels.are_usable(y, teacher_logits)
         )
 
     def _inputs(self, logits, y, teacher_logits, names):

@@ -26,9 +26,14 @@ def _rules(model) -> network.Rules:
 class CompiledSteps:
     """Runs steps in the compiled loop.
 
-    Unless each step must be seen (``stepwise``) or needs whole weights (`network.Rules`), parameters and what the
-    optimizer remembers of them are copied in panel order, trained there, and come back with `settle`.
+    Where several threads share a small net, parameters and what the optimizer remembers of them are copied in
+    panel order, trained there, and come back with `settle`; unless each step must be seen (``stepwise``) or
+    needs whole weights (`network.Rules`).
     """
+
+    _MOST_IN_PANELS = 1 << 19
+    """Bytes of parameters: with the optimizer's memory of them they then stay in a core's own cache, where panels
+    save the other core's visits. Larger ones leave it in any order, and rows are read in longer stretches."""
 
     def __init__(self, model, loss, metrics, samples: Samples, batch_size: int, stepwise: bool):
         objective, dtype = model.objective(loss), model.dtype
@@ -44,7 +49,8 @@ class CompiledSteps:
 
         self._model, self._loss, self._samples, self._batch_size = model, loss, samples, batch_size
         self._rules = _rules(model)
-        self._in_panels = not (stepwise or self._rules.active)
+        shared = n_threads > 1 and model.params.nbytes <= self._MOST_IN_PANELS
+        self._in_panels = shared and not (stepwise or self._rules.active)
         self._settled = True
         self._learned = [model.params, *model.optimizer.slots]
         self._trained = self._learned

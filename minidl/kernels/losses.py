@@ -73,7 +73,7 @@ __all__ = [
     "STANDARDIZE",
     "TEMPERATURE",
     "dist_batch",
-    "labels_within",
+    "are_usable",
     "loss_batch",
     "loss_rows",
     "loss_rows_on_threads",
@@ -144,12 +144,16 @@ def loss_rows_on_threads(
 
 
 @jit
-def labels_within(labels, low, high):
-    """Whether low <= label < high for each."""
+def are_usable(labels, teacher_logits):
+    """Whether each label is -1 or a class, and the first row of the teacher's has an entry no probability could be."""
+    rows, count = teacher_logits.shape
     outside = False
-    for label in labels:
-        outside |= label < low or label >= high
-    return not outside
+    for i in range(rows):
+        outside |= labels[i] < -1 or labels[i] >= count
+    inside = True
+    for j in range(count):
+        inside &= 0 <= teacher_logits[0, j] <= 1
+    return not (outside or inside)
 
 
 def loss_batch(kind, *arguments):
