@@ -39,6 +39,7 @@ class Predictor:
         if found is None:
             buffers = [aligned_rows(n_threads, size, self._dtype) for size in self._sizes]
             found = self._buffers.__dict__[n_threads] = (*buffers, np.zeros(n_threads, np.int64))
+            self._buffers.alone = found[0][0], found[1][0]
         return found
 
     def reads(self, x) -> bool:
@@ -52,7 +53,7 @@ class Predictor:
         n_threads = threads.count_for(self._flops * count)
         values, scratch, inputs, nonfinite = self._space(n_threads)
         if n_threads == 1 and count <= _CHUNK and x.dtype == self._dtype and x.flags.carray:
-            return out, network.infer_rows(*self._model, values[0], scratch[0], x.reshape(-1), count, out)
+            return out, network.infer_rows(*self._model, *self._buffers.alone, x.ravel(), count, out)
         finite, native = True, is_native(x)
         step = count if native else max(1, CHUNK_BYTES // (self._in_size * self._dtype.itemsize))
         step = min(step, max(_CHUNK, int(_SLICE_FLOPS / max(self._flops, 1.0))))

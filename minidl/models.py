@@ -832,7 +832,8 @@ class Sequential:
 
     def predict(self, x, batch_size: int | None = None, verbose: int | str = 0) -> np.ndarray:
         """The output (N, ...) for every sample of ``x``. Nothing is printed, whatever ``verbose``."""
-        check_verbose(verbose)
+        if verbose != 0:
+            check_verbose(verbose)
         return self._predict(x, batch_size, False)
 
     def predict_logits(self, x, batch_size: int | None = None) -> np.ndarray:
