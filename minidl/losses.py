@@ -695,8 +695,9 @@ class DIST(DistillationLoss):
     whole batch. A row or column that is constant has correlation 0 and no gradient. Huang et al.,
     NeurIPS 2022 (arXiv 2205.10536); the defaults are theirs: beta = gamma = 1, T 1, hard_weight 1.
 
-    Gradient by q, then through the softmax at T: of ``1 - rho(a, b)`` by a, with a and b centred and scaled to
-    length 1, ``(rho a - b)`` over a's length before.
+    Gradient by q, then through the softmax at T: of ``1 - rho(q, p)`` for one row or column, with a and b
+    being q and p centred and scaled to length 1, n the product of their lengths before and
+    ``k = n / (n + 1e-8)``: ``k (rho a - b)`` over the length of a before, where ``rho = k a.b``.
     """
 
     whole_batch = True
