@@ -276,11 +276,12 @@ def test_1_gradient_formula(seed, rows, classes, temperature, hard, soft):
     check(at_teacher, 0, atol=1e-13)
     if soft > 0:  # and it is zero only there
         assert np.abs(only_soft).max() > 1e-9
-        if temperature != 1:
-            differs(dlogits, (hard_part + soft_part / temperature) / rows)  # T left out, or put in twice
-            differs(dlogits, (hard_part + soft_part * temperature) / rows)
+        if temperature != 1:  # T left out, or put in twice
+            differs(only_soft, soft_part / temperature / rows, atol=1e-12)
+            differs(only_soft, soft_part * temperature / rows, atol=1e-12)
     if hard + soft > 0:
-        differs(dlogits, hard_part + soft_part if rows > 1 else 2 * (hard_part + soft_part))
+        wrong = hard_part + soft_part if rows > 1 else 2 * (hard_part + soft_part)
+        differs(dlogits, wrong, atol=1e-12)
         differs((dlogits + 1e-6).sum(axis=1), np.zeros(rows))
 
 
