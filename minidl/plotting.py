@@ -5,6 +5,7 @@ Needs matplotlib: ``pip install "minidl[plots]"``.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -113,25 +114,43 @@ def reliability(logits: object, y: np.ndarray, bins: int = 15, ax=None):
 
 
 def sweep(result: object, ax=None):
-    """Errors against temperature for each method and pair of weights of a ``distill_sweep``, with their spread.
+    """Errors against temperature of a ``distill_sweep``, a line for each method and pair of weights.
 
-    The bars are one standard deviation to either side. The plain student, which has no temperature, is a
-    dashed line.
+    The bars are one standard deviation to either side. What has no one temperature (the plain student, logit
+    matching, a schedule) is a dashed line in a band of that width.
     """
     ax = _axes(ax)
     lines: dict[str, list] = {}
-    for row in result.rows:
-        if row["method"] is None:
-            ax.axhline(row["errors_mean"], ls="--", color="gray", label=row["setting"])
-            continue
-        label = row["method"]
-        if row["soft_weight"] is not None:
-            label += f", weights {row['hard_weight']:g} and {row['soft_weight']:g}"
-        lines.setdefault(label, []).append(row)
-    for label, rows in lines.items():
-        rows.sort(key=lambda row: row["temperature"])
-        x, mean, std = ([row[key] for row in rows] for key in ("temperature", "errors_mean", "errors_std"))
-        ax.errorbar(x, mean, std, marker="o", capsize=3, label=label)
+    for label, row in zip(_settings_apart(result.rows), result.rows, strict=True):
+        lines.setdefault(label, []).append((row["temperature"], row["errors_mean"], row["errors_std"]))
+    for i, (label, points) in enumerate(lines.items()):
+        temperature, mean, std = points[0]
+        if temperature is None:
+            ax.axhline(mean, ls="--", color=f"C{i}", label=label)
+            ax.axhspan(mean - std, mean + std, color=f"C{i}", alpha=0.1, lw=0)
+        else:
+            temperature, mean, std = zip(*sorted(points), strict=True)
+            ax.errorbar(temperature, mean, std, color=f"C{i}", marker="o", capsize=3, label=label)
+    shown = sorted({row["temperature"] for row in result.rows} - {None})
     ax.set(xlabel="temperature", ylabel="errors", xscale="log")
-    ax.legend()
+    ax.set_xticks(shown, [f"{temperature:g}" for temperature in shown])
+    ax.set_xticks([], minor=True)
+    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), fontsize="x-small")  # above: it would hide points
     return ax
+
+
+def _settings_apart(rows):
+    """For each row its method and what tells it from others of that method, but for the temperature drawn."""
+    methods = [row["setting"].split("(")[0] for row in rows]
+    settings = [dict(re.findall(r"(\w+)=(\w+\(.*?\)|[^,)]+)", row["setting"])) for row in rows]
+    labels = []
+    for row, method, mine in zip(rows, methods, settings, strict=True):
+        others = [other for name, other in zip(methods, settings, strict=True) if name == method]
+        apart = [
+            f"{key}={value}"
+            for key, value in mine.items()
+            if any(other.get(key) != value for other in others)
+            and (key != "temperature" or row["temperature"] is None)
+        ]
+        labels.append(", ".join([method, *apart]))
+    return labels

@@ -209,8 +209,9 @@ def _summary(runs: list[dict], settings: list, count: int) -> Sweep:
         mine = [run for run in runs if run["setting"] == name]
         loss = losses_by_name[name]
         row = {"setting": name, "method": None if loss is None else type(loss).__name__, "runs": len(mine)}
-        for key in ("temperature", "hard_weight", "soft_weight"):
-            row[key] = getattr(loss, key, None)
+        for key in ("temperature", "hard_weight", "soft_weight"):  # None too where it changes over the epochs
+            has = loss is not None and key in loss._settings and key not in loss._schedules
+            row[key] = getattr(loss, key) if has else None
         for key in ("errors", "accuracy", "agreement", "loss"):
             values = np.array([run[key] for run in mine], dtype=np.float64)
             row[f"{key}_mean"] = float(values.mean())

@@ -19,18 +19,21 @@ LOGITS, OTHERS = rng.normal(0, 2, (2, 60, 4))
 LABELS = rng.integers(0, 4, 60)
 
 
-def row(method, temperature, hard, soft, mean, std):
-    return dict(method=method, temperature=temperature, hard_weight=hard, soft_weight=soft,
-                errors_mean=mean, errors_std=std, setting="labels alone" if method is None else method)  # fmt: skip
+def row(setting, temperature, mean, std):
+    return dict(setting=setting, temperature=temperature, errors_mean=mean, errors_std=std)
 
 
+KD = "KnowledgeDistillation(temperature={}, hard_weight={}, soft_weight={})"
 SWEEP = Sweep(
     [
-        row(None, None, None, None, 50.0, 4.0),
-        row("KnowledgeDistillation", 4.0, 0.1, 0.9, 31.0, 2.0),
-        row("KnowledgeDistillation", 1.0, 0.1, 0.9, 40.0, 3.0),
-        row("KnowledgeDistillation", 4.0, 0.5, 0.5, 35.0, 1.0),
-        row("DIST", 1.0, 1.0, None, 33.0, 2.5),
+        row("labels alone", None, 50.0, 4.0),
+        row(KD.format(4, 0.1, 0.9), 4.0, 31.0, 2.0),
+        row(KD.format(1, 0.1, 0.9), 1.0, 40.0, 3.0),
+        row(KD.format(4, 0.5, 0.5), 4.0, 35.0, 1.0),
+        row(KD.format(4, 0.1, 0.9)[:-1] + ", standardize=True)", 4.0, 30.0, 1.5),
+        row(KD.format("Ramp(8, 2, 3)", 0.1, 0.9), None, 29.0, 1.0),
+        row("DIST(temperature=1, beta=1, gamma=1, hard_weight=1)", 1.0, 33.0, 2.5),
+        row("LogitMatching(hard_weight=0, soft_weight=1)", None, 36.0, 1.0),
     ],
     [],
 )
@@ -117,14 +120,21 @@ def check_reliability(ax):
 
 
 def check_sweep(ax):
+    """A line for each method and what tells its settings apart; a band for what has no one temperature."""
     found = {c.get_label(): c for c in ax.containers}
+    weights = "KnowledgeDistillation, hard_weight=0.1, soft_weight=0.9"
     assert list(found) == [
-        "KnowledgeDistillation, weights 0.1 and 0.9", "KnowledgeDistillation, weights 0.5 and 0.5", "DIST",
+        weights, "KnowledgeDistillation, hard_weight=0.5, soft_weight=0.5", f"{weights}, standardize=True", "DIST",
     ]  # fmt: skip
-    points, _, bars = found["KnowledgeDistillation, weights 0.1 and 0.9"]
+    points, _, bars = found[weights]
     assert list(points.get_xdata()) == [1.0, 4.0] and list(points.get_ydata()) == [40.0, 31.0]
     np.testing.assert_allclose([part[:, 1] for part in bars[0].get_segments()], [[37, 43], [29, 33]])
-    assert "labels alone" in labels_of(ax) and ax.get_xscale() == "log"
+    level = {line.get_label(): line.get_ydata()[0] for line in ax.lines if line.get_linestyle() == "--"}
+    ramp = "KnowledgeDistillation, temperature=Ramp(8, 2, 3), hard_weight=0.1, soft_weight=0.9"
+    assert level == {"labels alone": 50.0, ramp: 29.0, "LogitMatching": 36.0}
+    bands = [(band.get_y(), band.get_height()) for band in ax.patches]
+    assert bands == [(46.0, 8.0), (28.0, 2.0), (35.0, 2.0)] and set(labels_of(ax)) == {*found, *level}
+    assert ax.get_xscale() == "log" and [t.get_text() for t in ax.get_xticklabels()] == ["1", "4"]
 
 
 CHECKS = {

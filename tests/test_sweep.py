@@ -72,6 +72,9 @@ def test_temperatures_weights_methods_and_seeds(teacher):
     ]
     settings = [(row["temperature"], row["hard_weight"], row["soft_weight"]) for row in here.rows[1:5]]
     assert settings == [(1.0, 0.1, 0.9), (1.0, 0.5, 0.5), (4.0, 0.1, 0.9), (4.0, 0.5, 0.5)]
+    assert here.rows[6]["temperature"] == 1.0 and here.rows[7]["temperature"] is None, (
+        "logit matching has none"
+    )
     assert len(here.runs) == 8 * 3 and {run["seed"] for run in here.runs} == {0, 1, 7}
     # every run is the one distill does with that setting from that seed
     by_hand = [student(0), student(1), student(7)]
@@ -105,6 +108,7 @@ def test_processes_of_one_thread_give_the_same(teacher):
     here = distill_sweep(teacher, student(), X, Y, processes=1, loss_list=[loss], **arguments)
     elsewhere = distill_sweep(teacher, student(), X, Y, processes=2, loss_list=[loss], **arguments)
     assert elsewhere.runs == here.runs and len(here.rows) == 3
+    assert [row["temperature"] for row in here.rows] == [None, 4.0, None], "a schedule is no one temperature"
     before = get_num_threads()
     try:
         _one_thread()  # what each process begins with
