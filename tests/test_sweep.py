@@ -142,6 +142,18 @@ def test_refuses(teacher):
     for arguments, message in (
         (dict(validation_data=None), "validation_data must be"),
         (dict(seeds=()), "seeds must hold one seed or more"),
+        (dict(seeds=3), r"seeds must be a list, got 3 \(int\)"),
+        (dict(temperatures=4.0), "temperatures must be a list, got 4.0"),
+        (dict(weights=(0.1, 0.9)), r"weights must hold pairs \(hard_weight, soft_weight\), got 0.1"),
+        (dict(loss_list=DIST()), "loss_list must be a list, got DIST"),
+        (dict(validation_data=(VALIDATION[0], None)), "validation_data must be .*, got y=None"),
+        (
+            dict(validation_data=(VALIDATION[0], VALIDATION[1][1:])),
+            "validation_data y .* expected 100, got 99",
+        ),
+        (dict(validation_data=(VALIDATION[0], VALIDATION[1] + 9)), r"validation_data y .* -1..3 .*, got \d+"),
+        (dict(validation_data=(VALIDATION[0], 0 * VALIDATION[1] - 1)), "validation_data y must hold labels"),
+        (dict(validation_data=(X[:, :5], Y)), r"validation_data x must have shape \(N, 6\), got \(160, 5\)"),
         (dict(temperatures=(0,)), "temperature must be > 0"),
         (dict(temperatures=()), "must name one setting or more"),
         (dict(weights=((0.0, 0.0),)), "must not all be 0"),
@@ -159,6 +171,9 @@ def test_refuses(teacher):
         ((teacher, student(3, GaussianNoise(0.1)), X, Y), "'gaussian_noise.*' augments its inputs"),
         ((teacher, "student", X, Y), "student must be a Sequential"),
         ((teacher, student(), X, None), "y must be given, got None.*hard_weight=0.0"),
+        ((teacher, student(), X, 0 * Y - 1), "plain_student=True needs labels, got y without any"),
+        ((teacher, student(), X, Y + 9), r"y must hold whole numbers in -1..3"),
+        ((teacher, student(), X[:, :5], Y), r"x must have shape \(N, 6\), got \(160, 5\)"),
     ):
         with pytest.raises((ValueError, TypeError), match=message):
             sweep(*given)
