@@ -383,7 +383,10 @@ def cached_logits(
     if classes is not None and teacher.classes not in (None, classes):
         raise ValueError(f"teacher must have {classes} classes, got {teacher.classes}")
     if isinstance(teacher, ArrayTeacher):
-        return teacher.array if teacher.array.dtype == dtype else teacher.array.astype(dtype)
+        if teacher.array.dtype == dtype:
+            return teacher.array
+        check_finite("teacher", teacher.array, dtype)  # what float64 holds may be inf in float32
+        return teacher.array.astype(dtype)
     out = None
     for first in range(0, len(x), batch_size):
         rows = slice(first, min(first + batch_size, len(x)))

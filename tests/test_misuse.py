@@ -211,6 +211,10 @@ def test_probabilities_for_logits(teacher):
     z = teacher.predict_logits(X)
     with pytest.raises(ValueError, match="teacher_logits must be logits, got rows .* probabilities"):
         KnowledgeDistillation().value_and_grad(z, Y, probs)
+    batch = student()
+    batch.compile("adam", KD)
+    with pytest.raises(ValueError, match="teacher_logits must be logits, got rows .* probabilities"):
+        batch.train_on_batch(X, Y, teacher_logits=probs)
     # A model that ends in softmax gives what stands before it; one that applies it twice has no logits to give.
     np.testing.assert_array_equal(taught(teacher), taught(z))
     for more in ([Softmax()], [Activation("softmax")], [Dropout(0.5)]):

@@ -164,6 +164,25 @@ def test_what_distill_sweep_returns_can_be_drawn():
         assert len(plotting.sweep(swept).containers) == 1
 
 
+def test_samples_without_a_label_are_neither_right_nor_wrong():
+    if not HAS_MATPLOTLIB:
+        return
+    known = np.arange(60) % 3 > 0
+    some = plotting.reliability(LOGITS, np.where(known, LABELS, -1), 5).lines[0]
+    expected = plotting.reliability(LOGITS[known], LABELS[known], 5).lines[0]
+    np.testing.assert_array_equal(some.get_xydata(), expected.get_xydata())
+    counted = plotting.reliability(LOGITS, np.where(known, LABELS, LOGITS.argmin(axis=1)), 5).lines[0]
+    assert not np.array_equal(some.get_xydata(), counted.get_xydata()), "control"
+
+
+def test_curves_of_what_holds_a_history():
+    if not HAS_MATPLOTLIB:
+        return
+    made = history(loss=[2.0, 1.0])
+    for holder in (made, type("Report", (), {"history": made})()):
+        assert list(plotting.learning_curves(holder).lines[0].get_ydata()) == [2.0, 1.0]
+
+
 def test_refuses():
     if not HAS_MATPLOTLIB:
         return
@@ -179,6 +198,24 @@ def test_refuses():
             "student_logits must have the shape of teacher_logits",
         ),
         (lambda: plotting.reliability(LOGITS, LABELS[:5]), "y must have one row per sample of logits"),
+        (
+            lambda: plotting.reliability(softmax(LOGITS), LABELS),
+            "logits must be logits, got rows .* probabilities",
+        ),
+        (lambda: plotting.reliability(LOGITS, None), "y must be an array, got None"),
+        (lambda: plotting.reliability(LOGITS, 0 * LABELS - 1), "y must hold labels, got none >= 0"),
+        (lambda: plotting.reliability(LOGITS, LABELS + 1), r"y must hold whole numbers in -1..3 .*, got 4"),
+        (lambda: plotting.confusion(LOGITS, np.nan * LOGITS), "student_logits must be finite, got nan"),
+        (
+            lambda: plotting.softened_probabilities(LOGITS[0], 4),
+            r"temperatures must be a list .*, got 4 \(int\)",
+        ),
+        (
+            lambda: plotting.softened_probabilities(LOGITS[0], ()),
+            "temperatures must be a list of one or more",
+        ),
+        (lambda: plotting.learning_curves(None), "histories must be a History or a dict of them, got None"),
+        (lambda: plotting.sweep(None), "result must be what distill_sweep returned, got None"),
     ):
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises((ValueError, TypeError), match=message):
             call()

@@ -230,6 +230,7 @@ PROBS = softmax(rng.normal(size=(50, 4)))
         (np.zeros((49, 4)), "expected 50, got 49"),
         (np.full((50, 4), np.nan), r"teacher must be finite, got nan at index \(0, 0\)"),
         (lambda x: np.full((len(x), 4), np.inf), "what teacher returned must be finite"),
+        (np.full((50, 4), 1e300), r"teacher must fit float32, got 1e\+300 at index \(0, 0\)"),
         (lambda x: np.zeros((len(x) + 1, 4)), r"must return logits of shape \(50, classes\), got \(51, 4\)"),
         (lambda x: np.zeros(len(x)), "must return logits of shape"),
         (lambda x: np.zeros((len(x), 4), complex), "real numbers"),
