@@ -29,9 +29,17 @@ from .callbacks import (
 from .losses import DIST, DecoupledKD, KnowledgeDistillation, LogitMatching, NormalizedKD
 from .models import Sequential
 from .report import DistillationReport, as_labels, describe_loss, measure
-from .teachers import Ensemble, Teacher, as_teacher, cached_logits, say_if_untrained
+from .teachers import Ensemble, Teacher, as_teacher, cached_logits, named_teacher, say_if_untrained
 from .training import augmenting_layer
-from .validation import check_array, check_float, check_inputs, check_int, check_rows, describe
+from .validation import (
+    check_array,
+    check_finite,
+    check_float,
+    check_inputs,
+    check_int,
+    check_rows,
+    describe,
+)
 
 __all__ = [
     "BornAgain",
@@ -118,13 +126,24 @@ def distill(
     x = check_array("x", x)
     student._build_for(x)
     check_inputs(x, student.input_shape, student.dtype)
-    student.check_y(y, len(x), loss)
     teacher = as_teacher(teacher, student, from_probs)
+    student.check_y(y, len(x), loss)
+    if test_teacher is not None and teacher.samples is None:
+        raise ValueError(
+            "test_teacher is for a teacher that is an array of logits for x; this one answers for test_data itself"
+        )
     if transfer is not None and validation_split:
         raise ValueError(
             "validation_split keeps the last samples, and those of transfer come last: give "
             "validation_data=(x[n:], y[n:]) and train on x[:n], y[:n] instead"
         )
+    if transfer is not None:
+        transfer = check_array("transfer", transfer)
+        if transfer.shape[1:] != x.shape[1:]:
+            raise ValueError(
+                f"transfer must have samples of shape {x.shape[1:]} as x has, got {transfer.shape[1:]}"
+            )
+        check_finite("transfer", transfer, student.dtype)
     x, y, weight = _with_transfer(x, y, transfer, fit_arguments.pop("sample_weight", None), teacher)
     untrained = say_if_untrained(teacher, student, resumed=bool(fit_arguments.get("initial_epoch")))
     _check_not_swapped(teacher, student, x, y)
@@ -135,7 +154,11 @@ def distill(
     report = DistillationReport(student=None, loss=describe_loss(loss))
     if untrained:
         report.notes.append(untrained)
-    split = 0.0 if validation_data is not None else check_float("validation_split", validation_split, below=1)
+    split = (
+        0.0
+        if validation_data is not None
+        else check_float("validation_split", validation_split, minimum=0, below=1)
+    )
     seen, held_out = _split(len(x), split)
     x_test, y_test, rows = _test_samples(
         report, student, x, y, held_out, validation_data, test_data, callbacks
@@ -201,11 +224,6 @@ def _with_transfer(x, y, transfer, weight, teacher: Teacher):
         if teacher.samples is not None:
             check_rows("teacher", teacher.samples, len(x))
         return x, y, weight
-    transfer = check_array("transfer", transfer)
-    if transfer.shape[1:] != x.shape[1:]:
-        raise ValueError(
-            f"transfer must have samples of shape {x.shape[1:]} as x has, got {transfer.shape[1:]}"
-        )
     if teacher.samples not in (None, len(x) + len(transfer)):
         raise ValueError(
             f"teacher must have a row for each of the {len(x)} samples of x and of the {len(transfer)} of "
@@ -272,6 +290,10 @@ def train_on_labels(model, optimizer, x, y, weight, validation_data, training):
             kept = np.arange(len(x))[held_out][known[held_out]]
             validation_data = (x[kept], labels[kept])
         rows = np.flatnonzero(known[seen])
+        if not len(rows):
+            raise ValueError(
+                f"y must hold labels to learn from without a teacher, got -1 for all {len(known[seen])}"
+            )
         x, y, weight = x[rows], labels[rows], None if weight is None else np.asarray(weight)[rows]
     kind = losses.CategoricalCrossentropy if soft else losses.SparseCategoricalCrossentropy
     model.compile(
@@ -357,7 +379,10 @@ def _check_unseen(report, x, x_test) -> None:
 
 def _teacher_on(teacher: Teacher, x_test, rows, test_teacher, report) -> np.ndarray | None:
     if test_teacher is not None:
-        return cached_logits(test_teacher, x_test, classes=teacher.classes)
+        found = named_teacher("test_teacher", test_teacher)
+        if found.samples is not None:
+            check_rows("test_teacher", found.samples, len(x_test), "the test data")
+        return cached_logits(found, x_test, classes=teacher.classes)
     if rows is not None:
         return np.asarray(teacher.logits(x_test, rows)) if teacher.samples else cached_logits(teacher, x_test)
     if teacher.samples is not None:
@@ -414,9 +439,17 @@ def born_again(
 
     The first generation learns from ``teacher``, or, if that is None, from the labels alone;
     ``build_student()`` makes each new model. ``loss`` is by default ``KnowledgeDistillation(temperature=1.0,
-    hard_weight=0.5, soft_weight=0.5)``; ``arguments`` go to ``distill``.
+    hard_weight=0.5, soft_weight=0.5)``; ``arguments`` go to ``distill``, ``from_probs`` and ``test_teacher`` only
+    with the ``teacher`` they are about.
     """
     generations = check_int("generations", generations, minimum=1)
+    if isinstance(build_student, Sequential) or not callable(build_student):
+        raise TypeError(
+            f"build_student must be a function that makes a new model, got {describe(build_student)}"
+        )
+    of_the_first = {name: arguments.pop(name) for name in ("from_probs", "test_teacher") if name in arguments}
+    if of_the_first and teacher is None:
+        raise ValueError(f"{' and '.join(of_the_first)} need a teacher, got None")
     if y is None and teacher is None:
         raise ValueError(
             "y must be given, got None: the first generation learns from labels, or from teacher="
@@ -434,15 +467,15 @@ def born_again(
             training = {
                 name: value
                 for name, value in {"epochs": 20, **arguments}.items()
-                if name not in ("validation_data", "test_data", "transfer", "plain_student", "test_teacher")
+                if name not in ("validation_data", "test_data", "transfer", "plain_student")
             }
             weight = training.pop("sample_weight", None)
             validation = arguments.get("validation_data")
             train_on_labels(model, fresh_optimizer(optimizer), x, y, weight, validation, training)
         else:
-            result.reports.append(
-                distill(teacher, model, x, y, loss, optimizer=fresh_optimizer(optimizer), **arguments)
-            )
+            options = {**arguments, **of_the_first, "optimizer": fresh_optimizer(optimizer)}
+            result.reports.append(distill(teacher, model, x, y, loss, **options))
+            of_the_first = {}
         result.models.append(model)
         teacher = model
     return result
@@ -466,11 +499,11 @@ def mutual_learning(
     snapshot from the start of each epoch, so the order of the models does not matter, and no model is changed
     by teaching. In the first epoch, when nobody knows anything yet, all learn from labels alone, so
     ``hard_weight`` must be > 0. A model that augments its inputs is taught by copies of the others that see
-    what it sees.
+    what it sees. ``fit_arguments`` go to each ``fit``, of one epoch, so callbacks that compare epochs are refused.
 
     Returns each model's ``History``, its epochs joined.
     """
-    models = list(models)
+    models = list(models) if isinstance(models, (list, tuple)) else [models]
     if len(models) < 2 or not all(isinstance(model, Sequential) for model in models):
         raise ValueError(f"models must be two or more Sequential models, got {describe(models)}")
     if len({id(model) for model in models}) < len(models):
@@ -480,6 +513,14 @@ def mutual_learning(
     hard_weight = check_float("hard_weight", hard_weight, above=0)
     if y is None:
         raise ValueError("y must be given, got None: models that know nothing yet begin with labels")
+    if not (as_labels(check_array("y", y)) >= 0).any():
+        raise ValueError("y must hold labels, got none >= 0: models that know nothing yet begin with labels")
+    callbacks = fit_arguments.get("callbacks") or ()
+    for callback in callbacks if isinstance(callbacks, (list, tuple)) else (callbacks,):
+        if isinstance(callback, (EarlyStopping, ReduceLROnPlateau)):
+            raise ValueError(
+                f"callbacks must not compare epochs, got {type(callback).__name__}: each fit is of one epoch here"
+            )
     x = check_array("x", x)
     for model in models:
         model._build_for(x)

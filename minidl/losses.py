@@ -118,8 +118,9 @@ class Loss(Configurable):
 
     Attributes training reads: ``fused_activation`` ("softmax", "sigmoid" or None: the final activation
     the loss is fused with), ``from_logits``, ``distills`` (needs teacher logits), ``sparse`` (y holds class
-    indices; None: either), ``needs_labels`` (False: y may be None), ``whole_batch`` (a row's loss
-    depends on the batch), ``kind(on_logits)`` and ``hyper`` for `kernels.losses.loss_rows`.
+    indices; None: either), ``needs_labels`` (False: y may be None), ``needs_target`` (a row without a
+    label adds nothing at all), ``whole_batch`` (a row's loss depends on the batch), ``kind(on_logits)`` and
+    ``hyper`` for `kernels.losses.loss_rows`.
     """
 
     fused_activation: str | None = None
@@ -128,6 +129,7 @@ class Loss(Configurable):
     whole_batch = False
     from_logits = False
     needs_labels = True
+    needs_target = False
     label_smoothing = 0.0
     _on_logits = _on_probs = -1
 
@@ -430,7 +432,6 @@ class DistillationLoss(Loss):
     distills = True
     sparse = None
     from_logits = True
-    _needs_target = False  # the soft term itself looks at the label
     _shows_nonfinite = False  # a NaN or inf in any logit makes the value NaN or inf
     _settings: dict[str, tuple[int, float, bool]] = {}
 
@@ -455,7 +456,7 @@ class DistillationLoss(Loss):
 
     @property
     def needs_labels(self) -> bool:
-        return self._needs_target or self.hard_weight != 0 or "hard_weight" in self._schedules
+        return self.needs_target or self.hard_weight != 0 or "hard_weight" in self._schedules
 
     def check_trainable(self):
         weights = [setting for setting in self._settings if setting != "temperature"]
@@ -466,7 +467,7 @@ class DistillationLoss(Loss):
 
     def labels_missing(self) -> str:
         instead = "hard_weight=0.0" + ", soft_weight=1.0" * ("soft_weight" in self._settings)
-        if self._needs_target:
+        if self.needs_target:
             instead = "loss=KnowledgeDistillation(hard_weight=0.0, soft_weight=1.0)"
             why = f"{self.name} treats the labelled class apart"
         else:
@@ -611,7 +612,7 @@ class DecoupledKD(DistillationLoss):
     """
 
     _on_logits = _on_probs = kernels.DECOUPLED_KD
-    _needs_target = True
+    needs_target = True  # the soft term itself looks at the label
     _settings = {
         "temperature": _TEMPERATURE,
         "target_weight": _SOFT,
@@ -664,7 +665,7 @@ class NormalizedKD(DistillationLoss):
     """
 
     _on_logits = _on_probs = kernels.NORMALIZED_KD
-    _needs_target = True
+    needs_target = True  # the soft term itself looks at the label
     _settings = {
         "temperature": _TEMPERATURE,
         "gamma": _SECOND,
@@ -694,8 +695,9 @@ class DIST(DistillationLoss):
     whole batch. A row or column that is constant has correlation 0 and no gradient. Huang et al.,
     NeurIPS 2022 (arXiv 2205.10536); the defaults are theirs: beta = gamma = 1, T 1, hard_weight 1.
 
-    Gradient by q, then through the softmax at T: of ``1 - rho(a, b)`` by a, with a and b centred and scaled to
-    length 1, ``(rho a - b)`` over a's length before.
+    Gradient by q, then through the softmax at T: of ``1 - rho(q, p)`` for one row or column, with a and b
+    being q and p centred and scaled to length 1, n the product of their lengths before and
+    ``k = n / (n + 1e-8)``: ``k (rho a - b)`` over the length of a before, where ``rho = k a.b``.
     """
 
     whole_batch = True

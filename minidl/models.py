@@ -709,6 +709,7 @@ class Sequential:
             outputs = math.prod(self.output_shape)
             if self.loss.distills:
                 check_logits(teacher_logits, len(samples.x), outputs, self.dtype)
+                losses_module.check_logits("teacher_logits", teacher_logits)  # and no probabilities
             elif teacher_logits is not None:
                 raise ValueError(
                     f"teacher_logits are for a distilling loss, and loss {self.loss.name} is none"

@@ -5,13 +5,14 @@ Needs matplotlib: ``pip install "minidl[plots]"``.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from .losses import softmax
+from .losses import check_logits, softmax
 from .report import as_labels, calibration_bins, expected_calibration_error
-from .validation import check_array, check_rows
+from .validation import check_array, check_finite, check_labels, check_rows, describe
 
 
 def _axes(ax):
@@ -27,12 +28,19 @@ def _axes(ax):
 
 
 def learning_curves(histories: object, metric: str = "loss", ax=None):
-    """``metric`` over the epochs, and its ``val_`` dashed, of one History or of ``{name: History}``."""
+    """``metric`` over the epochs, and its ``val_`` dashed, of one History or of ``{name: History}``.
+
+    What holds a history will do: a report, a model.
+    """
     ax = _axes(ax)
     if not isinstance(histories, Mapping):
         histories = {"": histories}
     for i, (name, history) in enumerate(histories.items()):
-        values = getattr(history, "history", history)
+        values = history
+        while hasattr(values, "history"):
+            values = values.history
+        if not isinstance(values, Mapping):
+            raise TypeError(f"histories must be a History or a dict of them, got {describe(history)}")
         if metric not in values:
             raise ValueError(f"metric must be one of {sorted(values)}, got {metric!r}")
         for key, style in ((metric, "-"), (f"val_{metric}", "--")):
@@ -55,6 +63,8 @@ def softened_probabilities(
     ``logits`` (C,): one row of ``teacher.predict_logits``.
     """
     logits = check_array("logits", logits, ndim=1)
+    if not np.iterable(temperatures) or not len(temperatures):
+        raise ValueError(f"temperatures must be a list of one or more, got {describe(temperatures)}")
     ax = _axes(ax)
     names = [str(c) for c in (range(len(logits)) if classes is None else classes)]
     check_rows("classes", len(names), len(logits), "logits")
@@ -72,6 +82,8 @@ def confusion(teacher_logits: np.ndarray, student_logits: np.ndarray, ax=None):
     """How often the teacher says one class (row) and the student another (column), without the diagonal."""
     teacher_logits = check_array("teacher_logits", teacher_logits, ndim=2)
     student_logits = check_array("student_logits", student_logits, ndim=2)
+    check_finite("teacher_logits", teacher_logits)
+    check_finite("student_logits", student_logits)
     if teacher_logits.shape != student_logits.shape:
         raise ValueError(
             f"student_logits must have the shape of teacher_logits, {teacher_logits.shape}, "
@@ -94,14 +106,22 @@ def confusion(teacher_logits: np.ndarray, student_logits: np.ndarray, ax=None):
 
 
 def reliability(logits: object, y: np.ndarray, bins: int = 15, ax=None):
-    """How often a model is right when it is this sure. ``logits``: (N, C), or ``{name: (N, C)}``."""
+    """How often a model is right when it is this sure. ``logits``: (N, C), or ``{name: (N, C)}``.
+
+    y: class indices (N,), -1 where unknown (these samples are left out), or rows of probabilities (N, C).
+    """
     ax = _axes(ax)
     if not isinstance(logits, Mapping):
         logits = {"model": logits}
-    labels = as_labels(y)
+    y = as_labels(check_array("y", y))
+    known = y >= 0
+    if not known.any():
+        raise ValueError("y must hold labels, got none >= 0")
     for name, values in logits.items():
-        probs = softmax(np.asarray(check_array("logits", values, ndim=2), dtype=np.float64))
-        check_rows("y", len(labels), len(probs), "logits")
+        values = check_logits("logits", values)
+        check_rows("y", len(y), len(values), "logits")
+        labels = check_labels(y, values.shape[1], unlabelled=True)[known]
+        probs = softmax(np.asarray(values[known], dtype=np.float64))
         confidence, accuracy, counts = calibration_bins(probs, labels, bins)
         error = expected_calibration_error(probs, labels, bins)
         filled = counts > 0
@@ -113,25 +133,45 @@ def reliability(logits: object, y: np.ndarray, bins: int = 15, ax=None):
 
 
 def sweep(result: object, ax=None):
-    """Errors against temperature for each method and pair of weights of a ``distill_sweep``, with their spread.
+    """Errors against temperature of a ``distill_sweep``, a line for each method and pair of weights.
 
-    The bars are one standard deviation to either side. The plain student, which has no temperature, is a
-    dashed line.
+    The bars are one standard deviation to either side. What has no one temperature (the plain student, logit
+    matching, a schedule) is a dashed line in a band of that width.
     """
+    if not isinstance(getattr(result, "rows", None), list) or not isinstance(result.rows[0], Mapping):
+        raise TypeError(f"result must be what distill_sweep returned, got {describe(result)}")
     ax = _axes(ax)
     lines: dict[str, list] = {}
-    for row in result.rows:
-        if row["method"] is None:
-            ax.axhline(row["errors_mean"], ls="--", color="gray", label=row["setting"])
-            continue
-        label = row["method"]
-        if row["soft_weight"] is not None:
-            label += f", weights {row['hard_weight']:g} and {row['soft_weight']:g}"
-        lines.setdefault(label, []).append(row)
-    for label, rows in lines.items():
-        rows.sort(key=lambda row: row["temperature"])
-        x, mean, std = ([row[key] for row in rows] for key in ("temperature", "errors_mean", "errors_std"))
-        ax.errorbar(x, mean, std, marker="o", capsize=3, label=label)
+    for label, row in zip(_settings_apart(result.rows), result.rows, strict=True):
+        lines.setdefault(label, []).append((row["temperature"], row["errors_mean"], row["errors_std"]))
+    for i, (label, points) in enumerate(lines.items()):
+        temperature, mean, std = points[0]
+        if temperature is None:
+            ax.axhline(mean, ls="--", color=f"C{i}", label=label)
+            ax.axhspan(mean - std, mean + std, color=f"C{i}", alpha=0.1, lw=0)
+        else:
+            temperature, mean, std = zip(*sorted(points), strict=True)
+            ax.errorbar(temperature, mean, std, color=f"C{i}", marker="o", capsize=3, label=label)
+    shown = sorted({row["temperature"] for row in result.rows} - {None})
     ax.set(xlabel="temperature", ylabel="errors", xscale="log")
-    ax.legend()
+    ax.set_xticks(shown, [f"{temperature:g}" for temperature in shown])
+    ax.set_xticks([], minor=True)
+    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), fontsize="x-small")  # above: it would hide points
     return ax
+
+
+def _settings_apart(rows):
+    """For each row its method and what tells it from others of that method, but for the temperature drawn."""
+    methods = [row["setting"].split("(")[0] for row in rows]
+    settings = [dict(re.findall(r"(\w+)=(\w+\(.*?\)|[^,)]+)", row["setting"])) for row in rows]
+    labels = []
+    for row, method, mine in zip(rows, methods, settings, strict=True):
+        others = [other for name, other in zip(methods, settings, strict=True) if name == method]
+        apart = [
+            f"{key}={value}"
+            for key, value in mine.items()
+            if any(other.get(key) != value for other in others)
+            and (key != "temperature" or row["temperature"] is None)
+        ]
+        labels.append(", ".join([method, *apart]))
+    return labels

@@ -261,7 +261,8 @@ def _cells(f: Figures) -> list[str]:
 def format_table(head: Sequence[str], rows: Sequence[Sequence[str]], markdown: bool = False) -> str:
     """Lines of aligned columns: the first to the left, all others to the right."""
     everything = [list(head), *[list(row) for row in rows]]
-    widths = [max(len(row[i]) for row in everything) for i in range(len(head))]
+    least = 2 if markdown else 0  # "-:", without a dash it is no table
+    widths = [max(least, *(len(row[i]) for row in everything)) for i in range(len(head))]
 
     def line(row):
         cells = [

@@ -20,7 +20,7 @@ from .models import Sequential
 from .report import as_labels, describe_loss, format_table, measure
 from .teachers import as_teacher, cached_logits, say_if_untrained
 from .training import augmenting_layer
-from .validation import check_array, check_int, describe
+from .validation import check_array, check_inputs, check_int, describe
 
 
 @dataclass
@@ -99,13 +99,32 @@ def distill_sweep(
         raise TypeError(f"student must be a Sequential, got {describe(student)}")
     if not isinstance(validation_data, (tuple, list)) or len(validation_data) != 2:
         raise ValueError(f"validation_data must be (x, y), got {describe(validation_data)}")
+    if validation_data[1] is None:
+        raise ValueError("validation_data must be (x, y), got y=None: errors are counted by labels")
+    lists = {"temperatures": temperatures, "weights": weights, "loss_list": loss_list, "seeds": seeds}
+    for name, value in lists.items():
+        if not np.iterable(value) or isinstance(value, str):
+            raise TypeError(f"{name} must be a list, got {describe(value)}")
+    for pair in weights:
+        if not np.iterable(pair) or len(pair) != 2:
+            raise ValueError(f"weights must hold pairs (hard_weight, soft_weight), got {describe(pair)}")
     seeds = [check_int(f"seeds[{i}]", seed, minimum=0) for i, seed in enumerate(seeds)]
     if not seeds:
         raise ValueError("seeds must hold one seed or more, got none")
     processes = check_int("processes", os.cpu_count() if processes is None else processes, minimum=1)
     x = check_array("x", x)
     student._build_for(x)
+    check_inputs(x, student.input_shape, student.dtype)
     teacher = as_teacher(teacher, student)
+    x_val = check_inputs(validation_data[0], student.input_shape, student.dtype, "validation_data x")
+    student.check_y(validation_data[1], len(x_val), KnowledgeDistillation(), "validation_data y")
+    y_val = as_labels(validation_data[1])
+    if not (y_val >= 0).any():
+        raise ValueError("validation_data y must hold labels to count errors by, got none >= 0")
+    if y is not None:
+        student.check_y(y, len(x), KnowledgeDistillation())
+        if plain_student and not (as_labels(y) >= 0).any():
+            raise ValueError("plain_student=True needs labels, got y without any")
     untrained = say_if_untrained(teacher, Sequential.from_config(student.get_config()))
     if teacher.samples is not None:
         raise ValueError(
@@ -130,8 +149,7 @@ def distill_sweep(
     settings = ([None] if plain_student and y is not None else []) + candidates
 
     with tempfile.TemporaryDirectory(prefix="minidl_sweep_") as folder:
-        arrays = {"x": x, "x_val": validation_data[0], "y_val": as_labels(validation_data[1])}
-        arrays["teacher_val"] = cached_logits(teacher, validation_data[0])
+        arrays = {"x": x, "x_val": x_val, "y_val": y_val, "teacher_val": cached_logits(teacher, x_val)}
         if y is not None:
             arrays["y"] = np.asarray(y)
         jobs = []
@@ -147,7 +165,7 @@ def distill_sweep(
         for name, array in arrays.items():
             np.save(Path(folder) / f"{name}.npy", array)
         runs = _run_jobs(jobs, min(processes, len(jobs)))
-    result = _summary(runs, settings, len(validation_data[0]))
+    result = _summary(runs, settings, int((y_val >= 0).sum()))
     if untrained:
         result.notes.append(untrained)
     return result
@@ -209,12 +227,13 @@ def _summary(runs: list[dict], settings: list, count: int) -> Sweep:
         mine = [run for run in runs if run["setting"] == name]
         loss = losses_by_name[name]
         row = {"setting": name, "method": None if loss is None else type(loss).__name__, "runs": len(mine)}
-        for key in ("temperature", "hard_weight", "soft_weight"):
-            row[key] = getattr(loss, key, None)
+        for key in ("temperature", "hard_weight", "soft_weight"):  # None too where it changes over the epochs
+            has = loss is not None and key in loss._settings and key not in loss._schedules
+            row[key] = getattr(loss, key) if has else None
         for key in ("errors", "accuracy", "agreement", "loss"):
             values = np.array([run[key] for run in mine], dtype=np.float64)
             row[f"{key}_mean"] = float(values.mean())
             row[f"{key}_std"] = float(values.std(ddof=1)) if len(values) > 1 else 0.0
         rows.append(row)
-    note = f"errors among the {count} samples of validation_data; the best setting is to be judged on others"
+    note = f"errors among the {count} labelled samples of validation_data; the best setting is to be judged on others"
     return Sweep(rows, runs, [note])

@@ -216,11 +216,13 @@ class Ensemble(Teacher):
         if isinstance(members, (np.ndarray, str)) or not isinstance(members, Sequence) or len(members) == 0:
             raise ValueError(f"members must be a list of one or more teachers, got {describe(members)}")
         self.mean = check_choice("mean", mean, ("arithmetic", "geometric"))
-        self._members = tuple(as_teacher(member) for member in members)
+        self._members = tuple(named_teacher(f"members[{i}]", member) for i, member in enumerate(members))
         if weights is None:
             weights = [1.0] * len(members)
-        if len(weights) != len(members):
-            raise ValueError(f"weights must have one number a member: {len(members)}, got {len(weights)}")
+        if not np.iterable(weights) or len(weights) != len(members):
+            raise ValueError(
+                f"weights must have one number a member: {len(members)}, got {describe(weights)}"
+            )
         self.weights = np.array([check_float(f"weights[{i}]", w, above=0) for i, w in enumerate(weights)])
         self.weights /= self.weights.sum()
         for what in ("classes", "samples"):
@@ -290,6 +292,8 @@ def as_teacher(teacher: object, student: object = None, from_probs: bool = False
             "from_probs=True is for arrays and functions that give probabilities, "
             f"got {describe(teacher)}, which gives logits"
         )
+    if isinstance(teacher, type):
+        raise TypeError(f"teacher must be a model that was trained, got the class {teacher.__name__}")
     if isinstance(teacher, Teacher):
         found = teacher
     elif hasattr(teacher, "predict_logits"):
@@ -316,7 +320,7 @@ def as_teacher(teacher: object, student: object = None, from_probs: bool = False
             "teacher is an ONNX session: wrap it, teacher=lambda x: session.run(None, "
             "{session.get_inputs()[0].name: x})[0], or use minidl.interop.onnx.onnx_teacher(path)"
         )
-    elif isinstance(teacher, (np.ndarray, list, tuple)):
+    elif isinstance(teacher, (list, tuple)) or hasattr(teacher, "__array__"):
         if isinstance(teacher, (list, tuple)) and any(callable(t) or hasattr(t, "layers") for t in teacher):
             raise TypeError("teacher is a list of models: say how to average them, teacher=Ensemble([...])")
         found = ArrayTeacher(teacher, from_probs)
@@ -330,9 +334,19 @@ def as_teacher(teacher: object, student: object = None, from_probs: bool = False
     if student is not None:
         _refuse_student(found, student)
         shape = getattr(student, "output_shape", None)
+        if shape and shape[-1] < 2:
+            raise ValueError(f"student must have an output for each class, two or more, got {shape[-1]}")
         if shape and found.classes is not None and found.classes != shape[-1]:
             raise ValueError(f"teacher must have the student's {shape[-1]} classes, got {found.classes}")
     return found
+
+
+def named_teacher(name: str, teacher: object) -> Teacher:
+    """``as_teacher(teacher)``; its errors begin with the argument it was given as."""
+    try:
+        return as_teacher(teacher)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{name}: {error}") from error
 
 
 def cached_logits(
@@ -369,7 +383,10 @@ def cached_logits(
     if classes is not None and teacher.classes not in (None, classes):
         raise ValueError(f"teacher must have {classes} classes, got {teacher.classes}")
     if isinstance(teacher, ArrayTeacher):
-        return teacher.array if teacher.array.dtype == dtype else teacher.array.astype(dtype)
+        if teacher.array.dtype == dtype:
+            return teacher.array
+        check_finite("teacher", teacher.array, dtype)  # what float64 holds may be inf in float32
+        return teacher.array.astype(dtype)
     out = None
     for first in range(0, len(x), batch_size):
         rows = slice(first, min(first + batch_size, len(x)))
@@ -404,12 +421,21 @@ def save_logits(path: str | os.PathLike, logits: np.ndarray, x: np.ndarray, teac
     (what a function would answer cannot be told from looking at it). The file is written beside
     ``path`` and renamed: it is never half there. Read it with ``load_logits``.
     """
+    path = _check_path(path)
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"{path}: there is no folder {path.parent}")
     x = check_array("x", x)
     logits = check_array("logits", logits, ndim=2)
     check_rows("logits", len(logits), len(x))
     check_finite("logits", logits)
+    if _looks_like_probs(logits):
+        raise ValueError(_PROBS.format("logits"))
+    classes = None if isinstance(teacher, str) else as_teacher(teacher).classes
+    if classes not in (None, logits.shape[1]):
+        raise ValueError(f"logits must have the teacher's {classes} classes, got {logits.shape[1]}")
+    if logits.dtype.kind != "f":
+        logits = logits.astype(np.float32)
     header = {"format": "minidl logits 1", "x": fingerprint(x), "teacher": _teacher_id(teacher)}
-    path = Path(path)
     handle, temporary = tempfile.mkstemp(prefix=path.name + ".", suffix=".part", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as file:
@@ -430,6 +456,7 @@ def load_logits(path: str | os.PathLike, x: np.ndarray, teacher: object) -> np.n
         the file is damaged or of another kind, or the logits are stale: ``x`` was changed,
         reordered or converted since, or the teacher was trained on.
     """
+    path = _check_path(path)
     try:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as data:
             header, logits = json.loads(str(data["header"])), data["logits"]
@@ -437,7 +464,7 @@ def load_logits(path: str | os.PathLike, x: np.ndarray, teacher: object) -> np.n
             raise ValueError(f"its header is {header}")
     except FileNotFoundError:
         raise
-    except (ValueError, KeyError, EOFError, OSError, AttributeError, zipfile.BadZipFile) as error:
+    except (ValueError, KeyError, EOFError, OSError, AttributeError, TypeError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path}: not a file of save_logits, or damaged ({error})") from error
     again = "compute them again with cached_logits and save_logits"
     if header.get("x") != fingerprint(check_array("x", x)):
@@ -495,32 +522,37 @@ def say_if_untrained(teacher: Teacher, student: object, resumed: bool = False) -
 def _refuse_student(teacher: Teacher, student: object) -> None:
     for member in teacher.members():
         _refuse_student(member, student)
-    model = getattr(teacher, "model", None)
+    models = [getattr(teacher, "model", None)]
     if isinstance(teacher, CallableTeacher):
-        model = getattr(teacher.function, "__self__", None)
-    if model is None:
-        return
-    if model is student:
-        raise ValueError(
-            "teacher must not be the student itself: teach a copy, or a model of an earlier generation"
-        )
-    params, own = getattr(model, "params", None), getattr(student, "params", None)
-    if isinstance(params, np.ndarray) and isinstance(own, np.ndarray) and np.may_share_memory(params, own):
-        raise ValueError(
-            "teacher must not share its parameters with the student: they would change as it learns"
-        )
+        models = _used_by(teacher.function)[0].values()
+    for model in models:
+        if model is student:
+            raise ValueError(
+                "teacher must not be the student itself: teach a copy, or a model of an earlier generation"
+            )
+        params, own = getattr(model, "params", None), getattr(student, "params", None)
+        arrays = isinstance(params, np.ndarray) and isinstance(own, np.ndarray)
+        if arrays and np.may_share_memory(params, own):
+            raise ValueError(
+                "teacher must not share its parameters with the student: they would change as it learns"
+            )
+
+
+def _used_by(function: Callable) -> tuple[dict[str, object], set[str]]:
+    """The things a function names, or the object it is or is bound to; and the other names in it."""
+    used = {"module": getattr(function, "__self__", function)}
+    try:
+        names = inspect.getclosurevars(inspect.unwrap(function))
+    except (TypeError, ValueError):  # no function but an object that can be called; a variable not yet set
+        return used, set()
+    return {**used, **names.globals, **names.nonlocals}, {*names.unbound, *names.builtins}
 
 
 def _refuse_dropout(function: Callable) -> None:
     """Refuse a function that calls a PyTorch module whose dropout or batch norm is in training mode."""
-    used = {"module": getattr(function, "__self__", function)}
-    try:
-        names = inspect.getclosurevars(inspect.unwrap(function))
-        used |= {**names.globals, **names.nonlocals}
-        if {"eval", "train"} & {*names.unbound, *names.builtins}:  # it sets the mode itself
-            return
-    except (TypeError, ValueError):  # no function but an object that can be called; a variable not yet set
-        pass
+    used, others = _used_by(function)
+    if {"eval", "train"} & others:  # it sets the mode itself
+        return
     for name, thing in used.items():
         if _module(thing) != "torch" or not hasattr(thing, "modules"):
             continue
@@ -540,6 +572,12 @@ def _module(thing: object) -> str:
         if package in ("torch", "keras", "onnxruntime"):
             return package
     return ""
+
+
+def _check_path(path: object) -> Path:
+    if not isinstance(path, (str, os.PathLike)):
+        raise TypeError(f"path must be the name of a file, got {describe(path)}")
+    return Path(path)
 
 
 def _teacher_id(teacher: object) -> str:

@@ -91,8 +91,12 @@ def fit(
                 f"validation_data must be (x, y) or (x, y, sample_weight), got {describe(validation_data)}"
             )
         x_val, y_val, *weight_val = validation_data
-        allowed = hard_loss(model, loss, None) if y_val is None else loss  # validation needs labels
-        validation = check_samples(model, allowed, x_val, y_val, *weight_val, argument="validation ")
+        if y_val is None:
+            raise ValueError(
+                "validation_data must be (x, y), got y=None: it is judged by labels. Without any, look at how far the "
+                "student agrees with its teacher, minidl.distill(..., test_data=(x_test, None))"
+            )
+        validation = check_samples(model, loss, x_val, y_val, *weight_val, argument="validation ")
         validation = labelled_only(validation, "validation y")
     elif validation_split > 0:
         kept = int(math.floor(count * (1 - validation_split)))
@@ -115,6 +119,8 @@ def fit(
         metric.kind_for(samples.targets is None, math.prod(model.output_shape))
     labelled = samples.targets is not None or samples.labels[:count].max(initial=-1) >= 0
     training_metrics = metrics if labelled else []  # they compare with labels
+    if not labelled and loss.needs_target:
+        raise ValueError(f"y must hold labels, got -1 for all {count} samples: {loss.labels_missing()}")
     model.prepare_optimizer()
     training_ops = model.ops(training=True)
     online_teacher = None

@@ -8,7 +8,7 @@ import json
 import numpy as np
 import pytest
 
-from minidl.callbacks import EarlyStopping
+from minidl.callbacks import EarlyStopping, ReduceLROnPlateau
 from minidl.distillation import born_again, distill, mutual_learning
 from minidl.layers import Dense, Dropout, Flatten, Input, RandomTranslation
 from minidl.losses import (
@@ -251,7 +251,9 @@ def test_an_arithmetic_ensemble_and_a_changing_temperature_are_refused(teacher):
     with pytest.raises(ValueError, match='mean="geometric"'):
         run(Ensemble(members), loss=changing)
     run(Ensemble(members, mean="geometric"), loss=changing)
-    with pytest.raises(ValueError, match='normalized_kd uses them at 1 and at 2: write Ensemble.*"geometric"'):
+    with pytest.raises(
+        ValueError, match='normalized_kd uses them at 1 and at 2: write Ensemble.*"geometric"'
+    ):
         run(Ensemble(members), loss=NormalizedKD(temperature=2.0))
     for loss, mean in ((NormalizedKD(), "arithmetic"), (NormalizedKD(temperature=2.0), "geometric")):
         run(Ensemble(members, mean=mean), loss=loss)
@@ -298,6 +300,26 @@ def test_every_distillation_loss_teaches(teacher, loss):
         (dict(transfer=X, y=np.full((200, CLASSES), 1 / CLASSES)), "y must be class indices or one-hot"),
         (dict(epochs=-1), "epochs must be >= 0"),
         (dict(validation_split=1.0), "validation_split must be < 1"),
+        (dict(validation_split=-0.1), "validation_split must be >= 0, got -0.1"),
+        (dict(transfer=np.full((3, 6), np.nan)), r"^transfer must be finite, got nan at index \(0, 0\)"),
+        (
+            dict(y=np.full(200, -1), loss=DecoupledKD()),
+            "y must hold labels, got -1 for all 200 samples: decoupled",
+        ),
+        (
+            dict(y=np.full(200, -1), loss=NormalizedKD()),
+            "y must hold labels, got -1 for all 200 samples: normal",
+        ),
+        (
+            dict(validation_data=(X_TEST, None)),
+            r"validation_data must be \(x, y\), got y=None.*test_data=\(x_test",
+        ),
+        (
+            dict(test_data=(X_TEST, Y_TEST), test_teacher=np.zeros((120, CLASSES))),
+            "test_teacher is for a teacher",
+        ),
+        (dict(y=np.array(list("abcd"))[Y]), "y must hold real numbers, got an array .* dtype <U1"),
+        (dict(class_weight={0: 2.0}, y=None), "class_weight needs y"),
     ],
 )
 def test_refuses_and_changes_nothing(teacher, arguments, message):
@@ -327,11 +349,15 @@ def test_refuses_wrong_teachers(teacher):
         (nan, r"teacher must be finite, got nan at index \(7, 1\)"),
         (nan[:-1] * 0, "finite|expected 200, got 199"),
         ([teacher, teacher], r"Ensemble\("),
+        (Sequential, "teacher must be a model that was trained, got the class Sequential"),
+        (lambda x: 3 * model.predict_logits(x), "teacher must not be the student itself"),
     ):
         with pytest.raises((ValueError, TypeError), match=message):
             run(wrong, model)
     with pytest.raises(TypeError, match="student must be a Sequential"):
         distill(teacher, "student", X, Y)
+    with pytest.raises(ValueError, match="student must have an output for each class, two or more, got 1"):
+        distill(linear_teacher(1), Sequential([Input((6,)), Dense(1)]), X, Y % 2)
 
 
 # ---------------------------------------------------------------- the report
@@ -369,6 +395,15 @@ def test_an_array_teacher_in_the_report(teacher):
     assert report.teacher is None and "give test_teacher" in " ".join(report.notes)
     _, report = run(logits, test_data=(X_TEST, Y_TEST), test_teacher=teacher, epochs=1)
     assert report.teacher.errors == int((teacher.predict_logits(X_TEST).argmax(axis=1) != Y_TEST).sum())
+    test = dict(test_data=(X_TEST, Y_TEST), epochs=1)
+    for wrong, message in (
+        (logits, "test_teacher must have one row per sample of the test data: expected 120, got 200"),
+        (teacher.predict, "looks like probabilities"),
+        (teacher.predict(X_TEST), "^test_teacher: teacher looks like probabilities"),
+        ("teacher", "^test_teacher: teacher must be a model"),
+    ):
+        with pytest.raises((ValueError, TypeError), match=message):
+            run(logits, test_teacher=wrong, **test)
     _, report = run(logits, validation_split=0.25, epochs=1)
     assert report.teacher.errors == int((logits[150:].argmax(axis=1) != Y[150:]).sum())
 
@@ -423,8 +458,39 @@ def test_born_again():
     one = student()
     with pytest.raises(ValueError, match="build_student must return a new model each time"):
         born_again(lambda: one, X, Y, generations=2, epochs=1, verbose=0)
-    with pytest.raises(ValueError, match="generations must be >= 1"):
-        born_again(build, X, Y, generations=0)
+    for arguments, message in (
+        ((build, X, Y, 0), "generations must be >= 1"),
+        ((one, X, Y, 2), "build_student must be a function that makes a new model, got <Sequential"),
+        ((lambda: None, X, Y, 2), "build_student must return a Sequential, got None"),
+        (
+            (build, X, np.full(200, -1), 2),
+            "y must hold labels to learn from without a teacher, got -1 for all 200",
+        ),
+    ):
+        with pytest.raises((ValueError, TypeError), match=message):
+            born_again(*arguments)
+    with pytest.raises(ValueError, match="from_probs need a teacher, got None"):
+        born_again(build, X, Y, 2, from_probs=True)
+
+
+def test_what_is_said_of_the_first_teacher_ends_with_it(teacher):
+    """Probabilities, and answers on the test data, are its own: the second generation has another teacher."""
+    answers = teacher.predict_logits(X_TEST)
+    arguments = dict(epochs=2, verbose=0, test_data=(X_TEST, Y_TEST))
+    seeds = iter(range(10))
+    result = born_again(
+        lambda: student(next(seeds)),
+        X,
+        Y,
+        2,
+        teacher.predict(X),
+        from_probs=True,
+        test_teacher=answers,
+        **arguments,
+    )
+    first, second = result.reports
+    assert first.teacher.errors == int((answers.argmax(axis=1) != Y_TEST).sum())
+    assert second.teacher.errors == first.student.errors != first.teacher.errors
 
 
 def test_mutual_learning():
@@ -440,8 +506,17 @@ def test_mutual_learning():
     alone = [student(seed) for seed in (1, 2, 3)]
     mutual_learning(alone, X, Y, epochs=3, soft_weight=0.0, verbose=0)
     assert spread(models) < spread(alone)
-    with pytest.raises(ValueError, match="models must be two or more"):
-        mutual_learning([student()], X, Y)
+    for wrong in ([student()], student(), None):
+        with pytest.raises(ValueError, match="models must be two or more"):
+            mutual_learning(wrong, X, Y)
+    two = [student(1), student(2)]
+    with pytest.raises(ValueError, match="y must hold labels, got none >= 0: models that know nothing yet"):
+        mutual_learning(two, X, np.full(200, -1))
+    for callback in (EarlyStopping(), ReduceLROnPlateau()):
+        with pytest.raises(
+            ValueError, match=f"callbacks must not compare epochs, got {type(callback).__name__}"
+        ):
+            mutual_learning(two, X, Y, callbacks=[callback], validation_split=0.2)
     one = student()
     with pytest.raises(ValueError, match="different models"):
         mutual_learning([one, one], X, Y)

@@ -211,6 +211,10 @@ def test_probabilities_for_logits(teacher):
     z = teacher.predict_logits(X)
     with pytest.raises(ValueError, match="teacher_logits must be logits, got rows .* probabilities"):
         KnowledgeDistillation().value_and_grad(z, Y, probs)
+    batch = student()
+    batch.compile("adam", KD)
+    with pytest.raises(ValueError, match="teacher_logits must be logits, got rows .* probabilities"):
+        batch.train_on_batch(X, Y, teacher_logits=probs)
     # A model that ends in softmax gives what stands before it; one that applies it twice has no logits to give.
     np.testing.assert_array_equal(taught(teacher), taught(z))
     for more in ([Softmax()], [Activation("softmax")], [Dropout(0.5)]):
@@ -357,6 +361,21 @@ def born(teacher):
         taught(first)
 
 
+def chain(teacher):
+    assistant = student(5)
+    taught(teacher, assistant)
+    with untouched(assistant):
+        taught(assistant, student(6))
+
+
+def stopped_early(teacher):
+    early, stop = student(7), EarlyStopping(monitor="val_loss", patience=1, restore_best_weights=True)
+    early.compile("adam", "sparse_categorical_crossentropy")
+    early.fit(X, Y, epochs=3, validation_data=(X_TEST, Y_TEST), callbacks=[stop], verbose=0)
+    with untouched(early, teacher):
+        taught(Ensemble([early, teacher]))
+
+
 PARTLY = np.where(np.arange(len(Y)) < 40, Y, -1)
 REGIMES = {
     "cached": lambda teacher: taught(teacher),
@@ -381,6 +400,8 @@ REGIMES = {
     "ensemble": lambda teacher: taught(Ensemble([teacher, teacher.predict_logits(X)])),
     "self-distillation": lambda teacher: taught(teacher, copy.deepcopy(teacher)),
     "born again": born,
+    "through an assistant": chain,
+    "stopped early": stopped_early,
     "mutual learning": mutually,
     "sweep": lambda teacher: distill_sweep(
         teacher, student(), X, Y, (4.0,), seeds=(0,), epochs=1, validation_data=(X_TEST, Y_TEST), processes=1
@@ -392,6 +413,26 @@ REGIMES = {
 def test_teacher_updated(teacher, regime):
     with untouched(teacher):
         REGIMES[regime](teacher)
+
+
+def test_logits_that_teach_are_not_written_to(teacher):
+    for logits in (
+        cached_logits(teacher, X),
+        np.zeros((160, CLASSES), np.float32),
+    ):  # the second smooths labels
+        kept = logits.copy()
+        logits.flags.writeable = False
+        for loss in (
+            KD,
+            KnowledgeDistillation(standardize=True),
+            DecoupledKD(),
+            NormalizedKD(),
+            DIST(),
+            LogitMatching(),
+        ):
+            taught(logits, loss=loss)
+            taught(Ensemble([logits, logits]), loss=KD)
+        np.testing.assert_array_equal(logits, kept)
 
 
 def test_teacher_updated_while_it_teaches_online(image_teacher):

@@ -19,18 +19,21 @@ LOGITS, OTHERS = rng.normal(0, 2, (2, 60, 4))
 LABELS = rng.integers(0, 4, 60)
 
 
-def row(method, temperature, hard, soft, mean, std):
-    return dict(method=method, temperature=temperature, hard_weight=hard, soft_weight=soft,
-                errors_mean=mean, errors_std=std, setting="labels alone" if method is None else method)  # fmt: skip
+def row(setting, temperature, mean, std):
+    return dict(setting=setting, temperature=temperature, errors_mean=mean, errors_std=std)
 
 
+KD = "KnowledgeDistillation(temperature={}, hard_weight={}, soft_weight={})"
 SWEEP = Sweep(
     [
-        row(None, None, None, None, 50.0, 4.0),
-        row("KnowledgeDistillation", 4.0, 0.1, 0.9, 31.0, 2.0),
-        row("KnowledgeDistillation", 1.0, 0.1, 0.9, 40.0, 3.0),
-        row("KnowledgeDistillation", 4.0, 0.5, 0.5, 35.0, 1.0),
-        row("DIST", 1.0, 1.0, None, 33.0, 2.5),
+        row("labels alone", None, 50.0, 4.0),
+        row(KD.format(4, 0.1, 0.9), 4.0, 31.0, 2.0),
+        row(KD.format(1, 0.1, 0.9), 1.0, 40.0, 3.0),
+        row(KD.format(4, 0.5, 0.5), 4.0, 35.0, 1.0),
+        row(KD.format(4, 0.1, 0.9)[:-1] + ", standardize=True)", 4.0, 30.0, 1.5),
+        row(KD.format("Ramp(8, 2, 3)", 0.1, 0.9), None, 29.0, 1.0),
+        row("DIST(temperature=1, beta=1, gamma=1, hard_weight=1)", 1.0, 33.0, 2.5),
+        row("LogitMatching(hard_weight=0, soft_weight=1)", None, 36.0, 1.0),
     ],
     [],
 )
@@ -117,14 +120,21 @@ def check_reliability(ax):
 
 
 def check_sweep(ax):
+    """A line for each method and what tells its settings apart; a band for what has no one temperature."""
     found = {c.get_label(): c for c in ax.containers}
+    weights = "KnowledgeDistillation, hard_weight=0.1, soft_weight=0.9"
     assert list(found) == [
-        "KnowledgeDistillation, weights 0.1 and 0.9", "KnowledgeDistillation, weights 0.5 and 0.5", "DIST",
+        weights, "KnowledgeDistillation, hard_weight=0.5, soft_weight=0.5", f"{weights}, standardize=True", "DIST",
     ]  # fmt: skip
-    points, _, bars = found["KnowledgeDistillation, weights 0.1 and 0.9"]
+    points, _, bars = found[weights]
     assert list(points.get_xdata()) == [1.0, 4.0] and list(points.get_ydata()) == [40.0, 31.0]
     np.testing.assert_allclose([part[:, 1] for part in bars[0].get_segments()], [[37, 43], [29, 33]])
-    assert "labels alone" in labels_of(ax) and ax.get_xscale() == "log"
+    level = {line.get_label(): line.get_ydata()[0] for line in ax.lines if line.get_linestyle() == "--"}
+    ramp = "KnowledgeDistillation, temperature=Ramp(8, 2, 3), hard_weight=0.1, soft_weight=0.9"
+    assert level == {"labels alone": 50.0, ramp: 29.0, "LogitMatching": 36.0}
+    bands = [(band.get_y(), band.get_height()) for band in ax.patches]
+    assert bands == [(46.0, 8.0), (28.0, 2.0), (35.0, 2.0)] and set(labels_of(ax)) == {*found, *level}
+    assert ax.get_xscale() == "log" and [t.get_text() for t in ax.get_xticklabels()] == ["1", "4"]
 
 
 CHECKS = {
@@ -154,6 +164,25 @@ def test_what_distill_sweep_returns_can_be_drawn():
         assert len(plotting.sweep(swept).containers) == 1
 
 
+def test_samples_without_a_label_are_neither_right_nor_wrong():
+    if not HAS_MATPLOTLIB:
+        return
+    known = np.arange(60) % 3 > 0
+    some = plotting.reliability(LOGITS, np.where(known, LABELS, -1), 5).lines[0]
+    expected = plotting.reliability(LOGITS[known], LABELS[known], 5).lines[0]
+    np.testing.assert_array_equal(some.get_xydata(), expected.get_xydata())
+    counted = plotting.reliability(LOGITS, np.where(known, LABELS, LOGITS.argmin(axis=1)), 5).lines[0]
+    assert not np.array_equal(some.get_xydata(), counted.get_xydata()), "control"
+
+
+def test_curves_of_what_holds_a_history():
+    if not HAS_MATPLOTLIB:
+        return
+    made = history(loss=[2.0, 1.0])
+    for holder in (made, type("Report", (), {"history": made})()):
+        assert list(plotting.learning_curves(holder).lines[0].get_ydata()) == [2.0, 1.0]
+
+
 def test_refuses():
     if not HAS_MATPLOTLIB:
         return
@@ -169,6 +198,24 @@ def test_refuses():
             "student_logits must have the shape of teacher_logits",
         ),
         (lambda: plotting.reliability(LOGITS, LABELS[:5]), "y must have one row per sample of logits"),
+        (
+            lambda: plotting.reliability(softmax(LOGITS), LABELS),
+            "logits must be logits, got rows .* probabilities",
+        ),
+        (lambda: plotting.reliability(LOGITS, None), "y must be an array, got None"),
+        (lambda: plotting.reliability(LOGITS, 0 * LABELS - 1), "y must hold labels, got none >= 0"),
+        (lambda: plotting.reliability(LOGITS, LABELS + 1), r"y must hold whole numbers in -1..3 .*, got 4"),
+        (lambda: plotting.confusion(LOGITS, np.nan * LOGITS), "student_logits must be finite, got nan"),
+        (
+            lambda: plotting.softened_probabilities(LOGITS[0], 4),
+            r"temperatures must be a list .*, got 4 \(int\)",
+        ),
+        (
+            lambda: plotting.softened_probabilities(LOGITS[0], ()),
+            "temperatures must be a list of one or more",
+        ),
+        (lambda: plotting.learning_curves(None), "histories must be a History or a dict of them, got None"),
+        (lambda: plotting.sweep(None), "result must be what distill_sweep returned, got None"),
     ):
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises((ValueError, TypeError), match=message):
             call()

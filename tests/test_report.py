@@ -69,6 +69,8 @@ def test_small_helpers():
     assert as_labels(np.eye(3)[[2, 0]]).tolist() == [2, 0] and as_labels([[2], [0]]).tolist() == [2, 0]
     assert describe_layers(student()) == "6-8-4"
     assert format_table(["a", "b"], [["x", "1"], ["yy", "22"]]).splitlines()[2] == "x    1"
+    narrow = format_table(["a", "b"], [["x", "1"]], markdown=True).splitlines()
+    assert narrow == ["| a  |  b |", "| -- | -: |", "| x  |  1 |"], "a rule needs a dash in each column"
 
 
 def test_every_column_the_report_promises():

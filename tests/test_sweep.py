@@ -72,6 +72,9 @@ def test_temperatures_weights_methods_and_seeds(teacher):
     ]
     settings = [(row["temperature"], row["hard_weight"], row["soft_weight"]) for row in here.rows[1:5]]
     assert settings == [(1.0, 0.1, 0.9), (1.0, 0.5, 0.5), (4.0, 0.1, 0.9), (4.0, 0.5, 0.5)]
+    assert here.rows[6]["temperature"] == 1.0 and here.rows[7]["temperature"] is None, (
+        "logit matching has none"
+    )
     assert len(here.runs) == 8 * 3 and {run["seed"] for run in here.runs} == {0, 1, 7}
     # every run is the one distill does with that setting from that seed
     by_hand = [student(0), student(1), student(7)]
@@ -105,6 +108,7 @@ def test_processes_of_one_thread_give_the_same(teacher):
     here = distill_sweep(teacher, student(), X, Y, processes=1, loss_list=[loss], **arguments)
     elsewhere = distill_sweep(teacher, student(), X, Y, processes=2, loss_list=[loss], **arguments)
     assert elsewhere.runs == here.runs and len(here.rows) == 3
+    assert [row["temperature"] for row in here.rows] == [None, 4.0, None], "a schedule is no one temperature"
     before = get_num_threads()
     try:
         _one_thread()  # what each process begins with
@@ -138,6 +142,18 @@ def test_refuses(teacher):
     for arguments, message in (
         (dict(validation_data=None), "validation_data must be"),
         (dict(seeds=()), "seeds must hold one seed or more"),
+        (dict(seeds=3), r"seeds must be a list, got 3 \(int\)"),
+        (dict(temperatures=4.0), "temperatures must be a list, got 4.0"),
+        (dict(weights=(0.1, 0.9)), r"weights must hold pairs \(hard_weight, soft_weight\), got 0.1"),
+        (dict(loss_list=DIST()), "loss_list must be a list, got DIST"),
+        (dict(validation_data=(VALIDATION[0], None)), "validation_data must be .*, got y=None"),
+        (
+            dict(validation_data=(VALIDATION[0], VALIDATION[1][1:])),
+            "validation_data y .* expected 100, got 99",
+        ),
+        (dict(validation_data=(VALIDATION[0], VALIDATION[1] + 9)), r"validation_data y .* -1..3 .*, got \d+"),
+        (dict(validation_data=(VALIDATION[0], 0 * VALIDATION[1] - 1)), "validation_data y must hold labels"),
+        (dict(validation_data=(X[:, :5], Y)), r"validation_data x must have shape \(N, 6\), got \(160, 5\)"),
         (dict(temperatures=(0,)), "temperature must be > 0"),
         (dict(temperatures=()), "must name one setting or more"),
         (dict(weights=((0.0, 0.0),)), "must not all be 0"),
@@ -155,6 +171,9 @@ def test_refuses(teacher):
         ((teacher, student(3, GaussianNoise(0.1)), X, Y), "'gaussian_noise.*' augments its inputs"),
         ((teacher, "student", X, Y), "student must be a Sequential"),
         ((teacher, student(), X, None), "y must be given, got None.*hard_weight=0.0"),
+        ((teacher, student(), X, 0 * Y - 1), "plain_student=True needs labels, got y without any"),
+        ((teacher, student(), X, Y + 9), r"y must hold whole numbers in -1..3"),
+        ((teacher, student(), X[:, :5], Y), r"x must have shape \(N, 6\), got \(160, 5\)"),
     ):
         with pytest.raises((ValueError, TypeError), match=message):
             sweep(*given)

@@ -73,6 +73,16 @@ def test_every_kind_gives_the_same_logits(tmp_path):
     np.testing.assert_array_equal(model.params, before)
 
 
+def test_whatever_can_be_an_array_is_one():
+    """A tensor, a data frame."""
+
+    class Tensor:
+        def __array__(self, dtype=None, copy=None):
+            return np.ones((50, 4), np.float32)
+
+    np.testing.assert_array_equal(cached_logits(Tensor(), X), np.ones((50, 4)))
+
+
 def test_logits_by_row():
     logits = rng.normal(size=(50, 3))
     teacher = as_teacher(logits)
@@ -190,11 +200,12 @@ def test_cached_logits_of_an_arithmetic_ensemble_are_for_the_temperature_asked()
         (([],), "members must be a list of one or more"),
         ((np.zeros((3, 4)),), "members must be a list"),
         (([Linear(), Linear()], "harmonic"), "mean must be one of 'arithmetic', 'geometric'"),
-        (([Linear(), Linear()], "geometric", [1]), "weights must have one number a member: 2, got 1"),
+        (([Linear(), Linear()], "geometric", [1]), r"weights must have one number a member: 2, got \[1\]"),
         (([Linear(), Linear()], "geometric", [1, 0]), r"weights\[1\] must be > 0"),
         (([Linear(classes=4), Linear(classes=5)],), r"same number of classes, got \[4, 5\]"),
         (([np.zeros((3, 4)), np.zeros((5, 4))],), r"same number of samples, got \[3, 5\]"),
-        (([np.zeros((3, 4)), "x"],), "teacher must be a model"),
+        (([np.zeros((3, 4)), "x"],), r"^members\[1\]: teacher must be a model"),
+        (([Linear(), Linear()], "geometric", 3), r"weights must have one number a member: 2, got 3 \(int\)"),
     ],
 )
 def test_ensemble_refuses(arguments, message):
@@ -219,6 +230,7 @@ PROBS = softmax(rng.normal(size=(50, 4)))
         (np.zeros((49, 4)), "expected 50, got 49"),
         (np.full((50, 4), np.nan), r"teacher must be finite, got nan at index \(0, 0\)"),
         (lambda x: np.full((len(x), 4), np.inf), "what teacher returned must be finite"),
+        (np.full((50, 4), 1e300), r"teacher must fit float32, got 1e\+300 at index \(0, 0\)"),
         (lambda x: np.zeros((len(x) + 1, 4)), r"must return logits of shape \(50, classes\), got \(51, 4\)"),
         (lambda x: np.zeros(len(x)), "must return logits of shape"),
         (lambda x: np.zeros((len(x), 4), complex), "real numbers"),
@@ -332,6 +344,25 @@ def test_save_and_load(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["logits.npz"]
 
 
+def test_whole_numbers_are_kept_as_floats(tmp_path):
+    logits = rng.integers(-9, 9, (50, 4))
+    save_logits(tmp_path / "l.npz", logits, X, "t")
+    np.testing.assert_array_equal(load_logits(str(tmp_path / "l.npz"), X, "t"), logits)
+
+
+def test_what_is_not_to_be_saved(tmp_path):
+    path = tmp_path / "l.npz"
+    for arguments, message in (
+        ((path, PROBS, X, "t"), "logits looks like probabilities"),
+        ((path, X, X, Linear()), "logits must have the teacher's 4 classes, got 6"),
+        ((3, np.zeros((50, 4)), X, "t"), r"path must be the name of a file, got 3 \(int\)"),
+        ((tmp_path / "no" / "l.npz", np.zeros((50, 4)), X, "t"), "l.npz: there is no folder .*no"),
+    ):
+        with pytest.raises((ValueError, TypeError, FileNotFoundError), match=message):
+            save_logits(*arguments)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_stale_logits_are_refused(tmp_path):
     model, path = Linear(), tmp_path / "logits.npz"
     save_logits(path, cached_logits(model, X), X, model)
@@ -376,6 +407,12 @@ def test_damaged_files_are_refused(tmp_path):
         path.write_bytes(whole[:length])
         with pytest.raises(ValueError, match="l.npz: not a file of save_logits"):
             load_logits(path, X, "t")
+    with open(path, "wb") as file:
+        np.save(file, np.zeros((50, 4)))
+    with pytest.raises(ValueError, match="l.npz: not a file of save_logits"):
+        load_logits(path, X, "t")
+    with pytest.raises(TypeError, match="path must be the name of a file, got 3"):
+        load_logits(3, X, "t")
     np.savez(path, header=np.array(["{}"], dtype=object), logits=np.zeros((50, 4)))
     with pytest.raises(ValueError, match="l.npz: not a file of save_logits"):
         load_logits(path, X, "t")
