@@ -99,6 +99,8 @@ class Layer:
     """
 
     built = False
+    _fixed = frozenset({"input_shape", "output_shape"})
+    """What cannot be set once the layer is built: parameters and compiled loop are laid out by it."""
 
     def __init__(
         self,
@@ -236,6 +238,11 @@ class Layer:
             raise AttributeError(
                 f"{self.name}.{name} is a view of the model's flat vector: write layer.{name}[...] = value"
             )
+        if self.built and name in self._fixed:
+            raise AttributeError(
+                f"{self.name}.{name} is {getattr(self, name)!r} since the layer was built, and cannot become "
+                f"{value!r}: make a new layer"
+            )
         super().__setattr__(name, value)
 
     def __repr__(self):
@@ -286,7 +293,7 @@ def _recording_shapes(build):
             raise ValueError(
                 f"layer {self.name} has input_shape {self._declared_shape}, but its input is {input_shape}"
             )
-        self.parameters, self.dtype = [], None
+        self.built, self.parameters, self.dtype = False, [], None
         self._views.clear()
         self.input_shape, self.output_shape = input_shape, None
         self._building = True
@@ -385,6 +392,8 @@ class Dense(Layer):
     otherwise.
     """
 
+    _fixed = Layer._fixed | {"units", "activation", "use_bias"}
+
     def __init__(
         self,
         units: int,
@@ -478,6 +487,8 @@ class Activation(Layer):
 
     Softmax is over the last axis, and its backward is the true Jacobian, p * (dp - sum(dp * p)).
     """
+
+    _fixed = Layer._fixed | {"activation", "negative_slope", "max_value", "threshold"}
 
     def __init__(
         self,
@@ -677,6 +688,8 @@ class Flatten(Layer):
 class Rescaling(Layer):
     """out = x * scale + offset: ``Rescaling(1 / 255)`` takes bytes to [0, 1]."""
 
+    _fixed = Layer._fixed | {"scale", "offset"}
+
     def __init__(
         self,
         scale: float,
@@ -751,6 +764,8 @@ class RandomTranslation(Layer):
     pixels. What moves in is ``fill_value``. Keras shifts by fractions of a pixel and reflects by default;
     here the shift is whole and the only ``fill_mode`` is "constant". ``seed``: see Dropout.
     """
+
+    _fixed = Layer._fixed | {"height_factor", "width_factor"}
 
     def __init__(
         self,

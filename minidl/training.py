@@ -114,7 +114,7 @@ def fit(
     for metric in metrics:
         metric.kind_for(samples.targets is None, math.prod(model.output_shape))
     labelled = samples.targets is not None or samples.labels[:count].max(initial=-1) >= 0
-    training_metrics = metrics if labelled else []  # they compare with labels
+    training_metrics = list(metrics) if labelled else []  # they compare with labels
     model.prepare_optimizer()
     training_ops = model.ops(training=True)
     online_teacher = None

@@ -243,7 +243,7 @@ def check_labels(y: object, classes: int, argument: str = "y", unlabelled: bool 
             f"{argument} must hold whole numbers in {allowed} ({classes} classes), "
             f"got {block[index]} at index {first + index}{hint}"
         )
-    return np.require(array, np.int64, "CAW")  # kernels are compiled for writeable arrays
+    return np.array(array, np.int64)  # a copy: kernels index by it, whatever a callback does to y meanwhile
 
 
 def check_targets(

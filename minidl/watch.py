@@ -69,6 +69,11 @@ def run_slice(model, runner, part, batch_size, first, sums, careful) -> tuple[np
     """The losses of a slice of steps and None, or, if ``careful``, up to the first step with a loss, or a
     parameter after it, that is not finite, and the state before that step.
     """
+    if model.optimizer is not runner.optimizer or model.params is not runner.params:
+        raise RuntimeError(
+            f"{model.name} was compiled anew, or its layers were changed, by a callback: that has to wait until "
+            "fit is over"
+        )
     if not careful:
         return runner.run(part, first, sums), None
     before = _State(model, sums)
