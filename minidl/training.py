@@ -169,6 +169,7 @@ def fit(
         finally:
             with uninterrupted():
                 runner.settle()
+        watch.look_at_the_end(epoch)
         if validation is not None and (epoch + 1) % validation_freq == 0:
             all_callbacks.on_test_begin()
             values = evaluate_samples(model, hard_loss(model, loss, validation), metrics, validation)
