@@ -41,7 +41,16 @@ from .kernels.matmul import dense_backward, dense_forward
 from .kernels.ops import ACTIVATION, DENSE, DROPOUT, GAUSSIAN_NOISE, RANDOM_TRANSLATION, RESCALING, Op
 from .registry import serialize, snake_case
 from .regularizers import Regularizer
-from .validation import check_bool, check_choice, check_float, check_int, check_shape, describe, unknown_name
+from .validation import (
+    check_array,
+    check_bool,
+    check_choice,
+    check_float,
+    check_int,
+    check_shape,
+    describe,
+    unknown_name,
+)
 
 _LINEAR = CODES["linear"]
 _SOFTMAX = CODES["softmax"]
@@ -210,7 +219,7 @@ class Layer:
 
     def set_weights(self, weights) -> None:
         """Overwrite the parameters with arrays of the same shapes; nothing is changed if one does not fit."""
-        arrays = [np.asarray(array) for array in weights]
+        arrays = [check_array(f"weights[{index}]", array) for index, array in enumerate(weights)]
         shapes = [parameter.shape for parameter in self.parameters]
         if [array.shape for array in arrays] != shapes:
             raise ValueError(
@@ -252,7 +261,8 @@ class Layer:
 
     def _batch(self, argument: str, array, shape: tuple[int, ...] | None) -> np.ndarray:
         """``array`` checked against (B, *shape), as kernels want it: contiguous, in the layer's dtype."""
-        array = np.asarray(array)
+        if type(array) is not np.ndarray or array.dtype.kind not in "buif":
+            array = check_array(argument, array, allow_empty=True)
         if shape is None:
             raise RuntimeError(f"{self.name} is not built: add it to a model, or call build and attach")
         if array.shape[1:] != shape or array.ndim == 0:

@@ -44,6 +44,7 @@ from .layers import (
 from .samples import check_samples
 from .validation import (
     check_array,
+    check_bool,
     check_dtype,
     check_inputs,
     check_int,
@@ -432,6 +433,8 @@ class Sequential:
         ``training`` turns dropout and noise on; they draw the same numbers until ``set_step`` or a training
         step says that another step has begun. ``logits`` stops before a final softmax or sigmoid.
         """
+        check_bool("training", training)
+        check_bool("logits", logits)
         self._build_for(x)
         out = np.require(check_array("x", x), self.dtype, "CAW")  # kernels are compiled for writeable arrays
         if out.ndim == 1 and self.input_shape == (1,):
@@ -455,6 +458,7 @@ class Sequential:
         ``logits`` must be what it was in that ``forward``.
         """
         self._require_built("backward")
+        check_bool("logits", logits)
         for layer in reversed(self._logits_layers if logits else self._layers):
             dout = layer.backward(dout)
         return dout
