@@ -3,13 +3,15 @@
     python -m benchmarks.soak --minutes 120
 
 Every round does the same work from the same seed, so every round must end in the same bits; the memory of the
-process must stop growing once the first rounds have filled caches and pools. Exit code 1 if either fails.
+process must stop growing once the first rounds have filled caches and pools. Exit code 1 if either fails. A run
+shorter than the default replaces no result file.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
+import os
 import sys
 import tempfile
 import time
@@ -22,13 +24,14 @@ from .harness import ROOT
 
 SETTLING = 0.2  # share of the rounds after which memory is expected to be flat
 ALLOWED_GROWTH = 16.0  # MiB from then to the end
+MINUTES = 9.0
 
 
 def resident() -> float:
     """MiB of memory this process holds now."""
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
-        return pages * 4096 / 2**20
+        return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
     except OSError:
         import resource  # no current figure elsewhere: the peak, which is flat just the same
 
@@ -109,18 +112,16 @@ def markdown(results: dict) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     command = argparse.ArgumentParser(prog="python -m benchmarks.soak")
-    command.add_argument("--minutes", type=float, default=9.0)
-    command.add_argument(
-        "--quick", action="store_true", help="a third of a minute; no result file is replaced"
-    )
+    command.add_argument("--minutes", type=float, default=MINUTES, help="fewer: no result file is replaced")
+    command.add_argument("--quick", action="store_true", help="a third of a minute")
     command.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "results")
     options = command.parse_args(arguments)
     results = {"suite": "soak", "machine": report.machine()}
-    results |= soak(20.0 if options.quick else 60.0 * options.minutes)
+    minutes = 1 / 3 if options.quick else options.minutes
+    results |= soak(60.0 * minutes)
     print(markdown(results))
-    for path in report.write_files(
-        "soak", results, markdown(results), None, options.output, not options.quick
-    ):
+    whole = minutes >= MINUTES
+    for path in report.write_files("soak", results, markdown(results), None, options.output, whole):
         print(f"wrote {path}")
     return 0 if results["constant"] and results["flat"] else 1
 

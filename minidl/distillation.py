@@ -400,6 +400,11 @@ def _say_what_looks_wrong(report: DistillationReport, classes: int) -> None:
             f"the teacher has only {taught.accuracy:.1%} right, hardly more than by chance: does it get its inputs as "
             "it was trained on them (scaled, flattened), and are its classes in the order of y?"
         )
+    if any(math.isnan(value) for value in (report.student.loss, report.student.teacher_kl) if value is not None):
+        report.notes.append(
+            "the student's answers are not finite: its training diverged, which a smaller learning rate or clipping "
+            "prevents"
+        )
     if report.plain is not None and report.plain.errors is not None and report.student.errors is not None:
         gain = report.plain.errors - report.student.errors
         if gain <= 0:

@@ -41,7 +41,16 @@ from .kernels.matmul import dense_backward, dense_forward
 from .kernels.ops import ACTIVATION, DENSE, DROPOUT, GAUSSIAN_NOISE, RANDOM_TRANSLATION, RESCALING, Op
 from .registry import serialize, snake_case
 from .regularizers import Regularizer
-from .validation import check_bool, check_choice, check_float, check_int, check_shape, describe, unknown_name
+from .validation import (
+    check_array,
+    check_bool,
+    check_choice,
+    check_float,
+    check_int,
+    check_shape,
+    describe,
+    unknown_name,
+)
 
 _LINEAR = CODES["linear"]
 _SOFTMAX = CODES["softmax"]
@@ -99,6 +108,8 @@ class Layer:
     """
 
     built = False
+    _fixed = frozenset({"input_shape", "output_shape"})
+    """What cannot be set once the layer is built: parameters and compiled loop are laid out by it."""
 
     def __init__(
         self,
@@ -208,7 +219,7 @@ class Layer:
 
     def set_weights(self, weights) -> None:
         """Overwrite the parameters with arrays of the same shapes; nothing is changed if one does not fit."""
-        arrays = [np.asarray(array) for array in weights]
+        arrays = [check_array(f"weights[{index}]", array) for index, array in enumerate(weights)]
         shapes = [parameter.shape for parameter in self.parameters]
         if [array.shape for array in arrays] != shapes:
             raise ValueError(
@@ -236,6 +247,11 @@ class Layer:
             raise AttributeError(
                 f"{self.name}.{name} is a view of the model's flat vector: write layer.{name}[...] = value"
             )
+        if self.built and name in self._fixed:
+            raise AttributeError(
+                f"{self.name}.{name} is {getattr(self, name)!r} since the layer was built, and cannot become "
+                f"{value!r}: make a new layer"
+            )
         super().__setattr__(name, value)
 
     def __repr__(self):
@@ -245,7 +261,8 @@ class Layer:
 
     def _batch(self, argument: str, array, shape: tuple[int, ...] | None) -> np.ndarray:
         """``array`` checked against (B, *shape), as kernels want it: contiguous, in the layer's dtype."""
-        array = np.asarray(array)
+        if type(array) is not np.ndarray or array.dtype.kind not in "buif":
+            array = check_array(argument, array, allow_empty=True)
         if shape is None:
             raise RuntimeError(f"{self.name} is not built: add it to a model, or call build and attach")
         if array.shape[1:] != shape or array.ndim == 0:
@@ -286,7 +303,7 @@ def _recording_shapes(build):
             raise ValueError(
                 f"layer {self.name} has input_shape {self._declared_shape}, but its input is {input_shape}"
             )
-        self.parameters, self.dtype = [], None
+        self.built, self.parameters, self.dtype = False, [], None
         self._views.clear()
         self.input_shape, self.output_shape = input_shape, None
         self._building = True
@@ -385,6 +402,8 @@ class Dense(Layer):
     otherwise.
     """
 
+    _fixed = Layer._fixed | {"units", "activation", "use_bias"}
+
     def __init__(
         self,
         units: int,
@@ -478,6 +497,8 @@ class Activation(Layer):
 
     Softmax is over the last axis, and its backward is the true Jacobian, p * (dp - sum(dp * p)).
     """
+
+    _fixed = Layer._fixed | {"activation", "negative_slope", "max_value", "threshold"}
 
     def __init__(
         self,
@@ -677,6 +698,8 @@ class Flatten(Layer):
 class Rescaling(Layer):
     """out = x * scale + offset: ``Rescaling(1 / 255)`` takes bytes to [0, 1]."""
 
+    _fixed = Layer._fixed | {"scale", "offset"}
+
     def __init__(
         self,
         scale: float,
@@ -751,6 +774,8 @@ class RandomTranslation(Layer):
     pixels. What moves in is ``fill_value``. Keras shifts by fractions of a pixel and reflects by default;
     here the shift is whole and the only ``fill_mode`` is "constant". ``seed``: see Dropout.
     """
+
+    _fixed = Layer._fixed | {"height_factor", "width_factor"}
 
     def __init__(
         self,

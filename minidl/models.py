@@ -44,6 +44,7 @@ from .layers import (
 from .samples import check_samples
 from .validation import (
     check_array,
+    check_bool,
     check_dtype,
     check_inputs,
     check_int,
@@ -432,15 +433,24 @@ class Sequential:
         ``training`` turns dropout and noise on; they draw the same numbers until ``set_step`` or a training
         step says that another step has begun. ``logits`` stops before a final softmax or sigmoid.
         """
+        check_bool("training", training)
+        check_bool("logits", logits)
         self._build_for(x)
         out = np.require(check_array("x", x), self.dtype, "CAW")  # kernels are compiled for writeable arrays
         if out.ndim == 1 and self.input_shape == (1,):
             out = out[:, None]
         if out.shape[1:] != self.input_shape:
             check_inputs(out, self.input_shape)  # says what is wrong
+        rows = len(out)
         for layer in self._logits_layers if logits else self._layers:
             out = layer.forward(out, training=training)
-        return out
+        if np.shape(out) != (rows, *self.output_shape):  # a layer of the user's own; kernels trust the shape
+            wanted = ", ".join(str(size) for size in (rows, *self.output_shape))
+            raise ValueError(
+                f"forward of layer {self._layers[-1].name} must return shape ({wanted}), as its output_shape "
+                f"says, got {describe(out)}"
+            )
+        return np.require(out, self.dtype, "CAW")
 
     def backward(self, dout: np.ndarray, logits: bool = False) -> np.ndarray:
         """From ``dout``, the gradient of what the last ``forward`` returned, to ``dx``; fills ``grads``.
@@ -448,6 +458,7 @@ class Sequential:
         ``logits`` must be what it was in that ``forward``.
         """
         self._require_built("backward")
+        check_bool("logits", logits)
         for layer in reversed(self._logits_layers if logits else self._layers):
             dout = layer.backward(dout)
         return dout
@@ -626,6 +637,8 @@ class Sequential:
             if teacher_logits is not None:
                 teacher = np.require(teacher_logits, self.dtype, "CAW")
             logits = out.reshape(rows, -1)
+            if teacher_logits is not None and teacher.shape != logits.shape:
+                raise ValueError(f"teacher must give logits of shape {logits.shape}, got {teacher.shape}")
             row_loss, dlogits = np.empty(rows), np.empty_like(logits)
             if objective.kind >= 0:
                 scale = weight / rows
@@ -644,12 +657,16 @@ class Sequential:
                 value, gradient = loss.value_and_grad(
                     logits, labels if targets.size == 0 else targets, sample_weight
                 )
+                if np.shape(gradient) != logits.shape:
+                    raise ValueError(
+                        f"loss {loss.name} must give a gradient of shape {logits.shape}, got {describe(gradient)}"
+                    )
                 row_loss[:], dlogits[...] = value / rows, gradient
             metric_sums = self._metric_sums(metrics, objective, logits, labels, targets)
             self.backward(dlogits.reshape(out.shape), logits=objective.on_logits)
             penalty = add_regularizer(self._grads, self._params, self.segments, self.penalties)
             self.optimizer.apply_clipping(self._grads, self.segments)
-            self.optimizer.update(self._params, self._grads)
+            self.optimizer._update(self._params, self._grads)
             max_norm(self._params, *self.max_norms)
             self._apply_own_constraints()
         finally:
@@ -782,7 +799,8 @@ class Sequential:
         target_model : a teacher (``minidl.teachers``): the loss is then ``KnowledgeDistillation`` with
             ``temperature`` (4.0), ``hard_weight`` (0.1) and ``soft_weight`` (0.9).
 
-        Raises ValueError or TypeError for arguments that do not fit; the parameters are then as they were.
+        Raises ValueError or TypeError for arguments that do not fit; the parameters are then as they were. Raises
+        RuntimeError if a callback compiles the model or changes its layers, which has to wait until fit is over.
         """
         self.require_compiled("fit", loss=target_model is None)
         with self._built_for(x):

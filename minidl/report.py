@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -93,10 +94,15 @@ def measure(
     y : class indices ``(N,)``, -1 where unknown, or rows of probabilities ``(N, C)``, or None.
     teacher_logits : (N, C) of the teacher, or None.
     model, x : for size and speed: the model or the teacher, and samples to time it on.
+
+    Logits that are not finite, after a training that diverged, are wrong answers; figures of them are NaN.
     """
     figures = Figures(role, samples=len(logits))
-    log_q = log_softmax(np.asarray(logits, dtype=np.float64))
-    answers = log_q.argmax(axis=1)
+    logits = np.asarray(logits, dtype=np.float64)
+    lost = ~np.isfinite(logits).all(axis=1)
+    log_q = log_softmax(np.where(lost[:, None], 0.0, logits))
+    answers = np.where(lost, -1, log_q.argmax(axis=1))
+    log_q[lost] = np.nan
     if y is not None and len(known := np.flatnonzero((labels := as_labels(y)) >= 0)):
         wrong = answers[known] != labels[known]
         figures.samples = len(known)
@@ -104,7 +110,9 @@ def measure(
         soft = np.ndim(y) == 2 and np.shape(y)[1] > 1
         picked = (np.asarray(y) * log_q).sum(axis=1) if soft else log_q[known, labels[known]]
         figures.loss = float(-picked.mean())
-        figures.calibration_error = expected_calibration_error(np.exp(log_q[known]), labels[known])
+        figures.calibration_error = math.nan
+        if not lost[known].any():
+            figures.calibration_error = expected_calibration_error(np.exp(log_q[known]), labels[known])
         figures.class_errors = np.bincount(labels[known][wrong], minlength=log_q.shape[1]).tolist()
     if teacher_logits is not None:
         log_p = log_softmax(np.asarray(teacher_logits, dtype=np.float64))

@@ -11,6 +11,7 @@ from . import losses as loss_functions
 from .kernels import network
 from .kernels.simd import ALIGNMENT, aligned_zeros
 from .validation import (
+    check_array,
     check_class_weight,
     check_inputs,
     check_labels,
@@ -61,7 +62,7 @@ def check_samples(model, loss, x, y, sample_weight=None, class_weight=None, argu
         if loss.needs_labels:
             raise ValueError(f"{argument}y must be given, got None: {loss.labels_missing()}")
     else:
-        y = np.asarray(y)
+        y = check_array(argument + "y", y)
         if _uses_labels(loss, y, outputs):
             labels = check_labels(y, outputs, argument + "y", unlabelled=loss.distills)
             check_rows(argument + "y", len(labels), len(x), argument + "x")
@@ -110,7 +111,7 @@ def hard_loss(model, loss, y):
     if isinstance(y, Samples):
         sparse = y.targets is None
     else:
-        y = np.asarray(y)
+        y = np.empty(0) if y is None else check_array("y", y)
         sparse = y.ndim == 1 or y.shape[1:] == (1,)
     kind = loss_functions.SparseCategoricalCrossentropy if sparse else loss_functions.CategoricalCrossentropy
     return kind(from_logits=model.final_activation != "softmax")

@@ -48,6 +48,7 @@ class CompiledSteps:
             return np.zeros((batch_size, columns) if wanted else (0, 0), dtype)
 
         self._model, self._loss, self._samples, self._batch_size = model, loss, samples, batch_size
+        self.optimizer, self.params = model.optimizer, model.params
         self._rules = _rules(model)
         shared = n_threads > 1 and model.params.nbytes <= self._MOST_IN_PANELS
         self._in_panels = shared and not (stepwise or self._rules.active)
@@ -81,7 +82,7 @@ class CompiledSteps:
         self._x = network.rows_of(samples.x) if self._direct else None
         self._targets = as_rows(samples.targets, dtype)
         self._teacher = as_rows(samples.teacher_logits, dtype)
-        self._threads = _ThreadChoice()
+        self._threads = _ThreadChoice(n_threads)  # never more than there are buffers for
         row_bytes = in_size * itemsize
         self.most_steps = 10**9 if self._direct else max(1, CHUNK_BYTES // (row_bytes * batch_size))
         self.pace = 1
@@ -103,10 +104,11 @@ class CompiledSteps:
         kind, hyper, _ = model.objective(self._loss)  # anew: a schedule may have moved the temperature
         objective = network.Objective(kind, hyper, self._metric_kinds, self._metric_ks, losses, metric_sums)
         rates = optimizer.learning_rates(optimizer.iterations, steps)
+        self._keep_what_the_optimizer_keeps()
+        self._unsettle()
         state = network.Optimizer(
             optimizer.kind, optimizer.hyper, *self._trained[1:], rates, optimizer.iterations
         )
-        self._unsettle()
         moment = network.Moment(model.seed, model.epoch, first_step)
         with self._threads.timed(steps) as count:
             threads.run(
@@ -122,6 +124,13 @@ class CompiledSteps:
             )
         optimizer.iterations += steps
         return losses
+
+    def _keep_what_the_optimizer_keeps(self) -> None:
+        """A callback may have changed a setting, a momentum that was 0, say: then there is a new array of zeros."""
+        for place, slot in enumerate(self._model.optimizer.slots, start=1):
+            if slot is not self._learned[place]:
+                self._learned[place] = slot
+                self._trained[place] = aligned_zeros(slot.size, slot.dtype) if self._in_panels else slot
 
     def _unsettle(self) -> None:
         if self._in_panels and self._settled:
@@ -149,7 +158,8 @@ class _ThreadChoice:
     _SHORT_STEP = 1e-3  # seconds; a longer one gains from threads whatever they wait
     _FIRST_TRIAL, _NEXT_TRIAL = 4, 64  # slices
 
-    def __init__(self):
+    def __init__(self, most: int):
+        self._most = most
         self._seconds: dict[int, float] = {}  # a step, by number of threads
         self._slices = 0
 
@@ -158,7 +168,7 @@ class _ThreadChoice:
         return self
 
     def __enter__(self) -> int:
-        most = threads.get_num_threads()
+        most = min(self._most, threads.get_num_threads())
         self._slices += 1
         self._count = min(self._seconds, key=self._seconds.get, default=most)
         if (
@@ -181,6 +191,7 @@ class LayerwiseSteps:
     def __init__(self, model, loss, metrics, samples: Samples, batch_size: int, online_teacher=None):
         self._model, self._loss, self._metrics, self._samples = model, loss, metrics, samples
         self._batch_size, self._online_teacher = batch_size, online_teacher
+        self.optimizer, self.params = model.optimizer, model.params
 
     def settle(self) -> None:
         """The layers are never behind."""

@@ -168,7 +168,11 @@ class CallableTeacher(Teacher):
     def logits(self, x, rows=None, temperature=1.0):
         if x.dtype.kind != "f":
             x = x.astype(np.float32)
-        got = self.function(np.ascontiguousarray(x))
+        try:
+            got = self.function(np.ascontiguousarray(x))
+        except (TypeError, ValueError) as error:
+            kind = TypeError if isinstance(error, TypeError) else ValueError
+            raise kind(f"teacher {self.name!r} cannot take x: {error}") from error
         try:
             array = None if got is None else np.asarray(got)
         except (RuntimeError, TypeError, ValueError) as error:

@@ -118,7 +118,7 @@ def fit(
     for metric in metrics:
         metric.kind_for(samples.targets is None, math.prod(model.output_shape))
     labelled = samples.targets is not None or samples.labels[:count].max(initial=-1) >= 0
-    training_metrics = metrics if labelled else []  # they compare with labels
+    training_metrics = list(metrics) if labelled else []  # they compare with labels
     if not labelled and loss.needs_target:
         raise ValueError(f"y must hold labels, got -1 for all {count} samples: {loss.labels_missing()}")
     model.prepare_optimizer()
@@ -174,6 +174,7 @@ def fit(
         finally:
             with uninterrupted():
                 runner.settle()
+        watch.look_at_the_end(epoch)
         if validation is not None and (epoch + 1) % validation_freq == 0:
             all_callbacks.on_test_begin()
             values = evaluate_samples(model, hard_loss(model, loss, validation), metrics, validation)

@@ -12,6 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 _BLOCK_BYTES = 1 << 20
+_NO_NUMBERS = (bool, np.bool_, np.timedelta64)
+"""Counted among Python's or NumPy's integers, and never meant as one."""
 
 
 def unknown_name(argument: str, name: object, known: Iterable[str]) -> ValueError:
@@ -24,7 +26,7 @@ def unknown_name(argument: str, name: object, known: Iterable[str]) -> ValueErro
 
 def check_int(argument: str, value: object, minimum: int | None = None, maximum: int | None = None) -> int:
     """``value`` as a Python int within the limits. Floats and bools are refused."""
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Integral):
+    if isinstance(value, _NO_NUMBERS) or not isinstance(value, numbers.Integral):
         raise TypeError(f"{argument} must be an integer, got {describe(value)}")
     if minimum is not None and value < minimum:
         raise ValueError(f"{argument} must be >= {minimum}, got {value}")
@@ -45,7 +47,7 @@ def check_float(
     """``value`` as a finite Python float; ``above`` and ``below`` are exclusive limits."""
     if isinstance(value, np.ndarray) and value.ndim == 0:
         value = value[()]
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
+    if isinstance(value, _NO_NUMBERS) or not isinstance(value, numbers.Real):
         raise TypeError(f"{argument} must be a number, got {describe(value)}")
     number = float(value)
     if not np.isfinite(number):
@@ -243,7 +245,7 @@ def check_labels(y: object, classes: int, argument: str = "y", unlabelled: bool 
             f"{argument} must hold whole numbers in {allowed} ({classes} classes), "
             f"got {block[index]} at index {first + index}{hint}"
         )
-    return np.require(array, np.int64, "CAW")  # kernels are compiled for writeable arrays
+    return np.array(array, np.int64)  # a copy: kernels index by it, whatever a callback does to y meanwhile
 
 
 def check_targets(

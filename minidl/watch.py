@@ -69,6 +69,11 @@ def run_slice(model, runner, part, batch_size, first, sums, careful) -> tuple[np
     """The losses of a slice of steps and None, or, if ``careful``, up to the first step with a loss, or a
     parameter after it, that is not finite, and the state before that step.
     """
+    if model.optimizer is not runner.optimizer or model.params is not runner.params:
+        raise RuntimeError(
+            f"{model.name} was compiled anew, or its layers were changed, by a callback: that has to wait until "
+            "fit is over"
+        )
     if not careful:
         return runner.run(part, first, sums), None
     before = _State(model, sums)
@@ -96,11 +101,16 @@ def _first_nonfinite(model, x: np.ndarray, step: int, params: np.ndarray) -> str
         out = layer.forward(out, training=True)
         if not _is_finite(out):
             return f"the output of layer {layer.name!r}"
+    return _nonfinite_parameter(model, params) or "the loss"
+
+
+def _nonfinite_parameter(model, params: np.ndarray) -> str:
+    """The last layer's first: that is where the backward pass begins. "" if all are finite."""
     for layer in reversed(model.layers):
         for parameter in layer.parameters:
             if not _is_finite(params[parameter.offset : parameter.offset + parameter.size]):
                 return f"{parameter.name} of layer {layer.name!r} after the update"
-    return "the loss"
+    return ""
 
 
 class Watch:
@@ -132,11 +142,19 @@ class Watch:
         """Warn of the first loss that is not finite, if nobody stops there."""
         if self.careful or self._warned or _is_finite(losses):
             return
-        self._warned = True
         step = int(np.argmax(~np.isfinite(losses)))
-        warnings.warn(
-            f"{self._place(epoch, first + step + 1)}: the loss is {losses[step]}. The callback TerminateOnNaN() "
-            "stops there and keeps the parameters from before",
-            RuntimeWarning,
-            stacklevel=5,
-        )
+        self._warn(f"{self._place(epoch, first + step + 1)}: the loss is {losses[step]}", stacklevel=6)
+
+    def look_at_the_end(self, epoch: int) -> None:
+        """Warn of parameters that are not finite after the epoch's last step, which no loss has shown yet."""
+        model = self._model
+        if self.careful or self._warned or _is_finite(model.params):
+            return
+        step = self._steps if model.unfinished is None else model.unfinished.step
+        what = _nonfinite_parameter(model, model.params)
+        self._warn(f"{self._place(epoch, step)}: {what} is not finite", stacklevel=5)
+
+    def _warn(self, found: str, stacklevel: int) -> None:
+        self._warned = True
+        advice = "The callback TerminateOnNaN() stops there and keeps the parameters from before"
+        warnings.warn(f"{found}. {advice}", RuntimeWarning, stacklevel=stacklevel)

@@ -1,7 +1,28 @@
 """Settings shared by all tests."""
 
+import faulthandler
+import os
+
+import pytest
 from hypothesis import HealthCheck, settings
 
 # The first example of a property compiles kernels: a deadline would measure the compiler.
-settings.register_profile("minidl", deadline=None, max_examples=25, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile(
+    "minidl", deadline=None, max_examples=25, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("minidl")
+
+_HANGS = 1200  # seconds: far more than any test takes on a slow machine that compiles first
+
+
+def pytest_configure(config):
+    config.own_stderr = os.dup(2)  # what tests print is captured
+
+
+@pytest.fixture(autouse=True)
+def no_test_hangs(request):
+    """One that does ends the run, with a traceback of every thread: a deadlock must not look like slowness."""
+    if not request.node.get_closest_marker("long"):
+        faulthandler.dump_traceback_later(_HANGS, exit=True, file=request.config.own_stderr)
+    yield
+    faulthandler.cancel_dump_traceback_later()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import time
 import traceback
 import warnings
 
@@ -109,3 +110,10 @@ def forked(work):
 
 def exit_code(child):
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def wait_for(happened, child):
+    """Until ``happened()``, however slow the machine; an AssertionError if the process ``child`` ends before."""
+    while not happened():
+        assert os.waitpid(child, os.WNOHANG) == (0, 0), "the process has ended"
+        time.sleep(5e-4)

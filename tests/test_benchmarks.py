@@ -347,6 +347,23 @@ def test_soak_notices_results_that_change():
     assert changing["rounds"] > 1 and not changing["constant"]
 
 
+def test_only_a_whole_soak_replaces_the_result_files(tmp_path, monkeypatch, capsys):
+    lengths = []
+
+    def soak_for(seconds):
+        lengths.append(seconds)
+        return whole_soak(0.0, lambda folder: "same")
+
+    whole_soak = soak.soak
+    monkeypatch.setattr(soak, "soak", soak_for)
+    for arguments in (["--quick"], ["--minutes", "1"], []):
+        assert soak.main([*arguments, "--output", str(tmp_path)]) == 0
+        written = {path.name for path in tmp_path.iterdir()}
+        assert written >= {"soak.partial.json", "soak.partial.md"}
+        assert ("soak.json" in written) == ("soak.md" in written) == (not arguments)
+    assert lengths == [20.0, 60.0, 60.0 * soak.MINUTES]
+
+
 def test_soak_notices_memory_that_grows(monkeypatch):
     sizes = iter(range(0, 10**9, 100))
     monkeypatch.setattr(soak, "resident", lambda: float(next(sizes)))

@@ -220,7 +220,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             body = body[:-1] + bytes([body[-1] ^ 1])
         try:
             if manner == "silent":
-                time.sleep(2)
+                self.server.is_over.wait()
             elif manner == "trickle":
                 for byte in body:
                     self.wfile.write(bytes([byte]))
@@ -248,7 +248,9 @@ def server(monkeypatch):
         thread.start()
         Handler.content = {"f": bytes(range(256)) * 40}
         Handler.asked = []
+        http_server.is_over = threading.Event()
         yield f"http://127.0.0.1:{http_server.server_address[1]}"
+        http_server.is_over.set()
         http_server.shutdown()
         thread.join()
 
@@ -280,16 +282,19 @@ BAD = {
 }
 
 
+LIMITS = {"silent": {"timeout": 0.1}, "trickle": {"patience": 0.3}}  # the others are refused however slow
+
+
 @pytest.mark.parametrize("manner", sorted(BAD))
 def test_a_bad_download_is_refused_and_leaves_nothing(server, tmp_path, manner):
     with pytest.raises(OSError, match=BAD[manner]):
-        get(server, tmp_path, manner, timeout=0.5, patience=0.3)
+        get(server, tmp_path, manner, **LIMITS.get(manner, {}))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_the_next_mirror_is_tried(server, tmp_path):
     manners = ["missing", "wrong", "cut", "endless", "to-file", "good"]
-    path = get(server, tmp_path, *manners, "missing", timeout=5)
+    path = get(server, tmp_path, *manners, "missing")
     assert path.read_bytes() == Handler.content["f"]
     assert Handler.asked == [f"/{manner}/f" for manner in manners], "each once, none after the good one"
     assert [p.name for p in tmp_path.iterdir()] == ["f"]

@@ -38,7 +38,8 @@ hidden_layers = st.one_of(
     st.builds(ReLU, st.none() | st.floats(0.5, 3), st.floats(0, 0.5), st.floats(0, 0.5)),
     st.builds(Dropout, st.floats(0, 0.8)),
     st.builds(GaussianNoise, st.floats(0, 0.5)),
-    st.builds(Rescaling, st.floats(-2, 2), st.floats(-1, 1)),
+    # not to nearly nothing: of outputs that hardly differ a correlation has no digits to difference
+    st.builds(Rescaling, st.floats(-2, 2).filter(lambda scale: abs(scale) > 0.05), st.floats(-1, 1)),
 )
 
 

@@ -4,7 +4,6 @@ import os
 import random
 import signal
 import threading
-import time
 from contextlib import nullcontext
 
 import numpy as np
@@ -23,6 +22,7 @@ from small_run import (
     is_whole,
     new_model,
     same_state,
+    wait_for,
 )
 
 import minidl
@@ -155,8 +155,7 @@ def test_a_real_ctrl_c(tmp_path):
             model.save(tmp_path / "interrupted.npz")
 
     child = forked(work)
-    while not (tmp_path / "running.npz").exists():
-        time.sleep(0.01)
+    wait_for((tmp_path / "running.npz").exists, child)
     os.kill(child, signal.SIGINT)
     assert exit_code(child) == 0
     assert is_whole(load_model(tmp_path / "interrupted.npz"), fit)

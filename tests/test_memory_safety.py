@@ -13,17 +13,29 @@ import numpy as np
 import pytest
 from guarded import Guards
 from numpy.lib.stride_tricks import as_strided
-from small_run import exit_code, forked
+from small_run import BATCH, CLASSES, FEATURES, X, Y, exit_code, fit, forked, new_model, same_state
 
 import minidl
+from minidl.callbacks import LambdaCallback
 from minidl.constraints import MaxNorm
 from minidl.kernels import elementwise, losses, matmul, metrics, network, random, threads, updates
 from minidl.kernels.activations import CODES, NEEDS_INPUT, activation_backward, activation_forward
 from minidl.kernels.jit import JIT_DISABLED
 from minidl.kernels.softmax import log_softmax_forward, softmax_backward, softmax_forward
 from minidl.kernels.threads import ALONE
-from minidl.layers import Dense, Dropout, Flatten, GaussianNoise, LeakyReLU, RandomTranslation, Rescaling
+from minidl.layers import (
+    Dense,
+    Dropout,
+    Flatten,
+    GaussianNoise,
+    Layer,
+    LeakyReLU,
+    RandomTranslation,
+    Rescaling,
+)
+from minidl.losses import SparseCategoricalCrossentropy
 from minidl.models import Sequential
+from minidl.optimizers import SGD, Adam, RMSprop
 from minidl.regularizers import L1L2
 
 # -- guard pages -----------------------------------------------------------------------------------
@@ -431,3 +443,177 @@ def test_public_products_stay_inside(shape, monkeypatch):
             assert same_bits(minidl.matmul(*placed[:2], out=placed[2]), right)
             transposed = Guards(at_end).place(a.T, b.T)
             assert same_bits(minidl.matmul(*transposed, transpose_a=True, transpose_b=True), right)
+
+
+# -- what is changed while kernels rely on it ------------------------------------------------------
+
+
+def after_the_first_epoch(change):
+    return LambdaCallback(on_epoch_end=lambda epoch, logs: change() if epoch == 0 else None)
+
+
+def test_labels_may_be_overwritten_during_training():
+    y, untouched, model = Y.astype(np.int64), new_model(), new_model()
+    fit(untouched, epochs=3)
+    spoil = after_the_first_epoch(lambda: y.fill(10**9))
+    model.fit(X, y, batch_size=BATCH, epochs=3, verbose=0, callbacks=[spoil], validation_data=(X, y))
+    assert (y == 10**9).all() and same_bits(model.params, untouched.params)
+
+
+@pytest.mark.parametrize(
+    "layer, setting, value",
+    [
+        (Dense(3), "units", 10**6),
+        (Dense(3), "use_bias", False),
+        (Dense(3), "activation", "relu"),
+        (Dense(3), "input_shape", (10**6,)),
+        (Dense(3), "output_shape", (1,)),
+        (LeakyReLU(0.1), "negative_slope", 0.2),
+        (Rescaling(2.0), "scale", 3.0),
+        (RandomTranslation(0.1, 0.1, input_shape=(4, 3)), "height_factor", 50.0),
+    ],
+    ids=str,
+)
+def test_what_a_layer_was_built_with_stays(layer, setting, value):
+    before = getattr(layer, setting)
+    setattr(layer, setting, before)  # before it is built
+    model = Sequential([layer] if layer.input_shape else [Flatten(input_shape=(4, 3)), layer])
+    with pytest.raises(AttributeError, match=rf"{layer.name}\.{setting} is .* since the layer was built"):
+        setattr(layer, setting, value)
+    out = model.predict(np.ones((2, 4, 3)))
+    assert out.shape == (2, *layer.output_shape) and same_bits(out, model.forward(np.ones((2, 4, 3))))
+
+
+class Narrow(Layer):
+    """Says that it gives ``wide`` numbers a sample, and gives 3."""
+
+    def __init__(self, wide):
+        super().__init__(name="narrow")
+        self.wide = wide
+
+    def build(self, input_shape):
+        self.output_shape = (self.wide,)
+
+    def forward(self, x, training=False):
+        return np.ascontiguousarray(x[:, :3])
+
+    def backward(self, dout):
+        return np.pad(dout, ((0, 0), (0, FEATURES - 3)))
+
+
+@pytest.mark.parametrize("wide", [3, 4, 10**6])
+def test_the_shape_a_layer_promises_is_what_it_gives(wide):
+    model = Sequential([Dense(FEATURES, input_shape=(FEATURES,)), Narrow(wide)])
+    model.compile("sgd", SparseCategoricalCrossentropy(from_logits=True), ["accuracy"])
+    y = np.arange(len(X)) % min(wide, 4)
+    before = model.params.copy()
+    calls = [
+        lambda: model.fit(X, y, verbose=0),
+        lambda: model.evaluate(X, y, verbose=0),
+        lambda: model.predict(X),
+    ]
+    for call in [*calls, lambda: model.train_on_batch(X, y)]:
+        if wide == 3:
+            call()
+            continue
+        with pytest.raises(ValueError, match=rf"forward of layer narrow must return shape \(\d+, {wide}\)"):
+            call()
+        assert same_bits(model.params, before)
+
+
+def test_a_teacher_asked_every_step_gives_the_same_shape_every_time():
+    model = Sequential([GaussianNoise(0.1, input_shape=(FEATURES,)), Dense(CLASSES, "softmax")])
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    calls = itertools.count()
+
+    def teach(x):
+        return 5 * X[: len(x), : CLASSES - (next(calls) > 3)]
+
+    with pytest.raises(ValueError, match=r"teacher must give logits of shape \(16, 4\), got \(16, 3\)"):
+        fit(model, target_model=teach)
+    assert model.optimizer.iterations > 0 and np.isfinite(model.params).all()
+
+
+class Odd(SparseCategoricalCrossentropy):
+    """A loss of the user's own, whose gradient would fit by broadcasting."""
+
+    def kind(self, on_logits):
+        return -1
+
+    def value_and_grad(self, logits, y, sample_weight=None):
+        value, gradient = super().value_and_grad(logits, y, sample_weight)
+        return value, gradient[:, :1]
+
+
+def test_a_gradient_of_another_shape_is_refused():
+    model = new_model()
+    model.compile("sgd", Odd())
+    with pytest.raises(ValueError, match=r"must give a gradient of shape \(16, 4\), got .*\(16, 1\)"):
+        fit(model)
+
+
+@pytest.mark.parametrize("stepwise", [False, True])
+@pytest.mark.parametrize("layerwise", [False, True])
+@pytest.mark.parametrize(
+    "make, setting, value",
+    [
+        (lambda: SGD(0.01), "momentum", 0.9),
+        (lambda: SGD(0.01, momentum=0.5), "momentum", 0.0),
+        (lambda: Adam(0.01), "amsgrad", True),
+        (lambda: RMSprop(0.01), "centered", True),
+    ],
+)
+def test_an_optimizer_may_be_set_to_keep_more_during_training(make, setting, value, layerwise, stepwise):
+    def model():
+        made = new_model(optimizer=make())
+        if layerwise:
+            made.ops = lambda training=False, logits=False: None
+        return made
+
+    expected, found = model(), model()
+    fit(expected, epochs=1)
+    setattr(expected.optimizer, setting, value)
+    fit(expected, epochs=3, initial_epoch=1)
+    change = after_the_first_epoch(lambda: setattr(found.optimizer, setting, value))
+    every = [LambdaCallback(on_train_batch_end=lambda batch, logs: None)] * stepwise
+    fit(found, epochs=3, callbacks=[change, *every])
+    assert same_state(found, expected) and np.isfinite(found.params).all()
+
+
+def test_threads_set_during_training_share_the_buffers_there_are(monkeypatch):
+    used, run, before = [], threads.run, minidl.get_num_threads()
+    monkeypatch.setattr(
+        threads, "run", lambda *a, threads: (used.append(threads), run(*a, threads=threads))[1]
+    )
+    try:
+        minidl.set_num_threads(1)
+        model, alone = new_model(), new_model()
+        fit(model, epochs=3, callbacks=[after_the_first_epoch(lambda: minidl.set_num_threads(3))])
+        assert set(used) == {1}
+        minidl.set_num_threads(1 if JIT_DISABLED else 3)
+        fit(alone, epochs=3)  # the control
+        assert max(used) == minidl.get_num_threads() and same_bits(model.params, alone.params)
+    finally:
+        minidl.set_num_threads(before)
+
+
+@pytest.mark.parametrize("layerwise", [False, True])
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda model: model.compile("adam", "sparse_categorical_crossentropy"),
+        lambda model: model.pop(),
+        lambda model: model.add(Dense(900)),
+    ],
+    ids=["compile", "pop", "add"],
+)
+def test_a_model_is_not_rebuilt_during_training(change, layerwise):
+    model = new_model(optimizer=SGD(0.01))
+    if layerwise:
+        model.ops = lambda training=False, logits=False: None
+    with pytest.raises(RuntimeError, match="by a callback: that has to wait until fit is over"):
+        fit(model, epochs=3, callbacks=[LambdaCallback(on_epoch_begin=lambda epoch, logs: change(model))])
+    model.add(Dense(CLASSES, "softmax"))
+    model.compile("adam", "sparse_categorical_crossentropy")
+    fit(model)
+    assert np.isfinite(model.params).all()

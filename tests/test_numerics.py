@@ -7,11 +7,11 @@ import extended as exact
 import numpy as np
 import pytest
 from extended import Real
-from small_run import CLASSES, FEATURES, STEPS, fit, new_model
+from small_run import BATCH, CLASSES, FEATURES, STEPS, TEACHER, X, Y, fit, new_model
 
-from minidl import losses
+from minidl import distill, losses
 from minidl.callbacks import Callback, TerminateOnNaN
-from minidl.layers import Dense, Layer
+from minidl.layers import Dense, GaussianNoise, Input, Layer
 from minidl.models import Sequential
 from minidl.optimizers import SGD
 from minidl.optimizers.schedules import PiecewiseConstantDecay
@@ -63,6 +63,36 @@ def test_the_first_step_that_is_not_finite_is_found(after, rate, stepwise, layer
     assert model.epoch == epoch and model.history.epoch == list(range(epoch + 1))
 
 
+@pytest.mark.parametrize("augmented", [False, True], ids=["cached", "online"])
+@pytest.mark.parametrize("after, rate", [(STEPS, 1e30), (40, 3e38), (2 * STEPS, 1e39)])
+def test_it_is_found_in_distillation_too(after, rate, augmented):
+    def run(callback):
+        optimizer = SGD(PiecewiseConstantDecay([after - 1], [0.01, rate]))
+        noise = [GaussianNoise(0.1)] if augmented else []
+        layers = [Input((FEATURES,)), *noise, Dense(9, "relu"), Dense(CLASSES, "softmax")]
+        student = Sequential(layers, seed=1)
+        teacher = (lambda x: 3 * x[:, :CLASSES]) if augmented else TEACHER
+        settings = dict(batch_size=BATCH, epochs=4, verbose=0, optimizer=optimizer, callbacks=[callback])
+        return student, distill(teacher, student, X, Y, **settings)
+
+    recorder = Recorder()
+    with pytest.warns(RuntimeWarning, match=rf"epoch \d of 4, step \d+ of {STEPS}: "):
+        diverged, told = run(recorder)
+    first_bad = recorder.bad.index(True)
+    assert first_bad >= after and not np.isfinite(diverged.params).all()
+    assert told.student.accuracy == 0 and math.isnan(told.student.loss) and "nan" in str(told)
+    assert any("training diverged" in note for note in told.notes)
+
+    terminator = TerminateOnNaN()
+    student, report = run(terminator)
+    epoch, step = divmod(first_bad, STEPS)
+    assert terminator.found.startswith(f"epoch {epoch + 1} of 4, step {step + 1} of {STEPS}: ")
+    assert any(f"'{layer.name}'" in terminator.found for layer in student.layers)
+    assert np.array_equal(student.params, recorder.states[first_bad]) and np.isfinite(student.params).all()
+    assert student.optimizer.iterations == first_bad
+    assert report.history.epoch == list(range(epoch + 1)) == list(range(len(report.history.history["loss"])))
+
+
 def test_without_restore_the_model_stops_behind_the_step():
     recorder = Recorder()
     with pytest.warns(RuntimeWarning):
@@ -83,6 +113,19 @@ def test_without_the_callback_a_warning_names_the_step():
     assert len([w for w in seen if w.category is RuntimeWarning]) == 1
     assert seen[0].filename.endswith("small_run.py")  # where fit was called
     assert not np.isfinite(model.params).all()  # the control: that is what restoring prevents
+
+
+@pytest.mark.parametrize("layerwise", [False, True])
+def test_parameters_lost_in_the_last_step_of_an_epoch_are_told_of(layerwise):
+    """Its loss was finite, and no other follows that would show it."""
+    model = exploding(STEPS - 1, 1e39)
+    if layerwise:
+        model.ops = lambda training=False, logits=False: None
+    what = f"weight of layer '{model.layers[-1].name}' after the update is not finite"
+    with pytest.warns(RuntimeWarning, match=f"epoch 1 of 1, step {STEPS} of {STEPS}: {what}") as seen:
+        history = fit(model).history
+    assert np.isfinite(history["loss"]).all() and not np.isfinite(model.params).all()
+    assert seen[0].filename.endswith("small_run.py")
 
 
 def test_looking_for_nan_changes_nothing():

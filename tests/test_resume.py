@@ -6,6 +6,7 @@ import random
 import signal
 import time
 import warnings
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -26,6 +27,7 @@ from small_run import (
     is_whole,
     new_model,
     same_state,
+    wait_for,
 )
 
 from minidl import serialization
@@ -222,15 +224,26 @@ def test_a_place_that_cannot_be_is_refused(tmp_path, monkeypatch, changed, messa
 
 
 def kill_and_resume(folder, run, moments, save_freq):
-    """Kill a training at each of ``moments`` (seconds); every file it leaves loads and goes on to the same bits."""
-    fit(new_model())  # compiled, or loaded, before the first fork
+    """Kill a training at each of ``moments``; every file it leaves loads and goes on to the same bits.
+
+    A moment: so many checkpoints have been written, and so many seconds more have passed.
+    """
+    run(new_model())  # compiled, or loaded, before the first fork
     path, found, iterations = folder / "m.npz", 0, set()
+
+    def checkpoints():
+        """How many were seen so far: each is another file."""
+        with suppress(FileNotFoundError):
+            seen.add((path.stat().st_ino, path.stat().st_mtime_ns))
+        return len(seen)
 
     def work():
         run(new_model(), epochs=FOREVER, callbacks=[ModelCheckpoint(path, save_freq=save_freq)])
 
-    for seconds in moments:
+    for wanted, seconds in moments:
+        seen = set()
         child = forked(work)
+        wait_for(lambda wanted=wanted: checkpoints() >= wanted, child)
         time.sleep(seconds)
         os.kill(child, signal.SIGKILL)
         assert exit_code(child) == -signal.SIGKILL
@@ -248,12 +261,13 @@ def kill_and_resume(folder, run, moments, save_freq):
         for left in folder.iterdir():  # the file, and what a kill in the middle of writing leaves
             assert left == path or left.name.endswith(".tmp")
             left.unlink()
-    assert found and len(iterations) > 1
+    assert found >= sum(wanted > 0 for wanted, _ in moments) and len(iterations) > 1
 
 
 def moments(count, seed):
+    """Anywhere from the first step on; three of four within or after the writing of a checkpoint."""
     rng = random.Random(seed)
-    return [0.3] + [rng.uniform(0.005, 0.3) for _ in range(count - 1)]
+    return [(number % 4 * rng.randint(1, 3), rng.uniform(0, 0.05)) for number in range(count)]
 
 
 RUNS = [(fit, "epoch"), (distil, "epoch"), (fit, 7), (distil, 7), (fit, 1)]  # 1: killed in writing, mostly

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small_run import exit_code, forked
+from small_run import exit_code, forked, wait_for
 
 from minidl import losses, optimizers, serialization
 from minidl.callbacks import ModelCheckpoint
@@ -358,6 +358,7 @@ def test_a_killed_save_leaves_a_whole_file(tmp_path):
         params = load_model(path).params
         assert (params == params[0]).all()
         process.send_signal(signal.SIGCONT)
+    wait_for(lambda: load_model(path).params[0] > 0, process.pid)
     process.kill()
     process.wait()
     process.stdout.close()

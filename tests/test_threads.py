@@ -116,6 +116,27 @@ def test_another_number_of_threads_while_helpers_linger():
         assert counts.tolist() == [1 if i < threads.get_num_threads() else 0 for i in range(3)]
 
 
+@pytest.mark.parametrize("fewer", [1, 2])
+def test_another_number_of_threads_while_a_call_begins(fewer, monkeypatch):
+    """Set by another thread after the call was planned for three, and before it has the helpers to itself."""
+
+    class Lock:
+        def acquire(self, blocking):
+            monkeypatch.setattr(threads, "_num_threads", 1 if JIT_DISABLED else fewer)
+            monkeypatch.setattr(threads, "_team", None)
+            return True
+
+        def release(self):
+            pass
+
+    minidl.set_num_threads(3)
+    counts = np.zeros(4, np.int64)
+    with monkeypatch.context() as patch:
+        patch.setattr(threads, "_busy", Lock())
+        threads.run(add_in_turns, counts, 5, threads=3)
+    assert counts[:3].tolist() == [5] * threads.get_num_threads() + [0] * (3 - threads.get_num_threads())
+
+
 def test_only_work_that_gains_from_threads_gets_them(monkeypatch):
     minidl.set_num_threads(1 if JIT_DISABLED else 4)
     most = minidl.get_num_threads()
@@ -177,7 +198,7 @@ def test_a_bad_number_of_threads_is_named(bad):
         minidl.set_num_threads(bad)
 
 
-@pytest.mark.parametrize("bad", [1.0, "2", True, None])
+@pytest.mark.parametrize("bad", [1.0, "2", True, None, np.timedelta64(2)])
 def test_a_number_of_threads_is_an_integer(bad):
     with pytest.raises(TypeError, match="n must be an integer"):
         minidl.set_num_threads(bad)

@@ -273,7 +273,7 @@ def set_num_threads(n: int) -> None:
         ValueError: ``n`` is not in 1..256.
     """
     global _num_threads, _team
-    if isinstance(n, bool) or not isinstance(n, (int, np.integer)):
+    if isinstance(n, (bool, np.timedelta64)) or not isinstance(n, (int, np.integer)):
         raise TypeError(f"n must be an integer, got {n!r}")
     if not 1 <= n <= 256:
         raise ValueError(f"n must be in 1..256, got {n}")
@@ -321,12 +321,16 @@ def run(kernel, *args, threads: int | None = None) -> None:
     The kernel begins with `start_together` and ends with `finish_together`.
     """
     global _team
-    threads = _num_threads if threads is None else min(threads, _num_threads)
     lock = _busy
-    if threads == 1 or not lock.acquire(blocking=False):
+    if threads == 1 or _num_threads == 1 or not lock.acquire(blocking=False):
         kernel(0, 1, ALONE, *args)
         return
     try:
+        # only now: until the lock was taken another thread may have set it, and whoever is missing is waited for
+        threads = _num_threads if threads is None else min(threads, _num_threads)
+        if threads == 1:
+            kernel(0, 1, ALONE, *args)
+            return
         if _team is None:
             _team = _Team(_num_threads)
         team = _team

@@ -187,9 +187,9 @@ class Optimizer(Configurable):
             raise ValueError("params and grads must not share memory")
         self.build(params)
         self.apply_clipping(grads)
-        self.update(params, grads)
+        self._update(params, grads)
 
-    def update(self, params: np.ndarray, grads: np.ndarray) -> None:
+    def _update(self, params: np.ndarray, grads: np.ndarray) -> None:
         """``step`` without its checks and without clipping."""
         kind = self.kind
         kernel.step_scalars(self._scalars, kind, self.hyper, self.learning_rate, self.iterations + 1)
