@@ -77,11 +77,11 @@ def one_round(folder: Path) -> str:
 
 def soak(seconds: float, work=one_round) -> dict:
     """Rounds of ``work(folder)`` until the time is over: memory after each, whether results are all one."""
-    memory, digests, at = [], [], []
+    memory, digests, at = [], {}, []
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         while not at or time.perf_counter() - began < seconds:
-            digests.append(work(Path(folder)))
+            digests[work(Path(folder))] = None  # each once: what is kept of a round would count as growth
             memory.append(resident())
             at.append(time.perf_counter() - began)
     settled = memory[min(int(len(memory) * SETTLING), len(memory) - 1)]
@@ -89,8 +89,8 @@ def soak(seconds: float, work=one_round) -> dict:
     return {
         "rounds": len(at),
         "seconds": round(at[-1], 1),
-        "constant": len(set(digests)) == 1,
-        "digest": digests[0],
+        "constant": len(digests) == 1,
+        "digest": next(iter(digests)),
         "growth_mib": round(memory[-1] - settled, 1),
         "flat": memory[-1] - settled <= ALLOWED_GROWTH,
         "memory": [[round(at[i], 1), round(memory[i], 1)] for i in kept],
