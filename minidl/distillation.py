@@ -29,6 +29,7 @@ from .callbacks import (
 from .losses import DIST, DecoupledKD, KnowledgeDistillation, LogitMatching, NormalizedKD
 from .models import Sequential
 from .report import DistillationReport, as_labels, describe_loss, measure
+from .runtime import compile_before_fit
 from .teachers import Ensemble, Teacher, as_teacher, cached_logits, named_teacher, say_if_untrained
 from .training import augmenting_layer
 from .validation import (
@@ -145,6 +146,7 @@ def distill(
             )
         check_finite("transfer", transfer, student.dtype)
     x, y, weight = _with_transfer(x, y, transfer, fit_arguments.pop("sample_weight", None), teacher)
+    compile_before_fit(student.dtype.name, aloud=fit_arguments.get("verbose", "auto") != 0)
     untrained = say_if_untrained(teacher, student, resumed=bool(fit_arguments.get("initial_epoch")))
     _check_not_swapped(teacher, student, x, y)
     if plain_student and (y is None or not (as_labels(y) >= 0).any()):
@@ -535,6 +537,7 @@ def mutual_learning(
                 as_teacher(other, student=model)
         loss = KnowledgeDistillation(temperature, hard_weight, soft_weight)
         model.compile(optimizer=fresh_optimizer(optimizer), loss=loss, metrics=["accuracy"])
+    compile_before_fit(models[0].dtype.name, aloud=fit_arguments.get("verbose", "auto") != 0)
     histories = [None] * len(models)
     for epoch in range(epochs):
         online = [augmenting_layer(model) is not None for model in models]

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 import numpy as np
 
@@ -18,6 +21,10 @@ from .kernels.threads import set_num_threads as set_num_threads
 from .validation import check_array, check_bool, check_dtype, describe
 
 _compiled: set[str] = set()
+_under_way: dict[str, Future] = {}
+_this_thread = threading.local()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_under_way.clear)  # a child has no compiler thread to wait for
 _PLAIN = (np.dtype(np.float32), np.dtype(np.float64))
 
 
@@ -97,12 +104,44 @@ def warmup(dtype: str = "float32", verbose: bool = True) -> float:
     """Compile all that training and prediction need, or load it from the disk; returns the seconds.
 
     Without it the first ``fit`` does the same. With ``verbose`` a compilation says so, a load says nothing.
+    After Ctrl-C the compilation goes on beside what follows; nothing is lost.
     """
     name, verbose = check_dtype(dtype).name, check_bool("verbose", verbose)
     began = time.perf_counter()
-    _compiled.add(name)
-    helper = None if _is_compiled(name) else _start_helper(name)
-    model, x, y = _tiny_training(name)
+    if JIT_DISABLED:
+        return time.perf_counter() - began
+    if name not in _under_way:
+        compiler = ThreadPoolExecutor(1, thread_name_prefix="minidl-compiler")
+        _under_way[name] = compiler.submit(_compile_all, name)
+        compiler.shutdown(wait=False)
+    # Not on this thread: the compiler would swallow an interrupt, and this thread listens for one as it waits.
+    compiling = _under_way[name]
+    while not wait([compiling], timeout=0.05).done:
+        pass
+    _under_way.pop(name, None)
+    compiling.result()
+    seconds = time.perf_counter() - began
+    if verbose and seconds > 2:
+        print(f"minidl: compiling for {name} took {seconds:.1f} s; the next process finds it on disk")
+    return seconds
+
+
+def compile_before_fit(dtype: str, aloud: bool) -> None:
+    """What a first ``fit`` begins with: a compilation is announced, and is in no epoch's time."""
+    if JIT_DISABLED or dtype in _compiled or getattr(_this_thread, "compiles", False):
+        return
+    compiled = _is_compiled(dtype)
+    if aloud and not compiled:
+        print("minidl: compiling for this machine, once; it may take half a minute", flush=True)
+    if aloud or not compiled:
+        warmup(dtype, aloud)
+    _compiled.add(dtype)
+
+
+def _compile_all(dtype: str) -> None:
+    _this_thread.compiles = True  # the fit below must not wait for itself
+    helper = None if _is_compiled(dtype) else _start_helper(dtype)
+    model, x, y = _tiny_training(dtype)
     model.fit(x, y, verbose=0)
     if helper is not None:
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -110,21 +149,6 @@ def warmup(dtype: str = "float32", verbose: bool = True) -> float:
         helper.kill()
     model.evaluate(x, y, verbose=0)
     model.predict(x)
-    seconds = time.perf_counter() - began
-    if verbose and seconds > 2 and not JIT_DISABLED:
-        print(f"minidl: compiling for {name} took {seconds:.1f} s; the next process finds it on disk")
-    return seconds
-
-
-def compile_before_fit(dtype: str, aloud: bool) -> None:
-    """What a first ``fit`` begins with: a compilation is announced, and is in no epoch's time."""
-    if JIT_DISABLED or dtype in _compiled:
-        return
-    compiled = _is_compiled(dtype)
-    if aloud and not compiled:
-        print("minidl: compiling for this machine, once; it may take half a minute", flush=True)
-    if aloud or not compiled:
-        warmup(dtype, aloud)
 
 
 def _tiny_training(dtype: str):

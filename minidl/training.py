@@ -143,8 +143,7 @@ def fit(
     # the compiled loop splits a batch between threads, which a loss of the whole batch does not allow
     compiled = training_ops is not None and online_teacher is None and not loss.whole_batch
     if compiled and model.objective(loss).kind >= 0:
-        with uninterrupted():  # the compiler would lose an interrupt
-            compile_before_fit(model.dtype.name, aloud=verbose != 0)
+        compile_before_fit(model.dtype.name, aloud=verbose != 0)
         runner = CompiledSteps(model, loss, training_metrics, samples, batch_size, every_batch or watch.careful)
     else:
         runner = LayerwiseSteps(model, loss, training_metrics, samples, batch_size, online_teacher)

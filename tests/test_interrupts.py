@@ -26,7 +26,7 @@ from small_run import (
 )
 
 import minidl
-from minidl import training
+from minidl import runtime, training
 from minidl.callbacks import Callback, ModelCheckpoint
 from minidl.layers import Dense, Layer
 from minidl.models import Sequential, load_model
@@ -45,6 +45,39 @@ def interrupted(run, seconds, model=None):
         return model
     finally:
         timer.cancel()
+
+
+@pytest.mark.parametrize("run", [fit, distil])
+def test_an_interrupt_does_not_wait_for_the_compiler(monkeypatch, run):
+    """The compiler goes on by itself, once, and the next call finds what it has made."""
+    begun, finish, compiled = threading.Event(), threading.Event(), []
+
+    def compile_all(dtype):
+        begun.set()
+        assert finish.wait(60)
+        compiled.append(dtype)
+
+    monkeypatch.setattr(runtime, "JIT_DISABLED", False)
+    monkeypatch.setattr(runtime, "_compiled", set())
+    monkeypatch.setattr(runtime, "_is_compiled", lambda dtype: False)
+    monkeypatch.setattr(runtime, "_compile_all", compile_all)
+    model = new_model()
+    before = model.params.copy()
+    for _ in range(2):
+        assert interrupted(run, 0.2, model) is model
+        assert begun.is_set() and not compiled
+    assert np.array_equal(model.params, before) and model.optimizer.iterations == 0
+    finish.set()
+    run(model, epochs=1)
+    assert compiled == ["float32"] and model.epoch == 1
+    monkeypatch.setattr(runtime, "_compiled", set())
+
+    def fail(dtype):
+        raise OSError("no space")
+
+    monkeypatch.setattr(runtime, "_compile_all", fail)
+    with pytest.raises(OSError, match="no space"):
+        run(new_model(), epochs=1)
 
 
 @pytest.mark.parametrize("run", [fit, distil])
