@@ -12,6 +12,9 @@ from .kernels.activations import CODES, LINEAR
 from .kernels.simd import aligned_zeros
 from .samples import CHUNK_BYTES, Samples, aligned_rows, as_rows, is_native
 
+_PART_FLOPS, _PART_ROWS = 4e9, 64
+"""Work, forward and backward, of a longer step that is done at a time, and the fewest rows: then Ctrl-C is heard."""
+
 
 def _rules(model) -> network.Rules:
     """Penalties, clipping and constraints as data."""
@@ -85,10 +88,16 @@ class CompiledSteps:
         self._threads = _ThreadChoice(n_threads)  # never more than there are buffers for
         row_bytes = in_size * itemsize
         self.most_steps = 10**9 if self._direct else max(1, CHUNK_BYTES // (row_bytes * batch_size))
+        self._part = max(_PART_ROWS, int(_PART_FLOPS / max(1, 4 * model.params.size)))
+        if self._part < batch_size:
+            self.most_steps = 1
         self.pace = 1
 
-    def run(self, order: np.ndarray, first_step: int, metric_sums: np.ndarray) -> np.ndarray:
-        """Train on consecutive batches of ``order``; returns each step's loss and adds to ``metric_sums``."""
+    def run(self, order: np.ndarray, first_step: int, metric_sums: np.ndarray, interrupts=()) -> np.ndarray:
+        """Train on consecutive batches of ``order``; returns each step's loss and adds to ``metric_sums``.
+
+        A long step is given up, and nothing returned, if there is one of ``interrupts`` before it learns.
+        """
         model, optimizer = self._model, self._model.optimizer
         steps = -(-len(order) // self._batch_size)
         x, x_order = self._x, order
@@ -110,18 +119,15 @@ class CompiledSteps:
             optimizer.kind, optimizer.hyper, *self._trained[1:], rates, optimizer.iterations
         )
         moment = network.Moment(model.seed, model.epoch, first_step)
+        arguments = self._program, self._buffers, data, objective, state, self._rules, moment
         with self._threads.timed(steps) as count:
-            threads.run(
-                network.train,
-                self._program,
-                self._buffers,
-                data,
-                objective,
-                state,
-                self._rules,
-                moment,
-                threads=count,
-            )
+            for first in range(0, self._batch_size, self._part):
+                if interrupts:
+                    return losses[:0]
+                last = first + self._part
+                threads.run(
+                    network.train, *arguments, first, last, last >= self._batch_size, threads=count
+                )
         optimizer.iterations += steps
         return losses
 
@@ -196,7 +202,7 @@ class LayerwiseSteps:
     def settle(self) -> None:
         """The layers are never behind."""
 
-    def run(self, order: np.ndarray, first_step: int, metric_sums: np.ndarray) -> np.ndarray:
+    def run(self, order: np.ndarray, first_step: int, metric_sums: np.ndarray, interrupts=()) -> np.ndarray:
         model, samples = self._model, self._samples
         losses = []
         for step, start in enumerate(range(0, len(order), self._batch_size)):

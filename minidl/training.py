@@ -226,8 +226,12 @@ def _run_epoch(
         part = order[done * batch_size : (done + length) * batch_size]
         callbacks.on_train_batch_begin(done)
         began = time.perf_counter()
-        with uninterrupted(runner.settle):
-            losses, before = run_slice(model, runner, part, batch_size, done, sums, watch.careful)
+        with uninterrupted(runner.settle) as interrupts:
+            losses, before = run_slice(
+                model, runner, part, batch_size, done, sums, watch.careful, interrupts
+            )
+            if not len(losses):  # given up: the interrupt is raised on the way out
+                continue
             seconds = time.perf_counter() - began
             length, part = len(losses), part[: len(losses) * batch_size]
             sizes = np.full(length, batch_size)

@@ -17,13 +17,12 @@ from .callbacks import TerminateOnNaN
 def uninterrupted(settle=None):
     """Ctrl-C waits until parameters, optimizer and counts agree again; a second one does not wait.
 
-    ``settle()`` is called before an interrupt is handed on.
+    ``settle()`` is called before an interrupt is handed on. Yields the list of those that wait.
     """
-    handler = signal.getsignal(signal.SIGINT)
+    handler, caught = signal.getsignal(signal.SIGINT), []
     if threading.current_thread() is not threading.main_thread() or not callable(handler):
-        yield
+        yield caught
         return
-    caught = []
 
     def remember(number, frame):
         caught.append((number, frame))
@@ -32,7 +31,7 @@ def uninterrupted(settle=None):
 
     signal.signal(signal.SIGINT, remember)
     try:
-        yield
+        yield caught
     finally:
         if caught and settle is not None:
             settle()
@@ -65,9 +64,11 @@ class _State:
         self._model.optimizer.iterations = self._iterations
 
 
-def run_slice(model, runner, part, batch_size, first, sums, careful) -> tuple[np.ndarray, _State | None]:
+def run_slice(
+    model, runner, part, batch_size, first, sums, careful, interrupts
+) -> tuple[np.ndarray, _State | None]:
     """The losses of a slice of steps and None, or, if ``careful``, up to the first step with a loss, or a
-    parameter after it, that is not finite, and the state before that step.
+    parameter after it, that is not finite, and the state before that step. No losses: an interrupt came first.
     """
     if model.optimizer is not runner.optimizer or model.params is not runner.params:
         raise RuntimeError(
@@ -75,9 +76,9 @@ def run_slice(model, runner, part, batch_size, first, sums, careful) -> tuple[np
             "fit is over"
         )
     if not careful:
-        return runner.run(part, first, sums), None
+        return runner.run(part, first, sums, interrupts), None
     before = _State(model, sums)
-    losses = runner.run(part, first, sums)
+    losses = runner.run(part, first, sums, interrupts)
     if _is_finite(losses) and _is_finite(model.params):
         return losses, None
     if len(losses) > 1:  # once more from the slice's beginning, step by step, to the same bits

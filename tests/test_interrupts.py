@@ -26,8 +26,9 @@ from small_run import (
 )
 
 import minidl
-from minidl import runtime, training
+from minidl import runtime, steps, training
 from minidl.callbacks import Callback, ModelCheckpoint
+from minidl.kernels import network, threads
 from minidl.layers import Dense, Layer
 from minidl.models import Sequential, load_model
 
@@ -45,6 +46,37 @@ def interrupted(run, seconds, model=None):
         return model
     finally:
         timer.cancel()
+
+
+def long_step(model, **arguments):
+    """One step on 300 rows, which come in parts."""
+    x, y = np.tile(X, (-(-300 // len(X)), 1))[:300], np.tile(Y, -(-300 // len(Y)))[:300]
+    return model.fit(x, y, batch_size=300, verbose=0, **arguments)
+
+
+@pytest.mark.parametrize("callbacks", [None, [minidl.callbacks.TerminateOnNaN()]])
+def test_a_long_step_is_given_up(monkeypatch, callbacks):
+    """An interrupt in the middle of it leaves everything as before the step; parts change no bit."""
+    whole = new_model()
+    long_step(whole, epochs=3)
+    monkeypatch.setattr(steps, "_PART_FLOPS", 1.0)
+    model, calls, run = new_model(), [], threads.run
+
+    def interrupting(kernel, *args, **kwargs):
+        run(kernel, *args, **kwargs)
+        if kernel is network.train:
+            calls.append(args[-3:])
+            if len(calls) == 7:  # the second part of the second step
+                os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(threads, "run", interrupting)
+    with pytest.raises(KeyboardInterrupt):
+        long_step(model, epochs=3, callbacks=callbacks)
+    parts = [(first, first + 64, first == 256) for first in range(0, 300, 64)]
+    assert calls == parts + parts[:2]
+    assert model.optimizer.iterations == model.epoch == 1
+    long_step(model, epochs=3, initial_epoch=1)
+    assert np.array_equal(model.params, whole.params) and model.optimizer.iterations == 3
 
 
 @pytest.mark.parametrize("run", [fit, distil])
@@ -101,7 +133,7 @@ def test_an_interrupt_leaves_the_last_finished_step(run):
 
 
 def test_an_unguarded_interrupt_would_be_noticed(monkeypatch):
-    monkeypatch.setattr(training, "uninterrupted", nullcontext)
+    monkeypatch.setattr(training, "uninterrupted", lambda settle=None: nullcontext(()))
     found = [is_whole(interrupted(fit, 0.15), fit) for _ in range(3)]
     assert not all(found)
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import minidl
-from minidl import training
+from minidl import steps, training
 from minidl.constraints import MaxNorm
 from minidl.kernels.jit import JIT_DISABLED
 from minidl.layers import (
@@ -159,6 +159,21 @@ def test_bits_do_not_depend_on_threads(case):
     assert np.array_equal(found[0], found[1]) and np.array_equal(found[0], found[2])
 
 
+@pytest.mark.parametrize("number", [1, 2])
+@pytest.mark.parametrize("case", ["relu", "stack", "wide", "penalties and constraints"])
+def test_bits_do_not_depend_on_the_parts_of_a_step(monkeypatch, case, number):
+    expected, history = train(case)
+    monkeypatch.setattr(steps, "_PART_FLOPS", 1.0)
+    monkeypatch.setattr(steps, "_PART_ROWS", 5)
+    before = minidl.get_num_threads()
+    try:
+        minidl.set_num_threads(number)
+        found, in_parts = train(case)
+    finally:
+        minidl.set_num_threads(before)
+    assert np.array_equal(expected.params, found.params) and history.history == in_parts.history
+
+
 class EveryBatch(minidl.callbacks.Callback):
     def __init__(self):
         super().__init__()
@@ -175,8 +190,8 @@ def test_bits_do_not_depend_on_slices_or_verbosity(monkeypatch, capsys):
     monkeypatch.setattr(training, "_SLICE_SECONDS", 1e-9)
     sliced, _ = train("stack", verbose=1)
     assert np.array_equal(expected.params, stepwise.params) and np.array_equal(expected.params, sliced.params)
-    steps = -(-SAMPLES // BATCH)
-    assert [batch for batch, _ in callback.batches] == list(range(steps)) * EPOCHS
+    batches = -(-SAMPLES // BATCH)
+    assert [batch for batch, _ in callback.batches] == list(range(batches)) * EPOCHS
     assert callback.batches[-1][1] == pytest.approx(history.history["loss"][-1])
 
 

@@ -240,17 +240,17 @@ def _splits_columns(program, op, rows, threads):
 
 
 @jit(inline=True)
-def forward(thread, threads, sync, program, inputs, values, scratch, rows, low, high, seed, epoch, step):
-    """All operations on ``rows`` rows, of which low..high are this thread's; the first reads ``inputs``."""
+def forward(thread, threads, sync, program, inputs, values, scratch, begin, end, low, high, seed, epoch, step):
+    """All operations on rows begin..end, of which low..high are this thread's; the first reads ``inputs``."""
     zero = np.int64(0)  # a literal would be a type of its own, and compile the callees once more
     for index in range(program.ops.shape[0]):
         op = program.ops[index]
         source = inputs if index == 0 else values
         if op[KIND] == DENSE:
-            if threads > 1 and _splits_columns(program, op, rows, threads):
+            if threads > 1 and _splits_columns(program, op, end - begin, threads):
                 first, last = share(op[OUT], thread, threads, PANEL_BYTES // values.itemsize)
                 meet(sync, threads)
-                _dense(program, op, source, values, zero, rows, first, last, scratch)
+                _dense(program, op, source, values, begin, end, first, last, scratch)
                 meet(sync, threads)
             else:
                 _dense(program, op, source, values, low, high, zero, op[OUT], scratch)
@@ -262,7 +262,7 @@ def forward(thread, threads, sync, program, inputs, values, scratch, rows, low, 
 
 
 @jit(inline=True)
-def backward(thread, threads, sync, program, buffers, scratch, rows, low, high, seed, epoch, step):
+def backward(thread, threads, sync, program, buffers, scratch, begin, end, low, high, seed, epoch, step):
     """The gradients of all operations' outputs, from the last to the first that has parameters."""
     values, slopes, zero = buffers.values, buffers.slopes, np.int64(0)
     first_dense = 0
@@ -274,7 +274,7 @@ def backward(thread, threads, sync, program, buffers, scratch, rows, low, high, 
             if threads > 1 and op[IN] >= WIDE:
                 first, last = share(op[IN], thread, threads, 64)
                 meet(sync, threads)
-                _dense_input_gradient(program, op, slopes, zero, rows, first, last, scratch)
+                _dense_input_gradient(program, op, slopes, begin, end, first, last, scratch)
                 meet(sync, threads)
             else:
                 _dense_input_gradient(program, op, slopes, low, high, zero, op[IN], scratch)
@@ -405,8 +405,13 @@ def _loss_and_metrics(program, buffers, objective, low, high):
 
 
 @jit
-def train(thread, threads, sync, program, buffers, data, objective, optimizer, rules, moment):
-    """``len(learning_rates)`` steps of training on consecutive batches of ``data.order``."""
+def train(
+    thread, threads, sync, program, buffers, data, objective, optimizer, rules, moment, first_row, last_row, learns
+):  # fmt: skip
+    """``len(learning_rates)`` steps of training on consecutive batches of ``data.order``.
+
+    A long step comes in several calls, each on rows first_row..last_row of its batch; only the last ``learns``.
+    """
     if not start_together(thread, sync, threads):
         return
     mode = flush_denormals()
@@ -415,19 +420,23 @@ def train(thread, threads, sync, program, buffers, data, objective, optimizer, r
     for step in range(optimizer.learning_rates.size):
         start = step * data.batch_size
         rows = smaller(data.batch_size, data.order.size - start)
-        low, high = share(rows, thread, threads, 4)
+        begin, end = smaller(first_row, rows), smaller(last_row, rows)
+        low, high = share(end - begin, thread, threads, 4)
+        low, high = begin + low, begin + high
         here = moment.first_step + step
         _gather_batch(program, buffers, data, start, rows, low, high)
         forward(
-            thread, threads, sync, program, buffers.inputs, buffers.values, scratch, rows, low, high,
+            thread, threads, sync, program, buffers.inputs, buffers.values, scratch, begin, end, low, high,
             moment.seed, moment.epoch, here,
         )  # fmt: skip
         _loss_and_metrics(program, buffers, objective, low, high)
         backward(
-            thread, threads, sync, program, buffers, scratch, rows, low, high,
+            thread, threads, sync, program, buffers, scratch, begin, end, low, high,
             moment.seed, moment.epoch, here,
         )  # fmt: skip
         meet(sync, threads)
+        if not learns:
+            continue
 
         step_scalars(
             scalars,
@@ -492,7 +501,7 @@ def infer_rows(ops, settings, params, out_at, values, scratch, source, rows, out
     count, nowhere, zero, one = ops.shape[0], np.empty(0, np.int64), np.int64(0), np.int64(1)
     program = Program(ops, settings, params, params, False, out_at, out.shape[1], LINEAR)
     finite = not has_nonfinite(source, rows * (ops[0, IN] if count else out.shape[1]))
-    forward(zero, one, nowhere, program, source, values, scratch, rows, zero, rows, zero, zero, zero)
+    forward(zero, one, nowhere, program, source, values, scratch, zero, rows, zero, rows, zero, zero, zero)
     copy(out, _rows(values if count else source, out_at, out.shape[1], 0, rows))
     restore_denormals(mode)
     return finite
