@@ -2,6 +2,7 @@
 
 import faulthandler
 import os
+import signal
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -17,6 +18,8 @@ _HANGS = 1200  # seconds: far more than any test takes on a slow machine that co
 
 def pytest_configure(config):
     config.own_stderr = os.dup(2)  # what tests print is captured
+    # a shell that runs the tests in the background has told them to ignore Ctrl-C, which some of them send
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
