@@ -29,6 +29,7 @@ def test_steps_allocate_nothing(monkeypatch):
             taken.setdefault(steps, set()).add(rtsys.get_allocation_stats().alloc - before)
 
     monkeypatch.setattr(threads, "run", counted)
+    monkeypatch.setattr(threads, "_num_threads", 1)  # each thread allocates its own
     x, y = np.random.default_rng(0).random((64, 20), dtype=np.float32), np.arange(64) % 3
     for steps in (1, 8):  # the first slice of a fit is one step, what it grows to is at most 8 times that
         small_net(20).fit(x[: 4 * steps], y[: 4 * steps], batch_size=4, verbose=0, epochs=3)
