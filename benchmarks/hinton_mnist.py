@@ -343,7 +343,7 @@ def judge(rows: dict) -> list[dict]:
 def spread(values: list[float], form: str = ",.1f") -> str:
     """Mean and standard deviation, 146.0 ± 3.2."""
     mean = format(float(np.mean(values)), form)
-    return f"{mean} ± {np.std(values, ddof=1):{form}}" if len(values) > 1 else mean
+    return f"{mean} ± {np.std(values, ddof=1):{form.lstrip('+')}}" if len(values) > 1 else mean
 
 
 def main_table(results: dict) -> str:
