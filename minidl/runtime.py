@@ -29,14 +29,12 @@ _PLAIN = (np.dtype(np.float32), np.dtype(np.float64))
 
 
 def _is_plain(value) -> bool:
-    """A matrix of the kernels' own dtypes, for which the general checks would take longer than a small product."""
-    return type(value) is np.ndarray and value.ndim == 2 and value.dtype in _PLAIN and value.dtype.isnative
+    """A matrix as the kernels take it, for which the general checks would take longer than a small product."""
+    return type(value) is np.ndarray and value.ndim == 2 and value.dtype in _PLAIN and value.flags.carray
 
 
 def _operand(value: np.ndarray, transpose: bool, dtype: np.dtype) -> tuple[np.ndarray, bool]:
     """``value`` as the kernel takes it: a matrix in row order, or its transpose with the flag turned over."""
-    if _is_plain(value) and value.dtype == dtype and value.flags.carray:
-        return value, transpose
     if value.flags.f_contiguous and not value.flags.c_contiguous:
         value, transpose = value.T, not transpose
     return np.require(value, dtype, "CAW"), transpose
@@ -64,34 +62,35 @@ def matmul(
 
     Raises ValueError for shapes that do not match and an ``out`` that does not fit, TypeError for dtypes.
     """
-    if not (_is_plain(a) and _is_plain(b)):
+    plain = _is_plain(a) and _is_plain(b) and a.dtype == b.dtype
+    if not plain:
         a, b = (check_array(name, x, ndim=2, allow_empty=True) for name, x in (("a", a), ("b", b)))
     transpose_a, transpose_b = check_bool("transpose_a", transpose_a), check_bool("transpose_b", transpose_b)
-    (m, k), (inner, n) = a.shape[:: -1 if transpose_a else 1], b.shape[:: -1 if transpose_b else 1]
+    m, k = a.shape[::-1] if transpose_a else a.shape
+    inner, n = b.shape[::-1] if transpose_b else b.shape
     if k != inner:
         flags = f"transpose_a={transpose_a}, transpose_b={transpose_b}"
         raise ValueError(
             f"a {a.shape} and b {b.shape} do not fit together with {flags}: {k} columns, {inner} rows"
         )
     dtype = a.dtype
-    if not (_is_plain(a) and _is_plain(b) and a.dtype == b.dtype):
+    if not plain:
         dtype = np.dtype(np.float32 if np.result_type(a, b, np.float32) == np.float32 else np.float64)
     if out is None:
         out = np.empty((m, n), dtype)
     else:
         if not isinstance(out, np.ndarray) or out.shape != (m, n) or out.dtype != dtype:
             raise ValueError(f"out must be an array of shape {(m, n)} and dtype {dtype}, got {describe(out)}")
-        if not (out.flags.c_contiguous and out.flags.aligned and out.flags.writeable):
+        if not out.flags.carray:
             raise ValueError("out must be C-contiguous, aligned and writeable")
         if np.may_share_memory(out, a) or np.may_share_memory(out, b):
             raise ValueError("out must not share memory with a or b")
-    if out.size == 0:
-        return out
-    if k == 0:
+    if m * k * n == 0:
         out[...] = 0
         return out
-    a, transpose_a = _operand(a, transpose_a, dtype)
-    b, transpose_b = _operand(b, transpose_b, dtype)
+    if not plain:
+        a, transpose_a = _operand(a, transpose_a, dtype)
+        b, transpose_b = _operand(b, transpose_b, dtype)
     threads = count_for(2.0 * m * k * n)
     if threads == 1:
         kernel.matmul(out, a, b, transpose_a, transpose_b)

@@ -9,6 +9,7 @@ import numpy as np
 
 from .kernels import network, threads
 from .kernels.activations import CODES, LINEAR
+from .kernels.ops import DENSE
 from .kernels.simd import aligned_zeros
 from .samples import CHUNK_BYTES, Samples, aligned_rows, as_rows, is_native
 
@@ -37,6 +38,8 @@ class CompiledSteps:
     _MOST_IN_PANELS = 1 << 19
     """Bytes of parameters: with the optimizer's memory of them they then stay in a core's own cache, where panels
     save the other core's visits. Larger ones leave it in any order, and rows are read in longer stretches."""
+    _MOST_COPIED = 1 << 18
+    """Bytes of a batch of which each thread then reads all rows for itself, and fetches none from the other core."""
 
     def __init__(self, model, loss, metrics, samples: Samples, batch_size: int, stepwise: bool):
         objective, dtype = model.objective(loss), model.dtype
@@ -55,6 +58,7 @@ class CompiledSteps:
         self._rules = _rules(model)
         shared = n_threads > 1 and model.params.nbytes <= self._MOST_IN_PANELS
         self._in_panels = shared and not (stepwise or self._rules.active)
+        copied = self._in_panels and ops[0].kind == DENSE and batch_size * in_size * itemsize <= self._MOST_COPIED
         self._settled = True
         self._learned = [model.params, *model.optimizer.slots]
         self._trained = self._learned
@@ -65,7 +69,7 @@ class CompiledSteps:
             outputs, final,
         )  # fmt: skip
         self._buffers = network.Buffers(
-            aligned_zeros(batch_size * in_size, dtype),
+            aligned_rows(n_threads if copied else 1, batch_size * in_size, dtype),
             aligned_zeros(laid_out.size, dtype),
             aligned_zeros(laid_out.size, dtype),
             aligned_rows(n_threads, network.packing_size(ops, batch_size, itemsize), dtype),

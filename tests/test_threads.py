@@ -202,3 +202,16 @@ def test_a_bad_number_of_threads_is_named(bad):
 def test_a_number_of_threads_is_an_integer(bad):
     with pytest.raises(TypeError, match="n must be an integer"):
         minidl.set_num_threads(bad)
+
+
+def test_a_kernel_that_cannot_run_is_told_once_and_leaves_nobody_waiting():
+    def out_of_memory(thread, number, sync):
+        raise MemoryError(f"no memory for {number} threads")
+
+    minidl.set_num_threads(2)
+    for _ in range(2):
+        with pytest.raises(MemoryError, match=f"for {minidl.get_num_threads()} threads"):
+            threads.run(out_of_memory)
+    counts = np.zeros(minidl.get_num_threads(), np.int64)
+    threads.run(one_round, counts)
+    assert counts.all()

@@ -26,8 +26,9 @@ from .simd import (
 )
 from .threads import finish_together, share, start_together
 
-K_BLOCK = 384
-"""Rows of B in a packed panel: 48 KB in float32, half of the second-level cache's share of a step."""
+K_BLOCK = 512
+"""Rows of B in a packed panel: 64 KB in float32, read from the second-level cache. With fewer, C is fetched and
+stored more often, and rows of C that lie a multiple of 4 KB apart push one another out of the first level."""
 M_BLOCK = 96 * TILE_ROWS
 """Rows of A packed at a time."""
 A_BYTES = 1 << 20
@@ -49,20 +50,24 @@ def pack_transposed(panel, width, b, b_at, b_column, k, n):
 
 @jit
 def pack_rows(packed, a, a_at, a_row, a_column, m, k):
-    """Tiles of TILE_ROWS rows, column by column, so that a tile's next column is the next memory."""
+    """Tiles of TILE_ROWS rows, column by column, so that a tile's next column is the next memory.
+
+    Rows are turned into columns a square block at a time. A block may be taller than what is left of the tile; so
+    the lowest comes first, and what it writes into the next column the next store puts right.
+    """
+    lanes = VECTOR_BYTES // packed.itemsize
+    blocks = (TILE_ROWS + lanes - 1) // lanes
     for i0 in range(0, m, TILE_ROWS):
         rows = smaller(TILE_ROWS, m - i0)
-        tile = packed[i0 * k : (i0 + TILE_ROWS) * k]
-        if a_column == 1:
+        tile, at = i0 * k, a_at + i0 * a_row
+        whole_k = k // lanes * lanes if a_column == 1 and i0 + blocks * lanes <= m else 0
+        for p in range(0, whole_k, lanes):
+            for block in range(blocks - 1, -1, -1):
+                i = block * lanes
+                transpose_block(packed, tile + p * TILE_ROWS + i, TILE_ROWS, a, at + i * a_row + p, a_row)
+        for p in range(whole_k, k):
             for i in range(rows):
-                at = a_at + (i0 + i) * a_row
-                for p in range(k):
-                    tile[p * TILE_ROWS + i] = a[at + p]
-        else:
-            for p in range(k):
-                at = a_at + i0 * a_row + p * a_column
-                for i in range(rows):
-                    tile[p * TILE_ROWS + i] = a[at + i * a_row]
+                packed[tile + p * TILE_ROWS + i] = a[at + i * a_row + p * a_column]
 
 
 @jit
@@ -210,7 +215,7 @@ def matmul_on_threads(thread, threads, sync, out, a, b, transpose_a, transpose_b
     if not start_together(thread, sync, threads):
         return
     (m, n), zero = out.shape, np.int64(0)
-    if m > n:
+    if m >= n:
         first, last = share(m, thread, threads, TILE_ROWS)
         matmul_part(out, a, b, transpose_a, transpose_b, first, last, zero, n)
     else:

@@ -24,7 +24,17 @@ from .matmul import column_sums, product, scratch_size, store_panels
 from .metrics import metric_rows
 from .ops import ACTIVATION, DENSE, DROPOUT, GAUSSIAN_NOISE, RANDOM_TRANSLATION
 from .random import LAYER, dropout, gaussian_noise, make_key, translate, translate_backward
-from .simd import FROM_BIAS, FROM_ZERO, PANEL_BYTES, TILE_ROWS, read_float32, read_float64, reals_at
+from .simd import (
+    ALIGNMENT,
+    FROM_BIAS,
+    FROM_ZERO,
+    PANEL_BYTES,
+    TILE_ROWS,
+    prefetch,
+    read_float32,
+    read_float64,
+    reals_at,
+)
 from .threads import finish_together, flush_denormals, meet, restore_denormals, share, start_together
 from .updates import (
     add_regularizer,
@@ -46,6 +56,8 @@ CODES_OF_DTYPES = {np.dtype(np.uint8): UINT8, np.dtype(np.float32): FLOAT32, np.
 
 WIDE = 256
 """From this many columns on, threads share a product by columns: each packs only the panels it uses."""
+_ASKED_AT_ONCE = 4
+"""Rows of the next batch that are asked for after every such product: more would keep the memory busy for longer."""
 UPDATE_ROWS = 16 * TILE_ROWS
 """Rows of a panel of a weight whose gradient is computed, used and forgotten together."""
 
@@ -74,7 +86,7 @@ class Program(NamedTuple):
 class Buffers(NamedTuple):
     """Everything a step writes besides parameters; allocated once a fit."""
 
-    inputs: np.ndarray  # (batch * input size,)
+    inputs: np.ndarray  # (threads, batch * input size), or (1, ...): all threads share a batch
     values: np.ndarray  # outputs of all operations, (operations, batch, size) one after the other
     slopes: np.ndarray  # their gradients, in the same places
     scratch: np.ndarray  # (threads, n) for packing
@@ -165,6 +177,15 @@ def gather(out, rows, order, first, low, high):
 
 
 @jit(inline=True)
+def _ask_for(rows, order, first, low, high):
+    """Fetch what `gather` will read of rows low..high into the cache, while other work goes on."""
+    for i in range(low, high):
+        at = order[first + i] * rows.stride
+        for offset in range(0, rows.stride, ALIGNMENT):
+            prefetch(rows.data, at + offset)
+
+
+@jit(inline=True)
 def _rows(buffer, at, size, low, high):
     """Rows low..high of the (batch, size) matrix that starts at ``at``."""
     return buffer[at + low * size : at + high * size].reshape(high - low, size)
@@ -240,8 +261,13 @@ def _splits_columns(program, op, rows, threads):
 
 
 @jit(inline=True)
-def forward(thread, threads, sync, program, inputs, values, scratch, begin, end, low, high, seed, epoch, step):
-    """All operations on rows begin..end, of which low..high are this thread's; the first reads ``inputs``."""
+def forward(
+    thread, threads, sync, program, inputs, whole, values, scratch, begin, end, low, high, seed, epoch, step
+):  # fmt: skip
+    """All operations on rows begin..end, of which low..high are this thread's.
+
+    The first reads ``inputs``, of which this thread has read the ``whole``, or its rows.
+    """
     zero = np.int64(0)  # a literal would be a type of its own, and compile the callees once more
     for index in range(program.ops.shape[0]):
         op = program.ops[index]
@@ -249,7 +275,8 @@ def forward(thread, threads, sync, program, inputs, values, scratch, begin, end,
         if op[KIND] == DENSE:
             if threads > 1 and _splits_columns(program, op, end - begin, threads):
                 first, last = share(op[OUT], thread, threads, PANEL_BYTES // values.itemsize)
-                meet(sync, threads)
+                if index or not whole:
+                    meet(sync, threads)
                 _dense(program, op, source, values, begin, end, first, last, scratch)
                 meet(sync, threads)
             else:
@@ -311,14 +338,18 @@ def _update_range(program, optimizer, at, size, grads, scalars):
 
 
 @jit(inline=True)
-def _learn(thread, threads, program, buffers, optimizer, rows, scalars, updates):
-    """This thread's share of the parameter gradients, each used at once (``updates``) or kept in ``grads``."""
+def _learn(thread, threads, program, buffers, inputs, data, coming, optimizer, rows, scalars, updates):
+    """This thread's share of the parameter gradients, each used at once (``updates``) or kept in ``grads``.
+
+    ``coming`` (first, low, high): rows low..high of the batch that begins at ``first`` are fetched meanwhile.
+    """
+    next_batch, asked, last_coming = coming
     scratch, tile = buffers.scratch[thread], buffers.tile[thread]
     for index in range(program.ops.shape[0]):
         op = program.ops[index]
         if op[KIND] != DENSE:
             continue
-        source = buffers.inputs if index == 0 else buffers.values
+        source = inputs if index == 0 else buffers.values
         k, n = op[IN], op[OUT]
         width = smaller(PANEL_BYTES // tile.itemsize, n) if program.in_panels else n
         height = smaller(tile.size // width, UPDATE_ROWS)
@@ -337,6 +368,9 @@ def _learn(thread, threads, program, buffers, optimizer, rows, scalars, updates)
             if updates:
                 _update_range(program, optimizer, at, size, grads, scalars)
             first += high - low
+            asking = smaller(asked + _ASKED_AT_ONCE, last_coming)
+            _ask_for(data.x, data.x_order, next_batch, asked, asking)
+            asked = asking
         if op[BIAS] >= 0:
             first, last = share(n, thread, threads, 16)
             at, size = op[BIAS] + first, last - first
@@ -361,10 +395,10 @@ def apply_penalties_and_clipping(rules, params, grads):
 
 
 @jit(inline=True)
-def _gather_batch(program, buffers, data, start, rows, low, high):
+def _gather_batch(program, buffers, inputs, data, start, rows, first, last, low, high):
+    """Rows first..last of the inputs, low..high of all else."""
     in_size = program.ops[0, IN]
-    inputs = buffers.inputs[: rows * in_size].reshape(rows, in_size)
-    gather(inputs, data.x, data.x_order, start, low, high)
+    gather(inputs[: rows * in_size].reshape(rows, in_size), data.x, data.x_order, start, first, last)
     if data.targets.data.size:
         gather(buffers.targets, data.targets, data.order, start, low, high)
     if data.teacher.data.size:
@@ -416,6 +450,9 @@ def train(
         return
     mode = flush_denormals()
     scratch = buffers.scratch[thread]
+    # not a step in parts: each part might find another number of threads free, and they other rows
+    whole = threads > 1 and buffers.inputs.shape[0] > 1 and first_row == 0 and learns
+    inputs = buffers.inputs[thread if whole else 0]
     scalars = np.empty(8, np.float64)
     for step in range(optimizer.learning_rates.size):
         start = step * data.batch_size
@@ -424,9 +461,10 @@ def train(
         low, high = share(end - begin, thread, threads, 4)
         low, high = begin + low, begin + high
         here = moment.first_step + step
-        _gather_batch(program, buffers, data, start, rows, low, high)
+        first, last = (begin, end) if whole else (low, high)
+        _gather_batch(program, buffers, inputs, data, start, rows, first, last, low, high)
         forward(
-            thread, threads, sync, program, buffers.inputs, buffers.values, scratch, begin, end, low, high,
+            thread, threads, sync, program, inputs, whole, buffers.values, scratch, begin, end, low, high,
             moment.seed, moment.epoch, here,
         )  # fmt: skip
         _loss_and_metrics(program, buffers, objective, low, high)
@@ -453,7 +491,12 @@ def train(
             for m in range(objective.metrics.size):
                 for i in range(rows):
                     objective.metrics[m] += buffers.row_metric[m, i]
-        _learn(thread, threads, program, buffers, optimizer, rows, scalars, not rules.active)
+        start += rows
+        following = smaller(data.batch_size, data.order.size - start)
+        coming = (start, np.int64(0), following if whole else np.int64(0))  # alone it gains nothing
+        _learn(
+            thread, threads, program, buffers, inputs, data, coming, optimizer, rows, scalars, not rules.active
+        )  # fmt: skip
         if rules.active:
             meet(sync, threads)
             if thread == 0:
@@ -501,7 +544,7 @@ def infer_rows(ops, settings, params, out_at, values, scratch, source, rows, out
     count, nowhere, zero, one = ops.shape[0], np.empty(0, np.int64), np.int64(0), np.int64(1)
     program = Program(ops, settings, params, params, False, out_at, out.shape[1], LINEAR)
     finite = not has_nonfinite(source, rows * (ops[0, IN] if count else out.shape[1]))
-    forward(zero, one, nowhere, program, source, values, scratch, zero, rows, zero, rows, zero, zero, zero)
+    forward(zero, one, nowhere, program, source, True, values, scratch, zero, rows, zero, rows, zero, zero, zero)
     copy(out, _rows(values if count else source, out_at, out.shape[1], 0, rows))
     restore_denormals(mode)
     return finite

@@ -81,6 +81,15 @@ def _suffix(kind) -> str:
     return "f32" if kind == ir.FloatType() else "f64"
 
 
+def _prefetch(builder, address, locality):
+    """Asks for a cache line that will be read; an address outside every array does no harm."""
+    byte_pointer, word = ir.IntType(8).as_pointer(), ir.IntType(32)
+    function_type = ir.FunctionType(ir.VoidType(), [byte_pointer, word, word, word])
+    function = cgutils.get_or_insert_function(builder.module, function_type, "llvm.prefetch.p0")
+    flags = [ir.Constant(word, flag) for flag in (0, locality, 1)]  # to read, into which cache, data
+    builder.call(function, [builder.bitcast(address, byte_pointer), *flags])
+
+
 _PANEL_ARGUMENTS = (
     "c", "c_stride", "a", "a_stride", "a_step", "b", "b_stride", "k", "m", "n", "init", "init_stride", "panel",
 )  # fmt: skip
@@ -134,14 +143,6 @@ class _TileWriter:
         name = f"llvm.masked.store.v{self.lanes}{_suffix(self.element)}.p0"
         function = cgutils.get_or_insert_function(self.builder.module, function_type, name)
         self.builder.call(function, [value, pointer, ir.Constant(ir.IntType(32), self.align), mask])
-
-    def prefetch(self, address):
-        """Asks for a cache line that will be read; an address outside every array does no harm."""
-        byte_pointer, word = ir.IntType(8).as_pointer(), ir.IntType(32)
-        function_type = ir.FunctionType(ir.VoidType(), [byte_pointer, word, word, word])
-        function = cgutils.get_or_insert_function(self.builder.module, function_type, "llvm.prefetch.p0")
-        read, keep, data = (ir.Constant(word, flag) for flag in (0, 3, 1))
-        self.builder.call(function, [self.builder.bitcast(address, byte_pointer), read, keep, data])
 
     def splat(self, scalar):
         undefined = ir.Constant(ir.VectorType(scalar.type, self.lanes), ir.Undefined)
@@ -206,7 +207,7 @@ class _TileWriter:
                 self.b, builder.mul(builder.add(step, self.constant(_PREFETCH_ROWS)), self.b_stride)
             )
             for address in vector_addresses(ahead):
-                self.prefetch(address)
+                _prefetch(builder, address, 3)
             packed = self.address(self.panel, builder.mul(step, self.constant(TILE_VECTORS * self.lanes)))
             for vector, address in zip(b_vectors, vector_addresses(packed), strict=True):
                 self.store(vector, address)
@@ -344,6 +345,9 @@ if JIT_DISABLED:
     def reals_at(octets, at, like):
         return octets[at:].view(like.dtype)
 
+    def prefetch(octets, at):
+        """There is no cache to speak of."""
+
     def _view(array, at, rows, columns, row_stride, column_stride):
         size = array.itemsize
         return np.lib.stride_tricks.as_strided(
@@ -416,6 +420,17 @@ else:
     # The number stored in the bytes octets[at:], in this machine's order, at any alignment.
     read_float32 = intrinsic(_reader(types.float32))
     read_float64 = intrinsic(_reader(types.float64))
+
+    @intrinsic
+    def prefetch(typingctx, octets, at):
+        """Asks for the cache line of octets[at], so that it is in the second-level cache when it is read."""
+
+        def codegen(context, builder, signature, args):
+            data = context.make_array(octets)(context, builder, args[0]).data
+            _prefetch(builder, builder.gep(data, [args[1]], source_etype=ir.IntType(8)), 2)
+            return context.get_dummy_value()
+
+        return types.void(octets, types.intp), codegen
 
     @intrinsic
     def reals_at(typingctx, octets, at, like):

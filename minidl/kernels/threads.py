@@ -236,7 +236,11 @@ class _Helper:
                     self.awake = False
                     return
             kernel, *args = job
-            kernel(*args)
+            try:
+                kernel(*args)
+            except BaseException:  # it could not be compiled or had no memory: so it was told on the caller's thread
+                self.awake = False
+                raise
             del job, args  # so that a sleeping helper keeps no array alive
 
 
