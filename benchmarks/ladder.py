@@ -74,6 +74,13 @@ def tiled(c, a, b):
         )
 
 
+@_jit
+def repeated(c, a, b, transpose_a, transpose_b, count):
+    """minidl's kernel on one thread, ``count`` times, called from compiled code."""
+    for _ in range(count):
+        kernels.matmul(c, a, b, transpose_a, transpose_b)
+
+
 def packed(c: np.ndarray, a: np.ndarray, b: np.ndarray) -> None:
     """minidl's kernel on one thread: the tile again, its operands first copied in the order it reads them."""
     kernels.matmul(c, a, b, False, False)

@@ -73,6 +73,20 @@ class Minidl(Product):
             self.matmul(self.a, self.b, out=self.out, transpose_a=first, transpose_b=second)
 
 
+class Compiled(Minidl):
+    """The kernel as the training loop calls it: from compiled code, with nothing to check and no array to unpack."""
+
+    threads_supported = (1,)
+
+    def load(self) -> None:
+        from .ladder import repeated
+
+        self.repeated = repeated
+
+    def run(self, count: int) -> None:
+        self.repeated(self.out, self.a, self.b, self.layout[0] == "T", self.layout[1] == "T", count)
+
+
 class Numpy(Product):
     def build(self) -> None:
         self.a, self.b = (
@@ -165,7 +179,7 @@ class TwoThreads(Minidl):
 
 
 LADDER["7 two threads"] = TwoThreads
-PEERS = {OURS: Minidl, "numpy": Numpy, "torch": Torch} | LADDER
+PEERS = {OURS: Minidl, "minidl-compiled": Compiled, "numpy": Numpy, "torch": Torch} | LADDER
 
 # ---------------------------------------------------------------- the table
 
@@ -196,12 +210,13 @@ def _case(name: str, m: int, k: int, n: int, layout: str, group: str, peers: tup
 
 def _cases() -> list[Case]:
     everybody = (OURS, *RIVALS)
+    shapes = (OURS, "minidl-compiled", *RIVALS)
     cases = []
     for name, (b, i, o) in TRAINING.items():
-        cases.append(_case(f"{name} forward {b}x{i}x{o}", b, i, o, "NN", "training shapes", everybody))
-        cases.append(_case(f"{name} dW {i}x{b}x{o}", i, b, o, "TN", "training shapes", everybody))
+        cases.append(_case(f"{name} forward {b}x{i}x{o}", b, i, o, "NN", "training shapes", shapes))
+        cases.append(_case(f"{name} dW {i}x{b}x{o}", i, b, o, "TN", "training shapes", shapes))
         if not name.endswith("1"):  # nobody needs the gradient of the data
-            cases.append(_case(f"{name} dX {b}x{o}x{i}", b, o, i, "NT", "training shapes", everybody))
+            cases.append(_case(f"{name} dX {b}x{o}x{i}", b, o, i, "NT", "training shapes", shapes))
     cases += [_case(f"cube {s}", s, s, s, "NN", "cubes", everybody) for s in CUBES]
     ladder = _case("ladder, cube 512", 512, 512, 512, "NN", "ladder", tuple(LADDER))
     return [*cases, ladder]
@@ -256,7 +271,8 @@ SUITE = Suite(
     slice_seconds=0.1,
     budget_seconds=2.0,
     notes="m x k x n, k the summed dimension. dW multiplies by the transpose of the data (TN), dX by that of "
-    "the weights (NT). numpy is OpenBLAS, torch is MKL. In the ladder, plain Python computes "
+    "the weights (NT). numpy is OpenBLAS, torch is MKL; minidl-compiled is the kernel called from compiled code, as "
+    "the training loop does. In the ladder, plain Python computes "
     f"{PYTHON_ROWS} of the 512 rows and its time is multiplied up.",
 )
 

@@ -419,6 +419,24 @@ def test_hinton_mnist_wants_data_for_the_full_run(tmp_path, capsys):
         assert message in capsys.readouterr().err
 
 
+def test_an_interrupted_run_goes_on_from_the_teachers_it_left(few_digits, tmp_path, monkeypatch):
+    def rows(**settings):
+        command = ["--quick", "--threads", "1", "--output", str(tmp_path), "--teachers", str(tmp_path / "teachers")]
+        assert hinton_mnist.main(command, small_protocol(**settings)) == 0
+        return json.loads((tmp_path / "hinton_mnist.partial.json").read_text())["rows"]
+
+    first, taught = rows(), []
+    learn = hinton_mnist.learn_labels
+
+    def watch(model, digits, training):
+        taught.append(len(model.layers))
+        learn(model, digits, training)
+
+    monkeypatch.setattr(hinton_mnist, "learn_labels", watch)
+    assert rows() == first and len(taught) == 1  # the plain student alone
+    assert rows(hidden_dropout=0.4)["teacher"] != first["teacher"] and len(taught) == 3
+
+
 def test_a_partial_transfer_set_has_no_other_classes_and_nothing_held_out(few_digits, monkeypatch):
     seen = {}
     fit = hinton_mnist.learn_from_teacher
