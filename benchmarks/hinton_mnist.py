@@ -57,7 +57,7 @@ class Protocol:
     temperature: float = 20.0
     hard_weight: float = 0.1
     soft_weight: float = 0.9
-    distilled: Training = Training(30, 3e-3)
+    distilled: Training = Training(30, 5e-3)
 
     held_out: int = 6000  # training digits kept back to choose a bias on
     without_threes: Training = Training(25, 3e-3)
@@ -70,7 +70,7 @@ class Protocol:
 
 
 FULL = Protocol()
-QUICK = replace(FULL, plain=Training(20, 1e-3, 64), held_out=1000)
+QUICK = replace(FULL, teacher=Training(60, 1e-3), plain=Training(20, 1e-3, 64), held_out=1000)
 
 
 @dataclass(frozen=True)
