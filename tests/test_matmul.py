@@ -18,11 +18,12 @@ from minidl.kernels.matmul import (
     dense_backward,
     dense_forward,
     matmul,
+    pack_rows,
     product,
     scratch_size,
     store_panels,
 )
-from minidl.kernels.simd import FROM_ZERO
+from minidl.kernels.simd import FROM_ZERO, TILE_ROWS
 
 DTYPES = [np.float32, np.float64]
 SIZES = range(0, 71, 7 if JIT_DISABLED else 1)
@@ -45,6 +46,20 @@ def check(m, k, n, transpose_a, transpose_b, dtype):
     out = np.full((m, n), np.nan, dtype)
     matmul(out, a, b, transpose_a, transpose_b)
     assert_close(out, reference.matmul(a.T if transpose_a else a, b.T if transpose_b else b), k)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("transpose", [False, True])
+def test_packed_rows_are_whole_columns_of_a_tile_and_nothing_after_them(dtype, transpose):
+    for m in range(1, 4 * TILE_ROWS):
+        for k in (1, 15, 16, 17, 48):
+            a = operand(m, k, transpose, dtype)
+            tiles = -(-m // TILE_ROWS)
+            packed = np.full(tiles * k * TILE_ROWS + 64, np.nan, dtype)
+            pack_rows(packed, a.reshape(-1), 0, *((1, m) if transpose else (k, 1)), m, k)
+            found = packed[:-64].reshape(tiles, k, TILE_ROWS).swapaxes(1, 2).reshape(-1, k)
+            np.testing.assert_array_equal(found[:m], a.T if transpose else a)
+            assert np.isnan(packed[-64:]).all()
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -271,6 +271,7 @@ def test_rows_are_gathered_from_inside(dtype, stored):
 
 PRODUCTS = [(m, k, n) for m in (1, 6, 13) for k in (0, 1, 9) for n in ALL] + [(m, 7, 33) for m in ALL]
 PRODUCTS += [(m, k, 17) for m in (1, 14) for k in ALL] + [(129, 401, 97), (30, 17, 257), (41, 390, 45)]
+PRODUCTS += [(1031, 257, 300)]  # A is packed
 EVERY_PRODUCT = list(itertools.product(ALL, ALL, ALL))
 EVERY_PRODUCT += [(129, 401, 97), (30, 17, 257), (41, 390, 45), (600, 700, 130), (257, 1025, 300)]
 
