@@ -3,9 +3,11 @@
     python -m benchmarks.hinton_mnist --data FOLDER [--seeds N] [--teachers OTHER] [--quick]
 
 FOLDER holds the four IDX files of MNIST, gzipped or not; a run that is interrupted goes on from the teachers it
-left in OTHER. Hinton, Vinyals and Dean, "Distilling the Knowledge
-in a Neural Network", 2015 (arXiv 1503.02531), section 3. The paper gives neither optimizer, nor epochs, nor
-the weights of the two terms of the loss: those of ``Protocol`` were chosen on 10,000 held-out training digits.
+left in OTHER.
+
+Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network", 2015 (arXiv 1503.02531), section 3.
+The paper gives neither optimizer, nor epochs, nor the weights of the two terms of the loss: those of
+``Protocol`` were chosen on 10,000 held-out training digits.
 Training never sees the test digits, each model is tested on them once; the one choice made on them, because
 the paper made it so, is in rows that say so. ``--quick`` runs the same on the 8,000 digits in the package.
 """
@@ -214,6 +216,7 @@ def teacher(
         model = teacher_net(protocol, seed)
         learn_labels(model, digits, protocol.teacher)
         if folder:
+            note.unlink(missing_ok=True)  # of other settings: killed in between, they would be told of this model
             model.save(kept)
             note.write_text(json.dumps({"settings": settings, "seconds": time.perf_counter() - began}))
     taught = Taught(digits, model.predict_logits(digits.x), model.predict_logits(digits.x_test))

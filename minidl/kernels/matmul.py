@@ -211,7 +211,7 @@ def matmul(out, a, b, transpose_a, transpose_b):
 
 @jit
 def matmul_on_threads(thread, threads, sync, out, a, b, transpose_a, transpose_b):
-    """`matmul` with the longer side of ``out`` shared among threads."""
+    """`matmul` with the longer side of ``out`` shared among threads; of a square its rows: none packs all of A."""
     if not start_together(thread, sync, threads):
         return
     (m, n), zero = out.shape, np.int64(0)

@@ -56,10 +56,10 @@ CODES_OF_DTYPES = {np.dtype(np.uint8): UINT8, np.dtype(np.float32): FLOAT32, np.
 
 WIDE = 256
 """From this many columns on, threads share a product by columns: each packs only the panels it uses."""
-_ASKED_AT_ONCE = 4
-"""Rows of the next batch that are asked for after every such product: more would keep the memory busy for longer."""
 UPDATE_ROWS = 16 * TILE_ROWS
 """Rows of a panel of a weight whose gradient is computed, used and forgotten together."""
+_ASKED_AT_ONCE = 4
+"""Rows of the next batch that are asked for after each of these: more would keep the memory busy for longer."""
 
 
 class Rows(NamedTuple):
