@@ -215,3 +215,47 @@ def test_a_kernel_that_cannot_run_is_told_once_and_leaves_nobody_waiting():
     counts = np.zeros(minidl.get_num_threads(), np.int64)
     threads.run(one_round, counts)
     assert counts.all()
+
+
+if threads._KNOWS_CPU and not JIT_DISABLED and len(os.sched_getaffinity(0)) > 1:
+
+    @pytest.mark.parametrize("together", [True, False])
+    def test_a_helper_leaves_its_callers_processor(together, monkeypatch):
+        left = []
+        monkeypatch.setattr(threads, "_leave", left.append)
+        allowed = os.sched_getaffinity(0)
+        first, second = sorted(allowed)[:2]
+        minidl.set_num_threads(2)
+        counts = np.zeros(2, np.int64)
+        threads.run(one_round, counts)  # so that there is a helper
+        threads._team.sleep()
+        left.clear()
+        helper = next(t for t in threading.enumerate() if t.name.startswith("minidl_"))
+        try:
+            os.sched_setaffinity(0, {first})
+            os.sched_setaffinity(helper.native_id, {first if together else second})
+            threads.run(one_round, counts)
+            threads._team.sleep()
+        finally:
+            os.sched_setaffinity(0, allowed)
+            os.sched_setaffinity(helper.native_id, allowed)
+        assert left == ([first] if together else [])
+
+    @pytest.mark.parametrize("allowed", [{0, 1, 2}, {1}])
+    def test_leaving_a_processor_changes_nothing_for_good(allowed, monkeypatch):
+        masks = []
+        monkeypatch.setattr(os, "sched_getaffinity", lambda thread: set(allowed))
+        monkeypatch.setattr(os, "sched_setaffinity", lambda thread, mask: masks.append((thread, mask)))
+        threads._leave(1)
+        assert masks == ([(0, {0, 2}), (0, {0, 1, 2})] if len(allowed) > 1 else [])
+
+    def test_a_system_that_forbids_it_leaves_a_helper_where_it_is(monkeypatch):
+        asked = []
+
+        def refuse(thread, mask):
+            asked.append(mask)
+            raise PermissionError
+
+        monkeypatch.setattr(os, "sched_setaffinity", refuse)
+        threads._leave(min(os.sched_getaffinity(0)))
+        assert len(asked) == 1

@@ -11,6 +11,7 @@ thread that sleeps takes the system ten times as long as a small matrix product.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import threading
@@ -28,6 +29,7 @@ from .simd import IS_X86
 
 # two cache lines apart, so that waiters do not disturb each other
 _ARRIVED, _GENERATION, _START, _BELL, _SIZE = 0, 16, 32, 48, 64
+_CALLERS_CPU, _CROWDED = _START + 1, _START + 2
 _WAIT, _GO, _CANCEL = 0, 1, 2
 _SPINS_BEFORE_YIELD = 2000
 _LINGER = 30_000
@@ -36,6 +38,7 @@ ALONE = np.zeros(_SIZE, np.int64)
 """The meeting place of a single thread."""
 
 _CAN_YIELD = sys.platform != "win32"
+_KNOWS_CPU = sys.platform == "linux"
 
 if JIT_DISABLED:
 
@@ -66,7 +69,7 @@ else:
         byte_pointer = ir.IntType(8).as_pointer()
         function_type = ir.FunctionType(result, [byte_pointer] * len(pointers))
         function = cgutils.get_or_insert_function(builder.module, function_type, name)
-        builder.call(function, [builder.bitcast(pointer, byte_pointer) for pointer in pointers])
+        return builder.call(function, [builder.bitcast(pointer, byte_pointer) for pointer in pointers])
 
     @intrinsic
     def _atomic_add(typingctx, array, index, value):
@@ -115,6 +118,17 @@ else:
 
         return types.void(), codegen
 
+    @intrinsic
+    def _cpu(typingctx):
+        """The processor this thread runs on, or -1 where the system does not tell."""
+
+        def codegen(context, builder, signature, args):
+            if not _KNOWS_CPU:
+                return ir.Constant(_INT, -1)
+            return builder.sext(_call_external(builder, ir.IntType(32), "sched_getcpu"), _INT)
+
+        return types.int64(), codegen
+
     @jit
     def _wait_while(sync, index, value, most):
         """Until ``sync[index]`` is no longer ``value``, or for ``most`` spins."""
@@ -145,10 +159,14 @@ else:
         if threads == 1:
             return True
         if thread == 0:
+            _atomic_store(sync, _CALLERS_CPU, _cpu())
             _atomic_store(sync, _START, _GO)
             _atomic_add(sync, _BELL, 1)
             return True
         _wait_while(sync, np.int64(_START), np.int64(_WAIT), _FOREVER)
+        cpu = _cpu()
+        if cpu >= 0 and cpu == _atomic_load(sync, _CALLERS_CPU):
+            _atomic_store(sync, _CROWDED, thread)
         return _atomic_load(sync, _START) == _GO
 
     @jit
@@ -213,10 +231,27 @@ def share(total, thread, threads, unit):
     return smaller(low, total), smaller(high, total)
 
 
+def _leave(cpu: int) -> None:
+    """Move this thread to any other processor than ``cpu``.
+
+    A helper that woke up on its caller's processor would have it in turns with the caller, for tens of
+    milliseconds: both are always ready to run, and the system is slow to part two threads that just ran.
+    Where the system does not let it, it stays.
+    """
+    with contextlib.suppress(OSError):
+        allowed = os.sched_getaffinity(0)
+        others = allowed - {cpu}
+        if others:
+            os.sched_setaffinity(0, others)
+            os.sched_setaffinity(0, allowed)
+
+
 class _Helper:
     """A thread other than the caller's: it works while there are jobs, then sleeps in the executor's queue."""
 
-    def __init__(self):
+    def __init__(self, thread: int, sync: np.ndarray):
+        self._thread = thread
+        self._sync = sync
         self._lock = threading.Lock()
         self._job = None
         self.awake = False
@@ -241,6 +276,9 @@ class _Helper:
             except BaseException:  # it could not be compiled or had no memory: so it was told on the caller's thread
                 self.awake = False
                 raise
+            if self._sync[_CROWDED] == self._thread:
+                self._sync[_CROWDED] = 0
+                _leave(int(self._sync[_CALLERS_CPU]))
             del job, args  # so that a sleeping helper keeps no array alive
 
 
@@ -249,8 +287,8 @@ class _Team:
 
     def __init__(self, threads: int):
         self.executor = ThreadPoolExecutor(threads - 1, thread_name_prefix="minidl")
-        self.helpers = [_Helper() for _ in range(threads - 1)]
         self.sync = np.zeros(_SIZE, np.int64)
+        self.helpers = [_Helper(thread, self.sync) for thread in range(1, threads)]
 
     def sleep(self) -> None:
         """Returns when no helper has anything to do; an interrupt on the way is raised after."""
