@@ -89,7 +89,7 @@ def reference(case: dict, corrected_epsilon: bool) -> tuple[list[np.ndarray], fl
     Keras, scikit-learn and minidl, added to the root before the correction.
     """
     x, y = dataset(case)
-    arrays = [w.astype(np.float64) for w in initial_weights(case["sizes"])]
+    arrays = [w.astype(np.float64) for w in initial_weights(case["sizes"], case.get("seed", 0))]
     teacher = [w.astype(np.float64) for w in initial_weights(TEACHER, seed=2)]
     first, second = [np.zeros_like(w) for w in arrays], [np.zeros_like(w) for w in arrays]
     size, margin = case["batch"], np.inf
@@ -196,12 +196,13 @@ class Trainer(Peer):
     def prepare(self, case: dict) -> None:
         self.case, self.sizes, self.batch = case, tuple(case["sizes"]), case["batch"]
         self.epsilon, self.distilled = case["epsilon"], case["distilled"]
+        self.seed = case.get("seed", 0)  # of the initial weights and of what shuffles
         self.x, self.y = dataset(case)
         self.teacher = initial_weights(TEACHER, seed=2) if self.distilled else None
         self.teacher_logits = None
         if self.distilled and not self.online:
             self.teacher_logits = forward(self.teacher, self.x)
-        self.build(initial_weights(self.sizes))
+        self.build(initial_weights(self.sizes, self.seed))
 
     def outputs(self) -> list[np.ndarray]:
         rows = slice(VERIFIED_STEPS * self.batch)
@@ -220,7 +221,7 @@ class Trainer(Peer):
         From here the moments of their weights decay, through the denormals, during the timed epoch.
         """
         if self.case.get("dead"):
-            self.set(initial_weights(self.sizes))
+            self.set(initial_weights(self.sizes, self.seed))
             few = slice(50 * self.batch)
             self.fit(1, self.x[few], self.y[few], None, True)
             arrays = [np.array(array) for array in self.get()]
@@ -244,7 +245,7 @@ class MinidlTrainer(Trainer):
         self.minidl = minidl
 
     def build(self, arrays) -> None:
-        self.model = minidl_net(self.minidl, arrays, seed=0)
+        self.model = minidl_net(self.minidl, arrays, self.seed)
         optimizer = self.minidl.optimizers.Adam(LEARNING_RATE, epsilon=self.epsilon)
         self.model.compile(optimizer=optimizer, loss="sparse_categorical_crossentropy")
 
@@ -273,7 +274,7 @@ class NumpyTrainer(Trainer):
         self.arrays = arrays
         self.first, self.second = ([np.zeros_like(a) for a in arrays] for _ in range(2))
         self.iterations = 0
-        self.rng = np.random.default_rng(0)
+        self.rng = np.random.default_rng(self.seed)
 
     def get(self):
         return self.arrays
@@ -347,6 +348,7 @@ class SklearnTrainer(Trainer):
             beta_2=BETA_2,
             epsilon=self.epsilon,
             n_iter_no_change=10**9,
+            random_state=self.seed,
         )
         self.classes = np.arange(self.sizes[-1])
         # a first call makes the arrays; later ones may then lack classes, as a batch of one does
@@ -382,6 +384,7 @@ class TorchTrainer(Trainer):
 
     def build(self, arrays) -> None:
         torch = self.torch
+        torch.manual_seed(self.seed)
         model = torch_net(torch, arrays)
         self.model, self.teacher_net = (
             model,
@@ -455,7 +458,7 @@ class JaxTrainer(Trainer):
         self.params = [jax.numpy.asarray(a) for a in arrays]
         optimizer = optax.adam(LEARNING_RATE, BETA_1, BETA_2, eps=self.epsilon)
         self.state = optimizer.init(self.params)
-        self.key, self.rng = jax.random.PRNGKey(0), np.random.default_rng(0)
+        self.key, self.rng = jax.random.PRNGKey(self.seed), np.random.default_rng(self.seed)
 
         def loss(params, x, y, v):
             z = jax_logits(jax, params, x)
@@ -556,6 +559,7 @@ class KerasTrainer(Trainer):
 
     def build(self, arrays) -> None:
         keras = self.keras
+        keras.utils.set_random_seed(self.seed)
         self.student = self.model = self._net(arrays, "linear" if self.distilled else "softmax")
         if self.distilled:
             from keras.distillation import Distiller, LogitsDistillation
