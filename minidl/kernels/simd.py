@@ -46,6 +46,9 @@ TILE_HEIGHTS = [TILE_ROWS] + [height for height in (8, 4, 1) if height < TILE_RO
 # How a product starts: from zero, from what the output holds, or from the bias row.
 FROM_ZERO, FROM_OUTPUT, FROM_BIAS = 0, 1, 2
 
+_GROUP_ROWS = 4
+"""Rows of A read from one pointer: a load adds one, two or three strides to it by itself."""
+
 _PREFETCH_ROWS = 24
 """How far ahead of its use a row of B is asked for: the rows of a strided B lie in as many pages."""
 
@@ -120,6 +123,14 @@ class _TileWriter:
     def constant(self, value):
         return ir.Constant(_INT, value)
 
+    def opaque(self, pointer):
+        """``pointer``, of which LLVM cannot tell where it is from.
+
+        It would reach a tile's rows one from the other, in a chain of additions as long as the multiply-adds take.
+        """
+        kind = ir.FunctionType(pointer.type, [pointer.type])
+        return self.builder.asm(kind, "", "=r,0", [pointer], False)
+
     def load(self, address, mask=None):
         pointer = self.builder.bitcast(address, self.vector.as_pointer())
         if mask is None:
@@ -178,6 +189,9 @@ class _TileWriter:
             return merged
 
         a = self.address(self.a, builder.mul(row, self.a_stride))
+        *strides, group_stride = [
+            builder.mul(self.constant(i), self.a_stride) for i in range(_GROUP_ROWS + 1)
+        ]
         c_rows = row_addresses(self.address(self.c, builder.mul(row, self.c_stride)), self.c_stride)
         c_cells = [address for c_row in c_rows for address in vector_addresses(c_row)]
         starts_from_zero = builder.icmp_signed("<", self.init_stride, self.constant(0))
@@ -211,7 +225,10 @@ class _TileWriter:
             packed = self.address(self.panel, builder.mul(step, self.constant(TILE_VECTORS * self.lanes)))
             for vector, address in zip(b_vectors, vector_addresses(packed), strict=True):
                 self.store(vector, address)
-        a_addresses = row_addresses(self.address(a, builder.mul(step, self.a_step)), self.a_stride)
+        groups = [self.opaque(self.address(a, builder.mul(step, self.a_step)))]
+        while len(groups) * _GROUP_ROWS < rows:
+            groups.append(self.opaque(self.address(groups[-1], group_stride)))
+        a_addresses = [self.address(groups[i // _GROUP_ROWS], strides[i % _GROUP_ROWS]) for i in range(rows)]
         a_vectors = [
             self.splat(builder.load(address, align=self.align, typ=self.element)) for address in a_addresses
         ]
