@@ -7,7 +7,7 @@ the layers do from Python: both end with the same bits.
 
 Among threads, rows of the batch are split: each thread takes its rows through the whole network, until the
 weight gradients, which need all rows. There the weights are split instead, and each thread updates what it owns
-at once, while its gradient is still in the first-level cache. Wide layers split their columns.
+at once, while its gradient is still in a cache of its own. Wide layers split their columns.
 """
 
 from __future__ import annotations
@@ -56,8 +56,9 @@ CODES_OF_DTYPES = {np.dtype(np.uint8): UINT8, np.dtype(np.float32): FLOAT32, np.
 
 WIDE = 256
 """From this many columns on, threads share a product by columns: each packs only the panels it uses."""
-UPDATE_ROWS = 16 * TILE_ROWS
-"""Rows of a panel of a weight whose gradient is computed, used and forgotten together."""
+UPDATE_ROWS, UPDATE_PANELS = 16 * TILE_ROWS, 4
+"""Of so many rows and panels of a weight, 96 KB, the gradient is computed, used and forgotten together. Reading it
+from the second-level cache costs nothing beside Adam's divisions; smaller parts would, for a product to begin."""
 _ASKED_AT_ONCE = 4
 """Rows of the next batch that are asked for after each of these: more would keep the memory busy for longer."""
 
@@ -352,7 +353,7 @@ def _learn(thread, threads, program, buffers, inputs, data, coming, optimizer, r
         source = inputs if index == 0 else buffers.values
         k, n = op[IN], op[OUT]
         width = smaller(PANEL_BYTES // tile.itemsize, n) if program.in_panels else n
-        height = smaller(tile.size // width, UPDATE_ROWS)
+        height = smaller(tile.size // (width * TILE_ROWS) * TILE_ROWS, UPDATE_ROWS)
         # all panels' rows, one panel after the other: each thread owns one stretch of them, in whole panels if it can
         panels = (n + width - 1) // width
         unit = k if panels % threads == 0 else np.int64(TILE_ROWS)
@@ -634,8 +635,8 @@ def packing_size(ops, batch: int, itemsize: int) -> int:
 
 def tile_size(ops, itemsize: int) -> int:
     """Elements of the gradient of the weights that are updated together."""
-    panel = UPDATE_ROWS * (PANEL_BYTES // itemsize)
-    return max([panel, *(TILE_ROWS * op.out_size for op in ops if op.kind == DENSE)])
+    part = UPDATE_ROWS * UPDATE_PANELS * (PANEL_BYTES // itemsize)
+    return max([part, *(TILE_ROWS * op.out_size for op in ops if op.kind == DENSE)])
 
 
 def rows_of(array: np.ndarray) -> Rows:
