@@ -52,7 +52,7 @@ class Protocol:
     hidden_dropout: float = 0.2  # .5 there, which wants many more epochs
     max_norm: float = 1.5  # 3.87, the square root of 15, there: with so few epochs no column grows so long
     jitter: int = 2  # pixels either way
-    teacher: Training = Training(120, 1e-3)
+    teacher: Training = Training(200, 1e-3)
 
     student_units: tuple[int, ...] = (800, 800)
     plain: Training = Training(15, 1e-3)
