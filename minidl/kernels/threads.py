@@ -31,8 +31,8 @@ from .simd import IS_X86
 _ARRIVED, _GENERATION, _START, _BELL, _SIZE = 0, 16, 32, 48, 64
 _CALLERS_CPU, _CROWDED = _START + 1, _START + 2
 _WAIT, _GO, _CANCEL = 0, 1, 2
-_SPINS_BEFORE_YIELD = 2000
-_LINGER = 6_000
+_SPINS_BEFORE_YIELD = 200
+_LINGER = 4_200
 """Spins for which a helper listens for the next call: about two milliseconds, most of them in `_yield`."""
 ALONE = np.zeros(_SIZE, np.int64)
 """The meeting place of a single thread."""
