@@ -163,6 +163,23 @@ def test_nothing_outside_the_arrays_is_touched(dtype, at_end):
             assert_close(out, reference.matmul(a.T if transpose_a else a, b.T if transpose_b else b), k)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("transpose", [False, True])
+def test_the_scratch_of_a_product_is_enough(dtype, transpose):
+    zero, one = np.int64(0), np.int64(1)
+    for m, k, n in ((32, 784, 64), (1, 600, 40), (300, 900, 264), (1300, 520, 264)):
+        a, b = operand(m, k, False, dtype), operand(k, n, transpose, dtype)
+        size = scratch_size(m, k, a.itemsize)
+        assert (size * a.itemsize > 1 << 17) == (m * k * a.itemsize > A_BYTES)
+        scratch, out = guarded(np.full(size, np.nan, dtype), True), np.full((m, n), np.nan, dtype)
+        strides = (one, k) if transpose else (n, one)
+        product(
+            out.reshape(-1), zero, n, a.reshape(-1), zero, k, one, b.reshape(-1), zero, *map(np.int64, strides),
+            m, k, n, np.int64(FROM_ZERO), out.reshape(-1), zero, scratch, zero, zero,
+        )  # fmt: skip
+        assert_close(out, a @ (b.T if transpose else b), k)
+
+
 def test_the_guard_page_guards():
     code = (
         "from guarded import guarded; import numpy as np\n"

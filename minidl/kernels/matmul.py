@@ -70,6 +70,12 @@ def pack_rows(packed, a, a_at, a_row, a_column, m, k):
                 packed[tile + p * TILE_ROWS + i] = a[at + i * a_row + p * a_column]
 
 
+@jit(inline=True)
+def _is_large(m, k, itemsize):
+    """Whether an A of this size is worth packing, if enough columns of C read it."""
+    return m * k * itemsize > A_BYTES
+
+
 @jit
 def product(
     c, c_at, c_row, a, a_at, a_row, a_column, b, b_at, b_row, b_column, m, k, n, start, bias, bias_at, scratch,
@@ -90,7 +96,7 @@ def product(
     packs_b = not transposed and m > 2 * TILE_ROWS and b_row > 2 * width and panel_rows == 0
     single = m == 1 and not transposed and panel_rows == 0
     wide = ROW_VECTORS // TILE_VECTORS * width if single else width
-    packs_a = n > 8 * width and m * k * c.itemsize > A_BYTES
+    packs_a = n > 8 * width and _is_large(m, k, c.itemsize)
     blocks = 1
     if transposed or packs_b or packs_a:
         blocks = larger(1, (k + K_BLOCK - 1) // K_BLOCK)
@@ -161,9 +167,13 @@ def store_panels(panels, rows, at, k, n, back):
 
 @jit(inline=True)
 def scratch_size(m, k, itemsize):
-    """Elements `product` needs to pack one panel of B and one block of A."""
+    """Elements `product` needs to pack one panel of B, and one block of A if it is large enough to be packed.
+
+    No more: what takes 128 KB or more, the system may hand out anew each time, and a product that takes 12 us
+    would wait 80 for its pages.
+    """
     rows = smaller((m + TILE_ROWS - 1) // TILE_ROWS * TILE_ROWS, M_BLOCK)
-    return K_BLOCK * (PANEL_BYTES // itemsize) + rows * smaller(k, K_BLOCK)
+    return K_BLOCK * (PANEL_BYTES // itemsize) + (rows * smaller(k, K_BLOCK) if _is_large(m, k, itemsize) else 0)
 
 
 @jit(inline=True)
