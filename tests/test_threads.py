@@ -219,43 +219,40 @@ def test_a_kernel_that_cannot_run_is_told_once_and_leaves_nobody_waiting():
 
 if threads._KNOWS_CPU and not JIT_DISABLED and len(os.sched_getaffinity(0)) > 1:
 
-    @pytest.mark.parametrize("together", [True, False])
-    def test_a_helper_leaves_its_callers_processor(together, monkeypatch):
-        left = []
-        monkeypatch.setattr(threads, "_leave", left.append)
-        allowed = os.sched_getaffinity(0)
-        first, second = sorted(allowed)[:2]
-        minidl.set_num_threads(2)
-        counts = np.zeros(2, np.int64)
-        threads.run(one_round, counts)  # so that there is a helper
-        threads._team.sleep()
-        left.clear()
-        helper = next(t for t in threading.enumerate() if t.name.startswith("minidl_"))
-        try:
-            os.sched_setaffinity(0, {first})
-            os.sched_setaffinity(helper.native_id, {first if together else second})
-            threads.run(one_round, counts)
-            threads._team.sleep()
-        finally:
+    @jit
+    def start_as_a_helper(sync):
+        """Starts, and tells on which processor it goes on."""
+        start_together(1, sync, 2)
+        return threads._cpu()
+
+    @pytest.fixture
+    def allowed():
+        before = os.sched_getaffinity(0)
+        yield before
+        os.sched_setaffinity(0, before)
+
+    def meeting_place(callers_cpu):
+        sync = np.zeros(threads._SIZE, np.int64)
+        sync[threads._START], sync[threads._CALLERS_CPU] = threads._GO, callers_cpu
+        return sync
+
+    def test_a_helper_leaves_its_callers_processor_and_may_come_back(allowed):
+        for cpu in allowed:
+            os.sched_setaffinity(0, {cpu})  # here it is now, and here it stays
             os.sched_setaffinity(0, allowed)
-            os.sched_setaffinity(helper.native_id, allowed)
-        assert left == ([first] if together else [])
+            assert start_as_a_helper(meeting_place(cpu)) != cpu
+            assert os.sched_getaffinity(0) == allowed
 
-    @pytest.mark.parametrize("allowed", [{0, 1, 2}, {1}])
-    def test_leaving_a_processor_changes_nothing_for_good(allowed, monkeypatch):
-        masks = []
-        monkeypatch.setattr(os, "sched_getaffinity", lambda thread: set(allowed))
-        monkeypatch.setattr(os, "sched_setaffinity", lambda thread, mask: masks.append((thread, mask)))
-        threads._leave(1)
-        assert masks == ([(0, {0, 2}), (0, {0, 1, 2})] if len(allowed) > 1 else [])
+    def test_a_helper_that_has_nowhere_to_go_stays(allowed):
+        for cpu in allowed:
+            os.sched_setaffinity(0, {cpu})
+            for caller in allowed:
+                assert start_as_a_helper(meeting_place(caller)) == cpu
+                assert os.sched_getaffinity(0) == {cpu}
 
-    def test_a_system_that_forbids_it_leaves_a_helper_where_it_is(monkeypatch):
-        asked = []
-
-        def refuse(thread, mask):
-            asked.append(mask)
-            raise PermissionError
-
-        monkeypatch.setattr(os, "sched_setaffinity", refuse)
-        threads._leave(min(os.sched_getaffinity(0)))
-        assert len(asked) == 1
+    def test_the_caller_tells_its_processor(allowed):
+        minidl.set_num_threads(2)
+        for cpu in allowed:
+            os.sched_setaffinity(0, {cpu})
+            threads.run(one_round, np.zeros(2, np.int64))
+            assert threads._team.sync[threads._CALLERS_CPU] == cpu

@@ -11,7 +11,6 @@ thread that sleeps takes the system ten times as long as a small matrix product.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
 import threading
@@ -29,7 +28,7 @@ from .simd import IS_X86
 
 # two cache lines apart, so that waiters do not disturb each other
 _ARRIVED, _GENERATION, _START, _BELL, _SIZE = 0, 16, 32, 48, 64
-_CALLERS_CPU, _CROWDED = _START + 1, _START + 2
+_CALLERS_CPU = _START + 1
 _WAIT, _GO, _CANCEL = 0, 1, 2
 _SPINS_BEFORE_YIELD = 200
 _LINGER = 4_200
@@ -64,12 +63,15 @@ else:
         data = context.make_array(array_type)(context, builder, array).data
         return builder.gep(data, [index], source_etype=_INT)
 
-    def _call_external(builder, result, name, *pointers):
-        """Calls an LLVM intrinsic or a function of the C library; all arguments are pointers."""
-        byte_pointer = ir.IntType(8).as_pointer()
-        function_type = ir.FunctionType(result, [byte_pointer] * len(pointers))
+    def _call_external(builder, result, name, *arguments):
+        """Calls an LLVM intrinsic or a function of the C library."""
+        arguments = [
+            builder.bitcast(argument, ir.IntType(8).as_pointer()) if argument.type.is_pointer else argument
+            for argument in arguments
+        ]
+        function_type = ir.FunctionType(result, [argument.type for argument in arguments])
         function = cgutils.get_or_insert_function(builder.module, function_type, name)
-        return builder.call(function, [builder.bitcast(pointer, byte_pointer) for pointer in pointers])
+        return builder.call(function, arguments)
 
     @intrinsic
     def _atomic_add(typingctx, array, index, value):
@@ -129,6 +131,34 @@ else:
 
         return types.int64(), codegen
 
+    @intrinsic
+    def _leave(typingctx, cpu):
+        """Moves this thread to any other processor than ``cpu``, if the system lets it have one.
+
+        A helper that woke up on its caller's processor would have it in turns with the caller, for tens of
+        milliseconds: both are always ready to run, and the system is slow to part two threads that just ran.
+        """
+
+        def codegen(context, builder, signature, args):
+            if not _KNOWS_CPU:
+                return context.get_dummy_value()
+            # masks of the C library's cpu_set_t; where they are too short, all stay 0, and 0 is refused
+            words, result = 16, ir.IntType(32)
+            itself, size = ir.Constant(result, 0), ir.Constant(_INT, 8 * words)
+            nobody = ir.Constant(ir.ArrayType(_INT, words), None)
+            allowed, others = (cgutils.alloca_once_value(builder, nobody) for _ in range(2))
+            _call_external(builder, result, "sched_getaffinity", itself, size, allowed)
+            builder.store(builder.load(allowed, typ=nobody.type), others)
+            index = builder.and_(builder.lshr(args[0], ir.Constant(_INT, 6)), ir.Constant(_INT, words - 1))
+            word = builder.gep(builder.bitcast(others, _INT.as_pointer()), [index], source_etype=_INT)
+            bit = builder.shl(ir.Constant(_INT, 1), builder.and_(args[0], ir.Constant(_INT, 63)))
+            builder.store(builder.and_(builder.load(word, typ=_INT), builder.not_(bit)), word)
+            for mask in (others, allowed):
+                _call_external(builder, result, "sched_setaffinity", itself, size, mask)
+            return context.get_dummy_value()
+
+        return types.void(types.int64), codegen
+
     @jit
     def _wait_while(sync, index, value, most):
         """Until ``sync[index]`` is no longer ``value``, or for ``most`` spins."""
@@ -165,8 +195,8 @@ else:
             return True
         _wait_while(sync, np.int64(_START), np.int64(_WAIT), _FOREVER)
         cpu = _cpu()
-        if cpu >= 0 and cpu == _atomic_load(sync, _CALLERS_CPU):
-            _atomic_store(sync, _CROWDED, thread)
+        if cpu == _atomic_load(sync, _CALLERS_CPU):
+            _leave(cpu)
         return _atomic_load(sync, _START) == _GO
 
     @jit
@@ -231,27 +261,10 @@ def share(total, thread, threads, unit):
     return smaller(low, total), smaller(high, total)
 
 
-def _leave(cpu: int) -> None:
-    """Move this thread to any other processor than ``cpu``.
-
-    A helper that woke up on its caller's processor would have it in turns with the caller, for tens of
-    milliseconds: both are always ready to run, and the system is slow to part two threads that just ran.
-    Where the system does not let it, it stays.
-    """
-    with contextlib.suppress(OSError):
-        allowed = os.sched_getaffinity(0)
-        others = allowed - {cpu}
-        if others:
-            os.sched_setaffinity(0, others)
-            os.sched_setaffinity(0, allowed)
-
-
 class _Helper:
     """A thread other than the caller's: it works while there are jobs, then sleeps in the executor's queue."""
 
-    def __init__(self, thread: int, sync: np.ndarray):
-        self._thread = thread
-        self._sync = sync
+    def __init__(self):
         self._lock = threading.Lock()
         self._job = None
         self.awake = False
@@ -276,9 +289,6 @@ class _Helper:
             except BaseException:  # it could not be compiled or had no memory: so it was told on the caller's thread
                 self.awake = False
                 raise
-            if self._sync[_CROWDED] == self._thread:
-                self._sync[_CROWDED] = 0
-                _leave(int(self._sync[_CALLERS_CPU]))
             del job, args  # so that a sleeping helper keeps no array alive
 
 
@@ -287,8 +297,8 @@ class _Team:
 
     def __init__(self, threads: int):
         self.executor = ThreadPoolExecutor(threads - 1, thread_name_prefix="minidl")
+        self.helpers = [_Helper() for _ in range(threads - 1)]
         self.sync = np.zeros(_SIZE, np.int64)
-        self.helpers = [_Helper(thread, self.sync) for thread in range(1, threads)]
 
     def sleep(self) -> None:
         """Returns when no helper has anything to do; an interrupt on the way is raised after."""
