@@ -20,7 +20,7 @@ from .harness import OURS, Case, Refused, Suite, Target, Worker, Wrong, parser
 from .harness import main as run
 from .trainers import TRAINERS, mnist
 
-GOAL, MOST_EPOCHS = 0.98, 20
+GOAL, MOST_EPOCHS = 0.98, 40
 COLD = f"{OURS}-cold"  # with an empty folder for compiled code
 NAMES = (
     OURS,
@@ -117,8 +117,8 @@ def suite(folder: str) -> Suite:
         verify=lambda case, peer, outputs: None,
         quick=(cases[0].name,),
         contender=Run,
-        rounds=5,
-        least_rounds=5,
+        rounds=3,
+        least_rounds=3,
         sections=sections,
         targets=[Target(f"{case.name}, to the fastest peer", case.name, NAMES[1:], 1.0) for case in cases],
         notes="From the start of the process to the end of the first epoch with 98 % of the test digits "
