@@ -118,7 +118,6 @@ def suite(folder: str) -> Suite:
         quick=(cases[0].name,),
         contender=Run,
         rounds=3,
-        least_rounds=3,
         sections=sections,
         targets=[Target(f"{case.name}, to the fastest peer", case.name, NAMES[1:], 1.0) for case in cases],
         notes="From the start of the process to the end of the first epoch with 98 % of the test digits "
