@@ -238,7 +238,7 @@ if threads._KNOWS_CPU and not JIT_DISABLED and len(os.sched_getaffinity(0)) > 1:
 
     def test_a_helper_leaves_its_callers_processor_and_may_come_back(allowed):
         for cpu in allowed:
-            os.sched_setaffinity(0, {cpu})  # here it is now, and here it stays
+            os.sched_setaffinity(0, {cpu})  # so that it is there now
             os.sched_setaffinity(0, allowed)
             assert start_as_a_helper(meeting_place(cpu)) != cpu
             assert os.sched_getaffinity(0) == allowed

@@ -170,7 +170,7 @@ def scratch_size(m, k, itemsize):
     """Elements `product` needs to pack one panel of B, and one block of A if it is large enough to be packed.
 
     No more: what takes 128 KB or more, the system may hand out anew each time, and a product that takes 12 us
-    would wait 80 for its pages.
+    would wait 36 for its pages.
     """
     rows = smaller((m + TILE_ROWS - 1) // TILE_ROWS * TILE_ROWS, M_BLOCK)
     return K_BLOCK * (PANEL_BYTES // itemsize) + (rows * smaller(k, K_BLOCK) if _is_large(m, k, itemsize) else 0)

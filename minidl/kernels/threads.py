@@ -28,9 +28,10 @@ from .simd import IS_X86
 
 # two cache lines apart, so that waiters do not disturb each other
 _ARRIVED, _GENERATION, _START, _BELL, _SIZE = 0, 16, 32, 48, 64
-_CALLERS_CPU = _START + 1
+_CALLERS_CPU = _START + 1  # told just before the start, to those who wait for it: one line fetched, not two
 _WAIT, _GO, _CANCEL = 0, 1, 2
 _SPINS_BEFORE_YIELD = 200
+"""About five microseconds, which is what each wait costs where two threads share a processor."""
 _LINGER = 4_200
 """Spins for which a helper listens for the next call: about two milliseconds, most of them in `_yield`."""
 ALONE = np.zeros(_SIZE, np.int64)
