@@ -851,7 +851,7 @@ class Sequential:
 
     def predict(self, x, batch_size: int | None = None, verbose: int | str = 0) -> np.ndarray:
         """The output (N, ...) for every sample of ``x``. Nothing is printed, whatever ``verbose``."""
-        if verbose != 0:
+        if type(verbose) is not int or verbose != 0:  # an array would answer != with an array
             check_verbose(verbose)
         return self._predict(x, batch_size, False)
 

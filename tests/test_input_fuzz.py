@@ -244,3 +244,12 @@ def test_the_fuzzer_would_see_it(change, monkeypatch):
     monkeypatch.setitem(CALLS, "fit", (bad, CALLS["fit"][1]))
     with pytest.raises(AssertionError):
         call_and_look(small_model(), "fit", {"x": SMALL_X})
+
+
+@pytest.mark.parametrize("name", ["fit", "evaluate", "predict"])
+def test_an_array_for_verbose_is_refused_by_name(name):
+    model = Sequential([Dense(2, input_dim=3)])
+    model.compile("sgd", "mse")
+    data = [np.zeros((4, 3)), np.zeros((4, 2))][: 1 if name == "predict" else 2]
+    with pytest.raises((TypeError, ValueError), match="verbose"):
+        getattr(model, name)(*data, verbose=np.zeros((2, 2), bool))
