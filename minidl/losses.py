@@ -182,8 +182,7 @@ class Loss(Configurable):
         return self._run(self.kind(True), z, labels, targets, None, sample_weight, True)
 
     def _targets(self, y, z, argument):
-        """(labels, targets): one is filled, the other has size 0."""
-        empty = np.empty((0, 0), z.dtype)
+        """(labels, targets): one is filled, the other has size 0 or is None."""
         sparse = self.sparse
         if sparse is None:
             y = check_array(argument, y)
@@ -191,7 +190,7 @@ class Loss(Configurable):
         if sparse:
             labels = check_labels(y, z.shape[1], argument, unlabelled=self.distills)
             check_rows(argument, len(labels), len(z), "the logits")
-            return labels, empty
+            return labels, None
         limits = (0.0, 1.0) if self.fused_activation else None
         targets = check_targets(y, z.shape[1:], z.dtype, argument, limits=limits)
         check_rows(argument, len(targets), len(z), "the logits")
@@ -206,6 +205,7 @@ class Loss(Configurable):
         empty = np.empty((0, 0), z.dtype)
         dlogits = np.empty_like(z) if gradient else empty
         row_loss = np.empty(rows)
+        targets = empty if targets is None else targets
         teacher = empty if teacher is None else teacher
         arguments = row_loss, dlogits, z, labels, targets, teacher, scale, self.hyper
         n_threads = 1 if self.whole_batch else threads.count_for(_FLOPS_OF_AN_ENTRY * z.size)
@@ -355,6 +355,7 @@ def _per_sample(loss: Loss, y_true, y_pred) -> np.ndarray:
     if loss._on_logits != loss._on_probs and not loss.from_logits:
         check_range("y_pred", rows, 0.0, 1.0, why=_PROBABILITIES)
     out, empty = np.empty(len(rows)), np.empty((0, 0), rows.dtype)
+    targets = empty if targets is None else targets
     kind = loss.kind(loss.from_logits)
     kernels.loss_rows(kind, out, empty, rows, labels, targets, empty, np.ones(len(rows)), loss.hyper)
     return out.astype(pred.dtype).reshape(pred.shape[:-1])
@@ -496,8 +497,7 @@ class DistillationLoss(Loss):
         """
         kind = self.kind(True)
         if sample_weight is None and self._are_plain(logits, y, teacher_logits):
-            nothing = np.empty((0, 0), logits.dtype)
-            result = self._run(kind, logits, y, nothing, teacher_logits, None, True)
+            result = self._run(kind, logits, y, None, teacher_logits, None, True)
             if math.isfinite(result[0]):  # so were all inputs
                 return result
         z, labels, targets, teacher = self._inputs(logits, y, teacher_logits, ("logits", "y"))
@@ -539,7 +539,7 @@ class DistillationLoss(Loss):
         if y is None:
             if self.needs_labels:
                 raise ValueError(f"{names[1]} must be given, got None: {self.labels_missing()}")
-            return z, _NO_LABELS, np.empty((0, 0), z.dtype), teacher
+            return z, _NO_LABELS, None, teacher
         return z, *self._targets(y, z, names[1]), teacher
 
     def get_config(self):

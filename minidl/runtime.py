@@ -28,9 +28,16 @@ if hasattr(os, "register_at_fork"):
 _PLAIN = (np.dtype(np.float32), np.dtype(np.float64))
 
 
-def _is_plain(value) -> bool:
-    """A matrix as the kernels take it, for which the general checks would take longer than a small product."""
-    return type(value) is np.ndarray and value.ndim == 2 and value.dtype in _PLAIN and value.flags.carray
+def _are_plain(a, b) -> bool:
+    """Two matrices as the kernels take them, for which the general checks would take longer than a small product."""
+    return (
+        type(a) is type(b) is np.ndarray
+        and a.ndim == b.ndim == 2
+        and a.dtype is b.dtype
+        and a.dtype in _PLAIN
+        and a.flags.carray
+        and b.flags.carray
+    )
 
 
 def _operand(value: np.ndarray, transpose: bool, dtype: np.dtype) -> tuple[np.ndarray, bool]:
@@ -62,10 +69,11 @@ def matmul(
 
     Raises ValueError for shapes that do not match and an ``out`` that does not fit, TypeError for dtypes.
     """
-    plain = _is_plain(a) and _is_plain(b) and a.dtype == b.dtype
+    plain = _are_plain(a, b)
     if not plain:
         a, b = (check_array(name, x, ndim=2, allow_empty=True) for name, x in (("a", a), ("b", b)))
-    transpose_a, transpose_b = check_bool("transpose_a", transpose_a), check_bool("transpose_b", transpose_b)
+    if not (transpose_a is transpose_b is False):
+        transpose_a, transpose_b = check_bool("transpose_a", transpose_a), check_bool("transpose_b", transpose_b)
     m, k = a.shape[::-1] if transpose_a else a.shape
     inner, n = b.shape[::-1] if transpose_b else b.shape
     if k != inner:
@@ -85,13 +93,14 @@ def matmul(
             raise ValueError("out must be C-contiguous, aligned and writeable")
         if np.may_share_memory(out, a) or np.may_share_memory(out, b):
             raise ValueError("out must not share memory with a or b")
-    if m * k * n == 0:
+    steps = m * k * n
+    if steps == 0:
         out[...] = 0
         return out
     if not plain:
         a, transpose_a = _operand(a, transpose_a, dtype)
         b, transpose_b = _operand(b, transpose_b, dtype)
-    threads = count_for(2.0 * m * k * n)
+    threads = count_for(2.0 * steps)
     if threads == 1:
         kernel.matmul(out, a, b, transpose_a, transpose_b)
     else:

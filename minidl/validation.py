@@ -6,12 +6,14 @@ Kernels assume clean input. A data set is looked at block by block and never cop
 from __future__ import annotations
 
 import difflib
+import math
 import numbers
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
 _BLOCK_BYTES = 1 << 20
+_BLAS_DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
 _NO_NUMBERS = (bool, np.bool_, np.timedelta64)
 """Counted among Python's or NumPy's integers, and never meant as one."""
 
@@ -152,10 +154,11 @@ def check_finite(argument: str, array: np.ndarray, dtype: np.dtype | type = np.f
     """Every entry finite, and still finite once converted to ``dtype``; the first bad index is named."""
     if array.dtype.kind != "f" or array.size == 0:
         return
-    limit = (
-        np.finfo(dtype).max if array.dtype.itemsize > np.dtype(dtype).itemsize else np.finfo(array.dtype).max
-    )
+    narrows = array.dtype.itemsize > np.dtype(dtype).itemsize
+    limit = np.finfo(dtype if narrows else array.dtype).max
     for first, block in blocks(array):
+        if not narrows and _has_finite_squares(block):
+            continue
         if array.dtype.itemsize < 4:  # NumPy has no fast minimum of float16
             if np.isfinite(block).all():
                 continue
@@ -170,6 +173,15 @@ def check_finite(argument: str, array: np.ndarray, dtype: np.dtype | type = np.f
         if np.isfinite(value):
             raise ValueError(f"{argument} must fit {np.dtype(dtype)}, got {value} at index {where}")
         raise ValueError(f"{argument} must be finite, got {value} at index {where}")
+
+
+def _has_finite_squares(block: np.ndarray) -> bool:
+    """True only if every entry is finite; a BLAS product reads memory once, and twice as fast as NumPy's minimum."""
+    if block.dtype not in _BLAS_DTYPES or not block.flags.carray:
+        return False
+    flat = block.reshape(-1)
+    with np.errstate(over="ignore", invalid="ignore"):
+        return math.isfinite(np.dot(flat, flat))
 
 
 def check_range(argument: str, array: np.ndarray, low: float, high: float, why: str = "") -> None:

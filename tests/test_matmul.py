@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import minidl
-from minidl.kernels.jit import JIT_DISABLED
+from minidl.kernels.jit import JIT_DISABLED, jit
 from minidl.kernels.matmul import (
     A_BYTES,
     K_BLOCK,
@@ -23,7 +23,7 @@ from minidl.kernels.matmul import (
     scratch_size,
     store_panels,
 )
-from minidl.kernels.simd import FROM_ZERO, TILE_ROWS
+from minidl.kernels.simd import FROM_ZERO, PANEL_BYTES, TILE_ROWS, matmul_asking_panel
 
 DTYPES = [np.float32, np.float64]
 SIZES = range(0, 71, 7 if JIT_DISABLED else 1)
@@ -167,7 +167,7 @@ def test_nothing_outside_the_arrays_is_touched(dtype, at_end):
 @pytest.mark.parametrize("transpose", [False, True])
 def test_the_scratch_of_a_product_is_enough(dtype, transpose):
     zero, one = np.int64(0), np.int64(1)
-    for m, k, n in ((32, 784, 64), (1, 600, 40), (300, 900, 264), (1300, 520, 264)):
+    for m, k, n in ((32, 784, 64), (13, 505, 40), (1, 600, 40), (300, 900, 264), (1300, 520, 264)):
         a, b = operand(m, k, False, dtype), operand(k, n, transpose, dtype)
         size = scratch_size(m, k, a.itemsize)
         assert (size * a.itemsize > 1 << 17) == (m * k * a.itemsize > A_BYTES)
@@ -178,6 +178,30 @@ def test_the_scratch_of_a_product_is_enough(dtype, transpose):
             m, k, n, np.int64(FROM_ZERO), out.reshape(-1), zero, scratch, zero, zero,
         )  # fmt: skip
         assert_close(out, a @ (b.T if transpose else b), k)
+
+
+@jit
+def asking_panel(c, a, b, coming, order):
+    zero, one, far = np.int64(0), np.int64(1), np.int64(1 << 20)
+    (k, m), n = a.shape, b.shape[1]
+    matmul_asking_panel(
+        c.reshape(-1), zero, n, a.reshape(-1), zero, one, m, b.reshape(-1), zero, n, k, m, n,
+        coming, zero, far, far, order, zero,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("at_end", [True, False])
+def test_a_panel_that_asks_for_memory_nobody_has_is_a_product(dtype, at_end):
+    for m in (1, 4, 12, 13, 31, 50):
+        for k in (1, 7, 33):
+            for n in range(1, PANEL_BYTES // np.dtype(dtype).itemsize + 1, 3):
+                a, b = operand(m, k, True, dtype), operand(k, n, False, dtype)
+                out = guarded(np.full((m, n), np.nan, dtype), at_end)
+                order = guarded(rng.integers(-1000, 1000, k), at_end)
+                coming = guarded(np.zeros(1, np.uint8), at_end)
+                asking_panel(out, guarded(a, at_end), guarded(b, at_end), coming, order)
+                assert_close(out, reference.matmul(a.T, b), k)
 
 
 def test_the_guard_page_guards():

@@ -390,7 +390,7 @@ def _correlation(xy, xx, yy, size, mean, epsilon):
     return xy / bottom, 1.0 / bottom, -xy * y_norm / (x_norm * bottom * bottom)
 
 
-@jit
+@jit(allocates=True)
 def dist_batch(row_loss, dlogits, logits, labels, targets, teacher_logits, row_scale, hyper):
     """hard_weight CE + T^2 [beta (1 - rho of each row) + gamma (1 - mean rho of the columns)], whole batch.
 

@@ -37,22 +37,28 @@ _FLAGS = {
     # Strict IEEE arithmetic: NaN and inf stay visible, and a formula gives the same bits
     # whether LLVM vectorises it or not. Fused multiply-add is asked for by name (simd.fma).
     "fastmath": False,
+    # Do not count references to arrays: the caller holds every one that a kernel is given. Each slice would
+    # count one up and down, atomically, and so wait until all that was stored before it has left the processor.
+    "_nrt": False,
 }
 
 
-def jit(function=None, *, inline: bool = False):
+def jit(function=None, *, inline: bool = False, allocates: bool = False):
     """Compile ``function`` with the flags above and keep the machine code on disk.
 
     ``inline=True`` is for small scalar helpers: the body is pasted into the caller before
-    LLVM sees it. The cache lives in ``__pycache__`` beside the source; where that is not
-    writable Numba takes the user's cache folder, and where neither is, the code is compiled
-    anew in each process; so it is where an access fails later.
+    LLVM sees it. ``allocates=True`` is for kernels that make arrays: those count references.
+    The cache lives in ``__pycache__`` beside the source; where that is not writable Numba takes
+    the user's cache folder, and where neither is, the code is compiled anew in each process; so
+    it is where an access fails later.
     """
     if function is None:
-        return lambda wrapped: jit(wrapped, inline=inline)
+        return lambda wrapped: jit(wrapped, inline=inline, allocates=allocates)
     if JIT_DISABLED:
         return function
-    flags = dict(_FLAGS, inline="always") if inline else _FLAGS
+    flags = dict(_FLAGS, _nrt=allocates)
+    if inline:
+        flags["inline"] = "always"
     try:
         dispatcher = numba.jit(cache=True, **flags)(function)
     except RuntimeError:  # "no locator available": there is nowhere to write

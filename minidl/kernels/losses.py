@@ -6,8 +6,6 @@ supervised.py and distillation.py, with the numbers (kinds) and the meaning of `
 
 from __future__ import annotations
 
-from functools import partial
-
 import numpy as np
 
 from .distillation import dist_batch, distillation_row
@@ -158,4 +156,7 @@ def are_usable(labels, teacher_logits):
 
 def loss_batch(kind, *arguments):
     """`loss_rows` for any kind, on a whole batch. Not compiled, so that DIST is only where it is used."""
-    (dist_batch if kind == DIST else partial(loss_rows, kind))(*arguments)
+    if kind == DIST:
+        dist_batch(*arguments)
+    else:
+        loss_rows(kind, *arguments)

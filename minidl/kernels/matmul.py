@@ -37,15 +37,17 @@ A_BYTES = 1 << 20
 
 @jit
 def pack_transposed(panel, width, b, b_at, b_column, k, n):
-    """panel[i*width + j] = b[b_at + i + j*b_column] for a (k, n) block, n <= width: B's columns are contiguous."""
+    """panel[i*width + j] = b[b_at + i + j*b_column] for a (k, n) block, n <= width: B's columns are contiguous.
+
+    Blocks are written whole: up to a vector's lanes more of rows and columns.
+    """
     lanes = VECTOR_BYTES // panel.itemsize
-    whole_k, whole_n = k // lanes * lanes, n // lanes * lanes
-    for j in range(0, whole_n, lanes):
-        for i in range(0, whole_k, lanes):
-            transpose_block(panel, i * width + j, width, b, b_at + i + j * b_column, b_column)
-    for j in range(n):
-        for i in range(whole_k if j < whole_n else 0, k):
-            panel[i * width + j] = b[b_at + i + j * b_column]
+    for j in range(0, n, lanes):
+        for i in range(0, k, lanes):
+            transpose_block(
+                panel, i * width + j, width, b, b_at + i + j * b_column, b_column,
+                smaller(lanes, n - j), smaller(lanes, k - i),
+            )  # fmt: skip
 
 
 @jit
@@ -64,7 +66,7 @@ def pack_rows(packed, a, a_at, a_row, a_column, m, k):
         for p in range(0, whole_k, lanes):
             for block in range(blocks - 1, -1, -1):
                 i = block * lanes
-                transpose_block(packed, tile + p * TILE_ROWS + i, TILE_ROWS, a, at + i * a_row + p, a_row)
+                transpose_block(packed, tile + p * TILE_ROWS + i, TILE_ROWS, a, at + i * a_row + p, a_row, lanes, lanes)
         for p in range(whole_k, k):
             for i in range(rows):
                 packed[tile + p * TILE_ROWS + i] = a[at + i * a_row + p * a_column]
@@ -195,7 +197,7 @@ def column_sums(out, x, x_at, x_row, m, n):
             out[j] += row[j]
 
 
-@jit
+@jit(allocates=True)
 def matmul_part(out, a, b, transpose_a, transpose_b, rows_from, rows_to, columns_from, columns_to):
     """A rectangle of out = op(a) op(b), contiguous matrices; op transposes where its flag is set."""
     n, m = out.shape[1], rows_to - rows_from
@@ -234,7 +236,7 @@ def matmul_on_threads(thread, threads, sync, out, a, b, transpose_a, transpose_b
     finish_together(thread, sync, threads)
 
 
-@jit
+@jit(allocates=True)
 def dense_forward(out, x, weight, bias):
     """out = x weight + bias; x (B, I), weight (I, O), bias (O,) or empty."""
     (m, k), n = x.shape, weight.shape[1]
@@ -246,7 +248,7 @@ def dense_forward(out, x, weight, bias):
     )  # fmt: skip
 
 
-@jit
+@jit(allocates=True)
 def dense_backward(dx, dweight, dbias, dout, x, weight):
     """dx = dout weight^T, dweight = x^T dout, dbias = sum of dout's rows; an empty output is skipped."""
     (m, n), k = dout.shape, weight.shape[0]

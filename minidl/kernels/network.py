@@ -25,12 +25,11 @@ from .metrics import metric_rows
 from .ops import ACTIVATION, DENSE, DROPOUT, GAUSSIAN_NOISE, RANDOM_TRANSLATION
 from .random import LAYER, dropout, gaussian_noise, make_key, translate, translate_backward
 from .simd import (
-    ALIGNMENT,
     FROM_BIAS,
     FROM_ZERO,
     PANEL_BYTES,
     TILE_ROWS,
-    prefetch,
+    matmul_asking_panel,
     read_float32,
     read_float64,
     reals_at,
@@ -59,8 +58,8 @@ WIDE = 256
 UPDATE_ROWS, UPDATE_PANELS = 16 * TILE_ROWS, 4
 """Of so many rows and panels of a weight, 96 KB, the gradient is computed, used and forgotten together. Reading it
 from the second-level cache costs nothing beside Adam's divisions; smaller parts would, for a product to begin."""
-_ASKED_AT_ONCE = 4
-"""Rows of the next batch that are asked for after each of these: more would keep the memory busy for longer."""
+_MOST_ASKED = 1 << 18
+"""Bytes of the next batch that are asked for while this one is learnt from: more would push the weights out."""
 
 
 class Rows(NamedTuple):
@@ -92,6 +91,7 @@ class Buffers(NamedTuple):
     slopes: np.ndarray  # their gradients, in the same places
     scratch: np.ndarray  # (threads, n) for packing
     tile: np.ndarray  # (threads, n) gradient of the weights being updated
+    scalars: np.ndarray  # float64 (threads, 8): what a step needs of the optimizer's hyperparameters
     row_loss: np.ndarray  # float64 (batch,)
     row_scale: np.ndarray
     row_metric: np.ndarray  # float64 (metrics, batch)
@@ -175,15 +175,6 @@ def gather(out, rows, order, first, low, high):
         else:
             for j in range(width):
                 target[j] = rows.data[at + j]
-
-
-@jit(inline=True)
-def _ask_for(rows, order, first, low, high):
-    """Fetch what `gather` will read of rows low..high into the cache, while other work goes on."""
-    for i in range(low, high):
-        at = order[first + i] * rows.stride
-        for offset in range(0, rows.stride, ALIGNMENT):
-            prefetch(rows.data, at + offset)
 
 
 @jit(inline=True)
@@ -316,13 +307,25 @@ def backward(thread, threads, sync, program, buffers, scratch, begin, end, low, 
 
 
 @jit(inline=True)
-def _weight_gradient(out, op, source, slopes, rows, low, high, first, last, scratch):
-    """Rows low..high, columns first..last of x^T dout."""
+def _weight_gradient(out, op, source, slopes, rows, low, high, first, last, scratch, data, coming):
+    """Rows low..high, columns first..last of x^T dout.
+
+    The first of its panels asks for what `gather` will read of the same features of the next batch, which begins at
+    ``coming`` (-1: nothing is asked for).
+    """
     k, n, one, zero = op[IN], op[OUT], np.int64(1), np.int64(0)
-    product(
-        out, zero, last - first, source, op[IN_AT] + low, one, k, slopes, op[OUT_AT] + first, n, one,
-        high - low, rows, last - first, np.int64(FROM_ZERO), out, zero, scratch, zero, zero,
-    )  # fmt: skip
+    width, done = last - first, zero
+    if coming >= 0:
+        done, item = smaller(PANEL_BYTES // out.itemsize, width), data.x.stride // k
+        matmul_asking_panel(
+            out, zero, width, source, op[IN_AT] + low, one, k, slopes, op[OUT_AT] + first, n, rows, high - low, done,
+            data.x.data, low * item, item, data.x.stride, data.x_order, coming,
+        )  # fmt: skip
+    if done < width:
+        product(
+            out, done, width, source, op[IN_AT] + low, one, k, slopes, op[OUT_AT] + first + done, n, one,
+            high - low, rows, width - done, np.int64(FROM_ZERO), out, zero, scratch, zero, zero,
+        )  # fmt: skip
 
 
 @jit(inline=True)
@@ -342,9 +345,8 @@ def _update_range(program, optimizer, at, size, grads, scalars):
 def _learn(thread, threads, program, buffers, inputs, data, coming, optimizer, rows, scalars, updates):
     """This thread's share of the parameter gradients, each used at once (``updates``) or kept in ``grads``.
 
-    ``coming`` (first, low, high): rows low..high of the batch that begins at ``first`` are fetched meanwhile.
+    Meanwhile the batch that begins at ``coming`` is asked for (-1: none).
     """
-    next_batch, asked, last_coming = coming
     scratch, tile = buffers.scratch[thread], buffers.tile[thread]
     for index in range(program.ops.shape[0]):
         op = program.ops[index]
@@ -358,6 +360,7 @@ def _learn(thread, threads, program, buffers, inputs, data, coming, optimizer, r
         panels = (n + width - 1) // width
         unit = k if panels % threads == 0 else np.int64(TILE_ROWS)
         first, last = share(panels * k, thread, threads, unit)
+        asking_ends = first + k if index == 0 else first
         while first < last:
             panel, low = first // k, first % k
             high = smaller(smaller(low + height, k), low + last - first)
@@ -365,13 +368,13 @@ def _learn(thread, threads, program, buffers, inputs, data, coming, optimizer, r
             right = smaller(left + width, n)
             at, size = op[WEIGHT] + left * k + low * (right - left), (high - low) * (right - left)
             grads = tile[:size] if updates else program.grads[at : at + size]
-            _weight_gradient(grads, op, source, buffers.slopes, rows, low, high, left, right, scratch)
+            _weight_gradient(
+                grads, op, source, buffers.slopes, rows, low, high, left, right, scratch,
+                data, coming if first < asking_ends else np.int64(-1),
+            )  # fmt: skip
             if updates:
                 _update_range(program, optimizer, at, size, grads, scalars)
             first += high - low
-            asking = smaller(asked + _ASKED_AT_ONCE, last_coming)
-            _ask_for(data.x, data.x_order, next_batch, asked, asking)
-            asked = asking
         if op[BIAS] >= 0:
             first, last = share(n, thread, threads, 16)
             at, size = op[BIAS] + first, last - first
@@ -454,7 +457,7 @@ def train(
     # not a step in parts: each part might find another number of threads free, and they other rows
     whole = threads > 1 and buffers.inputs.shape[0] > 1 and first_row == 0 and learns
     inputs = buffers.inputs[thread if whole else 0]
-    scalars = np.empty(8, np.float64)
+    scalars = buffers.scalars[thread]
     for step in range(optimizer.learning_rates.size):
         start = step * data.batch_size
         rows = smaller(data.batch_size, data.order.size - start)
@@ -492,9 +495,9 @@ def train(
             for m in range(objective.metrics.size):
                 for i in range(rows):
                     objective.metrics[m] += buffers.row_metric[m, i]
-        start += rows
-        following = smaller(data.batch_size, data.order.size - start)
-        coming = (start, np.int64(0), following if whole else np.int64(0))  # alone it gains nothing
+        # as large a batch as this one, of which this thread will read all rows
+        asks = (whole or threads == 1) and start + 2 * rows <= data.order.size and rows * data.x.stride <= _MOST_ASKED
+        coming = start + rows if asks else np.int64(-1)
         _learn(
             thread, threads, program, buffers, inputs, data, coming, optimizer, rows, scalars, not rules.active
         )  # fmt: skip
@@ -542,7 +545,7 @@ def infer_rows(ops, settings, params, out_at, values, scratch, source, rows, out
     than a small net takes for a row.
     """
     mode = flush_denormals()
-    count, nowhere, zero, one = ops.shape[0], np.empty(0, np.int64), np.int64(0), np.int64(1)
+    count, nowhere, zero, one = ops.shape[0], ops.reshape(-1), np.int64(0), np.int64(1)
     program = Program(ops, settings, params, params, False, out_at, out.shape[1], LINEAR)
     finite = not has_nonfinite(source, rows * (ops[0, IN] if count else out.shape[1]))
     forward(zero, one, nowhere, program, source, True, values, scratch, zero, rows, zero, rows, zero, zero, zero)
@@ -563,7 +566,7 @@ def infer(
     """
     if not start_together(thread, sync, threads):
         return
-    none = np.empty(0, np.int64)
+    none = ops.reshape(-1)[:0]
     in_size = ops[0, IN] if ops.shape[0] else out.shape[1]
     in_place = code == (FLOAT32 if out.itemsize == 4 else FLOAT64)
     nonfinite[thread] = 0

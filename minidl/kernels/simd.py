@@ -65,7 +65,9 @@ def aligned_zeros(size: int, dtype) -> np.ndarray:
 
 
 _INT = ir.IntType(64)
+_BYTES = ir.IntType(8).as_pointer()
 _LLVM_FLOATS = {types.float32: ir.FloatType(), types.float64: ir.DoubleType()}
+_ELEMENTS = {**_LLVM_FLOATS, types.uint8: ir.IntType(8), types.int64: _INT}
 
 
 def _fma(builder, a, b, c):
@@ -94,8 +96,11 @@ def _prefetch(builder, address, locality):
 
 
 _PANEL_ARGUMENTS = (
-    "c", "c_stride", "a", "a_stride", "a_step", "b", "b_stride", "k", "m", "n", "init", "init_stride", "panel",
+    "c", "c_stride", "a", "a_stride", "a_step", "b", "b_stride", "k", "m", "n", "init", "init_stride",
 )  # fmt: skip
+# What a panel product does besides: nothing, or one of these, with more arguments.
+_PACKING_ARGUMENTS = ("panel",)
+_ASKING_ARGUMENTS = ("coming", "order", "coming_stride", "coming_step")
 
 
 class _TileWriter:
@@ -103,16 +108,19 @@ class _TileWriter:
 
     With a ``panel`` it writes one full tile that also copies B there, for the tiles below it to read:
     the stores hide behind the arithmetic, where a separate copy would cost a tenth of the product.
+
+    With ``coming``, bytes that another A will be made of, each step of the k-loop asks for those of its column of A
+    and the tile's rows, a cache line of them: where they are far away, so many can be asked for that none waits.
     """
 
-    def __init__(self, builder, element, arguments):
+    def __init__(self, builder, element, arguments, more=()):
         self.builder = builder
         self.element = element
         self.lanes = VECTOR_BYTES // (4 if element == ir.FloatType() else 8)
         self.vector = ir.VectorType(element, self.lanes)
         self.align = 4 if element == ir.FloatType() else 8
-        self.panel = None
-        for name, value in zip(_PANEL_ARGUMENTS, arguments, strict=False):
+        self.panel = self.coming = None
+        for name, value in zip(_PANEL_ARGUMENTS + more, arguments, strict=True):
             setattr(self, name, value)
 
     def address(self, base, *offsets):
@@ -188,6 +196,10 @@ class _TileWriter:
                     phi.add_incoming(value, block)
             return merged
 
+        if self.coming is not None:
+            coming = builder.gep(
+                self.coming, [builder.mul(row, self.coming_stride)], source_etype=ir.IntType(8)
+            )
         a = self.address(self.a, builder.mul(row, self.a_stride))
         *strides, group_stride = [
             builder.mul(self.constant(i), self.a_stride) for i in range(_GROUP_ROWS + 1)
@@ -225,6 +237,10 @@ class _TileWriter:
             packed = self.address(self.panel, builder.mul(step, self.constant(TILE_VECTORS * self.lanes)))
             for vector, address in zip(b_vectors, vector_addresses(packed), strict=True):
                 self.store(vector, address)
+        if self.coming is not None:
+            column = builder.load(builder.gep(self.order, [step], source_etype=_INT), typ=_INT)
+            offset = builder.mul(column, self.coming_step)
+            _prefetch(builder, builder.gep(coming, [offset], source_etype=ir.IntType(8)), 2)
         groups = [self.opaque(self.address(a, builder.mul(step, self.a_step)))]
         while len(groups) * _GROUP_ROWS < rows:
             groups.append(self.opaque(self.address(groups[-1], group_stride)))
@@ -271,7 +287,7 @@ class _TileWriter:
         builder = self.builder
         lanes = self.constant(self.lanes)
         whole = self.constant(TILE_VECTORS * self.lanes)
-        if self.panel is None:
+        if self.panel is None and self.coming is None:
             single = builder.icmp_signed("==", self.n, self.constant(ROW_VECTORS * self.lanes))
             with builder.if_then(single, likely=False):
                 self.tile(self.constant(0), 1, [None] * ROW_VECTORS)
@@ -300,34 +316,50 @@ def _function(module, name, kinds, write):
     return function
 
 
-def _panel_function(module, element, packs):
+def _panel_function(module, element, more=()):
     pointer = element.as_pointer()
     kinds = [pointer, _INT, pointer, _INT, _INT, pointer, _INT, _INT, _INT, _INT, pointer, _INT]
-    if packs:
-        kinds.append(pointer)
-    name = f"minidl_{'packing_tile' if packs else 'panel'}_{_suffix(element)}"
+    kinds += {(): [], _PACKING_ARGUMENTS: [pointer], _ASKING_ARGUMENTS: [_BYTES, _INT.as_pointer(), _INT, _INT]}[more]
+    name = "_".join(["minidl_panel", *more[:1], _suffix(element)])
     return _function(
-        module, name, kinds, lambda builder, arguments: _TileWriter(builder, element, arguments).write()
+        module, name, kinds, lambda builder, arguments: _TileWriter(builder, element, arguments, more).write()
     )
 
 
 def _transpose_function(module, element):
-    """A square block as large as a vector, transposed in registers: log2(lanes) rounds of exchanges."""
-    lanes = VECTOR_BYTES // (4 if element == ir.FloatType() else 8)
-    vector, align = ir.VectorType(element, lanes), 4 if element == ir.FloatType() else 8
+    """A square block as large as a vector, transposed in registers: log2(lanes) rounds of exchanges.
+
+    Of a source with fewer rows or columns only those are read; the block is written whole.
+    """
 
     def write(builder, arguments):
-        out, out_stride, source, source_stride = arguments
+        out, out_stride, source, source_stride, rows, columns = arguments
+        writer = _TileWriter(builder, element, [None] * len(_PANEL_ARGUMENTS))
+        lanes = writer.lanes
+        last = builder.sub(rows, writer.constant(1))
 
         def row(base, stride, index):
-            offset = builder.mul(stride, ir.Constant(_INT, index))
-            return builder.bitcast(builder.gep(base, [offset], source_etype=element), vector.as_pointer())
+            return writer.address(base, builder.mul(stride, index))
 
         def exchange(a, b, picks):
             mask = ir.Constant(ir.VectorType(ir.IntType(32), lanes), picks)
             return builder.shuffle_vector(a, b, mask)
 
-        values = [builder.load(row(source, source_stride, i), align=align, typ=vector) for i in range(lanes)]
+        whole = builder.and_(*(builder.icmp_signed(">=", size, writer.constant(lanes)) for size in (rows, columns)))
+        indices = [writer.constant(i) for i in range(lanes)]
+        with builder.if_else(whole) as (full, partial):
+            with full:
+                loaded = [writer.load(row(source, source_stride, i)) for i in indices]
+                full_block = builder.block
+            with partial:
+                mask = writer.column_mask(columns)
+                nearest = [builder.select(builder.icmp_signed("<", i, rows), i, last) for i in indices]
+                masked = [writer.load(row(source, source_stride, i), mask) for i in nearest]
+                partial_block = builder.block
+        values = [builder.phi(writer.vector) for _ in indices]
+        for value, *sources in zip(values, loaded, masked, strict=True):
+            for source_value, block in zip(sources, (full_block, partial_block), strict=True):
+                value.add_incoming(source_value, block)
         distance = 1
         while distance < lanes:
             upper = [i for i in range(lanes) if not i & distance]
@@ -342,9 +374,9 @@ def _transpose_function(module, element):
                 )
             distance *= 2
         for i, value in enumerate(values):
-            builder.store(value, row(out, out_stride, i), align=align)
+            writer.store(value, row(out, out_stride, writer.constant(i)))
 
-    kinds = [element.as_pointer(), _INT, element.as_pointer(), _INT]
+    kinds = [element.as_pointer(), _INT, element.as_pointer(), _INT, _INT, _INT]
     return _function(module, f"minidl_transpose_{_suffix(element)}", kinds, write)
 
 
@@ -361,9 +393,6 @@ if JIT_DISABLED:
 
     def reals_at(octets, at, like):
         return octets[at:].view(like.dtype)
-
-    def prefetch(octets, at):
-        """There is no cache to speak of."""
 
     def _view(array, at, rows, columns, row_stride, column_stride):
         size = array.itemsize
@@ -408,10 +437,18 @@ if JIT_DISABLED:
             bias_at,
         )
 
-    def transpose_block(out, out_at, out_stride, source, source_at, source_stride):
-        lanes = VECTOR_BYTES // out.itemsize
-        block = _view(source, source_at, lanes, lanes, source_stride, 1)
-        _view(out, out_at, lanes, lanes, out_stride, 1)[...] = block.T
+    def matmul_asking_panel(
+        c, c_at, c_stride, a, a_at, a_stride, a_step, b, b_at, b_stride, k, m, n,
+        coming, coming_at, coming_stride, coming_step, order, order_at,
+    ):  # fmt: skip
+        """There is no cache to speak of."""
+        matmul_panel(
+            c, c_at, c_stride, a, a_at, a_stride, a_step, b, b_at, b_stride, k, m, n, FROM_ZERO, c, 0
+        )
+
+    def transpose_block(out, out_at, out_stride, source, source_at, source_stride, rows, columns):
+        block = _view(source, source_at, rows, columns, source_stride, 1)
+        _view(out, out_at, columns, rows, out_stride, 1)[...] = block.T
 
 else:
 
@@ -437,17 +474,6 @@ else:
     # The number stored in the bytes octets[at:], in this machine's order, at any alignment.
     read_float32 = intrinsic(_reader(types.float32))
     read_float64 = intrinsic(_reader(types.float64))
-
-    @intrinsic
-    def prefetch(typingctx, octets, at):
-        """Asks for the cache line of octets[at], so that it is in the second-level cache when it is read."""
-
-        def codegen(context, builder, signature, args):
-            data = context.make_array(octets)(context, builder, args[0]).data
-            _prefetch(builder, builder.gep(data, [args[1]], source_etype=ir.IntType(8)), 2)
-            return context.get_dummy_value()
-
-        return types.void(octets, types.intp), codegen
 
     @intrinsic
     def reals_at(typingctx, octets, at, like):
@@ -478,7 +504,7 @@ else:
     def _pointer(context, builder, kind, array, at):
         """The address of element ``at`` of a contiguous array, read as flat memory."""
         data = context.make_array(kind)(context, builder, array).data
-        return builder.gep(data, [at], source_etype=_LLVM_FLOATS[kind.dtype])
+        return builder.gep(data, [at], source_etype=_ELEMENTS[kind.dtype])
 
     def _init(builder, output, output_stride, bias_row, mode):
         """Where a product starts from, and its row stride: negative where it starts from zero."""
@@ -527,7 +553,7 @@ else:
 
             output = pointer(0, 1)
             init = _init(builder, output, args[2], pointer(14, 15), args[13])
-            function = _panel_function(builder.module, _LLVM_FLOATS[signature.args[0].dtype], packs=False)
+            function = _panel_function(builder.module, _LLVM_FLOATS[signature.args[0].dtype])
             operands = [output, args[2], pointer(3, 4), args[5], args[6], pointer(7, 8), args[9]]
             builder.call(function, [*operands, args[10], args[11], args[12], *init])
             return context.get_dummy_value()
@@ -567,7 +593,7 @@ else:
             output = pointer(0, 1)
             init = _init(builder, output, args[2], pointer(13, 14), args[12])
             panel = _pointer(context, builder, signature.args[15], args[15], ir.Constant(_INT, 0))
-            function = _panel_function(builder.module, _LLVM_FLOATS[signature.args[0].dtype], packs=True)
+            function = _panel_function(builder.module, _LLVM_FLOATS[signature.args[0].dtype], _PACKING_ARGUMENTS)
             operands = [output, args[2], pointer(3, 4), args[5], args[6], pointer(7, 8), args[9]]
             rows = ir.Constant(_INT, TILE_ROWS)
             builder.call(function, [*operands, args[10], rows, args[11], *init, panel])
@@ -576,15 +602,65 @@ else:
         return signature, codegen
 
     @intrinsic
-    def transpose_block(typingctx, out, out_at, out_stride, source, source_at, source_stride):
-        """out[i, j] = source[j, i] for a square block of VECTOR_BYTES // itemsize rows."""
-        signature = types.void(out, _INTEGER, _INTEGER, source, _INTEGER, _INTEGER)
+    def matmul_asking_panel(
+        typingctx,
+        c,
+        c_at,
+        c_stride,
+        a,
+        a_at,
+        a_stride,
+        a_step,
+        b,
+        b_at,
+        b_stride,
+        k,
+        m,
+        n,
+        coming,
+        coming_at,
+        coming_stride,
+        coming_step,
+        order,
+        order_at,
+    ):
+        """`matmul_panel` from zero, which also asks for ``coming``, bytes that the next A will be made of.
+
+        Its column p lies at ``coming_at + order[order_at + p]*coming_step``, its rows ``coming_stride`` apart.
+        """
+        signature = types.void(
+            c, _INTEGER, _INTEGER, a, _INTEGER, _INTEGER, _INTEGER, b, _INTEGER, _INTEGER, _INTEGER, _INTEGER,
+            _INTEGER, coming, _INTEGER, _INTEGER, _INTEGER, order, _INTEGER,
+        )  # fmt: skip
+
+        def codegen(context, builder, signature, args):
+            def pointer(array, at):
+                return _pointer(context, builder, signature.args[array], args[array], args[at])
+
+            output = pointer(0, 1)
+            function = _panel_function(
+                builder.module, _LLVM_FLOATS[signature.args[0].dtype], _ASKING_ARGUMENTS
+            )
+            operands = [output, args[2], pointer(3, 4), args[5], args[6], pointer(7, 8), args[9]]
+            operands += [args[10], args[11], args[12], output, ir.Constant(_INT, -1)]
+            builder.call(function, [*operands, pointer(13, 14), pointer(17, 18), args[15], args[16]])
+            return context.get_dummy_value()
+
+        return signature, codegen
+
+    @intrinsic
+    def transpose_block(typingctx, out, out_at, out_stride, source, source_at, source_stride, rows, columns):
+        """out[i, j] = source[j, i] for a block of the source, rows and columns 1 to VECTOR_BYTES // itemsize.
+
+        Of out so many of both are written, whatever the source has; what it does not have is undefined.
+        """
+        signature = types.void(out, _INTEGER, _INTEGER, source, _INTEGER, _INTEGER, _INTEGER, _INTEGER)
 
         def codegen(context, builder, signature, args):
             target = _pointer(context, builder, signature.args[0], args[0], args[1])
             origin = _pointer(context, builder, signature.args[3], args[3], args[4])
             function = _transpose_function(builder.module, _LLVM_FLOATS[signature.args[0].dtype])
-            builder.call(function, [target, args[2], origin, args[5]])
+            builder.call(function, [target, args[2], origin, *args[5:]])
             return context.get_dummy_value()
 
         return signature, codegen

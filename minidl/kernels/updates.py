@@ -177,7 +177,7 @@ def _add_up(lanes):
     return lanes[0]
 
 
-@jit
+@jit(allocates=True)
 def sum_of_squares(x):
     """sum(x*x) of a vector, in float64."""
     lanes = np.zeros(_LANES)
@@ -189,7 +189,7 @@ def sum_of_squares(x):
     return _add_up(lanes)
 
 
-@jit
+@jit(allocates=True)
 def add_regularizer(grads, params, segments, coefficients):
     """Add each segment's L1 and L2 penalty gradient to ``grads``; return the penalty (float64).
 
@@ -262,7 +262,7 @@ def clip_by_global_norm(grads, limit):
 _NORM_EPSILON = 1e-7
 
 
-@jit
+@jit(allocates=True)
 def max_norm(params, segments, limits):
     """Bound the norm of each column of each matrix (row of ``segments``: offset, rows, columns).
 
