@@ -163,11 +163,11 @@ class _ThreadChoice:
     """How many threads the next slice gets: all, or one where that was found to be faster.
 
     Threads meet several times a step, and on a busy machine a meeting waits for whoever was put to sleep. So
-    where steps are short, now and then a slice is run on one thread, to see.
+    where steps are short, now and then a slice is run on one thread, to see: first the second, which is short.
     """
 
     _SHORT_STEP = 1e-3  # seconds; a longer one gains from threads whatever they wait
-    _FIRST_TRIAL, _NEXT_TRIAL = 4, 64  # slices
+    _FIRST_TRIAL, _NEXT_TRIAL = 2, 64  # slices
 
     def __init__(self, most: int):
         self._most = most
@@ -182,7 +182,9 @@ class _ThreadChoice:
         most = min(self._most, threads.get_num_threads())
         self._slices += 1
         self._count = min(self._seconds, key=self._seconds.get, default=most)
-        if (
+        if self._slices == self._FIRST_TRIAL + 1:
+            self._count = most  # the first slice woke the others, and tells nothing of them
+        elif (
             self._slices % self._NEXT_TRIAL == self._FIRST_TRIAL
             and self._seconds.get(most, 1.0) < self._SHORT_STEP
         ):
