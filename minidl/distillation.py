@@ -25,6 +25,7 @@ from .callbacks import (
     ModelCheckpoint,
     ReduceLROnPlateau,
     TerminateOnNaN,
+    check_verbose,
 )
 from .losses import DIST, DecoupledKD, KnowledgeDistillation, LogitMatching, NormalizedKD
 from .models import Sequential
@@ -123,6 +124,7 @@ def distill(
             "alpha means the labels' weight in some libraries and the teacher's in others: write "
             "loss=KnowledgeDistillation(hard_weight=..., soft_weight=...)"
         )
+    aloud = check_verbose(fit_arguments.get("verbose", "auto")) != 0
     loss = distillation_loss(loss, y)
     x = check_array("x", x)
     student._build_for(x)
@@ -146,7 +148,7 @@ def distill(
             )
         check_finite("transfer", transfer, student.dtype)
     x, y, weight = _with_transfer(x, y, transfer, fit_arguments.pop("sample_weight", None), teacher)
-    compile_before_fit(student.dtype.name, aloud=fit_arguments.get("verbose", "auto") != 0)
+    compile_before_fit(student.dtype.name, aloud)
     untrained = say_if_untrained(teacher, student, resumed=bool(fit_arguments.get("initial_epoch")))
     _check_not_swapped(teacher, student, x, y)
     if plain_student and (y is None or not (as_labels(y) >= 0).any()):
@@ -522,6 +524,7 @@ def mutual_learning(
         raise ValueError("y must be given, got None: models that know nothing yet begin with labels")
     if not (as_labels(check_array("y", y)) >= 0).any():
         raise ValueError("y must hold labels, got none >= 0: models that know nothing yet begin with labels")
+    aloud = check_verbose(fit_arguments.get("verbose", "auto")) != 0
     callbacks = fit_arguments.get("callbacks") or ()
     for callback in callbacks if isinstance(callbacks, (list, tuple)) else (callbacks,):
         if isinstance(callback, (EarlyStopping, ReduceLROnPlateau)):
@@ -537,7 +540,7 @@ def mutual_learning(
                 as_teacher(other, student=model)
         loss = KnowledgeDistillation(temperature, hard_weight, soft_weight)
         model.compile(optimizer=fresh_optimizer(optimizer), loss=loss, metrics=["accuracy"])
-    compile_before_fit(models[0].dtype.name, aloud=fit_arguments.get("verbose", "auto") != 0)
+    compile_before_fit(models[0].dtype.name, aloud)
     histories = [None] * len(models)
     for epoch in range(epochs):
         online = [augmenting_layer(model) is not None for model in models]

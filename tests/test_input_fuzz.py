@@ -253,3 +253,15 @@ def test_an_array_for_verbose_is_refused_by_name(name):
     data = [np.zeros((4, 3)), np.zeros((4, 2))][: 1 if name == "predict" else 2]
     with pytest.raises((TypeError, ValueError), match="verbose"):
         getattr(model, name)(*data, verbose=np.zeros((2, 2), bool))
+
+
+def test_distillation_refuses_an_array_for_verbose_by_name():
+    teacher, student = small_model(), small_model()
+    before = student.get_weights()
+    for distillation in (
+        lambda **a: minidl.distill(teacher, student, SMALL_X, SMALL_Y, **a),
+        lambda **a: minidl.mutual_learning([teacher, student], SMALL_X, SMALL_Y, **a),
+    ):
+        with pytest.raises((TypeError, ValueError), match="verbose"):
+            distillation(verbose=np.zeros((2, 2), bool))
+    np.testing.assert_array_equal(student.get_weights()[0], before[0])
