@@ -54,9 +54,11 @@ class Predictor:
         values, scratch, inputs, nonfinite = self._space(n_threads)
         if n_threads == 1 and count <= _CHUNK and x.dtype == self._dtype and x.flags.carray:
             return out, network.infer_rows(*self._model, *self._buffers.alone, x.ravel(), count, out)
-        finite, native = True, is_native(x)
-        step = count if native else max(1, CHUNK_BYTES // (self._in_size * self._dtype.itemsize))
-        step = min(step, max(_CHUNK, int(_SLICE_FLOPS / max(self._flops, 1.0))))
+        finite, native, step = True, is_native(x), count
+        if not native:
+            step = max(1, CHUNK_BYTES // (self._in_size * self._dtype.itemsize))
+        if self._flops * step > _SLICE_FLOPS:
+            step = max(_CHUNK, int(_SLICE_FLOPS / self._flops))
         for first in range(0, count, step):
             part = x[first : first + step]
             rows = network.rows_of(part if native else np.ascontiguousarray(part, dtype=self._dtype))

@@ -37,8 +37,8 @@ Schedule = float | Callable[[int], float]
 
 _PROBABILITIES = " (probabilities; for logits say from_logits=True)"
 _NO_LABELS = np.empty(0, np.int64)
-_FLOPS_OF_AN_ENTRY = 150.0
-"""What a class of a sample costs, in multiplications of a matrix product that take as long."""
+_FLOPS_OF_A_ROW, _FLOPS_OF_AN_ENTRY = 12_000.0, 150.0
+"""What a sample and each of its classes cost, in operations of a matrix product that take as long."""
 _REALS = (np.dtype(np.float32), np.dtype(np.float64))
 
 
@@ -208,7 +208,8 @@ class Loss(Configurable):
         targets = empty if targets is None else targets
         teacher = empty if teacher is None else teacher
         arguments = row_loss, dlogits, z, labels, targets, teacher, scale, self.hyper
-        n_threads = 1 if self.whole_batch else threads.count_for(_FLOPS_OF_AN_ENTRY * z.size)
+        work = _FLOPS_OF_A_ROW * rows + _FLOPS_OF_AN_ENTRY * z.size
+        n_threads = 1 if self.whole_batch else threads.count_for(work)
         if n_threads == 1:
             kernels.loss_batch(kind, *arguments)
         else:

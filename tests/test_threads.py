@@ -11,7 +11,6 @@ import minidl
 from minidl.kernels import threads
 from minidl.kernels.jit import JIT_DISABLED, jit
 from minidl.kernels.threads import (
-    finish_together,
     flush_denormals,
     meet,
     restore_denormals,
@@ -30,8 +29,7 @@ def _restore_threads():
 @jit
 def add_in_turns(thread, number, sync, counts, rounds):
     """Each round every thread adds one to its own count, and checks that nobody is a round away."""
-    if not start_together(thread, sync, number):
-        return
+    start_together(thread, sync, number)
     for done in range(rounds):
         counts[thread] += 1
         meet(sync, number)
@@ -44,16 +42,14 @@ def add_in_turns(thread, number, sync, counts, rounds):
 @jit
 def one_round(thread, number, sync, counts):
     """Ends as the kernels of the library do."""
-    if not start_together(thread, sync, number):
-        return
+    start_together(thread, sync, number)
     counts[thread] += 1
-    finish_together(thread, sync, number)
+    meet(sync, number)
 
 
 @jit
 def fill_shares(thread, number, sync, out, unit):
-    if not start_together(thread, sync, number):
-        return
+    start_together(thread, sync, number)
     low, high = share(out.size, thread, number, unit)
     for i in range(low, high):
         out[i] += 1
@@ -169,6 +165,36 @@ def test_an_interrupt_before_the_start_leaves_no_helper_waiting():
     assert counts[1] == 1  # the helper was told to go, and did nothing
 
 
+@pytest.mark.parametrize("woken", [True, False])
+@pytest.mark.parametrize("pause", [0.0, 0.01])
+def test_an_interrupt_while_a_helper_is_woken_leaves_nobody_waiting(woken, pause, monkeypatch):
+    """Before the helper is told to come, and after it was, when nobody could note that it is on its way."""
+    if JIT_DISABLED:
+        assert threads.get_num_threads() == 1
+        return
+    minidl.set_num_threads(2)
+    counts = np.zeros(3, np.int64)
+    threads.run(add_in_turns, counts, 1)
+    time.sleep(0.01)  # it sleeps
+    submit = threads._team.executor.submit
+
+    def interrupted(*args):
+        if woken:
+            submit(*args)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threads._team.executor, "submit", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            threads.run(add_in_turns, counts, 1)
+    assert counts.tolist() == [1, 1, 0]
+    for _ in range(5):
+        counts = np.zeros(3, np.int64)
+        threads.run(add_in_turns, counts, 5)
+        assert counts.tolist() == [5, 5, 0]
+        time.sleep(pause)
+
+
 def test_a_forked_child_computes():
     minidl.set_num_threads(2)
     threads.run(add_in_turns, np.zeros(3, np.int64), 3)
@@ -220,10 +246,13 @@ def test_a_kernel_that_cannot_run_is_told_once_and_leaves_nobody_waiting():
 if threads._KNOWS_CPU and not JIT_DISABLED and len(os.sched_getaffinity(0)) > 1:
 
     @jit
-    def start_as_a_helper(sync):
+    def start(thread, number, sync):
         """Starts, and tells on which processor it goes on."""
-        start_together(1, sync, 2)
+        start_together(thread, sync, number)
         return threads._cpu()
+
+    def start_as_a_helper(sync):
+        return start(1, 2, sync)
 
     @pytest.fixture
     def allowed():
@@ -233,7 +262,7 @@ if threads._KNOWS_CPU and not JIT_DISABLED and len(os.sched_getaffinity(0)) > 1:
 
     def meeting_place(callers_cpu):
         sync = np.zeros(threads._SIZE, np.int64)
-        sync[threads._START], sync[threads._CALLERS_CPU] = threads._GO, callers_cpu
+        sync[threads._CALLERS_CPU] = callers_cpu
         return sync
 
     def test_a_helper_leaves_its_callers_processor_and_may_come_back(allowed):

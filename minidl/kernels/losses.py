@@ -43,7 +43,7 @@ from .supervised import (
     kl_divergence_row,
     regression_row,
 )
-from .threads import finish_together, share, start_together
+from .threads import meet, share, start_together
 from .vectors import pointer
 
 __all__ = [
@@ -124,8 +124,7 @@ def loss_rows_on_threads(
     thread, threads, sync, kind, row_loss, dlogits, logits, labels, targets, teacher_logits, row_scale, hyper
 ):
     """`loss_rows` with the rows shared among threads."""
-    if not start_together(thread, sync, threads):
-        return
+    start_together(thread, sync, threads)
     low, high = share(logits.shape[0], thread, threads, np.int64(1))
     loss_rows(
         kind,
@@ -138,7 +137,7 @@ def loss_rows_on_threads(
         row_scale[low:high],
         hyper,
     )
-    finish_together(thread, sync, threads)
+    meet(sync, threads)
 
 
 @jit

@@ -24,7 +24,7 @@ from .simd import (
     matmul_panel,
     transpose_block,
 )
-from .threads import finish_together, share, start_together
+from .threads import meet, share, start_together
 
 K_BLOCK = 512
 """Rows of B in a packed panel: 64 KB in float32, read from the second-level cache. With fewer, C is fetched and
@@ -224,8 +224,7 @@ def matmul(out, a, b, transpose_a, transpose_b):
 @jit
 def matmul_on_threads(thread, threads, sync, out, a, b, transpose_a, transpose_b):
     """`matmul` with the longer side of ``out`` shared among threads; of a square its rows: none packs all of A."""
-    if not start_together(thread, sync, threads):
-        return
+    start_together(thread, sync, threads)
     (m, n), zero = out.shape, np.int64(0)
     if m >= n:
         first, last = share(m, thread, threads, TILE_ROWS)
@@ -233,7 +232,7 @@ def matmul_on_threads(thread, threads, sync, out, a, b, transpose_a, transpose_b
     else:
         first, last = share(n, thread, threads, PANEL_BYTES // out.itemsize)
         matmul_part(out, a, b, transpose_a, transpose_b, zero, m, first, last)
-    finish_together(thread, sync, threads)
+    meet(sync, threads)
 
 
 @jit(allocates=True)

@@ -34,7 +34,7 @@ from .simd import (
     read_float64,
     reals_at,
 )
-from .threads import finish_together, flush_denormals, meet, restore_denormals, share, start_together
+from .threads import flush_denormals, meet, restore_denormals, share, start_together
 from .updates import (
     add_regularizer,
     clip_by_global_norm,
@@ -450,8 +450,7 @@ def train(
 
     A long step comes in several calls, each on rows first_row..last_row of its batch; only the last ``learns``.
     """
-    if not start_together(thread, sync, threads):
-        return
+    start_together(thread, sync, threads)
     mode = flush_denormals()
     scratch = buffers.scratch[thread]
     # not a step in parts: each part might find another number of threads free, and they other rows
@@ -513,7 +512,7 @@ def train(
                 max_norm(program.params, rules.max_norm_segments, rules.max_norm_limits)
         meet(sync, threads)
     restore_denormals(mode)
-    finish_together(thread, sync, threads)
+    meet(sync, threads)
 
 
 @jit
@@ -529,11 +528,12 @@ def panel_order(panels, rows, ops, back):
 @jit
 def has_nonfinite(x, size):
     """Whether one of x[:size] is NaN or infinite: v - v is 0 for any other v."""
-    bad = splat(x, 0.0)
-    for at in range(0, size, lanes(x)):
-        part = load(x, at, size - at, 0.0)
-        bad = bad + (part - part)
-    one = total(bad)
+    width = lanes(x)
+    bad, also_bad = splat(x, 0.0), splat(x, 0.0)  # two sums: an addition takes longer than to load a vector
+    for at in range(0, size, 2 * width):
+        part, next_part = load(x, at, size - at, 0.0), load(x, at + width, size - at - width, 0.0)
+        bad, also_bad = bad + (part - part), also_bad + (next_part - next_part)
+    one = total(bad + also_bad)
     return one != one
 
 
@@ -564,8 +564,7 @@ def infer(
     inputs, values, scratch are (threads, n) for chunks of ``chunk`` rows; nonfinite (threads,) counts the
     chunks with a NaN or inf. Rows already of the model's dtype are read where they are.
     """
-    if not start_together(thread, sync, threads):
-        return
+    start_together(thread, sync, threads)
     none = ops.reshape(-1)[:0]
     in_size = ops[0, IN] if ops.shape[0] else out.shape[1]
     in_place = code == (FLOAT32 if out.itemsize == 4 else FLOAT64)
@@ -583,7 +582,7 @@ def infer(
             ops, settings, params, out_at, values[thread], scratch[thread], source, rows, out[start : start + rows]
         )
         nonfinite[thread] += not finite
-    finish_together(thread, sync, threads)
+    meet(sync, threads)
 
 
 class Plan(NamedTuple):
@@ -645,8 +644,8 @@ def tile_size(ops, itemsize: int) -> int:
 def rows_of(array: np.ndarray) -> Rows:
     """``array`` (N, ...), contiguous rows of a dtype in CODES_OF_DTYPES, as `Rows`; nothing is copied."""
     data = np.ndarray(array.nbytes, np.uint8, array)
-    data.flags.writeable = False  # whether the array is or not, so that the kernels see one type
-    return Rows(data, array.nbytes // max(1, len(array)), CODES_OF_DTYPES[array.dtype])
+    data.setflags(write=False)  # whether the array is or not, so that the kernels see one type
+    return Rows(data, array.nbytes // (len(array) or 1), CODES_OF_DTYPES[array.dtype])
 
 
 NO_ROWS = rows_of(np.empty((0, 1), np.float32))

@@ -64,6 +64,11 @@ def softmax_forward(out, logits, temperature):
     width = lanes(z)
     for i in range(rows):
         at = i * count
+        if count <= width:  # all of it stays in registers
+            row = load(z, at, count, -np.inf)
+            e = keep(exp_negative((row - largest(row)) * (1.0 / temperature)), count)
+            store(q, at, count, e * (1.0 / np.float64(total(e))))
+            continue
         peak = row_max(z, at, count)
         scale = 1.0 / row_exp_sum(q, z, at, count, count, peak, 1.0 / temperature)
         for j in range(0, count, width):

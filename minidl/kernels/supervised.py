@@ -20,6 +20,7 @@ from .vectors import (
     get,
     keep,
     lanes,
+    largest,
     load,
     put,
     rounded,
@@ -112,6 +113,15 @@ def crossentropy_row(dlogits, logits, targets, at, count, written, label, scale,
             clear_row(dlogits, at, written)
         return 0.0
     width = lanes(logits)
+    if count <= width and label != DENSE and add == 0:  # all of it stays in registers
+        z = load(logits, at, count, -np.inf)
+        peak = largest(z)
+        e = keep(exp_negative(z - peak), count)
+        exp_sum = np.float64(total(e))
+        one = splat(logits, scale)
+        target = keep(one, label + 1) - keep(one, label)  # in lane ``label``
+        store(dlogits, at, written, e * (scale / exp_sum) - target)
+        return log(exp_sum) - np.float64(get(logits, at + label) - peak)
     peak = row_max(logits, at, count)
     exp_sum = row_exp_sum(dlogits, logits, at, count, np.int64(0), peak, 1.0)
     mass, inner = target_sums(logits, targets, at, count, label, peak, smoothing)

@@ -6,7 +6,9 @@ with its own number (``thread`` of ``threads``), works on its share of rows or c
 at a barrier, which costs a fraction of a microsecond. It needs no OpenMP and survives a fork.
 
 A helper that has finished lingers in compiled code for a moment, listening for the next call: to wake a
-thread that sleeps takes the system ten times as long as a small matrix product.
+thread that sleeps takes the system ten times as long as a small matrix product. The next call hands it the
+kernel's address and arguments, so that it begins at once; over Python it would take microseconds, and longer
+where it had to wait for the GIL.
 """
 
 from __future__ import annotations
@@ -27,9 +29,12 @@ from .jit import JIT_DISABLED, jit, smaller
 from .simd import IS_X86
 
 # two cache lines apart, so that waiters do not disturb each other
-_ARRIVED, _GENERATION, _START, _BELL, _SIZE = 0, 16, 32, 48, 64
-_CALLERS_CPU = _START + 1  # told just before the start, to those who wait for it: one line fetched, not two
-_WAIT, _GO, _CANCEL = 0, 1, 2
+_ARRIVED, _GENERATION, _JOB, _NEXT_JOB, _SIZE = 0, 16, 32, 48, 64
+# What a job is, told just before its number to those who wait for that: one line fetched, not two.
+_CALLERS_CPU, _FUNCTION, _ARGUMENTS = range(_JOB + 1, _JOB + 4)
+_MOST_THREADS = 256
+_JOB_UNIT = 2 * _MOST_THREADS
+"""A job is told as its number times this, plus how many threads it is for."""
 _SPINS_BEFORE_YIELD = 200
 """About five microseconds, which is what each wait costs where two threads share a processor."""
 _LINGER = 4_200
@@ -46,10 +51,7 @@ if JIT_DISABLED:
         """Nothing to wait for: without compiled code there is one thread."""
 
     def start_together(thread, sync, threads):
-        return True
-
-    def finish_together(thread, sync, threads):
-        """Nothing to wait for."""
+        """There is nobody to tell."""
 
     def flush_denormals():
         return 0
@@ -184,35 +186,80 @@ else:
         else:
             _wait_while(sync, np.int64(_GENERATION), generation, _FOREVER)
 
-    @jit
+    _BYTES = ir.IntType(8).as_pointer()
+    _JOB_TYPE = ir.FunctionType(ir.VoidType(), [_BYTES, _INT])
+
+    @intrinsic
+    def _tell(typingctx, sync):
+        """Leaves in ``sync`` how a helper calls the kernel this stands in: with all its arguments but the first."""
+
+        def codegen(context, builder, signature, args):
+            kernel = builder.function
+            given = context.call_conv.get_arguments(kernel)
+            kind = ir.LiteralStructType([value.type for value in given])
+            kept = cgutils.alloca_once(builder, kind)
+            for i, value in enumerate(given):
+                builder.store(value, cgutils.gep_inbounds(builder, kept, 0, i))
+
+            name = f"{kernel.name}.helper"
+            job = ir.Function(builder.module, _JOB_TYPE, name)
+            job.linkage = "internal"
+            inner = ir.IRBuilder(job.append_basic_block("entry"))
+            arguments, thread = job.args
+            source = inner.bitcast(arguments, kind.as_pointer())
+            taken = [inner.load(cgutils.gep_inbounds(inner, source, 0, i)) for i in range(len(given))]
+            taken[0] = thread
+            # what it returns or raises, which nobody looks at
+            unused = [inner.bitcast(inner.alloca(ir.ArrayType(_INT, 8)), kernel.args[i].type) for i in range(2)]
+            inner.call(kernel, [*unused, *taken])
+            inner.ret_void()
+
+            for index, pointer in ((_FUNCTION, job), (_ARGUMENTS, kept)):
+                place = _element(context, builder, signature.args[0], args[0], ir.Constant(_INT, index))
+                builder.store(builder.ptrtoint(pointer, _INT), place)
+            return context.get_dummy_value()
+
+        return types.void(sync), codegen
+
+    @intrinsic
+    def _do(typingctx, sync, thread):
+        """Calls what `_tell` left in ``sync``."""
+
+        def codegen(context, builder, signature, args):
+            function, arguments = (
+                builder.load(_element(context, builder, signature.args[0], args[0], ir.Constant(_INT, index)))
+                for index in (_FUNCTION, _ARGUMENTS)
+            )
+            function = builder.inttoptr(function, _JOB_TYPE.as_pointer())
+            builder.call(function, [builder.inttoptr(arguments, _BYTES), args[1]])
+            return context.get_dummy_value()
+
+        return types.void(sync, thread), codegen
+
+    @jit(inline=True)
     def start_together(thread, sync, threads):
-        """Helpers wait for thread 0; False: it was interrupted before it began, so there is nothing to do."""
-        if threads == 1:
-            return True
-        if thread == 0:
-            _atomic_store(sync, _CALLERS_CPU, _cpu())
-            _atomic_store(sync, _START, _GO)
-            _atomic_add(sync, _BELL, 1)
-            return True
-        _wait_while(sync, np.int64(_START), np.int64(_WAIT), _FOREVER)
-        cpu = _cpu()
-        if cpu == _atomic_load(sync, _CALLERS_CPU):
-            _leave(cpu)
-        return _atomic_load(sync, _START) == _GO
+        """The first a kernel (thread, threads, sync, ...) does: thread 0 calls the others."""
+        if threads > 1:
+            if thread == 0:
+                _atomic_store(sync, _CALLERS_CPU, _cpu())
+                _tell(sync)
+                _atomic_store(sync, _JOB, _atomic_load(sync, _NEXT_JOB))
+            else:
+                cpu = _cpu()
+                if cpu == _atomic_load(sync, _CALLERS_CPU):
+                    _leave(cpu)
 
     @jit
-    def finish_together(thread, sync, threads):
-        """`meet` for the last time in a call; helpers stay a little, in case another call follows at once.
-
-        Thread 0 rings when it has begun the next call, that is when it has let go of the GIL, which the helper
-        needs to fetch its arguments. One that came back at once would wait for the GIL asleep.
-        """
-        if threads == 1:
-            return
-        bell = _atomic_load(sync, _BELL)
-        meet(sync, threads)
-        if thread > 0:
-            _wait_while(sync, np.int64(_BELL), bell, np.int64(_LINGER))
+    def _serve(thread, sync, seen, most):
+        """Does every job for this helper, until none has come for ``most`` spins; returns the last one seen."""
+        while True:
+            _wait_while(sync, np.int64(_JOB), seen, most)
+            job = _atomic_load(sync, _JOB)
+            if job == seen:
+                return seen
+            seen = job
+            if thread < job % _JOB_UNIT:
+                _do(sync, thread)
 
     _FLUSH_TO_ZERO_AND_DENORMALS_ARE_ZERO = 0x8040
 
@@ -263,34 +310,32 @@ def share(total, thread, threads, unit):
 
 
 class _Helper:
-    """A thread other than the caller's: it works while there are jobs, then sleeps in the executor's queue."""
+    """A thread other than the caller's: it serves while jobs come, then sleeps in the executor's queue."""
 
-    def __init__(self):
-        self._lock = threading.Lock()
-        self._job = None
-        self.awake = False
+    def __init__(self, thread: int, sync: np.ndarray):
+        self._thread, self._sync = thread, sync
+        self._lock, self._at_work = threading.Lock(), threading.Lock()
+        self._expected = self._seen = 0
+        self._awake = False
 
-    def post(self, executor: ThreadPoolExecutor, job: tuple) -> None:
+    def expect(self, executor: ThreadPoolExecutor, job: int) -> None:
+        """Be there for ``job``; 0: for none."""
         with self._lock:
-            self._job = job
-            sleeps, self.awake = not self.awake, True
-        if sleeps:
-            executor.submit(self._work)
+            self._expected = job
+            if job and not self._awake:
+                executor.submit(self._work)
+                self._awake = True  # only now: after an interrupt in between, the next call wakes it once more
 
     def _work(self) -> None:
+        if not self._at_work.acquire(blocking=False):
+            return
         while True:
+            self._seen = _serve(self._thread, self._sync, self._seen, _LINGER)
             with self._lock:
-                job, self._job = self._job, None
-                if job is None:
-                    self.awake = False
+                if self._seen >= self._expected:
+                    self._awake = False
+                    self._at_work.release()
                     return
-            kernel, *args = job
-            try:
-                kernel(*args)
-            except BaseException:  # it could not be compiled or had no memory: so it was told on the caller's thread
-                self.awake = False
-                raise
-            del job, args  # so that a sleeping helper keeps no array alive
 
 
 class _Team:
@@ -298,19 +343,24 @@ class _Team:
 
     def __init__(self, threads: int):
         self.executor = ThreadPoolExecutor(threads - 1, thread_name_prefix="minidl")
-        self.helpers = [_Helper() for _ in range(threads - 1)]
         self.sync = np.zeros(_SIZE, np.int64)
+        self.helpers = [_Helper(thread, self.sync) for thread in range(1, threads)]
+        self.jobs = 0
+        _serve(0, self.sync, 0, 0)  # compiled or loaded here, where nobody waits for it
 
-    def sleep(self) -> None:
-        """Returns when no helper has anything to do; an interrupt on the way is raised after."""
-        interrupt = None
-        while any(helper.awake for helper in self.helpers):
-            try:
-                time.sleep(1e-4)
-            except KeyboardInterrupt as error:
-                interrupt = error
-        if interrupt is not None:
-            raise interrupt
+    def run(self, kernel, threads: int, args: tuple) -> None:
+        self.jobs += 1
+        job = self.jobs * _JOB_UNIT + threads
+        self.sync[_NEXT_JOB] = job
+        helpers = self.helpers[: threads - 1]
+        try:
+            for helper in helpers:
+                helper.expect(self.executor, job)
+            kernel(0, threads, self.sync, *args)
+        finally:
+            if self.sync[_JOB] != job:  # it never began
+                for helper in helpers:
+                    helper.expect(self.executor, 0)
 
 
 _num_threads = 1 if JIT_DISABLED else numba.config.NUMBA_NUM_THREADS
@@ -328,8 +378,8 @@ def set_num_threads(n: int) -> None:
     global _num_threads, _team
     if isinstance(n, (bool, np.timedelta64)) or not isinstance(n, (int, np.integer)):
         raise TypeError(f"n must be an integer, got {n!r}")
-    if not 1 <= n <= 256:
-        raise ValueError(f"n must be in 1..256, got {n}")
+    if not 1 <= n <= _MOST_THREADS:
+        raise ValueError(f"n must be in 1..{_MOST_THREADS}, got {n}")
     with _busy:
         if _team is not None:
             _team.executor.shutdown()
@@ -342,7 +392,7 @@ def get_num_threads() -> int:
     return _num_threads
 
 
-_SHORT_FLOPS, _LONG_FLOPS = 3e6, 1e8
+_SHORT_FLOPS, _LONG_FLOPS = 1.5e6, 1e8
 """Work that is over before a second thread has begun, and work that is worth waking one for."""
 _IN_A_LOOP = 2e-3
 """Seconds between two calls for which the second one finds the helpers awake, or should."""
@@ -371,7 +421,7 @@ if hasattr(os, "register_at_fork"):
 def run(kernel, *args, threads: int | None = None) -> None:
     """``kernel(thread, threads, sync, *args)`` on every thread, or on this one where the others are taken.
 
-    The kernel begins with `start_together` and ends with `finish_together`.
+    The kernel begins with `start_together` and ends with `meet`.
     """
     global _team
     lock = _busy
@@ -386,16 +436,6 @@ def run(kernel, *args, threads: int | None = None) -> None:
             return
         if _team is None:
             _team = _Team(_num_threads)
-        team = _team
-        sync = team.sync
-        sync[_START] = _WAIT
-        try:
-            for thread, helper in enumerate(team.helpers[: threads - 1], start=1):
-                helper.post(team.executor, (kernel, thread, threads, sync, *args))
-            kernel(0, threads, sync, *args)
-        finally:
-            if sync[_START] == _WAIT:  # interrupted on the way in: let the helpers go
-                sync[_START] = _CANCEL
-                team.sleep()
+        _team.run(kernel, threads, args)
     finally:
         lock.release()
