@@ -585,6 +585,23 @@ def test_a_refused_layer_changes_nothing():
     assert len(model.layers) == 2
 
 
+@pytest.mark.parametrize("bad", [-np.inf, np.inf, np.nan])
+@pytest.mark.parametrize("first", [lambda: [], lambda: [Activation("relu")], lambda: [Rescaling(0.5)]])
+@pytest.mark.parametrize("rows", [1, 7, 300])
+def test_predict_names_what_is_not_finite_even_where_no_output_shows_it(bad, first, rows):
+    """ReLU makes 0 of -inf; and what overflows on the way was finite."""
+    layers = [Input((4,)), *first(), Dense(3, "relu", kernel_initializer="ones"), Dense(2)]
+    model = Sequential(layers, seed=0)
+    x = np.ones((rows, 4), np.float32)
+    assert np.isfinite(model.predict(x)).all()
+    x[rows // 2, 2] = 3e38
+    x[rows // 2, 3] = 3e38
+    assert model.predict(x).shape == (rows, 2)
+    x[rows // 2, 3] = bad
+    with pytest.raises(ValueError, match=rf"x must be finite, got {bad} at index \({rows // 2}, 3\)"):
+        model.predict(x)
+
+
 def test_fit_evaluate_and_predict_refuse():
     model = classifier(metrics=["accuracy"])
     x, y = data()

@@ -541,15 +541,25 @@ def has_nonfinite(x, size):
 def infer_rows(ops, settings, params, out_at, values, scratch, source, rows, out):
     """out (rows, out_size) = the operations applied to ``rows`` rows of flat ``source``, on this thread alone.
 
-    Returns whether all of them are finite. Plain arrays and no `Program`: to unpack one takes Numba longer
-    than a small net takes for a row.
+    Returns True only if all rows are finite; of a dense layer's inputs its outputs tell, which are fewer: what is
+    not finite makes each of them so (and an overflow, too). Plain arrays and no `Program`: to unpack one takes
+    Numba longer than a small net takes for a row.
     """
     mode = flush_denormals()
     count, nowhere, zero, one = ops.shape[0], ops.reshape(-1), np.int64(0), np.int64(1)
-    program = Program(ops, settings, params, params, False, out_at, out.shape[1], LINEAR)
-    finite = not has_nonfinite(source, rows * (ops[0, IN] if count else out.shape[1]))
-    forward(zero, one, nowhere, program, source, True, values, scratch, zero, rows, zero, rows, zero, zero, zero)
-    copy(out, _rows(values if count else source, out_at, out.shape[1], 0, rows))
+    results, dense_first = source, count > 0 and ops[0, KIND] == DENSE
+    finite = dense_first or not has_nonfinite(source, rows * (ops[0, IN] if count else out.shape[1]))
+    for index in range(count):
+        program = Program(
+            ops[index : index + 1], settings[index : index + 1], params, params, False, out_at, out.shape[1], LINEAR
+        )  # fmt: skip
+        forward(
+            zero, one, nowhere, program, results, True, values, scratch, zero, rows, zero, rows, zero, zero, zero
+        )  # fmt: skip
+        results = values
+        if index == 0 and dense_first:
+            finite = not has_nonfinite(values[ops[0, OUT_AT] :], rows * ops[0, OUT])
+    copy(out, _rows(results, out_at, out.shape[1], 0, rows))
     restore_denormals(mode)
     return finite
 
