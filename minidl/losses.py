@@ -214,7 +214,7 @@ class Loss(Configurable):
             kernels.loss_batch(kind, *arguments)
         else:
             threads.run(kernels.loss_rows_on_threads, kind, *arguments, threads=n_threads)
-        return float(np.add.reduce(row_loss)), dlogits
+        return kernels.total(row_loss), dlogits
 
     def _keras_config(self) -> dict:
         return {"reduction": self.reduction, "name": self.name}

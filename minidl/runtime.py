@@ -72,10 +72,14 @@ def matmul(
     plain = _are_plain(a, b)
     if not plain:
         a, b = (check_array(name, x, ndim=2, allow_empty=True) for name, x in (("a", a), ("b", b)))
-    if not (transpose_a is transpose_b is False):
+    if not (type(transpose_a) is type(transpose_b) is bool):
         transpose_a, transpose_b = check_bool("transpose_a", transpose_a), check_bool("transpose_b", transpose_b)
-    m, k = a.shape[::-1] if transpose_a else a.shape
-    inner, n = b.shape[::-1] if transpose_b else b.shape
+    m, k = a.shape
+    if transpose_a:
+        m, k = k, m
+    inner, n = b.shape
+    if transpose_b:
+        inner, n = n, inner
     if k != inner:
         flags = f"transpose_a={transpose_a}, transpose_b={transpose_b}"
         raise ValueError(
@@ -157,6 +161,7 @@ def _compile_all(dtype: str) -> None:
         helper.kill()
     model.evaluate(x, y, verbose=0)
     model.predict(x)
+    run(network.search_nonfinite, x.reshape(-1), np.zeros(1, np.int64), threads=1)
 
 
 def _tiny_training(dtype: str):

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+import minidl
 from minidl import validation as v
 
 
@@ -240,3 +241,21 @@ def test_any_array_passes_or_is_refused(array, check):
         assert str(error).split()[0] in ("x", "y", "teacher_logits", "sample_weight")
     else:
         assert np.isfinite(np.asarray(found, np.float64)).all() and len(found) > 0
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_what_is_not_finite_is_found_wherever_it_is_in_a_large_array(threads, dtype):
+    array = np.ones((1100, 4001), dtype)  # 17 and 34 MB: looked at by all threads, in shares that end within a row
+    array[7, 7] = np.finfo(dtype).max
+    before = minidl.get_num_threads()
+    minidl.set_num_threads(threads)
+    try:
+        v.check_finite("x", array)
+        for row, column in [(0, 0), (366, 2667), (549, 4000), (733, 1333), (1099, 4000)]:
+            for value in (np.nan, np.inf, -np.inf):
+                array[row, column] = value
+                refused(rf"got {value} at index \({row}, {column}\)", v.check_finite, "x", array)
+                array[row, column] = 1
+    finally:
+        minidl.set_num_threads(before)

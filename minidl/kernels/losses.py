@@ -75,6 +75,7 @@ __all__ = [
     "loss_batch",
     "loss_rows",
     "loss_rows_on_threads",
+    "total",
 ]
 
 
@@ -151,6 +152,15 @@ def are_usable(labels, teacher_logits):
     for j in range(count):
         inside &= 0 <= teacher_logits[0, j] <= 1
     return not (outside or inside)
+
+
+@jit
+def total(row_loss):
+    """The sum of ``row_loss``, one after the other as the training loop adds them up."""
+    result = 0.0
+    for i in range(row_loss.size):
+        result += row_loss[i]
+    return result
 
 
 def loss_batch(kind, *arguments):

@@ -25,6 +25,7 @@ from .simd import (
     transpose_block,
 )
 from .threads import meet, share, start_together
+from .vectors import lanes, load, store
 
 K_BLOCK = 512
 """Rows of B in a packed panel: 64 KB in float32, read from the second-level cache. With fewer, C is fetched and
@@ -39,14 +40,14 @@ A_BYTES = 1 << 20
 def pack_transposed(panel, width, b, b_at, b_column, k, n):
     """panel[i*width + j] = b[b_at + i + j*b_column] for a (k, n) block, n <= width: B's columns are contiguous.
 
-    Blocks are written whole: up to a vector's lanes more of rows and columns.
+    Blocks are written whole: up to a block's side more of rows and columns.
     """
-    lanes = VECTOR_BYTES // panel.itemsize
-    for j in range(0, n, lanes):
-        for i in range(0, k, lanes):
+    side = VECTOR_BYTES // panel.itemsize
+    for j in range(0, n, side):
+        for i in range(0, k, side):
             transpose_block(
                 panel, i * width + j, width, b, b_at + i + j * b_column, b_column,
-                smaller(lanes, n - j), smaller(lanes, k - i),
+                smaller(side, n - j), smaller(side, k - i),
             )  # fmt: skip
 
 
@@ -57,16 +58,16 @@ def pack_rows(packed, a, a_at, a_row, a_column, m, k):
     Rows are turned into columns a square block at a time. A block may be taller than what is left of the tile; so
     the lowest comes first, and what it writes into the next column the next store puts right.
     """
-    lanes = VECTOR_BYTES // packed.itemsize
-    blocks = (TILE_ROWS + lanes - 1) // lanes
+    side = VECTOR_BYTES // packed.itemsize
+    blocks = (TILE_ROWS + side - 1) // side
     for i0 in range(0, m, TILE_ROWS):
         rows = smaller(TILE_ROWS, m - i0)
         tile, at = i0 * k, a_at + i0 * a_row
-        whole_k = k // lanes * lanes if a_column == 1 and i0 + blocks * lanes <= m else 0
-        for p in range(0, whole_k, lanes):
+        whole_k = k // side * side if a_column == 1 and i0 + blocks * side <= m else 0
+        for p in range(0, whole_k, side):
             for block in range(blocks - 1, -1, -1):
-                i = block * lanes
-                transpose_block(packed, tile + p * TILE_ROWS + i, TILE_ROWS, a, at + i * a_row + p, a_row, lanes, lanes)
+                i = block * side
+                transpose_block(packed, tile + p * TILE_ROWS + i, TILE_ROWS, a, at + i * a_row + p, a_row, side, side)
         for p in range(whole_k, k):
             for i in range(rows):
                 packed[tile + p * TILE_ROWS + i] = a[at + i * a_row + p * a_column]
@@ -159,12 +160,12 @@ def store_panels(panels, rows, at, k, n, back):
         columns = smaller(width, n - j)
         for i in range(k):
             row, panel = at + i * n + j, at + j * k + i * columns
-            if back:
-                for c in range(columns):
-                    rows[row + c] = panels[panel + c]
-            else:
-                for c in range(columns):
-                    panels[panel + c] = rows[row + c]
+            for c in range(0, columns, lanes(rows)):
+                left = columns - c
+                if back:
+                    store(rows, row + c, left, load(panels, panel + c, left, 0.0))
+                else:
+                    store(panels, panel + c, left, load(rows, row + c, left, 0.0))
 
 
 @jit(inline=True)

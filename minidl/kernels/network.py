@@ -538,6 +538,15 @@ def has_nonfinite(x, size):
 
 
 @jit
+def search_nonfinite(thread, threads, sync, x, found):
+    """found[thread] = `has_nonfinite` of this thread's share of a flat x."""
+    start_together(thread, sync, threads)
+    low, high = share(x.size, thread, threads, lanes(x))
+    found[thread] = has_nonfinite(x[low:high], high - low)
+    meet(sync, threads)
+
+
+@jit
 def infer_rows(ops, settings, params, out_at, values, scratch, source, rows, out):
     """out (rows, out_size) = the operations applied to ``rows`` rows of flat ``source``, on this thread alone.
 
