@@ -74,7 +74,7 @@ class CompiledSteps:
             aligned_zeros(laid_out.size, dtype),
             aligned_rows(n_threads, network.packing_size(ops, batch_size, itemsize), dtype),
             aligned_rows(n_threads, network.tile_size(ops, itemsize), dtype),
-            np.zeros((n_threads, 8)),
+            aligned_rows(n_threads, 8, np.dtype(np.float64)),
             np.zeros(batch_size),
             np.zeros(batch_size),
             np.zeros((len(metrics), batch_size)),
