@@ -46,23 +46,22 @@ class Predictor:
         """Whether ``x`` can be predicted as it is, without a look at its values beforehand."""
         return type(x) is np.ndarray and x.shape[1:] == self._shape and len(x) > 0 and is_native(x)
 
-    def __call__(self, x: np.ndarray) -> tuple[np.ndarray, bool]:
-        """(outputs (N, C), whether all inputs were finite)."""
+    def __call__(self, x: np.ndarray, native: bool) -> tuple[np.ndarray, bool]:
+        """(outputs (N, C), whether all inputs were finite); ``native``: what `is_native` says of x."""
         count = len(x)
         out = np.empty((count, self._outputs), self._dtype)
         n_threads = threads.count_for(self._flops * count)
         values, scratch, inputs, nonfinite = self._space(n_threads)
         if n_threads == 1 and count <= _CHUNK and x.dtype == self._dtype and x.flags.carray:
             return out, network.infer_rows(*self._model, *self._buffers.alone, x.ravel(), count, out)
-        finite, native, step = True, is_native(x), count
+        finite, step = True, count
         if not native:
             step = max(1, CHUNK_BYTES // (self._in_size * self._dtype.itemsize))
         if self._flops * step > _SLICE_FLOPS:
             step = max(_CHUNK, int(_SLICE_FLOPS / self._flops))
         for first in range(0, count, step):
-            part = x[first : first + step]
-            rows = network.rows_of(part if native else np.ascontiguousarray(part, dtype=self._dtype))
-            target = out[first : first + step]
+            part, target = (x, out) if step >= count else (x[first : first + step], out[first : first + step])
+            rows = network.octets_of(part if native else np.ascontiguousarray(part, dtype=self._dtype))
             threads.run(
                 network.infer, *self._model, values, scratch, inputs, nonfinite, _CHUNK, *rows, target,
                 threads=n_threads,
@@ -77,7 +76,7 @@ def predict(model, x, batch_size: int | None = None, logits: bool = False) -> np
         check_int("batch_size", batch_size, minimum=1)
     predictor = model.predictors.get(logits)
     if predictor is not None and predictor.reads(x):
-        outputs, finite = predictor(x)
+        outputs, finite = predictor(x, native=True)
         if not finite:
             check_inputs(x, model.input_shape, model.dtype)  # names the first that is not
     else:
@@ -92,7 +91,7 @@ def predict_checked(model, x: np.ndarray, logits: bool) -> np.ndarray:
     if predictor is None and model.ops() is not None:
         predictor = model.predictors[logits] = Predictor(model, logits)
     if predictor is not None:
-        return predictor(x)[0]
+        return predictor(x, is_native(x))[0]
     rows = max(1, CHUNK_BYTES // (math.prod(model.input_shape) * model.dtype.itemsize))
     parts = [model.forward(x[first : first + rows], logits=logits) for first in range(0, len(x), rows)]
     return np.concatenate([part.reshape(len(part), -1) for part in parts])

@@ -237,7 +237,7 @@ def _run_epoch(
             sizes = np.full(length, batch_size)
             sizes[-1] = len(part) - batch_size * (length - 1)
             # one after the other, so that the sum does not depend on where slices end
-            loss_sums = np.cumsum([loss_sum, *(losses * sizes)])
+            loss_sums = np.cumsum(np.concatenate(([loss_sum], losses * sizes)))
             kept, kept_sums = length, sums
             if before is not None and watch.stop(before, part[-sizes[-1] :], done + length):
                 kept, kept_sums = length - 1, before.sums

@@ -660,16 +660,21 @@ def tile_size(ops, itemsize: int) -> int:
     return max([part, *(TILE_ROWS * op.out_size for op in ops if op.kind == DENSE)])
 
 
-def rows_of(array: np.ndarray) -> Rows:
-    """``array`` (N, ...), contiguous rows of a dtype in CODES_OF_DTYPES, as `Rows`; nothing is copied."""
+def octets_of(array: np.ndarray) -> tuple[np.ndarray, int, int]:
+    """``array`` (N, ...), contiguous rows of a dtype in CODES_OF_DTYPES, as the fields of `Rows`; nothing is copied."""
     data = np.ndarray(array.nbytes, np.uint8, array)
     data.setflags(write=False)  # whether the array is or not, so that the kernels see one type
-    return Rows(data, array.nbytes // (len(array) or 1), CODES_OF_DTYPES[array.dtype])
+    return data, array.nbytes // (len(array) or 1), CODES_OF_DTYPES[array.dtype]
+
+
+def rows_of(array: np.ndarray) -> Rows:
+    """`octets_of` by name."""
+    return Rows(*octets_of(array))
 
 
 NO_ROWS = rows_of(np.empty((0, 1), np.float32))
 
 __all__ = [
     "LINEAR", "NO_ROWS", "Buffers", "Data", "Moment", "Objective", "Optimizer", "Plan", "Program", "Rows", "Rules",
-    "infer", "infer_rows", "packing_size", "panel_order", "plan", "rows_of", "tile_size", "train",
+    "infer", "infer_rows", "octets_of", "packing_size", "panel_order", "plan", "rows_of", "tile_size", "train",
 ]  # fmt: skip
