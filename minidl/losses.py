@@ -20,6 +20,7 @@ from .kernels.softmax import log_softmax_forward, softmax_forward
 from .registry import Configurable, resolve, snake_case
 from .registry import serialize as _serialize
 from .validation import (
+    REALS,
     check_array,
     check_bool,
     check_finite,
@@ -39,7 +40,6 @@ _PROBABILITIES = " (probabilities; for logits say from_logits=True)"
 _NO_LABELS = np.empty(0, np.int64)
 _FLOPS_OF_A_ROW, _FLOPS_OF_AN_ENTRY = 12_000.0, 150.0
 """What a sample and each of its classes cost, in operations of a matrix product that take as long."""
-_REALS = (np.dtype(np.float32), np.dtype(np.float64))
 
 
 def _as_real(argument: str, value) -> np.ndarray:
@@ -214,7 +214,7 @@ class Loss(Configurable):
             kernels.loss_batch(kind, *arguments)
         else:
             threads.run(kernels.loss_rows_on_threads, kind, *arguments, threads=n_threads)
-        return kernels.total(row_loss), dlogits
+        return kernels.sum_of_rows(row_loss), dlogits
 
     def _keras_config(self) -> dict:
         return {"reduction": self.reduction, "name": self.name}
@@ -511,7 +511,7 @@ class DistillationLoss(Loss):
         """
         if not (self._shows_nonfinite and self.soft_weight):
             return False
-        if not (type(logits) is type(teacher_logits) is type(y) is np.ndarray and logits.dtype in _REALS):
+        if not (type(logits) is type(teacher_logits) is type(y) is np.ndarray and logits.dtype in REALS):
             return False
         rows, classes = logits.shape if logits.ndim == 2 else (0, 0)
         return (

@@ -18,14 +18,13 @@ from .kernels.jit import JIT_DISABLED
 from .kernels.threads import count_for, run
 from .kernels.threads import get_num_threads as get_num_threads
 from .kernels.threads import set_num_threads as set_num_threads
-from .validation import check_array, check_bool, check_dtype, describe
+from .validation import REALS, check_array, check_bool, check_dtype, describe
 
 _compiled: set[str] = set()
 _under_way: dict[str, Future] = {}
 _this_thread = threading.local()
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_under_way.clear)  # a child has no compiler thread to wait for
-_PLAIN = (np.dtype(np.float32), np.dtype(np.float64))
 
 
 def _are_plain(a, b) -> bool:
@@ -34,7 +33,7 @@ def _are_plain(a, b) -> bool:
         type(a) is type(b) is np.ndarray
         and a.ndim == b.ndim == 2
         and a.dtype is b.dtype
-        and a.dtype in _PLAIN
+        and a.dtype in REALS
         and a.flags.carray
         and b.flags.carray
     )

@@ -17,7 +17,8 @@ from .kernels.jit import JIT_DISABLED
 _BLOCK_BYTES = 1 << 20
 _LARGE_BYTES = 1 << 24
 """An array so large is worth waking a second thread to look at it."""
-_REALS = (np.dtype(np.float32), np.dtype(np.float64))
+REALS = (np.dtype(np.float32), np.dtype(np.float64))
+"""What kernels compute in."""
 _NO_NUMBERS = (bool, np.bool_, np.timedelta64)
 """Counted among Python's or NumPy's integers, and never meant as one."""
 
@@ -181,7 +182,7 @@ def check_finite(argument: str, array: np.ndarray, dtype: np.dtype | type = np.f
 
 def _is_seen_to_be_finite(array: np.ndarray) -> bool:
     """True only if an array is large and every entry finite: a kernel reads it once, NumPy's min and max twice."""
-    if JIT_DISABLED or array.nbytes < _BLOCK_BYTES or array.dtype not in _REALS or not array.flags.carray:
+    if JIT_DISABLED or array.nbytes < _BLOCK_BYTES or array.dtype not in REALS or not array.flags.carray:
         return False
     count = threads.get_num_threads() if array.nbytes >= _LARGE_BYTES else 1
     found = np.zeros(count, np.int64)

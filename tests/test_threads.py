@@ -56,6 +56,15 @@ def fill_shares(thread, number, sync, out, unit):
     meet(sync, number)
 
 
+@pytest.fixture
+def counts():
+    """Of a first call of two threads, so that there is a helper."""
+    minidl.set_num_threads(2)
+    counts = np.zeros(3, np.int64)
+    threads.run(add_in_turns, counts, 1)
+    return counts
+
+
 @pytest.mark.parametrize("number", [1, 2, 3])
 def test_threads_stay_in_step(number):
     minidl.set_num_threads(number)
@@ -146,13 +155,10 @@ def test_only_work_that_gains_from_threads_gets_them(monkeypatch):
     assert threads.count_for(1e9) == most
 
 
-def test_an_interrupt_before_the_start_leaves_no_helper_waiting():
+def test_an_interrupt_before_the_start_leaves_no_helper_waiting(counts):
     if JIT_DISABLED:
         assert threads.get_num_threads() == 1
         return
-    minidl.set_num_threads(2)
-    counts = np.zeros(3, np.int64)
-    threads.run(add_in_turns, counts, 1)
 
     def interrupted(thread, number, sync, *args):
         if thread == 0:
@@ -167,14 +173,11 @@ def test_an_interrupt_before_the_start_leaves_no_helper_waiting():
 
 @pytest.mark.parametrize("woken", [True, False])
 @pytest.mark.parametrize("pause", [0.0, 0.01])
-def test_an_interrupt_while_a_helper_is_woken_leaves_nobody_waiting(woken, pause, monkeypatch):
+def test_an_interrupt_while_a_helper_is_woken_leaves_nobody_waiting(woken, pause, counts, monkeypatch):
     """Before the helper is told to come, and after it was, when nobody could note that it is on its way."""
     if JIT_DISABLED:
         assert threads.get_num_threads() == 1
         return
-    minidl.set_num_threads(2)
-    counts = np.zeros(3, np.int64)
-    threads.run(add_in_turns, counts, 1)
     time.sleep(0.01)  # it sleeps
     submit = threads._team.executor.submit
 

@@ -28,6 +28,7 @@ from .supervised import (
     UNLABELLED,
     clear_row,
     crossentropy_row,
+    in_lane,
     subtract_target,
     target_sums,
 )
@@ -198,8 +199,7 @@ def _short_row(
             inner = np.float64(get(logits, at + label) - z_peak)
         d = d + q * (scale * hard * mass / exp_sum)
         if label != DENSE:
-            one = splat(logits, scale * hard)
-            d = d - (keep(one, label + 1) - keep(one, label))  # in lane ``label``
+            d = d - in_lane(logits, label, scale * hard)
         value += hard * (mass * log(exp_sum) - inner)
     store(dlogits, at, written, d)
     return value

@@ -56,9 +56,11 @@ def jit(function=None, *, inline: bool = False, allocates: bool = False):
         return lambda wrapped: jit(wrapped, inline=inline, allocates=allocates)
     if JIT_DISABLED:
         return function
-    flags = dict(_FLAGS, _nrt=allocates)
+    flags = dict(_FLAGS)
     if inline:
         flags["inline"] = "always"
+    if allocates:
+        flags["_nrt"] = True
     try:
         dispatcher = numba.jit(cache=True, **flags)(function)
     except RuntimeError:  # "no locator available": there is nowhere to write

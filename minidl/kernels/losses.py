@@ -75,7 +75,7 @@ __all__ = [
     "loss_batch",
     "loss_rows",
     "loss_rows_on_threads",
-    "total",
+    "sum_of_rows",
 ]
 
 
@@ -155,8 +155,8 @@ def are_usable(labels, teacher_logits):
 
 
 @jit
-def total(row_loss):
-    """The sum of ``row_loss``, one after the other as the training loop adds them up."""
+def sum_of_rows(row_loss):
+    """The sum of ``row_loss``, one after the other: the same bits from `fit` and from a loss by itself."""
     result = 0.0
     for i in range(row_loss.size):
         result += row_loss[i]

@@ -19,7 +19,7 @@ import numpy as np
 from .activations import LINEAR, NEEDS_INPUT, activation_backward, activation_forward
 from .elementwise import copy, rescale
 from .jit import jit, larger, smaller
-from .losses import loss_rows
+from .losses import loss_rows, sum_of_rows
 from .matmul import column_sums, product, scratch_size, store_panels
 from .metrics import metric_rows
 from .ops import ACTIVATION, DENSE, DROPOUT, GAUSSIAN_NOISE, RANDOM_TRANSLATION
@@ -487,10 +487,7 @@ def train(
             optimizer.iterations + step + 1,
         )
         if thread == 0:
-            total = 0.0
-            for i in range(rows):
-                total += buffers.row_loss[i]
-            objective.losses[step] = total
+            objective.losses[step] = sum_of_rows(buffers.row_loss[:rows])
             for m in range(objective.metrics.size):
                 for i in range(rows):
                     objective.metrics[m] += buffers.row_metric[m, i]

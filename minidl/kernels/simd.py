@@ -65,7 +65,6 @@ def aligned_zeros(size: int, dtype) -> np.ndarray:
 
 
 _INT = ir.IntType(64)
-_BYTES = ir.IntType(8).as_pointer()
 _LLVM_FLOATS = {types.float32: ir.FloatType(), types.float64: ir.DoubleType()}
 _ELEMENTS = {**_LLVM_FLOATS, types.uint8: ir.IntType(8), types.int64: _INT}
 
@@ -103,25 +102,15 @@ _PACKING_ARGUMENTS = ("panel",)
 _ASKING_ARGUMENTS = ("coming", "order", "coming_stride", "coming_step")
 
 
-class _TileWriter:
-    """Writes one panel product: C (m, n) from A (m, k) and B (k, n), n at most two vectors, or four if m is 1.
+class _VectorWriter:
+    """Writes code on this processor's vectors of ``element``."""
 
-    With a ``panel`` it writes one full tile that also copies B there, for the tiles below it to read:
-    the stores hide behind the arithmetic, where a separate copy would cost a tenth of the product.
-
-    With ``coming``, bytes that another A will be made of, each step of the k-loop asks for those of its column of A
-    and the tile's rows, a cache line of them: where they are far away, so many can be asked for that none waits.
-    """
-
-    def __init__(self, builder, element, arguments, more=()):
+    def __init__(self, builder, element):
         self.builder = builder
         self.element = element
-        self.lanes = VECTOR_BYTES // (4 if element == ir.FloatType() else 8)
-        self.vector = ir.VectorType(element, self.lanes)
         self.align = 4 if element == ir.FloatType() else 8
-        self.panel = self.coming = None
-        for name, value in zip(_PANEL_ARGUMENTS + more, arguments, strict=True):
-            setattr(self, name, value)
+        self.lanes = VECTOR_BYTES // self.align
+        self.vector = ir.VectorType(element, self.lanes)
 
     def address(self, base, *offsets):
         for offset in offsets:
@@ -130,14 +119,6 @@ class _TileWriter:
 
     def constant(self, value):
         return ir.Constant(_INT, value)
-
-    def opaque(self, pointer):
-        """``pointer``, of which LLVM cannot tell where it is from.
-
-        It would reach a tile's rows one from the other, in a chain of additions as long as the multiply-adds take.
-        """
-        kind = ir.FunctionType(pointer.type, [pointer.type])
-        return self.builder.asm(kind, "", "=r,0", [pointer], False)
 
     def load(self, address, mask=None):
         pointer = self.builder.bitcast(address, self.vector.as_pointer())
@@ -173,6 +154,31 @@ class _TileWriter:
         """Lane i is on where i < columns: a masked-off lane is neither read nor written."""
         indices = ir.Constant(ir.VectorType(_INT, self.lanes), list(range(self.lanes)))
         return self.builder.icmp_signed("<", indices, self.splat(columns))
+
+
+class _TileWriter(_VectorWriter):
+    """Writes one panel product: C (m, n) from A (m, k) and B (k, n), n at most two vectors, or four if m is 1.
+
+    With a ``panel`` it writes one full tile that also copies B there, for the tiles below it to read:
+    the stores hide behind the arithmetic, where a separate copy would cost a tenth of the product.
+
+    With ``coming``, bytes that another A will be made of, each step of the k-loop asks for those of its column of A
+    and the tile's rows, a cache line of them: where they are far away, so many can be asked for that none waits.
+    """
+
+    def __init__(self, builder, element, arguments, more=()):
+        super().__init__(builder, element)
+        self.panel = self.coming = None
+        for name, value in zip(_PANEL_ARGUMENTS + more, arguments, strict=True):
+            setattr(self, name, value)
+
+    def opaque(self, pointer):
+        """``pointer``, of which LLVM cannot tell where it is from.
+
+        It would reach a tile's rows one from the other, in a chain of additions as long as the multiply-adds take.
+        """
+        kind = ir.FunctionType(pointer.type, [pointer.type])
+        return self.builder.asm(kind, "", "=r,0", [pointer], False)
 
     def tile(self, row, rows, masks):
         """C[row:row+rows, :] for one vector of columns a mask (None: all lanes)."""
@@ -316,10 +322,7 @@ def _function(module, name, kinds, write):
     return function
 
 
-def _panel_function(module, element, more=()):
-    pointer = element.as_pointer()
-    kinds = [pointer, _INT, pointer, _INT, _INT, pointer, _INT, _INT, _INT, _INT, pointer, _INT]
-    kinds += {(): [], _PACKING_ARGUMENTS: [pointer], _ASKING_ARGUMENTS: [_BYTES, _INT.as_pointer(), _INT, _INT]}[more]
+def _panel_function(module, element, kinds, more):
     name = "_".join(["minidl_panel", *more[:1], _suffix(element)])
     return _function(
         module, name, kinds, lambda builder, arguments: _TileWriter(builder, element, arguments, more).write()
@@ -334,7 +337,7 @@ def _transpose_function(module, element):
 
     def write(builder, arguments):
         out, out_stride, source, source_stride, rows, columns = arguments
-        writer = _TileWriter(builder, element, [None] * len(_PANEL_ARGUMENTS))
+        writer = _VectorWriter(builder, element)
         lanes = writer.lanes
         last = builder.sub(rows, writer.constant(1))
 
@@ -514,6 +517,18 @@ else:
         stride = builder.select(from_zero, ir.Constant(_INT, -1), stride)
         return builder.select(from_output, output, bias_row), stride
 
+    def _place(context, builder, signature, args, array):
+        """The address of the element that the argument after ``array`` names."""
+        return _pointer(context, builder, signature.args[array], args[array], args[array + 1])
+
+    def _call_panel(context, builder, signature, args, rows, columns, init, more=(), *operands):
+        """Calls the panel product for C, A, B and k, which are the first arguments of all its intrinsics."""
+        c, a, b = (_place(context, builder, signature, args, array) for array in (0, 3, 7))
+        given = [c, args[2], a, args[5], args[6], b, args[9], args[10], rows, columns, *init, *operands]
+        element, kinds = _LLVM_FLOATS[signature.args[0].dtype], [operand.type for operand in given]
+        builder.call(_panel_function(builder.module, element, kinds, more), given)
+        return context.get_dummy_value()
+
     _INTEGER = types.intp
 
     @intrinsic
@@ -548,15 +563,9 @@ else:
         )  # fmt: skip
 
         def codegen(context, builder, signature, args):
-            def pointer(array, at):
-                return _pointer(context, builder, signature.args[array], args[array], args[at])
-
-            output = pointer(0, 1)
-            init = _init(builder, output, args[2], pointer(14, 15), args[13])
-            function = _panel_function(builder.module, _LLVM_FLOATS[signature.args[0].dtype])
-            operands = [output, args[2], pointer(3, 4), args[5], args[6], pointer(7, 8), args[9]]
-            builder.call(function, [*operands, args[10], args[11], args[12], *init])
-            return context.get_dummy_value()
+            output, bias_row = (_place(context, builder, signature, args, array) for array in (0, 14))
+            init = _init(builder, output, args[2], bias_row, args[13])
+            return _call_panel(context, builder, signature, args, args[11], args[12], init)
 
         return signature, codegen
 
@@ -587,43 +596,21 @@ else:
         )  # fmt: skip
 
         def codegen(context, builder, signature, args):
-            def pointer(array, at):
-                return _pointer(context, builder, signature.args[array], args[array], args[at])
-
-            output = pointer(0, 1)
-            init = _init(builder, output, args[2], pointer(13, 14), args[12])
+            output, bias_row = (_place(context, builder, signature, args, array) for array in (0, 13))
+            init = _init(builder, output, args[2], bias_row, args[12])
             panel = _pointer(context, builder, signature.args[15], args[15], ir.Constant(_INT, 0))
-            function = _panel_function(builder.module, _LLVM_FLOATS[signature.args[0].dtype], _PACKING_ARGUMENTS)
-            operands = [output, args[2], pointer(3, 4), args[5], args[6], pointer(7, 8), args[9]]
             rows = ir.Constant(_INT, TILE_ROWS)
-            builder.call(function, [*operands, args[10], rows, args[11], *init, panel])
-            return context.get_dummy_value()
+            return _call_panel(
+                context, builder, signature, args, rows, args[11], init, _PACKING_ARGUMENTS, panel
+            )
 
         return signature, codegen
 
     @intrinsic
     def matmul_asking_panel(
-        typingctx,
-        c,
-        c_at,
-        c_stride,
-        a,
-        a_at,
-        a_stride,
-        a_step,
-        b,
-        b_at,
-        b_stride,
-        k,
-        m,
-        n,
-        coming,
-        coming_at,
-        coming_stride,
-        coming_step,
-        order,
-        order_at,
-    ):
+        typingctx, c, c_at, c_stride, a, a_at, a_stride, a_step, b, b_at, b_stride, k, m, n,
+        coming, coming_at, coming_stride, coming_step, order, order_at,
+    ):  # fmt: skip
         """`matmul_panel` from zero, which also asks for ``coming``, bytes that the next A will be made of.
 
         Its column p lies at ``coming_at + order[order_at + p]*coming_step``, its rows ``coming_stride`` apart.
@@ -634,17 +621,12 @@ else:
         )  # fmt: skip
 
         def codegen(context, builder, signature, args):
-            def pointer(array, at):
-                return _pointer(context, builder, signature.args[array], args[array], args[at])
-
-            output = pointer(0, 1)
-            function = _panel_function(
-                builder.module, _LLVM_FLOATS[signature.args[0].dtype], _ASKING_ARGUMENTS
-            )
-            operands = [output, args[2], pointer(3, 4), args[5], args[6], pointer(7, 8), args[9]]
-            operands += [args[10], args[11], args[12], output, ir.Constant(_INT, -1)]
-            builder.call(function, [*operands, pointer(13, 14), pointer(17, 18), args[15], args[16]])
-            return context.get_dummy_value()
+            output, coming, order = (_place(context, builder, signature, args, array) for array in (0, 13, 17))
+            init = output, ir.Constant(_INT, -1)
+            return _call_panel(
+                context, builder, signature, args, args[11], args[12], init, _ASKING_ARGUMENTS,
+                coming, order, args[15], args[16],
+            )  # fmt: skip
 
         return signature, codegen
 

@@ -60,6 +60,13 @@ EPSILON = 1e-7
 """Keras's epsilon: probabilities are clipped to [EPSILON, 1 - EPSILON] under a logarithm."""
 
 
+@jit(inline=True)
+def in_lane(like, lane, value):
+    """A vector of ``like``'s elements with ``value`` in one lane and 0 in the others."""
+    everywhere = splat(like, value)
+    return keep(everywhere, lane + 1) - keep(everywhere, lane)
+
+
 @jit
 def clear_row(dlogits, at, written):
     for j in range(0, written, lanes(dlogits)):
@@ -113,15 +120,19 @@ def crossentropy_row(dlogits, logits, targets, at, count, written, label, scale,
             clear_row(dlogits, at, written)
         return 0.0
     width = lanes(logits)
-    if count <= width and label != DENSE and add == 0:  # all of it stays in registers
+    if count <= width and add == 0:  # all of it stays in registers
         z = load(logits, at, count, -np.inf)
         peak = largest(z)
-        e = keep(exp_negative(z - peak), count)
+        z = keep(z - peak, count)
+        e = keep(exp_negative(z), count)
         exp_sum = np.float64(total(e))
-        one = splat(logits, scale)
-        target = keep(one, label + 1) - keep(one, label)  # in lane ``label``
-        store(dlogits, at, written, e * (scale / exp_sum) - target)
-        return log(exp_sum) - np.float64(get(logits, at + label) - peak)
+        if label == DENSE:
+            y = keep(load(targets, at, count, 0.0) * (1.0 - smoothing) + smoothing / count, count)
+            mass, inner, target = np.float64(total(y)), np.float64(total(y * z)), y * rounded(logits, scale)
+        else:
+            mass, inner, target = 1.0, np.float64(get(logits, at + label) - peak), in_lane(logits, label, scale)
+        store(dlogits, at, written, e * rounded(logits, scale * mass / exp_sum) - target)
+        return mass * log(exp_sum) - inner
     peak = row_max(logits, at, count)
     exp_sum = row_exp_sum(dlogits, logits, at, count, np.int64(0), peak, 1.0)
     mass, inner = target_sums(logits, targets, at, count, label, peak, smoothing)
