@@ -1,0 +1,56 @@
+"""One of many functions, chosen by its code inside a kernel: the tables behind activations, losses, optimizers.
+
+A table lists its functions once. ``choose`` makes of it what a kernel calls, so a new entry needs no branch
+anywhere: the code is compared for equality by one machine instruction (LLVM's ``switch``), outside all loops.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+
+from llvmlite import ir
+from numba.core import types
+from numba.extending import intrinsic
+
+from .jit import JIT_DISABLED
+
+
+def choose(functions: Mapping[int, Callable], gives_value: bool = False):
+    """A function ``call(code, *arguments)`` for kernels that runs ``functions[code](*arguments)``.
+
+    The functions are plain Python that Numba can compile; all take the same arguments. They return nothing, or
+    with ``gives_value`` a float64. An unknown code, which Python refuses before any kernel runs, does nothing and
+    gives NaN.
+    """
+    if JIT_DISABLED:
+        return lambda code, *arguments: functions[code](*arguments)
+
+    def call(typingctx, code, *arguments):
+        kinds = arguments[0] if arguments and isinstance(arguments[0], tuple) else arguments
+        result = types.float64 if gives_value else types.void
+
+        def codegen(context, builder, signature, values):
+            code, packed = values
+            given = [builder.extract_value(packed, i) for i in range(len(kinds))]
+            before, after = builder.block, builder.append_basic_block("chosen")
+            switch = builder.switch(code, after)
+            results = [(ir.Constant(ir.DoubleType(), math.nan), before)]
+            for number, function in functions.items():
+                block = builder.append_basic_block(function.__name__)
+                switch.add_case(ir.Constant(code.type, int(number)), block)
+                builder.position_at_end(block)
+                value = context.compile_internal(builder, function, result(*kinds), given)
+                results.append((value, builder.block))
+                builder.branch(after)
+            builder.position_at_end(after)
+            if not gives_value:
+                return context.get_dummy_value()
+            merged = builder.phi(ir.DoubleType())
+            for value, block in results:
+                merged.add_incoming(value, block)
+            return merged
+
+        return result(code, types.StarArgTuple(kinds)), codegen
+
+    return intrinsic(call)
