@@ -30,9 +30,7 @@ from .callbacks import (
 from .losses import DIST, DecoupledKD, KnowledgeDistillation, LogitMatching, NormalizedKD
 from .models import Sequential
 from .report import DistillationReport, as_labels, describe_loss, measure
-from .runtime import compile_before_fit
 from .teachers import Ensemble, Teacher, as_teacher, cached_logits, named_teacher, say_if_untrained
-from .training import augmenting_layer
 from .validation import (
     check_array,
     check_finite,
@@ -42,6 +40,7 @@ from .validation import (
     check_rows,
     describe,
 )
+from .warmup import compile_before_fit
 
 __all__ = [
     "BornAgain",
@@ -127,7 +126,7 @@ def distill(
     aloud = check_verbose(fit_arguments.get("verbose", "auto")) != 0
     loss = distillation_loss(loss, y)
     x = check_array("x", x)
-    student._build_for(x)
+    student.build_for(x)
     check_inputs(x, student.input_shape, student.dtype)
     teacher = as_teacher(teacher, student, from_probs)
     student.check_y(y, len(x), loss)
@@ -471,7 +470,7 @@ def born_again(
             raise TypeError(f"build_student must return a Sequential, got {describe(model)}")
         if any(model is earlier for earlier in result.models):
             raise ValueError("build_student must return a new model each time, got the same one again")
-        model._build_for(x)
+        model.build_for(x)
         if teacher is None:
             training = {
                 name: value
@@ -533,17 +532,17 @@ def mutual_learning(
             )
     x = check_array("x", x)
     for model in models:
-        model._build_for(x)
+        model.build_for(x)
         for other in models:
             if other is not model:
-                other._build_for(x)
+                other.build_for(x)
                 as_teacher(other, student=model)
         loss = KnowledgeDistillation(temperature, hard_weight, soft_weight)
         model.compile(optimizer=fresh_optimizer(optimizer), loss=loss, metrics=["accuracy"])
     compile_before_fit(models[0].dtype.name, aloud)
     histories = [None] * len(models)
     for epoch in range(epochs):
-        online = [augmenting_layer(model) is not None for model in models]
+        online = [model.augmenting_layer() is not None for model in models]
         answers = [model.predict_logits(x) for model in models]
         copies = [copy.deepcopy(model) if any(online) else None for model in models]
         for k, model in enumerate(models):

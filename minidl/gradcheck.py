@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import numpy as np
 
 from . import losses
-from .kernels.losses import loss_batch
+from .models import Sequential
+from .training.samples import Samples
+from .training.scoring import score_rows
 from .validation import (
     check_bool,
     check_float,
     check_inputs,
     check_logits,
-    check_rows,
     check_sample_weight,
     describe,
 )
@@ -35,6 +37,14 @@ class GradientError(AssertionError):
             f"gradient of {layer}.{parameter}[{where}]: expected {expected:.10g} (central difference), "
             f"got {got:.10g}; {wrong} of {checked} entries differ, none in a layer nearer to the output"
         )
+
+
+class Tolerance(NamedTuple):
+    """How far an entry is moved, and how far its gradient may be from the difference."""
+
+    epsilon: float
+    rtol: float
+    atol: float
 
 
 def check_gradients(
@@ -75,94 +85,104 @@ def check_gradients(
     ValueError, TypeError
         For arguments that do not fit, or a model whose output changes from call to call.
     """
-    from .models import Sequential
-
     if not isinstance(model, Sequential):
         raise TypeError(f"model must be a Sequential, got {describe(model)}")
     training = check_bool("training", training)
-    epsilon = check_float("epsilon", epsilon, above=0)
-    rtol, atol = check_float("rtol", rtol, minimum=0), check_float("atol", atol, minimum=0)
+    tolerance = Tolerance(
+        check_float("epsilon", epsilon, above=0),
+        check_float("rtol", rtol, minimum=0),
+        check_float("atol", atol, minimum=0),
+    )
     if not model.built:
         model.build(np.asarray(x).shape[1:])
     x = np.array(check_inputs(x, model.input_shape), dtype=np.float64, order="C")
     twin = model if model.dtype == np.float64 else _in_float64(model)
     loss = model.loss if loss is None else loss
-    value_and_grad, logits = _loss_of(twin, loss, y, len(x), teacher_logits, sample_weight)
-
-    def value() -> float:
-        return value_and_grad(twin.forward(x, training=training, logits=logits))[0]
-
+    score = _Scorer(twin, loss, _batch(twin, loss, x, y, teacher_logits, sample_weight), training)
     kept_params, kept_grads = twin.params.copy(), twin.grads.copy()
     try:
-        base, dout = value_and_grad(twin.forward(x, training=training, logits=logits))
-        if not math.isfinite(base):
-            raise ValueError(f"the loss must be finite to be differentiated, got {base}")
-        twin.grads[...] = np.nan  # a gradient that is not written is not taken for zero
-        dx = twin.backward(dout, logits=logits)
-        if value() != base:
-            raise ValueError("the model's output changes from call to call: a layer draws without layer.key")
-        largest, wrong, checked, worst = 0.0, 0, 0, None
-        for nearness, layer, parameter, array, gradient in _arrays(twin, x, dx):
-            for index in np.ndindex(array.shape):
-                got = float(gradient[index])
-                expected, error, allowed = _difference(value, base, array, index, got, epsilon, rtol, atol)
-                checked += 1
-                largest = max(largest, error)
-                if not error <= allowed:  # a NaN is not
-                    wrong += 1
-                    rank = nearness, math.inf if math.isnan(error) or allowed == 0 else error / allowed
-                    if worst is None or rank > worst[0]:
-                        worst = rank, (layer, parameter, index, expected, got)
+        return _compare_all(twin, score, x, tolerance)
     finally:
         twin.params[...], twin.grads[...] = kept_params, kept_grads
+
+
+def _batch(model, loss, x, y, teacher_logits, sample_weight) -> Samples:
+    """The data checked against model and loss, in float64."""
+    if loss is None:
+        raise ValueError("loss must be given: the model was not compiled with one")
+    loss, rows = losses.get(loss), len(x)
+    model.objective(loss)  # refuses a loss that does not fit the model
+    labels, targets = model.check_y(y, rows, loss)
+    weight = np.empty(0) if sample_weight is None else check_sample_weight(sample_weight, rows)
+    if loss.distills:
+        teacher_logits = check_logits(teacher_logits, rows, math.prod(model.output_shape))
+    elif teacher_logits is not None:
+        raise ValueError(f"teacher_logits must be None for loss {loss.name}, which has no teacher")
+    return Samples(x, labels, targets, teacher_logits, weight)
+
+
+class _Scorer:
+    """The loss of the model's output, applied where training applies it."""
+
+    def __init__(self, model, loss, batch: Samples, training: bool):
+        self._model, self._loss, self._batch, self._training = model, losses.get(loss), batch, training
+        self._objective = objective = model.objective(self._loss)
+        # value_and_grad takes logits; some losses on a model's output have none
+        takes_output = objective.kind == self._loss.kind(False) != self._loss.kind(True)
+        self._by_kernel = takes_output and not objective.on_logits
+
+    def _score(self) -> tuple[float, np.ndarray]:
+        x, objective = self._batch.x, self._objective
+        out = self._model.forward(x, training=self._training, logits=objective.on_logits)
+        logits = out.reshape(len(out), -1)
+        if self._by_kernel:
+            row_loss, dout = score_rows(self._loss, objective, logits, self._batch, len(out), True)
+            return float(row_loss.sum()), dout.reshape(out.shape)
+        batch, teacher = self._batch, () if self._batch.teacher_logits is None else (self._batch.teacher_logits,)
+        weight = batch.weight if batch.weight.size else None
+        value, dout = self._loss.value_and_grad(logits, batch.y, *teacher, sample_weight=weight)
+        return float(value), np.asarray(dout).reshape(out.shape)
+
+    def value(self) -> float:
+        return self._score()[0]
+
+    def value_and_dx(self) -> tuple[float, np.ndarray]:
+        """The loss, and its gradient by the inputs; the model's ``grads`` are filled."""
+        value, dout = self._score()
+        if not math.isfinite(value):
+            raise ValueError(f"the loss must be finite to be differentiated, got {value}")
+        self._model.grads[...] = np.nan  # a gradient that is not written is not taken for zero
+        return value, self._model.backward(dout, logits=self._objective.on_logits)
+
+
+def _compare_all(model, score: _Scorer, x: np.ndarray, tolerance: Tolerance) -> float:
+    """The largest error of all entries, or the GradientError of the worst."""
+    base, dx = score.value_and_dx()
+    arrays = list(_arrays(model, x, dx))
+    if score.value() != base:
+        raise ValueError("the model's output changes from call to call: a layer draws without layer.key")
+    largest, wrong, checked, worst = 0.0, 0, 0, None
+    for nearness, layer, parameter, array, gradient in arrays:
+        for index in np.ndindex(array.shape):
+            got = float(gradient[index])
+            expected, error, allowed = _difference(score.value, base, array, index, got, tolerance)
+            checked += 1
+            largest = max(largest, error)
+            if not error <= allowed:  # a NaN is not
+                wrong += 1
+                rank = nearness, math.inf if math.isnan(error) or allowed == 0 else error / allowed
+                if worst is None or rank > worst[0]:
+                    worst = rank, (layer, parameter, index, expected, got)
     if worst is not None:
         raise GradientError(*worst[1], wrong, checked)
     return float(largest)
 
 
-def _loss_of(model, loss, y, rows, teacher_logits, sample_weight):
-    """(out -> (loss, dout), whether out is the logits), with the loss applied where training applies it."""
-    if loss is None:
-        raise ValueError("loss must be given: the model was not compiled with one")
-    loss = losses.get(loss)
-    objective = model.objective(loss)
-    labels, targets = model.check_y(y, rows, loss)
-    targets = np.ascontiguousarray(targets, dtype=np.float64)
-    y = labels if labels.size else targets if targets.size else None
-    if sample_weight is not None:
-        sample_weight = check_sample_weight(sample_weight, rows)
-        check_rows("sample_weight", len(sample_weight), rows)
-    if loss.distills:
-        teacher_logits = check_logits(teacher_logits, rows, math.prod(model.output_shape))
-        teacher_logits = np.ascontiguousarray(teacher_logits, dtype=np.float64)
-    elif teacher_logits is not None:
-        raise ValueError(f"teacher_logits must be None for loss {loss.name}, which has no teacher")
-    on_probabilities = objective.kind == loss.kind(False) != loss.kind(True) and not objective.on_logits
-
-    def value_and_grad(out):
-        flat = out.reshape(rows, -1)
-        if loss.distills:
-            value, dout = loss.value_and_grad(flat, y, teacher_logits, sample_weight=sample_weight)
-        elif not on_probabilities:
-            value, dout = loss.value_and_grad(flat, y, sample_weight=sample_weight)
-        else:  # the method takes logits; this model has none
-            scale = (np.ones(rows) if sample_weight is None else sample_weight) / rows
-            row_loss, dout = np.empty(rows), np.empty_like(flat)
-            empty = np.empty((0, 0))
-            loss_batch(
-                objective.kind, row_loss, dout, flat, labels, targets, empty, scale, objective.hyper
-            )
-            value = float(row_loss.sum())
-        return float(value), np.asarray(dout).reshape(out.shape)
-
-    return value_and_grad, objective.on_logits
-
-
-def _difference(value: Callable[[], float], base, array, index, got, epsilon, rtol, atol):
+def _difference(value: Callable[[], float], base: float, array, index, got: float, tolerance: Tolerance):
     """(expected, error, allowed) of one entry, which is moved and put back."""
     kept = array[index]
     for shrink in (1, 10, 100):
-        h = epsilon * max(1.0, abs(kept)) / shrink
+        h = tolerance.epsilon * max(1.0, abs(kept)) / shrink
         high, low = kept + h, kept - h
         array[index] = high
         above = value()
@@ -171,7 +191,7 @@ def _difference(value: Callable[[], float], base, array, index, got, epsilon, rt
         array[index] = kept
         expected = (above - below) / (high - low)
         error = abs(got - expected)
-        allowed = atol * max(1.0, abs(base)) + rtol * abs(expected)
+        allowed = tolerance.atol * max(1.0, abs(base)) + tolerance.rtol * abs(expected)
         if error <= allowed:
             return expected, error, allowed
     left, right = (base - below) / h, (above - base) / h
@@ -193,10 +213,8 @@ def _arrays(model, x, dx) -> Iterator[tuple[int, str, str, np.ndarray, np.ndarra
             yield nearness, layer.name, parameter.name, view, grads[place].reshape(parameter.shape)
 
 
-def _in_float64(model):
+def _in_float64(model) -> Sequential:
     """The same layers on the same parameters, in double precision."""
-    from .models import Sequential
-
     layers = []
     for layer in model.layers:
         try:

@@ -160,6 +160,10 @@ class Loss(Configurable):
         hyper[kernels.LABEL_SMOOTHING] = self.label_smoothing
         return hyper
 
+    def is_scheduled(self, setting: str) -> bool:
+        """Whether ``setting`` changes over the epochs."""
+        return False
+
     def set_epoch(self, epoch: int) -> None:
         """Training says which epoch (from 0) begins; schedules follow it."""
 
@@ -451,6 +455,9 @@ class DistillationLoss(Loss):
     def _checked(self, setting, value):
         _, limit, exclusive = self._settings[setting]
         return check_float(setting, value, **({"above": limit} if exclusive else {"minimum": limit}))
+
+    def is_scheduled(self, setting: str) -> bool:
+        return setting in self._schedules
 
     def set_epoch(self, epoch: int) -> None:
         for setting, schedule in self._schedules.items():

@@ -19,7 +19,6 @@ from .losses import KnowledgeDistillation, Ramp
 from .models import Sequential
 from .report import as_labels, describe_loss, format_table, measure
 from .teachers import as_teacher, cached_logits, say_if_untrained
-from .training import augmenting_layer
 from .validation import check_array, check_inputs, check_int, describe
 
 
@@ -113,7 +112,7 @@ def distill_sweep(
         raise ValueError("seeds must hold one seed or more, got none")
     processes = check_int("processes", os.cpu_count() if processes is None else processes, minimum=1)
     x = check_array("x", x)
-    student._build_for(x)
+    student.build_for(x)
     check_inputs(x, student.input_shape, student.dtype)
     teacher = as_teacher(teacher, student)
     x_val = check_inputs(validation_data[0], student.input_shape, student.dtype, "validation_data x")
@@ -130,7 +129,7 @@ def distill_sweep(
         raise ValueError(
             "teacher must be able to answer for validation_data too, got an array of logits for x"
         )
-    if (layer := augmenting_layer(student)) is not None:
+    if (layer := student.augmenting_layer()) is not None:
         raise ValueError(
             f"student's layer {layer.name!r} augments its inputs, so each run would need the teacher itself: leave "
             "that layer out, or call distill for each setting"

@@ -523,6 +523,9 @@ def say_if_untrained(teacher: Teacher, student: object, resumed: bool = False) -
     return said
 
 
+untrained_note = say_if_untrained
+
+
 def _refuse_student(teacher: Teacher, student: object) -> None:
     for member in teacher.members():
         _refuse_student(member, student)

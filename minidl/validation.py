@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import difflib
 import numbers
+import sys
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
@@ -21,6 +23,14 @@ REALS = (np.dtype(np.float32), np.dtype(np.float64))
 """What kernels compute in."""
 _NO_NUMBERS = (bool, np.bool_, np.timedelta64)
 """Counted among Python's or NumPy's integers, and never meant as one."""
+
+
+def warn(message: str, category: type[Warning] = UserWarning) -> None:
+    """A warning that points at the first caller outside of minidl."""
+    level, frame, package = 2, sys._getframe(1), __name__.split(".")[0]
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").split(".")[0] == package:
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, category, stacklevel=level)
 
 
 def unknown_name(argument: str, name: object, known: Iterable[str]) -> ValueError:

@@ -1,5 +1,6 @@
 """Ctrl-C: whatever it interrupts can be gone on with."""
 
+import importlib
 import os
 import random
 import signal
@@ -26,11 +27,14 @@ from small_run import (
 )
 
 import minidl
-from minidl import runtime, steps, training
 from minidl.callbacks import Callback, ModelCheckpoint
 from minidl.kernels import network, threads
 from minidl.layers import Dense, Layer
 from minidl.models import Sequential, load_model
+from minidl.training import compiled as compiled_steps
+from minidl.training import epoch as epochs
+
+warmup = importlib.import_module("minidl.warmup")  # minidl.warmup is the function
 
 LARGE = np.random.default_rng(0).random((400, 400), dtype=np.float32)
 
@@ -59,7 +63,7 @@ def test_a_long_step_is_given_up(monkeypatch, callbacks):
     """An interrupt in the middle of it leaves everything as before the step; parts change no bit."""
     whole = new_model()
     long_step(whole, epochs=3)
-    monkeypatch.setattr(steps, "_PART_FLOPS", 1.0)
+    monkeypatch.setattr(compiled_steps, "_PART_FLOPS", 1.0)
     model, calls, run = new_model(), [], threads.run
 
     def interrupting(kernel, *args, **kwargs):
@@ -89,10 +93,10 @@ def test_an_interrupt_does_not_wait_for_the_compiler(monkeypatch, run):
         assert finish.wait(60)
         compiled.append(dtype)
 
-    monkeypatch.setattr(runtime, "JIT_DISABLED", False)
-    monkeypatch.setattr(runtime, "_compiled", set())
-    monkeypatch.setattr(runtime, "_is_compiled", lambda dtype: False)
-    monkeypatch.setattr(runtime, "_compile_all", compile_all)
+    monkeypatch.setattr(warmup, "JIT_DISABLED", False)
+    monkeypatch.setattr(warmup, "_compiled", set())
+    monkeypatch.setattr(warmup, "_is_compiled", lambda dtype: False)
+    monkeypatch.setattr(warmup, "_compile_all", compile_all)
     model = new_model()
     before = model.params.copy()
     for _ in range(2):
@@ -102,12 +106,12 @@ def test_an_interrupt_does_not_wait_for_the_compiler(monkeypatch, run):
     finish.set()
     run(model, epochs=1)
     assert compiled == ["float32"] and model.epoch == 1
-    monkeypatch.setattr(runtime, "_compiled", set())
+    monkeypatch.setattr(warmup, "_compiled", set())
 
     def fail(dtype):
         raise OSError("no space")
 
-    monkeypatch.setattr(runtime, "_compile_all", fail)
+    monkeypatch.setattr(warmup, "_compile_all", fail)
     with pytest.raises(OSError, match="no space"):
         run(new_model(), epochs=1)
 
@@ -133,7 +137,7 @@ def test_an_interrupt_leaves_the_last_finished_step(run):
 
 
 def test_an_unguarded_interrupt_would_be_noticed(monkeypatch):
-    monkeypatch.setattr(training, "uninterrupted", lambda settle=None: nullcontext(()))
+    monkeypatch.setattr(epochs, "uninterrupted", lambda settle=None: nullcontext(()))
     found = [is_whole(interrupted(fit, 0.15), fit) for _ in range(3)]
     assert not all(found)
 

@@ -25,6 +25,8 @@ from minidl.layers import (
 )
 from minidl.models import Sequential, clone_model
 from minidl.regularizers import L2
+from minidl.training.layerwise import layerwise_step
+from minidl.training.samples import Samples
 
 
 class Scale(Layer):
@@ -483,10 +485,9 @@ def test_an_online_teacher_sees_the_augmented_inputs():
     model.compile("sgd", losses.KnowledgeDistillation())
 
     def step(model):
-        y = np.zeros(2, np.int64)
-        x = images.astype(np.float32)
+        batch = Samples(images.astype(np.float32), np.zeros(2, np.int64), None, None, np.empty(0))
         model.prepare_optimizer()
-        model._layerwise_step(x, y, None, step=3, loss=model.loss, metrics=[], online_teacher=Teacher())
+        layerwise_step(model, batch, model.loss, [], step=3, online_teacher=Teacher())
 
     step(model)
     model.set_step(0, 3)
@@ -496,8 +497,8 @@ def test_an_online_teacher_sees_the_augmented_inputs():
         [Input((4, 4)), Rescaling(0.1), RandomTranslation(0.25, 0.25), Flatten(), Dense(3, "softmax")]
     )
     hidden.compile("sgd", losses.KnowledgeDistillation())
-    with pytest.raises(ValueError, match="the teacher cannot see the same: put it first"):
-        step(hidden)
+    with pytest.raises(ValueError, match="the teacher cannot be shown the same samples: put .* before 'rescaling"):
+        hidden.fit(images, np.zeros(2, int), target_model=lambda x: np.zeros((len(x), 3)))
 
 
 # -- copies ----------------------------------------------------------------------------------------

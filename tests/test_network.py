@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 import minidl
-from minidl import steps, training
 from minidl.constraints import MaxNorm
 from minidl.kernels.jit import JIT_DISABLED
 from minidl.layers import (
@@ -24,6 +23,8 @@ from minidl.models import Sequential
 from minidl.optimizers import SGD, Adam, AdamW, RMSprop
 from minidl.optimizers.schedules import ExponentialDecay
 from minidl.regularizers import L1L2
+from minidl.training import compiled as compiled_steps
+from minidl.training import epoch as epochs
 
 SAMPLES, BATCH, EPOCHS = 50, 16, 2  # the last batch is short
 rng = np.random.default_rng(3)
@@ -163,8 +164,8 @@ def test_bits_do_not_depend_on_threads(case):
 @pytest.mark.parametrize("case", ["relu", "stack", "wide", "penalties and constraints"])
 def test_bits_do_not_depend_on_the_parts_of_a_step(monkeypatch, case, number):
     expected, history = train(case)
-    monkeypatch.setattr(steps, "_PART_FLOPS", 1.0)
-    monkeypatch.setattr(steps, "_PART_ROWS", 5)
+    monkeypatch.setattr(compiled_steps, "_PART_FLOPS", 1.0)
+    monkeypatch.setattr(compiled_steps, "_PART_ROWS", 5)
     before = minidl.get_num_threads()
     try:
         minidl.set_num_threads(number)
@@ -187,7 +188,7 @@ def test_bits_do_not_depend_on_slices_or_verbosity(monkeypatch, capsys):
     expected, history = train("stack")
     callback = EveryBatch()
     stepwise, _ = train("stack", callbacks=[callback], verbose=2)
-    monkeypatch.setattr(training, "_SLICE_SECONDS", 1e-9)
+    monkeypatch.setattr(epochs, "_SLICE_SECONDS", 1e-9)
     sliced, _ = train("stack", verbose=1)
     assert np.array_equal(expected.params, stepwise.params) and np.array_equal(expected.params, sliced.params)
     batches = -(-SAMPLES // BATCH)

@@ -30,7 +30,7 @@ from small_run import (
     wait_for,
 )
 
-from minidl import serialization
+from minidl import archive
 from minidl.callbacks import LambdaCallback, LearningRateScheduler, ModelCheckpoint, TerminateOnNaN
 from minidl.layers import Dense, Layer
 from minidl.models import Sequential, load_model
@@ -329,7 +329,7 @@ def test_a_kill_anywhere_in_writing_leaves_the_old_file_or_the_new(tmp_path):
 
     def truncated_at(length):
         def work():
-            serialization.open = lambda *args: KillingFile(open(*args, buffering=0), length)
+            archive.open = lambda *args: KillingFile(open(*args, buffering=0), length)
             new.save(path)
 
         return work

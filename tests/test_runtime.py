@@ -1,5 +1,6 @@
 """The public matrix product: every layout and dtype against NumPy, and what it refuses."""
 
+import importlib
 import re
 from types import SimpleNamespace
 
@@ -10,6 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minidl import Dense, Sequential, runtime, warmup
+
+compiling = importlib.import_module("minidl.warmup")  # minidl.warmup is the function
 
 
 @given(
@@ -101,14 +104,14 @@ def test_a_first_fit_says_that_it_compiles(monkeypatch, capsys, on_disk, aloud):
     index = {(signature, "target"): "file" for signature in on_disk}
     cache = SimpleNamespace(_cache_file=SimpleNamespace(_load_index=lambda: index))
     train = SimpleNamespace(signatures=[], _cache=cache)
-    monkeypatch.setattr(runtime, "network", SimpleNamespace(train=train))
-    monkeypatch.setattr(runtime, "JIT_DISABLED", False)
-    monkeypatch.setattr(runtime, "_compiled", set())
+    monkeypatch.setattr(compiling, "network", SimpleNamespace(train=train))
+    monkeypatch.setattr(compiling, "JIT_DISABLED", False)
+    monkeypatch.setattr(compiling, "_compiled", set())
     monkeypatch.setattr(
-        runtime, "warmup", lambda dtype, aloud: (runtime._compiled.add(dtype), print("warm", dtype))
+        compiling, "warmup", lambda dtype, aloud: (compiling._compiled.add(dtype), print("warm", dtype))
     )
     for _ in range(2):
-        runtime.compile_before_fit("float32", aloud)
+        compiling.compile_before_fit("float32", aloud)
     found = "float32" in str(on_disk)
     said = "minidl: compiling for this machine, once; it may take half a minute\n" * (aloud and not found)
     assert capsys.readouterr().out == said + "warm float32\n" * (aloud or not found)
@@ -117,13 +120,13 @@ def test_a_first_fit_says_that_it_compiles(monkeypatch, capsys, on_disk, aloud):
 def test_a_second_process_compiles_a_part(monkeypatch, tmp_path):
     """It leaves on disk what `fit` alone would not, and a process that cannot start costs nothing but time."""
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
-    monkeypatch.setattr(runtime, "get_num_threads", lambda: 2)
-    helper = runtime._start_helper("float32")
+    monkeypatch.setattr(compiling, "get_num_threads", lambda: 2)
+    helper = compiling._start_helper("float32")
     assert helper.wait(timeout=300) == 0
     written = {path.name.split("-")[0] for path in tmp_path.rglob("*.nbi")}
     assert {"losses.loss_rows", "network.infer_rows"} <= written and "network.train" not in written
-    monkeypatch.setattr(runtime.sys, "executable", str(tmp_path / "nothing"))
-    assert runtime._start_helper("float32") is None
+    monkeypatch.setattr(compiling.sys, "executable", str(tmp_path / "nothing"))
+    assert compiling._start_helper("float32") is None
 
 
 def test_warmup_leaves_the_users_names_alone():

@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 from small_run import exit_code, forked, wait_for
 
-from minidl import losses, optimizers, serialization
+from minidl import losses, optimizers
 from minidl.callbacks import ModelCheckpoint
 from minidl.constraints import MaxNorm
 from minidl.layers import (
@@ -682,4 +682,4 @@ def test_config_must_be_plain(tmp_path):
         Sequential([Input((2,)), Odd(2)]).save(tmp_path / "m.npz")
     assert os.listdir(tmp_path) == []
     config = make().get_config()
-    assert serialization.model_from_config(config).get_config() == config
+    assert Sequential.from_config(config).get_config() == config

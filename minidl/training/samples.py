@@ -1,4 +1,4 @@
-"""Inputs, labels, weights and teacher logits, checked once; and arrays as the kernels read them."""
+"""The data of a training: inputs, labels, weights and teacher logits, checked once, and as the kernels read them."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from . import losses as loss_functions
-from .kernels import network
-from .kernels.simd import ALIGNMENT, aligned_zeros
-from .validation import (
+from .. import losses
+from ..kernels import network
+from ..validation import (
     check_array,
     check_class_weight,
     check_inputs,
@@ -35,47 +34,63 @@ class Samples(NamedTuple):
     teacher_logits: np.ndarray | None
     weight: np.ndarray  # float64 (N,) or (0,)
 
-    def slice(self, low: int, high: int) -> Samples:
+    @property
+    def y(self) -> np.ndarray | None:
+        """The labels, the targets, or None where there is neither."""
+        return self.targets if self.targets is not None else (self.labels if self.labels.size else None)
+
+    def take(self, rows: slice | np.ndarray) -> Samples:
+        """These rows of everything."""
         return Samples(
-            self.x[low:high],
-            self.labels[low:high],
-            None if self.targets is None else self.targets[low:high],
-            None if self.teacher_logits is None else self.teacher_logits[low:high],
-            self.weight[low:high],
+            self.x[rows],
+            self.labels[rows] if self.labels.size else self.labels,
+            None if self.targets is None else self.targets[rows],
+            None if self.teacher_logits is None else self.teacher_logits[rows],
+            self.weight[rows] if self.weight.size else self.weight,
         )
 
 
-def _uses_labels(loss, y: np.ndarray, outputs: int) -> bool:
+def _holds_labels(loss, y: np.ndarray, outputs: int) -> bool:
     """Whether ``y`` holds class indices rather than rows of targets."""
     if loss.sparse is not None:
         return loss.sparse
     return outputs > 1 and (y.ndim == 1 or y.shape[1:] == (1,))
 
 
-def check_samples(model, loss, x, y, sample_weight=None, class_weight=None, argument="") -> Samples:
-    """The arguments of fit and evaluate, checked against the model and the loss; ``y`` None: no labels."""
-    loss.check_trainable()
-    x = check_inputs(x, model.input_shape, model.dtype, argument + "x")
-    outputs = math.prod(model.output_shape)
-    labels, targets = _NO_LABELS, None
+def check_y(model, loss, y, argument: str = "y") -> tuple[np.ndarray, np.ndarray | None]:
+    """``(labels, targets)`` of ``y`` as ``loss`` wants it: int64 (N,) and None, or (0,) and (N, outputs).
+
+    Targets have any real dtype and are not copied. ``y`` None, where the loss needs no labels: (0,) and None.
+    """
     if y is None:
         if loss.needs_labels:
-            raise ValueError(f"{argument}y must be given, got None: {loss.labels_missing()}")
-    else:
-        y = check_array(argument + "y", y)
-        if _uses_labels(loss, y, outputs):
-            labels = check_labels(y, outputs, argument + "y", unlabelled=loss.distills)
-            check_rows(argument + "y", len(labels), len(x), argument + "x")
-        else:
-            limits = (0.0, 1.0) if loss.fused_activation else None
-            targets = check_targets(y, model.output_shape, model.dtype, argument + "y", limits=limits)
-            check_rows(argument + "y", len(targets), len(x), argument + "x")
-            targets = targets.reshape(len(targets), outputs)
+            raise ValueError(f"{argument} must be given, got None: {loss.labels_missing()}")
+        return _NO_LABELS, None
+    y, outputs = check_array(argument, y), math.prod(model.output_shape)
+    if _holds_labels(loss, y, outputs):
+        return check_labels(y, outputs, argument, unlabelled=loss.distills), None
+    limits = (0.0, 1.0) if loss.fused_activation else None
+    targets = check_targets(y, model.output_shape, model.dtype, argument, limits=limits)
+    return _NO_LABELS, targets.reshape(len(targets), outputs)
+
+
+def check_samples(model, loss, x, y, sample_weight=None, class_weight=None, argument: str = "") -> Samples:
+    """The data of fit and evaluate, checked against the model and the loss; ``y`` None: no labels.
+
+    ``argument`` goes before the names x, y and sample_weight in errors.
+    """
+    loss.check_trainable()
+    x = check_inputs(x, model.input_shape, model.dtype, argument + "x")
+    labels, targets = check_y(model, loss, y, argument + "y")
+    if y is not None:
+        check_rows(argument + "y", len(labels if targets is None else targets), len(x), argument + "x")
     weight = _NO_WEIGHT
     if sample_weight is not None:
         weight = check_sample_weight(sample_weight, len(x), argument + "sample_weight", argument + "x")
     samples = Samples(x, labels, targets, None, weight)
-    return samples if class_weight is None else with_class_weight(samples, class_weight, outputs)
+    if class_weight is not None:
+        samples = with_class_weight(samples, class_weight, math.prod(model.output_shape))
+    return samples
 
 
 def labelled_only(samples: Samples, argument: str) -> Samples:
@@ -85,8 +100,7 @@ def labelled_only(samples: Samples, argument: str) -> Samples:
     rows = np.flatnonzero(samples.labels >= 0)
     if not len(rows):
         raise ValueError(f"{argument} must have labels, got -1 in each of its {len(samples.labels)} rows")
-    weight = samples.weight[rows] if samples.weight.size else samples.weight
-    return Samples(samples.x[rows], samples.labels[rows], None, None, weight)
+    return samples.take(rows)
 
 
 def with_class_weight(samples: Samples, class_weight, outputs: int) -> Samples:
@@ -104,16 +118,12 @@ def with_class_weight(samples: Samples, class_weight, outputs: int) -> Samples:
     return samples._replace(weight=samples.weight * chosen if samples.weight.size else chosen)
 
 
-def hard_loss(model, loss, y):
-    """What a distilling loss is on labels alone: validation has no teacher."""
+def loss_without_teacher(model, loss, y) -> losses.Loss:
+    """``loss``, or what a distilling loss is on labels alone: validation and evaluation have no teacher."""
     if not loss.distills:
         return loss
-    if isinstance(y, Samples):
-        sparse = y.targets is None
-    else:
-        y = np.empty(0) if y is None else check_array("y", y)
-        sparse = y.ndim == 1 or y.shape[1:] == (1,)
-    kind = loss_functions.SparseCategoricalCrossentropy if sparse else loss_functions.CategoricalCrossentropy
+    sparse = y is None or _holds_labels(loss, check_array("y", y), math.prod(model.output_shape))
+    kind = losses.SparseCategoricalCrossentropy if sparse else losses.CategoricalCrossentropy
     return kind(from_logits=model.final_activation != "softmax")
 
 
@@ -129,13 +139,8 @@ def is_native(array: np.ndarray) -> bool:
 
 
 def as_rows(array: np.ndarray | None, dtype: np.dtype) -> network.Rows:
+    """``array`` (N, ...) as the compiled loop reads it, converted to ``dtype`` where it must be; None: no rows."""
     if array is None:
         return network.NO_ROWS
     array = array.reshape(len(array), -1)
     return network.rows_of(array if is_native(array) else np.ascontiguousarray(array, dtype=dtype))
-
-
-def aligned_rows(rows: int, size: int, dtype: np.dtype) -> np.ndarray:
-    """Zeros (rows, size or a little more), every row on a cache line."""
-    size = -(-size * dtype.itemsize // ALIGNMENT) * ALIGNMENT // dtype.itemsize
-    return aligned_zeros(rows * size, dtype).reshape(rows, size)

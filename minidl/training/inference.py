@@ -7,16 +7,16 @@ import threading
 
 import numpy as np
 
-from .callbacks import CallbackList, check_verbose
-from .kernels import network, threads
-from .kernels.losses import loss_batch
-from .kernels.metrics import metric_rows
-from .kernels.ops import DENSE
-from .samples import CHUNK_BYTES, Samples, aligned_rows, check_samples, hard_loss, is_native
-from .validation import check_inputs, check_int
+from ..callbacks import CallbackList, check_verbose
+from ..kernels import network, threads
+from ..kernels.buffers import aligned_rows
+from ..kernels.ops import DENSE
+from ..validation import check_inputs, check_int
+from .samples import CHUNK_BYTES, Samples, check_samples, is_native, loss_without_teacher
+from .scoring import metric_values, score_rows
 
 _CHUNK = 96  # rows whose activations stay in the cache
-_SLICE_FLOPS = 2e9  # predictions come in calls of at most this much work, so that Ctrl-C is heard in between
+_SLICE_FLOPS = 2e9  # work of one kernel call at most: between two calls Ctrl-C is heard
 
 
 class Predictor:
@@ -70,10 +70,8 @@ class Predictor:
         return out, finite
 
 
-def predict(model, x, batch_size: int | None = None, logits: bool = False) -> np.ndarray:
+def predict(model, x, logits: bool = False) -> np.ndarray:
     """The model's outputs for every row of ``x``, or what stands before its final softmax or sigmoid."""
-    if batch_size is not None:
-        check_int("batch_size", batch_size, minimum=1)
     predictor = model.predictors.get(logits)
     if predictor is not None and predictor.reads(x):
         outputs, finite = predictor(x, native=True)
@@ -99,37 +97,17 @@ def predict_checked(model, x: np.ndarray, logits: bool) -> np.ndarray:
 
 def evaluate_samples(model, loss, metrics, samples: Samples) -> dict[str, float]:
     """Mean loss (penalties included) and metrics over ``samples``."""
-    outputs = math.prod(model.output_shape)
-    kind, hyper, on_logits = model.objective(loss)
-    dtype, count = model.dtype, len(samples.x)
-    empty = np.empty((0, 0), dtype)
+    objective, count = model.objective(loss), len(samples.x)
     total, sums = 0.0, np.zeros(len(metrics))
-    chunk = max(1, CHUNK_BYTES // (max(outputs, math.prod(model.input_shape)) * dtype.itemsize))
+    widest = max(math.prod(model.output_shape), math.prod(model.input_shape))
+    chunk = max(1, CHUNK_BYTES // (widest * model.dtype.itemsize))
     for first in range(0, count, chunk):
-        part = samples.slice(first, min(first + chunk, count))
-        rows = len(part.x)
-        logits = predict_checked(model, part.x, logits=on_logits)
-        targets = empty if part.targets is None else np.require(part.targets, dtype, "CAW")
-        scale = part.weight / count if part.weight.size else np.full(rows, 1.0 / count)
-        if kind >= 0:
-            row_loss = np.zeros(rows)
-            loss_batch(kind, row_loss, empty, logits, part.labels, targets, empty, scale, hyper)
-            total += float(row_loss.sum())
-        else:  # the user's own
-            y = part.labels if part.targets is None else targets
-            total += (
-                loss.value_and_grad(logits, y, part.weight if part.weight.size else None)[0] * rows / count
-            )
-        predictions = logits
-        if on_logits and any(metric.needs_output_for(outputs) for metric in metrics):
-            predictions = predict_checked(model, part.x, logits=False)
-        for index, metric in enumerate(metrics):
-            values = np.zeros(rows)
-            metric_kind = metric.kind_for(part.targets is None, outputs)
-            metric_rows(metric_kind, values, predictions, part.labels, targets, metric.k)
-            sums[index] += values.sum()
-    total += model.penalty()
-    logs = {"loss": total}
+        part = samples.take(slice(first, first + chunk))
+        logits = predict_checked(model, part.x, logits=objective.on_logits)
+        row_loss, _ = score_rows(loss, objective, logits, part, count, with_gradient=False)
+        total += float(row_loss.sum())
+        sums += [values.sum() for values in metric_values(model, metrics, objective, logits, part)]
+    logs = {"loss": total + model.penalty()}
     logs.update((metric.name, float(value) / count) for metric, value in zip(metrics, sums, strict=True))
     return logs
 
@@ -138,15 +116,14 @@ def evaluate(
     model, x, y, batch_size: int | None = 32, verbose="auto", sample_weight=None, return_dict: bool = False
 ):
     """Loss and metrics; the arguments are those of `Sequential.evaluate`."""
-    model.require_compiled("evaluate")
     batch_size = check_int("batch_size", 32 if batch_size is None else batch_size, minimum=1)
     verbose = check_verbose(verbose)
-    loss = hard_loss(model, model.loss, y)
+    loss = loss_without_teacher(model, model.loss, y)
     samples = check_samples(model, loss, x, y, sample_weight)
     steps = -(-len(samples.x) // batch_size)
     callbacks = CallbackList(add_progbar=verbose != 0, model=model, steps=steps, verbose=verbose)
     callbacks.on_test_begin()
-    logs = evaluate_samples(model, loss, model.compiled_metrics, samples)
+    logs = evaluate_samples(model, loss, model.metrics, samples)
     callbacks.on_test_end(logs)
     if return_dict:
         return logs

@@ -1,0 +1,114 @@
+"""The flat vectors: all parameters of a model in one array, all gradients in another, layers' weights as views.
+
+So an optimizer is one loop over one array, a checkpoint is one array, a gradient check walks one array, and a
+data-parallel step needs one reduction. ``lay_out`` gives each layer's parameters their place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from .constraints import MaxNorm
+from .kernels.random import INITIALIZER
+from .kernels.simd import aligned_zeros
+from .kernels.updates import add_regularizer
+from .validation import check_array, describe
+
+
+class FlatParameters:
+    """The parameters of a list of layers.
+
+    Attributes
+    ----------
+    values, grads : the flat vectors, of one dtype. Each begins on a cache line.
+    layers : the layers whose parameters they hold, in order.
+    """
+
+    def __init__(self, dtype: np.dtype):
+        self.values = aligned_zeros(0, dtype)
+        self.grads = aligned_zeros(0, dtype)
+        self.layers: Sequence = ()
+
+    def lay_out(self, layers: Sequence, seed: int, initialize: bool = True) -> None:
+        """Make new vectors for ``layers``. Parameters that had a place keep their values.
+
+        The others get their initial values, drawn from ``seed``; without ``initialize`` they stay 0.
+        """
+        old, dtype = self.values, self.values.dtype
+        fresh = [layer for layer in layers if layer.dtype is None]
+        size = sum(layer.count_params() for layer in layers)
+        self.layers = layers
+        self.values, self.grads = aligned_zeros(size, dtype), aligned_zeros(size, dtype)
+        kept = min(size, old.size)  # layers are added and taken away at the end only
+        self.values[:kept] = old[:kept]
+        offset = 0
+        for layer in layers:
+            offset = layer.attach(self.values, self.grads, offset)
+        for index, layer in enumerate(layers):
+            if initialize and layer in fresh:
+                for place, parameter in enumerate(layer.parameters):
+                    rng = np.random.default_rng([seed, INITIALIZER, index, place])
+                    getattr(layer, parameter.name)[...] = parameter.initializer(parameter.shape, dtype, rng)
+
+    def detach(self, layer) -> None:
+        """Give ``layer``, the last one, vectors of its own with the values it has here."""
+        first = layer.parameters[0].offset if layer.parameters else self.values.size
+        layer.attach(np.array(self.values[first:]), np.array(self.grads[first:]), 0)
+
+    @property
+    def entries(self) -> list:
+        """Every layer's ``Parameter``, in the order of the vectors."""
+        return [parameter for layer in self.layers for parameter in layer.parameters]
+
+    @property
+    def views(self) -> list[np.ndarray]:
+        """Each parameter's view of ``values``: weight, bias, weight, bias, ..."""
+        return [view for layer in self.layers for view in layer.weights]
+
+    @property
+    def segments(self) -> np.ndarray:
+        """int64 (n, 2): offset and size of each parameter."""
+        return np.array([(p.offset, p.size) for p in self.entries], np.int64).reshape(-1, 2)
+
+    @property
+    def penalties(self) -> np.ndarray:
+        """float64 (n, 2): l1 and l2 of each segment."""
+        pairs = [(p.regularizer.l1, p.regularizer.l2) if p.regularizer else (0.0, 0.0) for p in self.entries]
+        return np.array(pairs, np.float64).reshape(-1, 2)
+
+    def penalty(self) -> float:
+        """What the regularizers add to the loss."""
+        return float(add_regularizer(self.values[:0], self.values, self.segments, self.penalties))
+
+    @property
+    def max_norms(self) -> tuple[np.ndarray, np.ndarray]:
+        """int64 (n, 3) offset, rows, columns and float64 (n,) limits of the ``MaxNorm`` constraints."""
+        bound = [p for p in self.entries if type(p.constraint) is MaxNorm]
+        places = [MaxNorm.segment(p.offset, p.shape) for p in bound]
+        return np.array(places, np.int64).reshape(-1, 3), np.array([p.constraint.max_value for p in bound])
+
+    def has_own_constraints(self) -> bool:
+        """Whether a parameter has a constraint that only Python knows: a class of the user's."""
+        return any(p.constraint is not None and type(p.constraint) is not MaxNorm for p in self.entries)
+
+    def apply_own_constraints(self) -> None:
+        """Put parameters back to what the user's own constraints allow."""
+        for parameter, view in zip(self.entries, self.views, strict=True):
+            if parameter.constraint is not None and type(parameter.constraint) is not MaxNorm:
+                view[...] = parameter.constraint(view)
+
+    def assign(self, arrays: Iterable) -> None:
+        """Overwrite all parameters with ``arrays``, one for each view, or change nothing."""
+        if isinstance(arrays, np.ndarray) or not isinstance(arrays, Iterable):
+            raise TypeError(f"weights must be a list of arrays, got {describe(arrays)}")
+        views, arrays = self.views, list(arrays)
+        if len(arrays) != len(views):
+            raise ValueError(f"weights must be {len(views)} arrays, got {len(arrays)}")
+        for index, (view, value) in enumerate(zip(views, arrays, strict=True)):
+            arrays[index] = check_array(f"weights[{index}]", value)
+            if arrays[index].shape != view.shape:
+                raise ValueError(f"weights[{index}] must have shape {view.shape}, got {arrays[index].shape}")
+        for view, value in zip(views, arrays, strict=True):
+            view[...] = value

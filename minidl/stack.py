@@ -1,0 +1,394 @@
+"""Layers in a row over flat parameter vectors: what a model computes, apart from how it is trained."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+
+import numpy as np
+
+from .kernels.ops import ACTIVATION, DROPOUT, GAUSSIAN_NOISE, RANDOM_TRANSLATION, Op
+from .kernels.random import LAYER, make_key
+from .layers import (
+    Activation,
+    Dense,
+    Dropout,
+    Flatten,
+    GaussianNoise,
+    Input,
+    Layer,
+    RandomTranslation,
+    Softmax,
+)
+from .parameters import FlatParameters
+from .validation import check_array, check_bool, check_inputs, check_int, check_shape, describe
+
+AUGMENTING = (GaussianNoise, RandomTranslation)
+"""Layers that change inputs at random: a teacher is asked about what they make of them."""
+_IN_TRAINING_ONLY = (DROPOUT, GAUSSIAN_NOISE, RANDOM_TRANSLATION)
+_WITHOUT_ACTIVATION = (Dropout, Flatten, GaussianNoise)
+
+
+class Stack:
+    """Layers in a row: built for an input shape, run forward and backward, described as a table.
+
+    ``_logits_layers`` are the layers without a final softmax or sigmoid, on the same weights. Losses that are
+    fused with that activation run these.
+    """
+
+    def __init__(self, layers: Iterable[Layer] | None, dtype: np.dtype, seed: int):
+        self.dtype = dtype
+        self.seed = seed
+        self.built = False
+        self.predictors: dict = {}
+        self._layers: list[Layer] = []
+        self._logits_layers: list[Layer] = []
+        self._input: Input | None = None
+        self._flat = FlatParameters(dtype)
+        if layers is not None:
+            if isinstance(layers, Layer) or not isinstance(layers, Iterable):
+                raise TypeError(f"layers must be a list of layers, got {describe(layers)}")
+            for layer in layers:
+                self.add(layer)
+
+    # -- building ------------------------------------------------------------------------------------
+
+    @property
+    def layers(self) -> list[Layer]:
+        return list(self._layers)
+
+    def add(self, layer: Layer) -> None:
+        """Put ``layer`` on top. It is built at once if the input's shape is known; other weights stay."""
+        if not isinstance(layer, Layer):
+            hint = ": write it with ()" if isinstance(layer, type) else ""
+            raise TypeError(f"layer must be a minidl.layers.Layer, got {describe(layer)}{hint}")
+        if isinstance(layer, Input):
+            if self._input is not None or self._layers:
+                raise ValueError("Input must come first and only once in a Sequential")
+            layer.build(layer.input_shape)
+            self._input = layer
+            return
+        if getattr(layer, "_in_model", False):
+            raise ValueError(f"layer {layer.name!r} already belongs to a model: make a new one of its class")
+        if any(layer.name == other.name for other in self._layers):
+            raise ValueError(f"layer names must be distinct, got a second {layer.name!r}")
+        if self._layers:
+            shape = self._layers[-1].output_shape if self._layers[-1].built else None
+        else:
+            shape = layer.input_shape if self._input is None else self._input.input_shape
+        if shape is not None:
+            layer.build(shape)
+        layer._in_model = True
+        self._layers.append(layer)
+        if shape is not None:
+            self._attach()
+
+    def pop(self) -> Layer:
+        """Take the last layer away."""
+        if not self._layers:
+            raise ValueError("there are no layers in the model")
+        layer = self._layers.pop()
+        layer._in_model = False
+        if self.built:
+            self._flat.detach(layer)
+            self._attach()
+        return layer
+
+    def build(self, input_shape: int | tuple[int | None, ...] | None = None) -> None:
+        """Make the parameters for samples of ``input_shape``: ``(784,)`` or, as in Keras, ``(None, 784)``."""
+        if not self._layers:
+            raise ValueError("a model without layers cannot be built: add a layer first")
+        if isinstance(input_shape, (tuple, list)) and input_shape and input_shape[0] is None:
+            input_shape = input_shape[1:]
+        if input_shape is None:
+            if not self.built:
+                raise ValueError("input_shape must be given: no layer says what the model's input is")
+            return
+        shape = check_shape(
+            "input_shape", tuple(input_shape) if isinstance(input_shape, list) else input_shape
+        )
+        if self.input_shape not in (None, shape):
+            raise ValueError(f"input_shape of {self.name} is {self.input_shape}, got {shape}")
+        if self.built:
+            return
+        try:
+            self._build_layers(shape)
+            self._attach()
+        except Exception:
+            self._unbuild()
+            raise
+
+    def _build_layers(self, shape: tuple[int, ...]) -> None:
+        for layer in self._layers:
+            layer.build(shape)
+            layer._in_model = True
+            shape = layer.output_shape
+
+    def _unbuild(self) -> None:
+        """Undo ``build``: the shape it was given turned out to be wrong."""
+        for layer in self._layers:
+            layer.built, layer.parameters, layer.dtype = False, [], None
+            layer.input_shape, layer.output_shape = layer._declared_shape, None
+            layer._views.clear()
+        self._flat = FlatParameters(self.dtype)
+        self.built = False
+
+    def fill(self, layers: list[Layer], input_shape: tuple[int, ...] | None, size: int | None = None) -> None:
+        """Give an empty model all its layers at once.
+
+        With ``size`` it is refused unless it has that many parameters, before any is allocated; they stay 0.
+        """
+        self._layers = layers
+        if input_shape is None:
+            return
+        self._input = Input(shape=input_shape)
+        self._input.build(input_shape)
+        self._build_layers(input_shape)
+        count = sum(layer.count_params() for layer in layers)
+        if size is not None and count != size:
+            raise ValueError(f"the layers have {count} parameters, but there are values for {size}")
+        if layers:
+            self._attach(initialize=size is None)
+
+    def _attach(self, initialize: bool = True) -> None:
+        """Lay the parameters out anew, and find the layers that give the logits."""
+        self._flat.lay_out(self._layers, self.seed, initialize)
+        self.predictors = {}
+        self._logits_layers = self._layers
+        if self.final_activation in ("softmax", "sigmoid"):
+            self._logits_layers = self._layers[:-1]
+            last = self._layers[-1]
+            if type(last) is Dense:
+                # the same layer, on the same weights, without its activation
+                linear = copy.copy(last)
+                linear._activation = type(last._activation)("linear")
+                self._logits_layers = [*self._logits_layers, linear]
+        self.built = True
+
+    def require_built(self, what: str) -> None:
+        """A ValueError unless the model is built; ``what`` is the method that needs it."""
+        if not self.built:
+            raise ValueError(
+                f"{what} needs a built model: give the first layer an input_shape, or call build(input_shape)"
+            )
+
+    def build_for(self, x: object) -> None:
+        """Build a model that takes its input shape from the data."""
+        if not self._layers:
+            raise ValueError(f"{self.name} has no layers: add a layer first")
+        if not self.built:
+            self.build(check_inputs(x, None).shape[1:])
+
+    # -- description ---------------------------------------------------------------------------------
+
+    @property
+    def input_shape(self) -> tuple[int, ...] | None:
+        if self._input is not None:
+            return self._input.input_shape
+        return self._layers[0].input_shape if self._layers else None
+
+    @property
+    def output_shape(self) -> tuple[int, ...] | None:
+        return self._layers[-1].output_shape if self.built and self._layers else None
+
+    @property
+    def final_activation(self) -> str | None:
+        """The last layer's activation by name, "linear" for a plain Dense, None for a user's own layer."""
+        layers = [layer for layer in self._layers if type(layer) not in _WITHOUT_ACTIVATION]
+        if not layers:
+            return "linear"
+        if type(layers[-1]) not in (Dense, Activation, Softmax):
+            return None
+        name = layers[-1].activation
+        if layers[-1] is self._layers[-1]:
+            # of a softmax over the last of several axes, the logits are no (B, C) matrix
+            return name if name != "softmax" or len(layers[-1].output_shape or (1,)) == 1 else None
+        return name if name == "linear" else None
+
+    def hides_a_softmax(self) -> bool:
+        """Whether a softmax stands behind another, or before nothing but dropout."""
+        layers = [layer for layer in self._layers if type(layer) not in _WITHOUT_ACTIVATION]
+        softmax = [getattr(layer, "activation", None) == "softmax" for layer in layers]
+        twice = len(layers) > 1 and softmax[-2] and not layers[-1].parameters
+        return twice or (softmax[-1] and self.final_activation is None and len(self.output_shape) == 1)
+
+    def get_layer(self, name: str | None = None, index: int | None = None) -> Layer:
+        """The layer of that name, or at that index."""
+        if (name is None) == (index is None):
+            raise ValueError(f"give either name or index, got name={name!r} and index={index!r}")
+        if index is not None:
+            check_int("index", index, -len(self._layers), len(self._layers) - 1)
+            return self._layers[index]
+        for layer in self._layers:
+            if layer.name == name:
+                return layer
+        raise ValueError(f"there is no layer {name!r}; there are {[layer.name for layer in self._layers]}")
+
+    # -- parameters ----------------------------------------------------------------------------------
+
+    @property
+    def params(self) -> np.ndarray:
+        return self._flat.values
+
+    @params.setter
+    def params(self, value: np.ndarray) -> None:
+        if value is not self._flat.values:  # `model.params *= 2` assigns the vector itself
+            raise AttributeError("layers view model.params: write model.params[...] = value")
+
+    @property
+    def grads(self) -> np.ndarray:
+        return self._flat.grads
+
+    @grads.setter
+    def grads(self, value: np.ndarray) -> None:
+        if value is not self._flat.grads:
+            raise AttributeError("layers view model.grads: write model.grads[...] = value")
+
+    @property
+    def flat(self) -> FlatParameters:
+        """The flat vectors with the place, penalty and constraint of each parameter."""
+        return self._flat
+
+    @property
+    def parameters(self) -> list:
+        """Every layer's ``Parameter`` entries, in the order of the flat vector."""
+        return [parameter for layer in self._layers for parameter in layer.parameters]
+
+    @property
+    def segments(self) -> np.ndarray:
+        """int64 (n, 2): offset and size of each parameter in the flat vector."""
+        return self._flat.segments
+
+    def penalty(self) -> float:
+        """What the regularizers add to the loss."""
+        return self._flat.penalty()
+
+    @property
+    def weights(self) -> list[np.ndarray]:
+        """Views of all parameters, as [weight, bias, weight, bias, ...]."""
+        return self._flat.views if self.built else []
+
+    trainable_weights = weights
+
+    def count_params(self) -> int:
+        self.require_built("count_params")
+        return self.params.size
+
+    def get_weights(self) -> list[np.ndarray]:
+        """Copies of all parameters, as [weight, bias, weight, bias, ...]."""
+        self.require_built("get_weights")
+        return [view.copy() for view in self.weights]
+
+    def set_weights(self, weights: Iterable) -> None:
+        """Overwrite all parameters with arrays shaped as those of ``get_weights``, or change nothing."""
+        self.require_built("set_weights")
+        self._flat.assign(weights)
+
+    # -- layer by layer ------------------------------------------------------------------------------
+
+    def forward(self, x: np.ndarray, training: bool = False, logits: bool = False) -> np.ndarray:
+        """The output (B, ...) of a batch ``x`` (B, ...).
+
+        ``training`` turns dropout and noise on. They draw the same numbers until ``set_step`` or a training
+        step says that another step has begun. ``logits`` stops before a final softmax or sigmoid.
+        """
+        check_bool("training", training)
+        check_bool("logits", logits)
+        self.build_for(x)
+        out = np.require(check_array("x", x), self.dtype, "CAW")  # kernels are compiled for writeable arrays
+        if out.ndim == 1 and self.input_shape == (1,):
+            out = out[:, None]
+        if out.shape[1:] != self.input_shape:
+            check_inputs(out, self.input_shape)  # says what is wrong
+        rows = len(out)
+        for layer in self._logits_layers if logits else self._layers:
+            out = layer.forward(out, training=training)
+        if np.shape(out) != (rows, *self.output_shape):  # a layer of the user's own; kernels trust the shape
+            wanted = ", ".join(str(size) for size in (rows, *self.output_shape))
+            raise ValueError(
+                f"forward of layer {self._layers[-1].name} must return shape ({wanted}), as its output_shape "
+                f"says, got {describe(out)}"
+            )
+        return np.require(out, self.dtype, "CAW")
+
+    def backward(self, dout: np.ndarray, logits: bool = False) -> np.ndarray:
+        """From ``dout``, the gradient of what the last ``forward`` returned, to ``dx``; fills ``grads``.
+
+        ``logits`` must be what it was in that ``forward``.
+        """
+        self.require_built("backward")
+        check_bool("logits", logits)
+        for layer in reversed(self._logits_layers if logits else self._layers):
+            dout = layer.backward(dout)
+        return dout
+
+    def __call__(self, x: np.ndarray, training: bool = False) -> np.ndarray:
+        return self.forward(x, training=training)
+
+    def set_step(self, epoch: int, step: int) -> None:
+        """Key the random layers' draws with (seed, layer, epoch, step), as the compiled loop does."""
+        for index, layer in enumerate(self._layers):
+            layer.key = np.uint64(make_key(self.seed, LAYER + index, epoch, step))
+
+    def ops(self, training: bool = False, logits: bool = False) -> list[Op] | None:
+        """The layers as primitive operations for the compiled loop; None if a part of them is the user's own."""
+        self.require_built("ops")
+        if self._flat.has_own_constraints():
+            return None
+        found = []
+        for index, layer in enumerate(self._layers):
+            ops = layer.ops() if _ops_describe(type(layer)) else None
+            if ops is None:
+                return None
+            found += [op._replace(layer=index) for op in ops if training or op.kind not in _IN_TRAINING_ONLY]
+        if logits and self._logits_layers is not self._layers:
+            assert found[-1].kind == ACTIVATION
+            found.pop()
+        return found
+
+    # -- augmentation --------------------------------------------------------------------------------
+
+    def augmenting_layer(self) -> Layer | None:
+        """The layer that changes inputs at random before any parameter sees them, or None."""
+        for layer in self._layers:
+            if layer.parameters:
+                return None
+            if isinstance(layer, AUGMENTING):
+                return layer
+        return None
+
+    def augmented(self, x: np.ndarray) -> np.ndarray:
+        """``x`` after the noise and jitter the model begins with, as the step that is set draws them."""
+        for layer in self._layers:
+            if not isinstance(layer, AUGMENTING):
+                break
+            x = layer.forward(x, training=True)
+        return x
+
+    # -- copies --------------------------------------------------------------------------------------
+
+    def __getstate__(self) -> dict:
+        flat = FlatParameters(self.dtype)
+        flat.values = np.array(self.params)
+        return {**self.__dict__, "_flat": flat, "_logits_layers": None, "predictors": {}}
+
+    def __setstate__(self, state: dict) -> None:
+        """Copies and unpickled models: views are made anew, of vectors of their own."""
+        self.__dict__.update(state)
+        if self.built:
+            self._attach()
+
+    def __repr__(self) -> str:
+        shapes = [self.input_shape, *(layer.output_shape for layer in self._layers)]
+        sizes = "-".join("?" if s is None else "x".join(str(n) for n in s) for s in shapes)
+        return f"<{type(self).__name__} {self.name}: {sizes}, {self.dtype}>"
+
+
+def _ops_describe(kind: type) -> bool:
+    """False where a subclass redefines how a layer computes, but inherits the operations that describe it."""
+    for cls in kind.__mro__:
+        if "ops" in vars(cls):
+            return True
+        if "forward" in vars(cls) or "backward" in vars(cls):
+            return False
+    return False

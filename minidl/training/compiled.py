@@ -1,0 +1,154 @@
+"""Runs training steps in the compiled loop: model, loss, optimizer and data as the tables that it reads."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from ..kernels import network, threads
+from ..kernels.activations import CODES, LINEAR
+from ..kernels.buffers import BatchParts, training_buffers
+from ..kernels.ops import DENSE
+from ..kernels.simd import aligned_zeros
+from .samples import CHUNK_BYTES, Samples, as_rows, is_native
+from .thread_choice import ThreadChoice
+
+_PART_FLOPS, _PART_ROWS = 4e9, 64
+"""A longer step runs in parts, so that Ctrl-C is heard in between: the work of a part, forward and backward, and
+the fewest rows of its batch."""
+_MOST_IN_PANELS = 1 << 19
+"""Bytes of parameters that are trained in panel order. With the optimizer's state they then stay in a core's own
+cache, and panels save fetches from the other core. Larger ones leave the cache in any order, and are read in longer
+stretches as they are."""
+_MOST_COPIED = 1 << 18
+"""Bytes of a batch that each thread reads whole for itself, so that it fetches no rows from the other core."""
+
+
+class CompiledSteps:
+    """Runs the steps of a fit in the compiled loop.
+
+    Where several threads share a small net, the parameters and the optimizer's slots are copied in panel order and
+    trained there; `settle` brings them back. That is not so if the model must hold each step's result
+    (``stepwise``), or a step needs whole weights (`network.Rules`).
+    """
+
+    def __init__(self, model, loss, metrics, samples: Samples, batch_size: int, stepwise: bool):
+        dtype, objective = model.dtype, model.objective(loss)
+        self._model, self._loss, self._samples, self._batch_size = model, loss, samples, batch_size
+        self.optimizer, self.params = model.optimizer, model.params
+        n_threads = threads.get_num_threads()
+        self._threads = ThreadChoice(n_threads)  # never more than there are buffers for
+        self._rules = _rules(model)
+        shared = n_threads > 1 and model.params.nbytes <= _MOST_IN_PANELS
+        self._in_panels = shared and not (stepwise or self._rules.active)
+        self._settled = True
+        self._learned = [model.params, *model.optimizer.slots]
+        self._trained = self._learned
+        if self._in_panels:
+            self._trained = [aligned_zeros(array.size, dtype) for array in self._learned]
+
+        ops = model.ops(training=True, logits=objective.on_logits)
+        in_size, outputs = math.prod(model.input_shape), math.prod(model.output_shape)
+        laid_out = network.plan(ops, in_size, batch_size)
+        final = CODES[model.final_activation] if objective.on_logits else LINEAR
+        self._program = network.Program(
+            laid_out.ops, laid_out.settings, self._trained[0], model.grads, self._in_panels, laid_out.out_at,
+            outputs, final,
+        )  # fmt: skip
+        batch_bytes = batch_size * in_size * dtype.itemsize
+        copied = self._in_panels and ops[0].kind == DENSE and batch_bytes <= _MOST_COPIED
+        needs_output = objective.on_logits and any(metric.needs_output_for(outputs) for metric in metrics)
+        sparse = samples.targets is None
+        parts = BatchParts(
+            len(metrics), samples.labels.size > 0, not sparse, samples.teacher_logits is not None, needs_output
+        )
+        self._buffers = training_buffers(
+            ops, laid_out, batch_size, dtype, n_threads, n_threads if copied else 1, parts
+        )
+        self._metric_kinds = np.array([metric.kind_for(sparse, outputs) for metric in metrics], np.int64)
+        self._metric_ks = np.array([metric.k for metric in metrics], np.int64)
+        self._reads_x_directly = is_native(samples.x)
+        self._x = network.rows_of(samples.x) if self._reads_x_directly else None
+        self._targets = as_rows(samples.targets, dtype)
+        self._teacher = as_rows(samples.teacher_logits, dtype)
+        self._part = max(_PART_ROWS, int(_PART_FLOPS / max(1, 4 * model.params.size)))
+        self.pace, self.most_steps = 1, 10**9
+        if not self._reads_x_directly:
+            self.most_steps = max(1, CHUNK_BYTES // batch_bytes)
+        if self._part < batch_size:
+            self.most_steps = 1
+
+    def run(self, order: np.ndarray, first_step: int, metric_sums: np.ndarray, interrupts=()) -> np.ndarray:
+        """Train on consecutive batches of ``order``; returns each step's loss and adds to ``metric_sums``.
+
+        A long step is given up, and nothing returned, if there is one of ``interrupts`` before it learns.
+        """
+        optimizer = self._model.optimizer
+        steps = -(-len(order) // self._batch_size)
+        losses = np.zeros(steps)
+        kind, hyper, _ = self._model.objective(self._loss)  # anew: a schedule may have moved the temperature
+        objective = network.Objective(kind, hyper, self._metric_kinds, self._metric_ks, losses, metric_sums)
+        rates = optimizer.learning_rates(optimizer.iterations, steps)
+        self._follow_slots()
+        self._unsettle()
+        state = network.Optimizer(
+            optimizer.kind, optimizer.hyper, *self._trained[1:], rates, optimizer.iterations
+        )
+        moment = network.Moment(self._model.seed, self._model.epoch, first_step)
+        data = self._data(order)
+        arguments = self._program, self._buffers, data, objective, state, self._rules, moment
+        with self._threads.for_slice(steps) as count:
+            for first in range(0, self._batch_size, self._part):
+                if interrupts:
+                    return losses[:0]
+                last = first + self._part
+                threads.run(
+                    network.train, *arguments, first, last, last >= self._batch_size, threads=count
+                )
+        optimizer.iterations += steps
+        return losses
+
+    def _data(self, order: np.ndarray) -> network.Data:
+        """What a slice on the rows ``order`` reads; inputs of a foreign dtype are converted now."""
+        samples, x, x_order = self._samples, self._x, order
+        if not self._reads_x_directly:
+            chunk = samples.x[order].reshape(len(order), -1)
+            x = network.rows_of(np.ascontiguousarray(chunk, dtype=self._model.dtype))
+            x_order = np.arange(len(order))
+        return network.Data(
+            x, x_order, order, samples.labels, self._targets, self._teacher, samples.weight, self._batch_size
+        )
+
+    def _follow_slots(self) -> None:
+        """Use the optimizer's slots of now: a callback that sets a momentum, say, gives it a new array of zeros."""
+        for place, slot in enumerate(self._model.optimizer.slots, start=1):
+            if slot is not self._learned[place]:
+                self._learned[place] = slot
+                self._trained[place] = aligned_zeros(slot.size, slot.dtype) if self._in_panels else slot
+
+    def _unsettle(self) -> None:
+        if self._in_panels and self._settled:
+            self._copy_panels(back=False)
+
+    def settle(self) -> None:
+        """Let model and optimizer hold what the steps so far have learned."""
+        if not self._settled:
+            self._copy_panels(back=True)
+
+    def _copy_panels(self, back: bool) -> None:
+        for trained, learned in zip(self._trained, self._learned, strict=True):
+            if learned.size:
+                network.panel_order(trained, learned, self._program.ops, back)
+        self._settled = back
+
+
+def _rules(model) -> network.Rules:
+    """Penalties, clipping and constraints as data."""
+    optimizer, flat = model.optimizer, model.flat
+    penalties, (places, limits) = flat.penalties, flat.max_norms
+    clips = [
+        float(limit or 0) for limit in (optimizer.clipvalue, optimizer.clipnorm, optimizer.global_clipnorm)
+    ]
+    active = bool(penalties.any() or limits.size or any(clips))
+    return network.Rules(active, flat.segments, penalties, *clips, places, limits)

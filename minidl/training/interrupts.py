@@ -1,0 +1,35 @@
+"""Ctrl-C during training: it waits until parameters, optimizer and counters belong to the same step."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Callable
+
+
+@contextlib.contextmanager
+def uninterrupted(settle: Callable[[], None] | None = None):
+    """Delays the first Ctrl-C to the end of the block; a second one is not delayed.
+
+    ``settle()`` is called before the interrupt is handed on. Yields the list of interrupts that wait.
+    """
+    handler, waiting = signal.getsignal(signal.SIGINT), []
+    if threading.current_thread() is not threading.main_thread() or not callable(handler):
+        yield waiting
+        return
+
+    def remember(number, frame):
+        waiting.append((number, frame))
+        if len(waiting) > 1:
+            handler(number, frame)
+
+    signal.signal(signal.SIGINT, remember)
+    try:
+        yield waiting
+    finally:
+        if waiting and settle is not None:
+            settle()
+        signal.signal(signal.SIGINT, handler)
+        if waiting:
+            handler(*waiting[0])

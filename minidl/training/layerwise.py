@@ -1,0 +1,77 @@
+"""Training steps layer by layer, in Python: ``layerwise_step`` is one training step to read.
+
+The compiled loop (``kernels/network.py``) does the same with the same kernels in the same order, and ends with the
+same bits. Layers, losses and constraints of the user's own train here.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..kernels.threads import flush_denormals, restore_denormals
+from ..kernels.updates import add_regularizer, max_norm
+from .samples import Samples
+from .scoring import metric_values, score_rows
+
+
+def layerwise_step(
+    model, batch: Samples, loss, metrics, step: int, online_teacher=None
+) -> tuple[float, np.ndarray]:
+    """One training step: forward, loss, backward, update.
+
+    step: its number in the epoch; random layers draw by it. ``online_teacher`` is asked for logits of the inputs
+    as this step augments them. Returns the loss before the update, penalties included, and each metric's sum over
+    the rows.
+    """
+    mode = flush_denormals()
+    try:
+        model.set_step(model.epoch, step)
+        if online_teacher is not None:
+            logits = online_teacher.logits(model.augmented(batch.x), temperature=loss.temperature)
+            batch = batch._replace(teacher_logits=logits)
+        objective = model.objective(loss)
+
+        out = model.forward(batch.x, training=True, logits=objective.on_logits)
+        logits = out.reshape(len(out), -1)
+        row_loss, dlogits = score_rows(loss, objective, logits, batch, len(out), with_gradient=True)
+        values = metric_values(model, metrics, objective, logits, batch)
+        model.backward(dlogits.reshape(out.shape), logits=objective.on_logits)
+
+        flat, optimizer = model.flat, model.optimizer
+        penalty = add_regularizer(flat.grads, flat.values, flat.segments, flat.penalties)
+        optimizer.apply_clipping(flat.grads, flat.segments)
+        optimizer._update(flat.values, flat.grads)
+        max_norm(flat.values, *flat.max_norms)
+        flat.apply_own_constraints()
+    finally:
+        restore_denormals(mode)
+    # added one after the other, as the compiled loop does
+    return float(np.cumsum(row_loss)[-1] + penalty), np.array([np.cumsum(each)[-1] for each in values])
+
+
+class LayerwiseSteps:
+    """Runs the steps of a fit layer by layer, one at a time."""
+
+    most_steps = pace = 1
+
+    def __init__(self, model, loss, metrics, samples: Samples, batch_size: int, online_teacher=None):
+        self._model, self._loss, self._metrics, self._samples = model, loss, metrics, samples
+        self._batch_size, self._online_teacher = batch_size, online_teacher
+        self.optimizer, self.params = model.optimizer, model.params
+
+    def settle(self) -> None:
+        """The model always holds what it has learned."""
+
+    def run(self, order: np.ndarray, first_step: int, metric_sums: np.ndarray, interrupts=()) -> np.ndarray:
+        """Train on consecutive batches of ``order``; returns each step's loss and adds to ``metric_sums``."""
+        losses = []
+        for first in range(0, len(order), self._batch_size):
+            batch = self._samples.take(order[first : first + self._batch_size])
+            batch = batch._replace(x=np.ascontiguousarray(batch.x, dtype=self._model.dtype))
+            step = first_step + len(losses)
+            loss, sums = layerwise_step(
+                self._model, batch, self._loss, self._metrics, step, self._online_teacher
+            )
+            losses.append(loss)
+            metric_sums += sums
+        return np.array(losses)

@@ -1,0 +1,115 @@
+"""The arguments of `Sequential.fit`: spelled and checked here, once, and handed on as one object."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+from ..callbacks import check_verbose
+from ..validation import check_bool, check_float, check_int, describe
+
+P = ParamSpec("P")
+Options = TypeVar("Options")
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class FitOptions:
+    """Train, and return the ``History``.
+
+    Parameters
+    ----------
+    x : (N, *input_shape), any real dtype; may be a memory map. Rows are converted batch by batch.
+    y : class indices or rows of targets, as the loss wants them. With a teacher -1 marks a sample without
+        a label, which metrics and validation leave out; None: no labels, where ``hard_weight`` is 0.
+    batch_size : samples a step. The last batch may be smaller.
+    epochs, initial_epoch : the epochs initial_epoch .. epochs-1 are run. A model that was interrupted, or saved,
+        in the middle of an epoch goes on at that epoch's next step with ``initial_epoch=model.epoch``. It uses
+        the same batches, draws and running sums, and so ends with the bits and the history of a run without a
+        break. That takes the same batch_size, shuffle and number of samples; otherwise a warning says that the
+        epoch begins anew. ``compile`` with another optimizer and ``set_weights`` forget the place.
+    verbose : 0 nothing, 1 a progress bar, 2 a line an epoch, "auto" 1 on a terminal and 2 elsewhere.
+    callbacks : ``minidl.callbacks``.
+    validation_split : this share of the samples, the last ones, is kept for validation.
+    validation_data : (x, y) or (x, y, sample_weight) instead.
+    shuffle : a new order each epoch.
+    class_weight : {class: weight}; sample_weight : (N,). The weighted losses' sum is divided by B.
+    validation_freq : validate after every so many epochs. ``validation_batch_size`` is taken for Keras's sake.
+    target_model : a teacher (``minidl.teachers``): the loss is then ``KnowledgeDistillation`` with
+        ``temperature`` (4.0), ``hard_weight`` (0.1) and ``soft_weight`` (0.9).
+
+    Raises ValueError or TypeError for arguments that do not fit; the parameters are then as they were. Raises
+    RuntimeError if a callback compiles the model or changes its layers, which has to wait until fit is over.
+    """
+
+    x: Any
+    y: Any = None
+    batch_size: int | None = 32
+    epochs: int = 1
+    verbose: int | str = "auto"
+    callbacks: Any = None
+    validation_split: float = 0.0
+    validation_data: Any = None
+    shuffle: bool = True
+    class_weight: Any = None
+    sample_weight: Any = None
+    initial_epoch: int = 0
+    validation_batch_size: int | None = None
+    validation_freq: int = 1
+    _: KW_ONLY
+    target_model: Any = None
+    temperature: float | None = None
+    hard_weight: float | None = None
+    soft_weight: float | None = None
+
+    def __post_init__(self):
+        def store(name: str, value: object) -> None:
+            object.__setattr__(self, name, value)  # the dataclass is frozen
+
+        store("batch_size", check_int("batch_size", 32 if self.batch_size is None else self.batch_size, minimum=1))
+        store("epochs", check_int("epochs", self.epochs, minimum=0))
+        store("initial_epoch", check_int("initial_epoch", self.initial_epoch, minimum=0))
+        store("validation_freq", check_int("validation_freq", self.validation_freq, minimum=1))
+        if self.validation_batch_size is not None:
+            check_int("validation_batch_size", self.validation_batch_size, minimum=1)
+        split = check_float("validation_split", self.validation_split, minimum=0, below=1)
+        store("validation_split", split)
+        store("shuffle", check_bool("shuffle", self.shuffle))
+        store("verbose", check_verbose(self.verbose))
+        data = self.validation_data
+        if data is not None and (not isinstance(data, (tuple, list)) or len(data) not in (2, 3)):
+            raise ValueError(f"validation_data must be (x, y) or (x, y, sample_weight), got {describe(data)}")
+
+    @property
+    def distillation_settings(self) -> dict[str, float]:
+        """Those of temperature, hard_weight and soft_weight that were given."""
+        names = ("temperature", "hard_weight", "soft_weight")
+        given = ((name, getattr(self, name)) for name in names)
+        return {name: value for name, value in given if value is not None}
+
+
+def takes(
+    options: Callable[P, Options],
+) -> Callable[[Callable[[Any, Options], Result]], Callable[Concatenate[Any, P], Result]]:
+    """Makes a method of one ``options`` object a method of the arguments that make such an object."""
+
+    def decorate(method: Callable[[Any, Options], Result]) -> Callable[Concatenate[Any, P], Result]:
+        @functools.wraps(method)
+        def with_arguments(self, *args: P.args, **kwargs: P.kwargs) -> Result:
+            try:
+                signature.bind(self, *args, **kwargs)
+            except TypeError as error:
+                raise TypeError(f"{method.__name__}(): {error}") from None
+            return method(self, options(*args, **kwargs))
+
+        arguments = inspect.signature(options).parameters.values()
+        own = inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)
+        signature = inspect.Signature([own, *arguments])
+        with_arguments.__signature__ = signature  # type: ignore[attr-defined]
+        with_arguments.__doc__ = options.__doc__
+        return with_arguments
+
+    return decorate
