@@ -2,6 +2,8 @@
 
 import importlib
 import re
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minidl import Dense, Sequential, runtime, warmup
+from minidl.kernels.jit import JIT_DISABLED
 
 compiling = importlib.import_module("minidl.warmup")  # minidl.warmup is the function
 
@@ -136,3 +139,37 @@ def test_warmup_leaves_the_users_names_alone():
     before = numbers()
     warmup()
     assert numbers() == [number + 1 for number in before]
+
+
+COMPILED_BY_WARMUP = """
+import importlib, pkgutil
+import numpy as np
+import minidl, minidl.kernels
+from minidl.layers import Dense, Dropout
+
+modules = [importlib.import_module(f"minidl.kernels.{m.name}") for m in pkgutil.iter_modules(minidl.kernels.__path__)]
+
+def compiled():
+    kernels = {id(k): k for module in modules for k in vars(module).values() if hasattr(k, "signatures")}.values()
+    return {(k.__name__, str(signature)) for k in kernels for signature in k.signatures}
+
+minidl.warmup(verbose=False)
+before = compiled()
+x, y = np.random.rand(40, 6).astype("f4"), np.arange(40) % 3
+model = minidl.Sequential([Dense(5, "tanh", input_dim=6), Dropout(0.1), Dense(3, "softmax")])
+model.compile("rmsprop", "sparse_categorical_crossentropy", ["accuracy"])
+model.fit(x, y, epochs=2, verbose=0, validation_split=0.2)
+model.evaluate(x, y, verbose=0)
+model.predict(x)
+print(sorted(name for name, _ in compiled() - before))
+minidl.losses.DIST().value_and_grad(model.predict_logits(x), y, np.eye(3)[y] * 5)
+print(sorted(name for name, _ in compiled() - before))
+"""
+
+
+@pytest.mark.skipif(JIT_DISABLED, reason="nothing is compiled")
+def test_warmup_compiles_all_that_training_and_prediction_need():
+    run = subprocess.run([sys.executable, "-c", COMPILED_BY_WARMUP], capture_output=True, text=True, check=True)
+    first, with_another_loss = run.stdout.splitlines()
+    assert first == "[]"
+    assert "dist_batch" in with_another_loss  # what warmup leaves out is seen
