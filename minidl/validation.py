@@ -18,11 +18,11 @@ from .kernels.jit import JIT_DISABLED
 
 _BLOCK_BYTES = 1 << 20
 _LARGE_BYTES = 1 << 24
-"""An array so large is worth waking a second thread to look at it."""
+"""From this size on, a second thread pays in the search for NaN."""
 REALS = (np.dtype(np.float32), np.dtype(np.float64))
 """What kernels compute in."""
-_NO_NUMBERS = (bool, np.bool_, np.timedelta64)
-"""Counted among Python's or NumPy's integers, and never meant as one."""
+_NOT_NUMBERS = (bool, np.bool_, np.timedelta64)
+"""Types that Python or NumPy counts among the integers, and that no user means as one."""
 
 
 def warn(message: str, category: type[Warning] = UserWarning) -> None:
@@ -43,7 +43,7 @@ def unknown_name(argument: str, name: object, known: Iterable[str]) -> ValueErro
 
 def check_int(argument: str, value: object, minimum: int | None = None, maximum: int | None = None) -> int:
     """``value`` as a Python int within the limits. Floats and bools are refused."""
-    if isinstance(value, _NO_NUMBERS) or not isinstance(value, numbers.Integral):
+    if isinstance(value, _NOT_NUMBERS) or not isinstance(value, numbers.Integral):
         raise TypeError(f"{argument} must be an integer, got {describe(value)}")
     if minimum is not None and value < minimum:
         raise ValueError(f"{argument} must be >= {minimum}, got {value}")
@@ -64,7 +64,7 @@ def check_float(
     """``value`` as a finite Python float; ``above`` and ``below`` are exclusive limits."""
     if isinstance(value, np.ndarray) and value.ndim == 0:
         value = value[()]
-    if isinstance(value, _NO_NUMBERS) or not isinstance(value, numbers.Real):
+    if isinstance(value, _NOT_NUMBERS) or not isinstance(value, numbers.Real):
         raise TypeError(f"{argument} must be a number, got {describe(value)}")
     number = float(value)
     if not np.isfinite(number):
@@ -170,7 +170,7 @@ def check_finite(argument: str, array: np.ndarray, dtype: np.dtype | type = np.f
     if array.dtype.kind != "f" or array.size == 0:
         return
     narrows = array.dtype.itemsize > np.dtype(dtype).itemsize
-    if not narrows and _is_seen_to_be_finite(array):
+    if not narrows and _kernel_finds_all_finite(array):
         return
     limit = np.finfo(dtype if narrows else array.dtype).max
     for first, block in blocks(array):
@@ -180,18 +180,14 @@ def check_finite(argument: str, array: np.ndarray, dtype: np.dtype | type = np.f
         # min and max hand a NaN on, and a comparison with NaN is False
         elif block.min() >= -limit and block.max() <= limit:
             continue
-        bad = ~(np.abs(block) <= limit)
-        index = np.unravel_index(int(np.argmax(bad)), block.shape)
-        value = block[index]
-        where = (int(index[0]) + first, *(int(i) for i in index[1:]))
-        where = where[0] if len(where) == 1 else where
+        value, where = _first(~(np.abs(block) <= limit), block, first)
         if np.isfinite(value):
             raise ValueError(f"{argument} must fit {np.dtype(dtype)}, got {value} at index {where}")
         raise ValueError(f"{argument} must be finite, got {value} at index {where}")
 
 
-def _is_seen_to_be_finite(array: np.ndarray) -> bool:
-    """True only if an array is large and every entry finite: a kernel reads it once, NumPy's min and max twice."""
+def _kernel_finds_all_finite(array: np.ndarray) -> bool:
+    """Whether a kernel has looked and found every entry finite. False for small arrays, which NumPy looks through."""
     if JIT_DISABLED or array.nbytes < _BLOCK_BYTES or array.dtype not in REALS or not array.flags.carray:
         return False
     count = threads.get_num_threads() if array.nbytes >= _LARGE_BYTES else 1
@@ -206,13 +202,15 @@ def check_range(argument: str, array: np.ndarray, low: float, high: float, why: 
     for first, block in blocks(array):
         if block.min() >= low - slack and block.max() <= high + slack:
             continue
-        bad = ~((block >= low - slack) & (block <= high + slack))
-        index = np.unravel_index(int(np.argmax(bad)), block.shape)
-        where = (int(index[0]) + first, *(int(i) for i in index[1:]))
-        where = where[0] if len(where) == 1 else where
-        raise ValueError(
-            f"{argument} must be in [{low:g}, {high:g}]{why}, got {block[index]} at index {where}"
-        )
+        value, where = _first(~((block >= low - slack) & (block <= high + slack)), block, first)
+        raise ValueError(f"{argument} must be in [{low:g}, {high:g}]{why}, got {value} at index {where}")
+
+
+def _first(bad: np.ndarray, block: np.ndarray, first_row: int) -> tuple[object, int | tuple[int, ...]]:
+    """The first entry of ``block`` where ``bad``, and its index in the array whose rows begin at ``first_row``."""
+    index = np.unravel_index(int(np.argmax(bad)), block.shape)
+    where = (int(index[0]) + first_row, *(int(i) for i in index[1:]))
+    return block[index], where[0] if len(where) == 1 else where
 
 
 def check_inputs(
