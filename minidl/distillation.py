@@ -31,7 +31,7 @@ from .losses import DIST, DecoupledKD, KnowledgeDistillation, LogitMatching, Nor
 from .models import Sequential
 from .report import DistillationReport, as_labels, describe_loss, measure
 from .runtime import compile_before_fit
-from .teachers import Ensemble, Teacher, as_teacher, cached_logits, named_teacher, say_if_untrained
+from .teachers import Ensemble, Teacher, as_teacher, cached_logits, named_teacher, untrained_note
 from .training import augmenting_layer
 from .validation import (
     check_array,
@@ -149,7 +149,7 @@ def distill(
         check_finite("transfer", transfer, student.dtype)
     x, y, weight = _with_transfer(x, y, transfer, fit_arguments.pop("sample_weight", None), teacher)
     compile_before_fit(student.dtype.name, aloud)
-    untrained = say_if_untrained(teacher, student, resumed=bool(fit_arguments.get("initial_epoch")))
+    untrained = untrained_note(teacher, student, resumed=bool(fit_arguments.get("initial_epoch")))
     _check_not_swapped(teacher, student, x, y)
     if plain_student and (y is None or not (as_labels(y) >= 0).any()):
         raise ValueError("plain_student=True needs labels, got y without any")

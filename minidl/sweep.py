@@ -18,7 +18,7 @@ from .distillation import distillation_loss, fresh_optimizer, train_on_labels
 from .losses import KnowledgeDistillation, Ramp
 from .models import Sequential
 from .report import as_labels, describe_loss, format_table, measure
-from .teachers import as_teacher, cached_logits, say_if_untrained
+from .teachers import as_teacher, cached_logits, untrained_note
 from .training import augmenting_layer
 from .validation import check_array, check_inputs, check_int, describe
 
@@ -125,7 +125,7 @@ def distill_sweep(
         student.check_y(y, len(x), KnowledgeDistillation())
         if plain_student and not (as_labels(y) >= 0).any():
             raise ValueError("plain_student=True needs labels, got y without any")
-    untrained = say_if_untrained(teacher, Sequential.from_config(student.get_config()))
+    untrained = untrained_note(teacher, Sequential.from_config(student.get_config()))
     if teacher.samples is not None:
         raise ValueError(
             "teacher must be able to answer for validation_data too, got an array of logits for x"

@@ -315,7 +315,7 @@ def _with_teacher(model, target_model, samples: Samples, loss, initial_epoch: in
         # the teacher is not asked
         zeros = np.zeros((len(samples.x), classes), model.dtype)
         return samples._replace(teacher_logits=zeros), None
-    if said := teachers.say_if_untrained(teacher, model, resumed=initial_epoch > 0):
+    if said := teachers.untrained_note(teacher, model, resumed=initial_epoch > 0):
         warnings.warn(said + ": train it first", stacklevel=4)
     if teacher.softens and "temperature" in getattr(loss, "_schedules", {}):
         raise ValueError(
