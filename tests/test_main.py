@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import configparser
 import json
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+import minidl
 from minidl import get_num_threads, set_num_threads
 from minidl.__main__ import main
 from minidl.datasets import mnist
+from minidl.distillation import main_job
 from minidl.explain import explain
 from minidl.models import load_model
 
@@ -122,11 +126,33 @@ def test_explain(capsys):
         explain(temperature=-1)
 
 
+def test_warmup_says_in_one_line_what_it_did(monkeypatch, capsys):
+    asked = []
+    for seconds, words in ((0.4, "kernels: 0.4 s to load from disk"), (31.0, "kernels: 31.0 s to compile, ")):
+        monkeypatch.setattr(main_job, "warmup", lambda dtype, verbose, s=seconds: asked.append(dtype) or s)
+        assert main(["warmup", "--dtype", "float64"]) == 0
+        (line,) = capsys.readouterr().out.splitlines()
+        assert line.startswith(words)
+    assert asked == ["float64", "float64"]
+    monkeypatch.undo()
+    assert main(["warmup"]) == 0 and capsys.readouterr().out.startswith("kernels: ")
+
+
+def test_the_version_stands_in_one_place():
+    setup = configparser.ConfigParser()
+    setup.read(Path(__file__).parents[1] / "setup.cfg")
+    assert setup["metadata"]["version"] == "attr: minidl.__version__"
+    # setuptools reads a literal without importing the package, which its build environment could not
+    module = Path(minidl.__file__).read_text(encoding="utf-8")
+    assert re.findall(r'^__version__ = "(.*)"$', module, re.M) == [minidl.__version__]
+
+
 def test_matmul_and_info(capsys):
     assert main(["matmul", "5x7x3", "--dtype", "float64"]) == 0
     assert "5x7x3" in capsys.readouterr().out
     assert main(["info"]) == 0
-    assert np.__version__ in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert np.__version__ in shown and minidl.__version__ in shown
 
 
 def test_as_a_module():

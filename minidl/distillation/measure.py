@@ -116,6 +116,13 @@ def _models_of(model: object) -> list:
     return [each for models in found for each in models] if all(found) else []
 
 
+def mean_and_std(key: str, values: list) -> dict[str, float]:
+    """``{key_mean, key_std}`` over repeated runs, with ddof 1; the standard deviation of a single run is 0."""
+    values = np.array(values, dtype=np.float64)
+    std = float(values.std(ddof=1)) if len(values) > 1 else 0.0
+    return {f"{key}_mean": float(values.mean()), f"{key}_std": std}
+
+
 def latency(model, x: np.ndarray, repeats: int = 200) -> float:
     """Microseconds a model, or an ensemble of models, takes for one sample: the median over ``repeats``."""
     dtype = getattr(model, "dtype", np.float32)

@@ -23,7 +23,7 @@ from ..training import augmenting_layer
 from ..validation import check_inputs, check_int, describe
 from .checks import build_for, check_student, distillation_loss
 from .labels import as_labels, has_labels
-from .measure import measure
+from .measure import mean_and_std, measure
 from .plain import check_some_labels, fresh_optimizer, train_on_labels
 from .text import describe_loss, format_table
 
@@ -259,7 +259,5 @@ def _statistics(loss: object, runs: list[dict]) -> dict:
         is_fixed = loss is not None and key in loss._settings and key not in loss._schedules
         row[key] = getattr(loss, key) if is_fixed else None
     for key in _MEASURED:
-        values = np.array([run[key] for run in runs], dtype=np.float64)
-        row[f"{key}_mean"] = float(values.mean())
-        row[f"{key}_std"] = float(values.std(ddof=1)) if len(values) > 1 else 0.0
+        row |= mean_and_std(key, [run[key] for run in runs])
     return row

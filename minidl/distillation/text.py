@@ -1,4 +1,4 @@
-"""Models, losses and figures in words: ``describe_layers``, ``describe_loss``, ``format_table``."""
+"""Models, losses and figures as text."""
 
 from __future__ import annotations
 
