@@ -18,6 +18,7 @@ from minidl.__main__ import main
 from minidl.datasets import mnist
 from minidl.distillation import main_job
 from minidl.explain import explain
+from minidl.losses import KnowledgeDistillation
 from minidl.models import load_model
 
 QUICK = ["--teacher", "32", "--student", "8", "--teacher-epochs", "2", "--epochs", "2", "--seeds", "2"]
@@ -124,6 +125,22 @@ def test_explain(capsys):
     assert "KL(p_T || q_T), with temperature T = 4" in softened and "KL" not in text
     with pytest.raises(ValueError, match="temperature must be > 0"):
         explain(temperature=-1)
+
+
+def test_what_explain_says_of_t_squared():
+    """The weights keep their meaning where logits are small beside T, and only roughly elsewhere."""
+    text = " ".join(explain(temperature=4).split())
+    assert "This 1/T is the chain rule, at any T. Once the logits are small beside T, " in text
+    assert "keep their meaning roughly, but not exactly at every T" in text and "same at any T" not in text
+    z, v = np.random.default_rng(0).normal(size=(2, 50, 10))
+
+    def norms(scale):
+        losses = [KnowledgeDistillation(t, 0.0, 1.0) for t in (1.0, 4.0, 20.0)]
+        found = [np.linalg.norm(loss.value_and_grad(scale * z, None, scale * v)[1]) for loss in losses]
+        return np.array(found) / found[0]
+
+    np.testing.assert_allclose(norms(0.01), 1, rtol=0.02)
+    assert np.abs(norms(10.0) - 1).max() > 0.5
 
 
 def test_warmup_says_in_one_line_what_it_did(monkeypatch, capsys):
