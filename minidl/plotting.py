@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from .losses import check_logits, softmax
 from .distillation.labels import as_labels
 from .distillation.measure import calibration_bins, expected_calibration_error
+from .losses import check_logits, softmax
 from .validation import check_array, check_finite, check_labels, check_rows, describe
 
 
