@@ -43,13 +43,14 @@ def run_matmul(options: argparse.Namespace) -> None:
     if options.threads is not None:
         set_num_threads(options.threads)
     shapes = [(32, 784, 64), (32, 64, 64), (128, 784, 1200), (128, 1200, 1200), (1024, 1024, 1024)]
-    rows = [_compare(*shape, options.dtype) for shape in options.sizes or shapes]
+    rows = [_compare(shape, options.dtype) for shape in options.sizes or shapes]
     print(f"{options.dtype}, {get_num_threads()} threads, GFLOP/s")
     print(format_table(("product", "minidl", "numpy", "ratio", "relative error"), rows))
 
 
-def _compare(m: int, k: int, n: int, dtype: str) -> list[str]:
+def _compare(shape: tuple[int, ...], dtype: str) -> list[str]:
     """One row of the table: the speed of both products, their ratio and the error of minidl's."""
+    m, k, n = shape
     rng = np.random.default_rng(0)
     a, b = (rng.normal(size=size).astype(dtype) for size in ((m, k), (k, n)))
     out = np.empty((m, n), dtype)

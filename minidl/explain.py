@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from .layers import Dense, Input
-from .losses import CategoricalCrossentropy, KnowledgeDistillation, log_softmax, softmax
+from .losses import CategoricalCrossentropy, KnowledgeDistillation, Loss, log_softmax, softmax
 from .models import Sequential
 from .optimizers import SGD
 
@@ -33,9 +33,9 @@ def explain(temperature: float | None = None, learning_rate: float = 0.1) -> str
     text = _Text()
     _show_net(text, model)
     logits = _show_forward(text, model)
-    if temperature is None:
-        loss, teacher_logits = CategoricalCrossentropy(from_logits=True), ()
-    else:
+    loss: Loss = CategoricalCrossentropy(from_logits=True)
+    teacher_logits: tuple = ()
+    if temperature is not None:
         loss = KnowledgeDistillation(temperature=temperature, hard_weight=0.1, soft_weight=0.9)
         teacher_logits = (TEACHER_LOGITS,)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -106,7 +107,7 @@ def confusion(teacher_logits: np.ndarray, student_logits: np.ndarray, ax=None):
     return ax
 
 
-def reliability(logits: object, y: np.ndarray, bins: int = 15, ax=None):
+def reliability(logits: Any, y: np.ndarray, bins: int = 15, ax=None):
     """Accuracy against confidence, in ``bins`` equal intervals. ``logits``: (N, C), or ``{name: (N, C)}``.
 
     y: class indices (N,), -1 where unknown (these samples are left out), or rows of probabilities (N, C).
@@ -133,7 +134,7 @@ def reliability(logits: object, y: np.ndarray, bins: int = 15, ax=None):
     return ax
 
 
-def sweep(result: object, ax=None):
+def sweep(result: Any, ax=None):
     """Errors against temperature of a ``distill_sweep``, a line for each method and pair of weights.
 
     The bars are one standard deviation to either side. A setting without a single temperature (the plain

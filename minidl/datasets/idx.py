@@ -53,7 +53,7 @@ def read_idx(path: str | os.PathLike, max_bytes: int = MAX_BYTES) -> np.ndarray:
             raise ValueError(f"{path}: damaged gzip data ({error})") from error
 
 
-def _parse(stream: BinaryIO, path: str | os.PathLike, max_bytes: int) -> np.ndarray:
+def _parse(stream: BinaryIO | gzip.GzipFile, path: str | os.PathLike, max_bytes: int) -> np.ndarray:
     head = stream.read(4)
     if len(head) < 4 or head[:2] != b"\0\0" or head[2] not in DTYPES or head[3] == 0:
         raise ValueError(f"{path}: not an IDX file, it starts with {head!r}")

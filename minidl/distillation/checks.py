@@ -58,8 +58,7 @@ def check_job(
         fit_arguments = _with_transfer(fit_arguments, transfer, student.dtype)
     if fit_arguments["validation_data"] is not None:
         fit_arguments["validation_split"] = 0.0  # as in Keras, the data given count
-    if teacher.samples is not None:
-        _check_teacher_rows(teacher, len(x), len(fit_arguments["x"]) - len(x))
+    _check_teacher_rows(teacher, len(x), len(fit_arguments["x"]) - len(x))
     split = check_float("validation_split", fit_arguments["validation_split"], minimum=0, below=1)
     return Job(teacher, student, loss, {**fit_arguments, "validation_split": split})
 
@@ -73,13 +72,13 @@ def distillation_loss(loss: object, y: np.ndarray | None) -> losses.Loss:
     """The loss by name, config or object; by default one that suits ``y``."""
     if loss is None:
         return KnowledgeDistillation() if y is not None else KnowledgeDistillation(4.0, 0.0, 1.0)
-    loss = losses.get(loss)
-    if not loss.distills:
-        raise ValueError(f"loss must be a distillation loss such as KnowledgeDistillation(), got {loss!r}")
-    loss.check_trainable()
-    if y is None and loss.needs_labels:
-        raise ValueError(f"y must be given, got None: {loss.labels_missing()}")
-    return loss
+    found = losses.get(loss)
+    if found is None or not found.distills:
+        raise ValueError(f"loss must be a distillation loss such as KnowledgeDistillation(), got {found!r}")
+    found.check_trainable()
+    if y is None and found.needs_labels:
+        raise ValueError(f"y must be given, got None: {found.labels_missing()}")
+    return found
 
 
 def build_for(student: Sequential, x: object) -> np.ndarray:
@@ -98,7 +97,7 @@ def _with_transfer(fit_arguments: dict, transfer: object, dtype: np.dtype) -> di
             "validation_split keeps the last samples, and those of transfer come last: give "
             "validation_data=(x[n:], y[n:]) and train on x[:n], y[:n] instead"
         )
-    x, y, weight = (fit_arguments.get(name) for name in ("x", "y", "sample_weight"))
+    x, y, weight = fit_arguments["x"], fit_arguments["y"], fit_arguments.get("sample_weight")
     transfer = check_array("transfer", transfer)
     if transfer.shape[1:] != x.shape[1:]:
         raise ValueError(
@@ -119,6 +118,8 @@ def _with_transfer(fit_arguments: dict, transfer: object, dtype: np.dtype) -> di
 
 def _check_teacher_rows(teacher: Teacher, samples: int, transferred: int) -> None:
     """An array of logits must have a row for each sample it will be asked about."""
+    if teacher.samples is None:
+        return
     if transferred and teacher.samples != samples + transferred:
         raise ValueError(
             f"teacher must have a row for each of the {samples} samples of x and of the {transferred} of "
@@ -130,10 +131,11 @@ def _check_teacher_rows(teacher: Teacher, samples: int, transferred: int) -> Non
 def check_not_swapped(job: Job) -> None:
     """Refuse a student that already knows what its teacher never learnt."""
     teacher, student, x, y = job.teacher, job.student, job.fit_arguments["x"], job.fit_arguments["y"]
-    rows = np.flatnonzero(as_labels(y) >= 0)[:1000] if y is not None else ()
+    labels = np.empty(0, np.int64) if y is None else as_labels(y)
+    rows = np.flatnonzero(labels >= 0)[:1000]
     if not len(rows):
         return
-    labels = as_labels(np.asarray(y)[rows])
+    labels = labels[rows]
     student_accuracy = float((student.predict_logits(x[rows]).argmax(axis=1) == labels).mean())
     if student_accuracy < 0.5:
         return

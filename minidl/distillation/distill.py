@@ -81,23 +81,27 @@ def distill(
     if plain_student:
         check_some_labels(job.fit_arguments["y"])
     data = choose_report_data(job, test_data, test_teacher)
-    report = DistillationReport(None, loss=describe_loss(job.loss), unseen=data.unseen)
-    report.notes = [note, *data.notes] if note else data.notes
 
     # train
     optimizer = student.optimizer or "adam" if optimizer is None else optimizer
     plain = PlainStudent(student, optimizer, job.fit_arguments) if plain_student else None
     started = time.perf_counter()
-    report.history = _train(job, optimizer)
-    report.seconds = time.perf_counter() - started
-    if plain is not None:
-        report.plain_history = plain.train()
+    history = _train(job, optimizer)
+    seconds = time.perf_counter() - started
+    plain_history = plain.train() if plain else None
 
-    # measure
-    report.teacher = data.measure_teacher(job)
-    if plain is not None:
-        report.plain = data.measure_student("plain student", plain.model)
-    report.student = data.measure_student("student", student)
+    # measure and report
+    report = DistillationReport(
+        teacher=data.measure_teacher(job),
+        plain=data.measure_student("plain student", plain.model) if plain else None,
+        student=data.measure_student("student", student),
+        loss=describe_loss(job.loss),
+        unseen=data.unseen,
+        notes=[note, *data.notes] if note else data.notes,
+        seconds=seconds,
+        history=history,
+        plain_history=plain_history,
+    )
     report.notes += report.concerns()
     return report
 

@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -216,7 +216,7 @@ def _row(name: str, models: list[Sequential], x, y, teacher_logits) -> dict:
         timed = x if model is models[0] else None
         figures.append(measure(name, model.predict_logits(x), y, teacher_logits, model, timed))
     first = figures[0]
-    row = {"model": name, "layers": first.layers, "parameters": first.parameters}
+    row: dict = {"model": name, "layers": first.layers, "parameters": first.parameters}
     row |= {"bytes_on_disk": _size_on_disk(models[0]), "runs": len(models), "latency_us": first.latency}
     for key in ("errors", "accuracy", "agreement", "loss", "teacher_kl"):
         values = [getattr(f, key) for f in figures]
@@ -240,7 +240,7 @@ def _cells(row: dict) -> list[str]:
     return [*cells, errors, f"{row['accuracy_mean']:.2%}", agreement, f"{row['latency_us']:.1f}"]
 
 
-def _verdict(plain: dict, distilled: dict, loss: KnowledgeDistillation) -> str:
+def _verdict(plain: dict, distilled: dict, loss: Any) -> str:
     """What the table says, in a sentence, with the spread over seeds."""
     gains = np.array(plain["errors"], dtype=float) - np.array(distilled["errors"])
     runs = f"over {len(gains)} seeds" if len(gains) > 1 else "with one seed, which says little"

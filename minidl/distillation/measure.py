@@ -118,9 +118,8 @@ def _models_of(model: object) -> list:
 
 def mean_and_std(key: str, values: list) -> dict[str, float]:
     """``{key_mean, key_std}`` over repeated runs, with ddof 1; the standard deviation of a single run is 0."""
-    values = np.array(values, dtype=np.float64)
-    std = float(values.std(ddof=1)) if len(values) > 1 else 0.0
-    return {f"{key}_mean": float(values.mean()), f"{key}_std": std}
+    std = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+    return {f"{key}_mean": float(np.mean(values)), f"{key}_std": std}
 
 
 def latency(model, x: np.ndarray, repeats: int = 200) -> float:

@@ -61,7 +61,7 @@ def train_on_labels(model: Sequential, optimizer: object, fit_arguments: dict) -
 
 def _labelled_only(fit_arguments: dict) -> dict:
     """``fit_arguments`` without the samples that have no label (-1)."""
-    x, y, weight = (fit_arguments.get(name) for name in ("x", "y", "sample_weight"))
+    x, y, weight = fit_arguments["x"], fit_arguments["y"], fit_arguments.get("sample_weight")
     labels = as_labels(y)
     known = labels >= 0
     arguments = dict(fit_arguments)

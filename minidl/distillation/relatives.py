@@ -120,7 +120,7 @@ def mutual_learning(
     """
     models = _check_models(models)
     epochs = check_int("epochs", epochs, minimum=1)
-    settings = dict(
+    settings: dict = dict(
         temperature=check_float("temperature", temperature, above=0),
         hard_weight=check_float("hard_weight", hard_weight, above=0),
         soft_weight=soft_weight,
@@ -147,9 +147,10 @@ def mutual_learning(
         peers = _peers(models, x, temperature)
         for model, teacher, histories in zip(models, peers, parts, strict=True):
             histories.append(model.fit(x, y, target_model=teacher, **fit_arguments))
-    for model, histories in zip(models, parts, strict=True):
-        model.history = _joined(histories)
-    return [model.history for model in models]
+    joined = [_joined(histories) for histories in parts]
+    for model, history in zip(models, joined, strict=True):
+        model.history = history
+    return joined
 
 
 def _peers(models: list[Sequential], x: np.ndarray, temperature: float) -> list:
@@ -178,7 +179,7 @@ def _joined(histories: list[History]) -> History:
 
 
 def _check_models(models: object) -> list[Sequential]:
-    listed = list(models) if isinstance(models, (list, tuple)) else [models]
+    listed: list = list(models) if isinstance(models, (list, tuple)) else [models]
     if len(listed) < 2 or not all(isinstance(model, Sequential) for model in listed):
         raise ValueError(f"models must be two or more Sequential models, got {describe(listed)}")
     if len({id(model) for model in listed}) < len(listed):

@@ -89,7 +89,7 @@ class DistillationReport:
         """Notes on figures that hint at a mistake or a failure."""
         found = []
         teacher, plain, student = self.teacher, self.plain, self.student
-        if teacher is not None and teacher.accuracy is not None:
+        if teacher is not None and teacher.accuracy is not None and teacher.class_errors:
             if teacher.accuracy < 1.5 / len(teacher.class_errors):
                 found.append(
                     f"the teacher has only {teacher.accuracy:.1%} right, hardly more than by chance: does it get its "
@@ -100,11 +100,12 @@ class DistillationReport:
                 "the student's answers are not finite: its training diverged, which a smaller learning rate or "
                 "clipping prevents"
             )
-        if plain is not None and None not in (plain.errors, student.errors):
-            if student.errors >= plain.errors:
+        if plain is not None and plain.errors is not None and student.errors is not None:
+            more_errors = student.errors - plain.errors
+            if more_errors >= 0:
                 found.append(
-                    f"distillation did not help here: {student.errors - plain.errors} errors more than the plain "
-                    "student. A single run says little: distill_sweep repeats it over seeds"
+                    f"distillation did not help here: {more_errors} errors more than the plain student. A single run "
+                    "says little: distill_sweep repeats it over seeds"
                 )
         return found
 

@@ -11,7 +11,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -104,6 +104,8 @@ def distill_sweep(
     check_student(student)
     _check_lists(validation_data, temperatures, weights, loss_list, seeds)
     seeds = [check_int(f"seeds[{i}]", seed, minimum=0) for i, seed in enumerate(seeds)]
+    if not seeds:
+        raise ValueError("seeds must hold one seed or more, got none")
     processes = check_int("processes", os.cpu_count() if processes is None else processes, minimum=1)
     x = build_for(student, x)
     teacher = as_teacher(teacher, student)
@@ -144,23 +146,23 @@ def distill_sweep(
 # ---------------------------------------------------------------- checks
 
 
-def _check_lists(validation_data, temperatures, weights, loss_list, seeds) -> None:
+def _check_lists(
+    validation_data: object, temperatures: Any, weights: Any, loss_list: Any, seeds: Any
+) -> None:
     if not isinstance(validation_data, (tuple, list)) or len(validation_data) != 2:
         raise ValueError(f"validation_data must be (x, y), got {describe(validation_data)}")
     if validation_data[1] is None:
         raise ValueError("validation_data must be (x, y), got y=None: errors are counted by labels")
-    lists = {"temperatures": temperatures, "weights": weights, "loss_list": loss_list, "seeds": seeds}
+    lists: dict = {"temperatures": temperatures, "weights": weights, "loss_list": loss_list, "seeds": seeds}
     for name, value in lists.items():
         if not np.iterable(value) or isinstance(value, str):
             raise TypeError(f"{name} must be a list, got {describe(value)}")
     for pair in weights:
-        if not np.iterable(pair) or len(pair) != 2:
+        if not hasattr(pair, "__len__") or len(pair) != 2:
             raise ValueError(f"weights must hold pairs (hard_weight, soft_weight), got {describe(pair)}")
-    if not len(seeds):
-        raise ValueError("seeds must hold one seed or more, got none")
 
 
-def _check_data(student: Sequential, x: np.ndarray, y: object, validation_data: tuple) -> tuple:
+def _check_data(student: Sequential, x: np.ndarray, y: object, validation_data: Any) -> tuple:
     """The labels checked; returns the validation samples and their class indices."""
     x_val = check_inputs(validation_data[0], student.input_shape, student.dtype, "validation_data x")
     student.check_y(validation_data[1], len(x_val), KnowledgeDistillation(), "validation_data y")
@@ -184,7 +186,7 @@ def _refuse_online(teacher: Teacher, student: Sequential) -> None:
         )
 
 
-def _check_losses(candidates: list, y: object, processes: int) -> list:
+def _check_losses(candidates: list, y: np.ndarray | None, processes: int) -> list:
     """The losses to try, each once."""
     candidates = [distillation_loss(loss, y) for loss in candidates]
     schedules = [schedule for loss in candidates for schedule in loss._schedules.values()]
@@ -250,11 +252,11 @@ def _run(run: _Run) -> dict:
     return described | {name: getattr(figures, name) for name in _MEASURED}
 
 
-def _statistics(loss: object, runs: list[dict]) -> dict:
+def _statistics(loss: Any, runs: list[dict]) -> dict:
     """Mean and standard deviation of the runs with this loss."""
     name = describe_loss(loss)
     runs = [run for run in runs if run["setting"] == name]
-    row = {"setting": name, "method": None if loss is None else type(loss).__name__, "runs": len(runs)}
+    row: dict = {"setting": name, "method": None if loss is None else type(loss).__name__, "runs": len(runs)}
     for key in ("temperature", "hard_weight", "soft_weight"):  # None too where it changes over the epochs
         is_fixed = loss is not None and key in loss._settings and key not in loss._schedules
         row[key] = getattr(loss, key) if is_fixed else None

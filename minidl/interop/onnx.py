@@ -13,7 +13,7 @@ from ..models import Sequential
 from .shared import activation_of, import_extra
 
 _OPSET, _GELU_OPSET = 17, 20  # opset 20 is the first with Gelu
-_NODES = {
+_NODES: dict[str, tuple[str, ...]] = {
     # activation: its nodes, one after the other
     "linear": (),
     "relu": ("Relu",),
@@ -47,8 +47,8 @@ def to_onnx(model: Sequential, path: str | os.PathLike | None = None, logits: bo
     proto = helper.make_graph(
         [*graph.nodes, helper.make_node("Identity", [graph.output], ["y"])],
         model.name,
-        [helper.make_tensor_value_info("x", kind, ["batch", *model.input_shape])],
-        [helper.make_tensor_value_info("y", kind, ["batch", *model.output_shape])],
+        [helper.make_tensor_value_info("x", kind, ["batch", *(model.input_shape or ())])],
+        [helper.make_tensor_value_info("y", kind, ["batch", *(model.output_shape or ())])],
         graph.constants,
     )
     result = helper.make_model(proto, opset_imports=[helper.make_opsetid("", graph.opset)], ir_version=9)
@@ -63,16 +63,17 @@ class _Graph:
     """Nodes in a row, each on the output of the one before."""
 
     def __init__(self, onnx, dtype: np.dtype):
-        self.nodes, self.constants, self.output, self.opset = [], [], "x", _OPSET
+        self.nodes: list = []
+        self.constants: list = []
+        self.output, self.opset = "x", _OPSET
         self._onnx, self._dtype = onnx, dtype
 
     def node(self, kind: str, *inputs: str, **attributes) -> None:
         output = f"v{len(self.nodes)}"
-        inputs = [self.output, *inputs]
-        self.nodes.append(self._onnx.helper.make_node(kind, inputs, [output], **attributes))
+        self.nodes.append(self._onnx.helper.make_node(kind, [self.output, *inputs], [output], **attributes))
         self.output = output
 
-    def constant(self, name: str, array: np.ndarray) -> str:
+    def constant(self, name: str, array: np.ndarray | float) -> str:
         array = np.ascontiguousarray(array, dtype=self._dtype)
         self.constants.append(self._onnx.numpy_helper.from_array(array, name))
         return name
@@ -94,7 +95,7 @@ class _Graph:
     def add_activation(self, name: str, slope: float) -> None:
         if name not in _NODES:
             raise ValueError(f"activation {name!r} has no ONNX form")
-        attributes = {"softmax": {"axis": -1}, "leaky_relu": {"alpha": slope}, "elu": {"alpha": 1.0}}
+        attributes: dict = {"softmax": {"axis": -1}, "leaky_relu": {"alpha": slope}, "elu": {"alpha": 1.0}}
         before = self.output
         for kind in _NODES[name]:
             self.node(kind, *([before] if kind == "Mul" else []), **attributes.get(name, {}))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import importlib
-from types import ModuleType
+from typing import Any
 
 from ..layers import Activation, Dense, Layer, ReLU
 
 
-def import_extra(package: str, bridge: str, extra: str) -> ModuleType:
+def import_extra(package: str, bridge: str, extra: str) -> Any:
     """An optional package; if it is missing, the error says which extra installs it."""
     try:
         return importlib.import_module(package)

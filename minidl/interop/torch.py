@@ -96,7 +96,8 @@ def from_torch(module: object, input_shape: tuple[int, ...] | None = None) -> Se
     if not isinstance(module, nn.Sequential):
         raise TypeError(f"module must be a torch.nn.Sequential, got {describe(module)}")
     names = {kind: name for name, kind in _MODULES.items()}
-    layers, weights = [], []
+    layers: list[Layer] = []
+    weights: list[np.ndarray] = []
     for part in module:
         kind = type(part).__name__
         if kind == "Linear":

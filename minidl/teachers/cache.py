@@ -36,7 +36,7 @@ def cached_logits(
     ValueError
         the teacher's rows, classes or values do not fit.
     """
-    teacher = as_teacher(teacher)
+    teacher, dtype = as_teacher(teacher), np.dtype(dtype)
     batch_size = check_int("batch_size", batch_size, minimum=1)
     temperature = check_float("temperature", temperature, above=0)
     x = check_array("x", x)
@@ -49,14 +49,14 @@ def cached_logits(
             return teacher.array
         check_finite("teacher", teacher.array, dtype)  # a finite float64 may be inf in float32
         return teacher.array.astype(dtype)
-    out = None
+    out = np.empty((len(x), classes or teacher.classes or 0), dtype)
     for first in range(0, len(x), batch_size):
         rows = slice(first, min(first + batch_size, len(x)))
         batch = np.ascontiguousarray(x[rows])
-        if batch.dtype.kind != "f" or batch.dtype.itemsize != np.dtype(dtype).itemsize:
+        if batch.dtype.kind != "f" or batch.dtype.itemsize != dtype.itemsize:
             batch = batch.astype(dtype)
         logits = teacher.logits(batch, rows, temperature)
-        if out is None:
-            out = np.empty((len(x), classes or teacher.classes or logits.shape[1]), dtype)
+        if out.shape[1] == 0:  # a function tells the number of classes by its first answer
+            out = np.empty((len(x), logits.shape[1]), dtype)
         out[rows] = check_logits(logits, len(batch), out.shape[1], dtype, "what teacher returned")
     return out

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from ..validation import check_bool, describe
 from .base import Teacher
 from .kinds import ArrayTeacher, CallableTeacher, ModelTeacher
@@ -14,7 +17,7 @@ def _is_list_of_models(thing: object) -> bool:
     )
 
 
-_KINDS = (
+_KINDS: tuple[tuple[Callable[[Any], bool], Any], ...] = (
     # (how it is recognized, what makes a Teacher of it or the message that refuses it); the first match counts
     (
         lambda thing: isinstance(thing, type),

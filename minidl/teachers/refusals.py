@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -80,7 +81,7 @@ def refuse_student(teacher: Teacher, student: object) -> None:
         raise ValueError(f"teacher must have the student's {shape[-1]} classes, got {teacher.classes}")
 
 
-def has_initial_weights(model: object) -> bool:
+def has_initial_weights(model: Any) -> bool:
     """Whether ``model`` is known to have its initial weights still."""
     if getattr(model, "epoch", 0) or getattr(getattr(model, "optimizer", None), "iterations", 0):
         return False
