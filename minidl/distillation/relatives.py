@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -141,31 +141,28 @@ def mutual_learning(
     compile_before_fit(models[0].dtype.name, aloud=verbose != 0)
     parts: list[list[History]] = [[] for _ in models]
     for epoch in range(epochs):
-        fit_arguments |= settings | dict(initial_epoch=epoch, epochs=epoch + 1)
+        arguments = settings | dict(initial_epoch=epoch, epochs=epoch + 1)
         if epoch == 0:
-            fit_arguments["soft_weight"] = 0.0
-        peers = _peers(models, x, temperature)
-        for model, teacher, histories in zip(models, peers, parts, strict=True):
-            histories.append(model.fit(x, y, target_model=teacher, **fit_arguments))
+            arguments["soft_weight"] = 0.0
+        for model, teacher, histories in zip(models, _peers(models, x, temperature), parts, strict=True):
+            histories.append(model.fit(x, y, target_model=teacher, **arguments, **fit_arguments))
     joined = [_joined(histories) for histories in parts]
     for model, history in zip(models, joined, strict=True):
         model.history = history
     return joined
 
 
-def _peers(models: list[Sequential], x: np.ndarray, temperature: float) -> list:
-    """A teacher for each model: the others as they are now, by their logits, or by copies for an augmenting model."""
+def _peers(models: list[Sequential], x: np.ndarray, temperature: float) -> Iterator:
+    """A teacher for each model in turn: the others, as they were before the first of them was trained."""
     logits = [model.predict_logits(x) for model in models]
     augments = [augmenting_layer(model) is not None for model in models]
     copies = [copy.deepcopy(model) if any(augments) else None for model in models]
-    peers = []
-    for k, model_augments in enumerate(augments):
+    for k, sees_other_inputs in enumerate(augments):
         others = [j for j in range(len(models)) if j != k]
-        if model_augments:
-            peers.append(Ensemble([copies[j] for j in others]))
+        if sees_other_inputs:
+            yield Ensemble([copies[j] for j in others])
         else:
-            peers.append(Ensemble([logits[j] for j in others]).logits(x, temperature=temperature))
-    return peers
+            yield Ensemble([logits[j] for j in others]).logits(x, temperature=temperature)
 
 
 def _joined(histories: list[History]) -> History:

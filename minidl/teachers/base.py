@@ -40,7 +40,8 @@ class Teacher:
 
     def models(self) -> Iterable[object]:
         """The objects that may be models and that this teacher runs, as far as that can be seen."""
-        return [model for member in self.members() for model in member.models()]
+        own = [self.model] if hasattr(self, "model") else []
+        return own + [model for member in self.members() for model in member.models()]
 
     def is_untrained(self) -> bool:
         """Whether this teacher is known to have its initial weights still."""

@@ -43,9 +43,6 @@ class ModelTeacher(Teacher):
             self._gives_logits = True
         return logits
 
-    def models(self):
-        return [self.model]
-
     def is_untrained(self):
         return has_initial_weights(self.model)
 
