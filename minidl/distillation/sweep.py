@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..losses import KnowledgeDistillation, Ramp
+from ..losses import KnowledgeDistillation
 from ..models import Sequential
 from ..runtime import set_num_threads
 from ..teachers import Teacher, as_teacher, cached_logits, untrained_note
@@ -189,8 +189,8 @@ def _refuse_online(teacher: Teacher, student: Sequential) -> None:
 def _check_losses(candidates: list, y: np.ndarray | None, processes: int) -> list:
     """The losses to try, each once."""
     candidates = [distillation_loss(loss, y) for loss in candidates]
-    schedules = [schedule for loss in candidates for schedule in loss._schedules.values()]
-    if processes > 1 and not all(isinstance(schedule, Ramp) for schedule in schedules):
+    settings = [value for loss in candidates for value in loss.get_config().values()]
+    if processes > 1 and any(callable(value) for value in settings):
         raise ValueError(
             "a schedule must be a minidl.losses.Ramp, which other processes can be sent, or processes must be 1"
         )
@@ -257,9 +257,9 @@ def _statistics(loss: Any, runs: list[dict]) -> dict:
     name = describe_loss(loss)
     runs = [run for run in runs if run["setting"] == name]
     row: dict = {"setting": name, "method": None if loss is None else type(loss).__name__, "runs": len(runs)}
-    for key in ("temperature", "hard_weight", "soft_weight"):  # None too where it changes over the epochs
-        is_fixed = loss is not None and key in loss._settings and key not in loss._schedules
-        row[key] = getattr(loss, key) if is_fixed else None
+    settings = {} if loss is None else loss.get_config()
+    for key in ("temperature", "hard_weight", "soft_weight"):  # None too where a schedule changes it
+        row[key] = settings.get(key) if isinstance(settings.get(key), float) else None
     for key in _MEASURED:
         row |= mean_and_std(key, [run[key] for run in runs])
     return row

@@ -5,13 +5,11 @@ a ``Teacher`` and refuses what cannot teach.
 """
 
 from .base import Teacher, fingerprint
-from .cache import cached_logits
+from .cache import cached_logits, load_logits, save_logits
 from .conversion import as_teacher, named_teacher
 from .ensemble import Ensemble
-from .files import load_logits, save_logits
 from .kinds import ArrayTeacher, CallableTeacher, ModelTeacher
-from .probabilities import PROBABILITY_FLOOR
-from .refusals import untrained_note
+from .refusals import PROBABILITY_FLOOR, untrained_note
 
 __all__ = [
     "ArrayTeacher",

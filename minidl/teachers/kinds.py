@@ -10,8 +10,14 @@ import numpy as np
 
 from ..validation import check_array, check_finite
 from .base import Teacher, fingerprint
-from .probabilities import are_probabilities, log_probabilities, refuse_probabilities
-from .refusals import has_initial_weights, objects_used_by, refuse_active_dropout
+from .refusals import (
+    are_probabilities,
+    has_initial_weights,
+    log_probabilities,
+    objects_used_by,
+    refuse_active_dropout,
+    refuse_probabilities,
+)
 
 
 class ModelTeacher(Teacher):
