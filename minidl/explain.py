@@ -91,8 +91,8 @@ def _show_distillation_loss(text: _Text, logits: np.ndarray, temperature: float,
     t = f"{temperature:g}"
     text.head("2. Loss", f"0.1 CE(y, q) + 0.9 T^2 KL(p_T || q_T), with temperature T = {t}")
     text.matrix("v", TEACHER_LOGITS, "the teacher's logits")
-    text.matrix("p_T", p_t, "softmax(v / T): what the teacher says, softened")
-    text.matrix("q_T", q_t, "softmax(logits / T): what the student says, softened alike")
+    text.matrix("p_T", p_t, "softmax(v / T): the teacher's answer, softened")
+    text.matrix("q_T", q_t, "softmax(logits / T): the student's answer, softened in the same way")
     text.line(f"CE = {hard:.6f}, KL = sum of p_T log(p_T / q_T), mean over the batch = {kl:.6f}")
     text.line(f"loss = 0.1 * {hard:.6f} + 0.9 * {t}^2 * {kl:.6f} = {value:.6f}")
     text.line(
@@ -116,10 +116,10 @@ def _show_backward(text: _Text, model: Sequential, dlogits: np.ndarray) -> None:
     text.matrix("dbias_2", output.dbias)
     text.matrix("dh", dh, "dlogits weight_2^T")
     da = np.where(a > 0, dh, 0.0)
-    text.matrix("da", da, "dh where a > 0, else 0: ReLU lets the gradient through or not")
+    text.matrix("da", da, "dh where a > 0, else 0: the derivative of ReLU is 1 or 0")
     text.matrix("dweight_1", hidden.dweight, "x^T da")
     text.matrix("dbias_1", hidden.dbias)
-    text.matrix("dx", dx, "da weight_1^T: what a layer below would be given")
+    text.matrix("dx", dx, "da weight_1^T: the gradient a layer below would receive")
 
 
 def _show_gradient_check(text: _Text, model: Sequential, loss_now: Callable[[], float]) -> None:

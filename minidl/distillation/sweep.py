@@ -118,22 +118,16 @@ def distill_sweep(
     candidates = _check_losses([*candidates, *loss_list], y, processes)
     settings = ([None] if plain_student and y is not None else []) + candidates
 
+    arrays = {"x": x, "x_val": x_val, "y_val": y_val} | ({} if y is None else {"y": np.asarray(y)})
+    arguments = dict(epochs=epochs, batch_size=batch_size, verbose=0)
+    configs = [{**student.get_config(), "seed": seed} for seed in seeds]
     with tempfile.TemporaryDirectory(prefix="minidl_sweep_") as folder:
-        arrays = {"x": x, "x_val": x_val, "y_val": y_val, "teacher_val": cached_logits(teacher, x_val)}
-        if y is not None:
-            arrays["y"] = np.asarray(y)
-        arguments = dict(epochs=epochs, batch_size=batch_size, verbose=0)
-        runs = []
-        for setting in settings:
-            temperature = float(getattr(setting, "temperature", 1.0)) if teacher.softens else 1.0
-            name = f"teacher_{temperature!r}"
-            if setting is not None and name not in arrays:
-                arrays[name] = cached_logits(teacher, x, temperature=temperature, dtype=student.dtype)
-            for seed in seeds:
-                config = {**student.get_config(), "seed": seed}
-                runs.append(_Run(folder, config, setting, name, fresh_optimizer(optimizer), arguments))
-        for name, array in arrays.items():
-            np.save(Path(folder) / f"{name}.npy", array)
+        logits_files = _write_arrays(folder, arrays, teacher, settings, student.dtype)
+        runs = [
+            _Run(folder, config, setting, file, fresh_optimizer(optimizer), arguments)
+            for setting, file in zip(settings, logits_files, strict=True)
+            for config in configs
+        ]
         figures = _run_all(runs, min(processes, len(runs)))
     rows = [_statistics(setting, figures) for setting in settings]
     notes = [
@@ -211,6 +205,20 @@ class _Run(NamedTuple):
     teacher_logits: str  # name of their file
     optimizer: object
     fit_arguments: dict
+
+
+def _write_arrays(folder: str, arrays: dict, teacher: Teacher, settings: list, dtype: np.dtype) -> list[str]:
+    """Write the arrays and the teacher's logits; returns the name of the logits that each setting learns from."""
+    arrays = {**arrays, "teacher_val": cached_logits(teacher, arrays["x_val"])}
+    names = []
+    for setting in settings:
+        temperature = float(getattr(setting, "temperature", 1.0)) if teacher.softens else 1.0
+        names.append(f"teacher_{temperature!r}")
+        if setting is not None and names[-1] not in arrays:
+            arrays[names[-1]] = cached_logits(teacher, arrays["x"], temperature=temperature, dtype=dtype)
+    for name, array in arrays.items():
+        np.save(Path(folder) / f"{name}.npy", array)
+    return names
 
 
 def _run_all(runs: list[_Run], processes: int) -> list[dict]:
