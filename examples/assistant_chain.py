@@ -1,10 +1,10 @@
-"""Teacher -> assistant -> student: where the gap between the two is wide, a net in between may help.
+"""Teacher -> assistant -> student: a net in between may help where the gap is wide.
 
     python examples/assistant_chain.py
 
 Mirzadeh et al., "Improved knowledge distillation via teacher assistant", AAAI 2020 (arXiv 1902.03393). A chain
-is `distill` called twice: the assistant learns from the teacher, and then teaches. Whether it helps is for the
-table to say; one run tells little, `minidl.distill_sweep` repeats runs over seeds.
+is `distill` called twice: the assistant learns from the teacher, and then teaches. The table shows whether it
+helped. One run says little; `minidl.distill_sweep` repeats runs over seeds.
 """
 
 from __future__ import annotations

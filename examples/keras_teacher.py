@@ -2,9 +2,9 @@
 
     KERAS_BACKEND=jax python examples/keras_teacher.py
 
-A Keras classifier usually ends in softmax and gives probabilities. They can teach, said to be what they are:
-``from_probs=True`` takes their logarithm. Without it they are refused, for softened once more they would be
-nearly uniform. A model cut off before its softmax gives logits, and then no more is to be said.
+A Keras classifier usually ends in softmax and gives probabilities. They can teach with ``from_probs=True``,
+which takes their logarithm. Without it they are refused, because softened once more they would be nearly
+uniform. A model cut off before its softmax gives logits and needs no such argument.
 """
 
 from __future__ import annotations

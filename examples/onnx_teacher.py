@@ -3,8 +3,8 @@
     python examples/onnx_teacher.py [teacher.onnx]
 
 The file may come from any library, as long as its output is logits. Without one, a minidl teacher is trained and
-exported. Asking a slow teacher once and keeping its answers pays: they are saved with a fingerprint of the data
-and, for a function, the name given here, and refused for any other.
+exported. A slow teacher is best asked once: its logits are saved with a fingerprint of the data and, for a
+function, the name given here. They are refused for other data and other names.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
 
 A teacher may be any function ``x -> logits`` of NumPy arrays. Three things matter: the module is in eval mode
 (dropout off), no gradients are kept, and it gives logits, not what follows its softmax. `torch_teacher` of
-`minidl.interop.torch` does the first two; here they are spelt out.
+`minidl.interop.torch` does the first two; here they are written out.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ def main(digits=6000, epochs=20, units=(256, 32), verbose=0):
     y, results = y[:digits].astype(int), {}
     held_out = digits // 5  # chooses the epoch at which the teacher stops; nothing is reported on it
 
-    # A teacher stopped where it did best on held-out data. It teaches as any other.
+    # A teacher stopped where it did best on held-out data. It teaches like any other.
     teacher = net(units[0], dropout=0.3)
     teacher.compile(optimizer="adam", loss="sparse_categorical_crossentropy", metrics=["accuracy"])
     stop = EarlyStopping(monitor="val_loss", patience=3, restore_best_weights=True)
@@ -65,7 +65,7 @@ def main(digits=6000, epochs=20, units=(256, 32), verbose=0):
     other.fit(x, y, epochs=epochs, verbose=verbose)
     learn("two teachers", minidl.Ensemble([teacher, other]))
 
-    # Self-distillation: the pupil is a new net of the teacher's kind, or a copy that goes on.
+    # Self-distillation: the student is a new net of the teacher's kind, or a copy of the teacher.
     first = learn("labels and teacher", teacher)
     learn("self-distillation, anew", first, student=net(units[1], seed=3))
     learn("self-distillation, going on", copy.deepcopy(first), student=first)

@@ -2,8 +2,8 @@
 
     python examples/sklearn_teacher.py
 
-An estimator has probabilities and no logits, and a forest's are often exactly 0. ``from_probs=True`` takes their
-logarithm, none below 1e-7.
+An estimator gives probabilities and no logits, and a forest's are often exactly 0. ``from_probs=True`` raises
+them to 1e-7 at least and takes their logarithm.
 """
 
 from __future__ import annotations

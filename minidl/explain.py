@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from .layers import Dense, Input
-from .losses import CategoricalCrossentropy, KnowledgeDistillation, log_softmax, softmax
+from .losses import CategoricalCrossentropy, KnowledgeDistillation, Loss, log_softmax, softmax
 from .models import Sequential
 from .optimizers import SGD
 
@@ -28,105 +30,124 @@ def explain(temperature: float | None = None, learning_rate: float = 0.1) -> str
     """
     model = Sequential([Input((2,)), Dense(3, "relu"), Dense(3, "softmax")], dtype="float64", seed=0)
     model.set_weights(WEIGHTS)
-    hidden, output = model.layers
-    lines = _Lines()
-    lines.head("The net", "2 inputs -> 3 hidden units, ReLU -> 3 classes, softmax. A batch of B = 2 samples.")
-    lines.matrix("x", X, "(B, 2)")
-    lines.matrix("y", Y, "one-hot labels (B, 3)")
-    lines.matrix("weight_1", hidden.weight, "(in, out)")
-    lines.matrix("bias_1", hidden.bias)
-    lines.matrix("weight_2", output.weight)
-    lines.matrix("bias_2", output.bias)
-
-    logits = model.forward(X, training=True, logits=True)
-    h = hidden.forward(X)
-    before = X @ hidden.weight + hidden.bias
-    lines.head("1. Forward", "a = x weight_1 + bias_1;  h = max(a, 0);  logits = h weight_2 + bias_2")
-    lines.matrix("a", before)
-    lines.sum("a[0,0]", X[0], hidden.weight[:, 0], hidden.bias[0], before[0, 0])
-    lines.matrix("h", h, "negative ones became 0")
-    lines.matrix("logits", logits)
-    lines.sum("logits[0,0]", h[0], output.weight[:, 0], output.bias[0], logits[0, 0])
-    q = softmax(logits)
-    lines.matrix("q", q, "softmax: exp(logit) / sum of exp(logits), each row sums to 1")
-
-    loss = CategoricalCrossentropy(from_logits=True)
-    teacher: tuple = ()
-    if temperature is None:
-        value, dlogits = loss.value_and_grad(logits, Y)
-        lines.head("2. Loss", "cross-entropy: -log q of the right class, mean over the batch")
-        chosen = [float((Y[i] * log_softmax(logits)[i]).sum()) for i in range(2)]
-        lines.line(f"loss = -({chosen[0]:.6f} + {chosen[1]:.6f}) / 2 = {value:.6f}")
-        lines.head("3. Gradient on the logits", "dlogits = (q - y) / B, each row sums to 0")
-    else:
+    text = _Text()
+    _show_net(text, model)
+    logits = _show_forward(text, model)
+    loss: Loss = CategoricalCrossentropy(from_logits=True)
+    teacher_logits: tuple = ()
+    if temperature is not None:
         loss = KnowledgeDistillation(temperature=temperature, hard_weight=0.1, soft_weight=0.9)
-        teacher = (TEACHER_LOGITS,)
-        value, dlogits = loss.value_and_grad(logits, Y, *teacher)
-        p_t, q_t = softmax(TEACHER_LOGITS, temperature), softmax(logits, temperature)
-        hard = -(Y * log_softmax(logits)).sum(axis=1).mean()
-        kl = (p_t * np.log(p_t / q_t)).sum(axis=1).mean()
-        t = f"{temperature:g}"
-        lines.head("2. Loss", f"0.1 CE(y, q) + 0.9 T^2 KL(p_T || q_T), with temperature T = {t}")
-        lines.matrix("v", TEACHER_LOGITS, "the teacher's logits")
-        lines.matrix("p_T", p_t, "softmax(v / T): what the teacher says, softened")
-        lines.matrix("q_T", q_t, "softmax(logits / T): what the student says, softened alike")
-        lines.line(f"CE = {hard:.6f}, KL = sum of p_T log(p_T / q_T), mean over the batch = {kl:.6f}")
-        lines.line(f"loss = 0.1 * {hard:.6f} + 0.9 * {t}^2 * {kl:.6f} = {value:.6f}")
-        lines.line(
-            "T^2, because gradients through logits / T shrink by T^2: so the weights mean the same at any T"
-        )
-        lines.head(
-            "3. Gradient on the logits", "dlogits = [0.1 (q - y) + 0.9 T (q_T - p_T)] / B, rows sum to 0"
-        )
-    lines.matrix("dlogits", dlogits)
+        teacher_logits = (TEACHER_LOGITS,)
 
+    def loss_now() -> float:
+        return loss.value_and_grad(model.forward(X, logits=True), Y, *teacher_logits)[0]
+
+    value, dlogits = loss.value_and_grad(logits, Y, *teacher_logits)
+    if temperature is None:
+        _show_crossentropy(text, logits, value)
+    else:
+        _show_distillation_loss(text, logits, temperature, value)
+    text.matrix("dlogits", dlogits)
+    _show_backward(text, model, dlogits)
+    _show_gradient_check(text, model, loss_now)
+    _show_update(text, model, learning_rate)
+    text.line(f"the loss was {value:.6f}, and is now {loss_now():.6f}")
+    return str(text)
+
+
+def _show_net(text: _Text, model: Sequential) -> None:
+    text.head("The net", "2 inputs -> 3 hidden units, ReLU -> 3 classes, softmax. A batch of B = 2 samples.")
+    text.matrix("x", X, "(B, 2)")
+    text.matrix("y", Y, "one-hot labels (B, 3)")
+    text.parameters(model, "(in, out)")
+
+
+def _show_forward(text: _Text, model: Sequential) -> np.ndarray:
+    """Returns the logits."""
+    hidden, output = model.layers
+    logits = model.forward(X, training=True, logits=True)
+    h, a = hidden.forward(X), X @ hidden.weight + hidden.bias
+    text.head("1. Forward", "a = x weight_1 + bias_1;  h = max(a, 0);  logits = h weight_2 + bias_2")
+    text.matrix("a", a)
+    text.sum("a[0,0]", X[0], hidden.weight[:, 0], hidden.bias[0], a[0, 0])
+    text.matrix("h", h, "negative ones became 0")
+    text.matrix("logits", logits)
+    text.sum("logits[0,0]", h[0], output.weight[:, 0], output.bias[0], logits[0, 0])
+    text.matrix("q", softmax(logits), "softmax: exp(logit) / sum of exp(logits), each row sums to 1")
+    return logits
+
+
+def _show_crossentropy(text: _Text, logits: np.ndarray, value: float) -> None:
+    text.head("2. Loss", "cross-entropy: -log q of the right class, mean over the batch")
+    log_q = (Y * log_softmax(logits)).sum(axis=1)
+    text.line(f"loss = -({log_q[0]:.6f} + {log_q[1]:.6f}) / 2 = {value:.6f}")
+    text.head("3. Gradient on the logits", "dlogits = (q - y) / B, each row sums to 0")
+
+
+def _show_distillation_loss(text: _Text, logits: np.ndarray, temperature: float, value: float) -> None:
+    p_t, q_t = softmax(TEACHER_LOGITS, temperature), softmax(logits, temperature)
+    hard = -(Y * log_softmax(logits)).sum(axis=1).mean()
+    kl = (p_t * np.log(p_t / q_t)).sum(axis=1).mean()
+    t = f"{temperature:g}"
+    text.head("2. Loss", f"0.1 CE(y, q) + 0.9 T^2 KL(p_T || q_T), with temperature T = {t}")
+    text.matrix("v", TEACHER_LOGITS, "the teacher's logits")
+    text.matrix("p_T", p_t, "softmax(v / T): the teacher's answer, softened")
+    text.matrix("q_T", q_t, "softmax(logits / T): the student's answer, softened in the same way")
+    text.line(f"CE = {hard:.6f}, KL = sum of p_T log(p_T / q_T), mean over the batch = {kl:.6f}")
+    text.line(f"loss = 0.1 * {hard:.6f} + 0.9 * {t}^2 * {kl:.6f} = {value:.6f}")
+    text.line(
+        "Why T^2: the gradient of KL on the logits is (q_T - p_T) / T. This 1/T is the chain rule, at any T."
+    )
+    text.line(
+        "Once the logits are small beside T, q_T - p_T shrinks like 1/T too. T^2 undoes both, so the weights"
+    )
+    text.line("0.1 and 0.9 keep their meaning roughly, but not exactly at every T.")
+    text.head("3. Gradient on the logits", "dlogits = [0.1 (q - y) + 0.9 T (q_T - p_T)] / B, rows sum to 0")
+
+
+def _show_backward(text: _Text, model: Sequential, dlogits: np.ndarray) -> None:
+    hidden, output = model.layers
+    h, a = hidden.forward(X), X @ hidden.weight + hidden.bias
     dx = model.backward(dlogits, logits=True)
     dh = dlogits @ output.weight.T
-    lines.head("4. Backward", "dweight = input^T dout;  dbias = column sums of dout;  dinput = dout weight^T")
-    lines.matrix("dweight_2", output.dweight, "h^T dlogits")
-    lines.sum("dweight_2[0,0]", h[:, 0], dlogits[:, 0], None, output.dweight[0, 0])
-    lines.matrix("dbias_2", output.dbias)
-    lines.matrix("dh", dh, "dlogits weight_2^T")
-    lines.matrix(
-        "da", np.where(before > 0, dh, 0.0), "dh where a > 0, else 0: ReLU lets the gradient through or not"
-    )
-    lines.matrix("dweight_1", hidden.dweight, "x^T da")
-    lines.matrix("dbias_1", hidden.dbias)
-    lines.matrix("dx", dx, "da weight_1^T: what a layer below would be given")
+    text.head("4. Backward", "dweight = input^T dout;  dbias = column sums of dout;  dinput = dout weight^T")
+    text.matrix("dweight_2", output.dweight, "h^T dlogits")
+    text.sum("dweight_2[0,0]", h[:, 0], dlogits[:, 0], None, output.dweight[0, 0])
+    text.matrix("dbias_2", output.dbias)
+    text.matrix("dh", dh, "dlogits weight_2^T")
+    da = np.where(a > 0, dh, 0.0)
+    text.matrix("da", da, "dh where a > 0, else 0: the derivative of ReLU is 1 or 0")
+    text.matrix("dweight_1", hidden.dweight, "x^T da")
+    text.matrix("dbias_1", hidden.dbias)
+    text.matrix("dx", dx, "da weight_1^T: the gradient a layer below would receive")
 
-    def loss_at() -> float:
-        return loss.value_and_grad(model.forward(X, logits=True), Y, *teacher)[0]
 
-    lines.head(
-        "5. Is that right?", "each parameter moved by +-1e-6: (loss(+) - loss(-)) / 2e-6 beside its gradient"
-    )
+def _show_gradient_check(text: _Text, model: Sequential, loss_now: Callable[[], float]) -> None:
     numeric = np.empty_like(model.params)
-    for i in range(model.params.size):
-        kept = model.params[i]
+    for i, kept in enumerate(model.params.tolist()):
         model.params[i] = kept + 1e-6
-        up = loss_at()
+        up = loss_now()
         model.params[i] = kept - 1e-6
-        numeric[i] = (up - loss_at()) / 2e-6
+        numeric[i] = (up - loss_now()) / 2e-6
         model.params[i] = kept
-    lines.matrix("gradients", model.grads[None], "dweight_1, dbias_1, dweight_2, dbias_2 in one flat vector")
-    lines.matrix("measured", numeric[None])
-    lines.line(f"largest difference: {np.abs(numeric - model.grads).max():.1e}")
+    formula = "each parameter moved by +-1e-6: (loss(+) - loss(-)) / 2e-6 beside its gradient"
+    text.head("5. Is that right?", formula)
+    text.matrix("gradients", model.grads[None], "dweight_1, dbias_1, dweight_2, dbias_2 in one flat vector")
+    text.matrix("measured", numeric[None])
+    text.line(f"largest difference: {np.abs(numeric - model.grads).max():.1e}")
 
-    old = model.params.copy()
+
+def _show_update(text: _Text, model: Sequential, learning_rate: float) -> None:
+    old, grad, rate = model.params[0], model.grads[0], f"{learning_rate:g}"
     SGD(learning_rate).step(model.params, model.grads)
-    lines.head("6. Update", f"gradient descent: params -= {learning_rate:g} * grads")
-    lines.line(
-        f"weight_1[0,0] = {old[0]:.6f} - {learning_rate:g} * {model.grads[0]:.6f} = {model.params[0]:.6f}"
-    )
-    lines.matrix("weight_1", hidden.weight)
-    lines.matrix("bias_1", hidden.bias)
-    lines.matrix("weight_2", output.weight)
-    lines.matrix("bias_2", output.bias)
-    lines.line(f"the loss was {value:.6f}, and is now {loss_at():.6f}")
-    return lines.text()
+    text.head("6. Update", f"gradient descent: params -= {rate} * grads")
+    text.line(f"weight_1[0,0] = {old:.6f} - {rate} * {grad:.6f} = {model.params[0]:.6f}")
+    text.parameters(model)
 
 
-class _Lines:
+class _Text:
+    """The lines of the text: titles with formulas, matrices, sums of products."""
+
     def __init__(self):
         self._lines: list[str] = []
 
@@ -144,11 +165,16 @@ class _Lines:
         body = rows.replace("\n", "\n" + " " * 14)
         self._lines.append(f"{title:>13} {body}" + (f"   {note}" if note else ""))
 
+    def parameters(self, model: Sequential, note: str = "") -> None:
+        for number, layer in enumerate(model.layers, 1):
+            self.matrix(f"weight_{number}", layer.weight, note if number == 1 else "")
+            self.matrix(f"bias_{number}", layer.bias)
+
     def sum(self, name: str, a: np.ndarray, b: np.ndarray, start: float | None, result: float) -> None:
-        terms = [f"{u:.4g}*{v:.4g}" for u, v in zip(a, b, strict=True)] + (
-            [f"{start:.4g}"] if start is not None else []
-        )
+        terms = [f"{u:.4g}*{v:.4g}" for u, v in zip(a, b, strict=True)]
+        if start is not None:
+            terms.append(f"{start:.4g}")
         self._lines.append(f"{'':>14}{name} = {' + '.join(terms)} = {result:.4f}")
 
-    def text(self) -> str:
+    def __str__(self) -> str:
         return "\n".join(self._lines).lstrip("\n") + "\n"

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
+from .distillation.labels import as_labels
+from .distillation.measure import calibration_bins, expected_calibration_error
 from .losses import check_logits, softmax
-from .report import as_labels, calibration_bins, expected_calibration_error
 from .validation import check_array, check_finite, check_labels, check_rows, describe
 
 
@@ -22,7 +24,7 @@ def _axes(ax):
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError('plotting needs matplotlib: pip install "minidl[plots]"') from error
-    # A figure of its own, outside pyplot: nothing to close, no display needed.
+    # a figure outside pyplot needs no display and no closing
     figure = Figure(figsize=(6, 4), layout="constrained")
     return figure.add_subplot()
 
@@ -30,7 +32,7 @@ def _axes(ax):
 def learning_curves(histories: object, metric: str = "loss", ax=None):
     """``metric`` over the epochs, and its ``val_`` dashed, of one History or of ``{name: History}``.
 
-    What holds a history will do: a report, a model.
+    An object with a ``history``, such as a report or a model, may stand for its History.
     """
     ax = _axes(ax)
     if not isinstance(histories, Mapping):
@@ -58,7 +60,7 @@ def softened_probabilities(
     classes: Sequence[str] | None = None,
     ax=None,
 ):
-    """What a teacher says of one sample at several temperatures: the small answers grow visible.
+    """A teacher's probabilities for one sample at several temperatures; a high one makes small ones visible.
 
     ``logits`` (C,): one row of ``teacher.predict_logits``.
     """
@@ -79,7 +81,7 @@ def softened_probabilities(
 
 
 def confusion(teacher_logits: np.ndarray, student_logits: np.ndarray, ax=None):
-    """How often the teacher says one class (row) and the student another (column), without the diagonal."""
+    """How often the teacher answers one class (row) and the student another (column)."""
     teacher_logits = check_array("teacher_logits", teacher_logits, ndim=2)
     student_logits = check_array("student_logits", student_logits, ndim=2)
     check_finite("teacher_logits", teacher_logits)
@@ -105,8 +107,8 @@ def confusion(teacher_logits: np.ndarray, student_logits: np.ndarray, ax=None):
     return ax
 
 
-def reliability(logits: object, y: np.ndarray, bins: int = 15, ax=None):
-    """How often a model is right when it is this sure. ``logits``: (N, C), or ``{name: (N, C)}``.
+def reliability(logits: Any, y: np.ndarray, bins: int = 15, ax=None):
+    """Accuracy against confidence, in ``bins`` equal intervals. ``logits``: (N, C), or ``{name: (N, C)}``.
 
     y: class indices (N,), -1 where unknown (these samples are left out), or rows of probabilities (N, C).
     """
@@ -132,17 +134,17 @@ def reliability(logits: object, y: np.ndarray, bins: int = 15, ax=None):
     return ax
 
 
-def sweep(result: object, ax=None):
+def sweep(result: Any, ax=None):
     """Errors against temperature of a ``distill_sweep``, a line for each method and pair of weights.
 
-    The bars are one standard deviation to either side. What has no one temperature (the plain student, logit
-    matching, a schedule) is a dashed line in a band of that width.
+    The bars are one standard deviation to either side. A setting without a single temperature (the plain
+    student, logit matching, a schedule) is a dashed line in a band of that width.
     """
     if not isinstance(getattr(result, "rows", None), list) or not isinstance(result.rows[0], Mapping):
         raise TypeError(f"result must be what distill_sweep returned, got {describe(result)}")
     ax = _axes(ax)
     lines: dict[str, list] = {}
-    for label, row in zip(_settings_apart(result.rows), result.rows, strict=True):
+    for label, row in zip(_labels_of(result.rows), result.rows, strict=True):
         lines.setdefault(label, []).append((row["temperature"], row["errors_mean"], row["errors_std"]))
     for i, (label, points) in enumerate(lines.items()):
         temperature, mean, std = points[0]
@@ -156,12 +158,17 @@ def sweep(result: object, ax=None):
     ax.set(xlabel="temperature", ylabel="errors", xscale="log")
     ax.set_xticks(shown, [f"{temperature:g}" for temperature in shown])
     ax.set_xticks([], minor=True)
-    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), fontsize="x-small")  # above: it would hide points
+    ax.legend(
+        loc="lower left", bbox_to_anchor=(0, 1), fontsize="x-small"
+    )  # above the plot, where it hides no points
     return ax
 
 
-def _settings_apart(rows):
-    """For each row its method and what tells it from others of that method, but for the temperature drawn."""
+def _labels_of(rows):
+    """A label for each row: its method, and the settings in which rows of that method differ.
+
+    The temperature is left out where the x axis shows it.
+    """
     methods = [row["setting"].split("(")[0] for row in rows]
     settings = [dict(re.findall(r"(\w+)=(\w+\(.*?\)|[^,)]+)", row["setting"])) for row in rows]
     labels = []

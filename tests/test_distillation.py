@@ -8,6 +8,7 @@ import json
 import numpy as np
 import pytest
 
+from minidl import validation
 from minidl.callbacks import EarlyStopping, ReduceLROnPlateau
 from minidl.distillation import born_again, distill, mutual_learning
 from minidl.layers import Dense, Dropout, Flatten, Input, RandomTranslation
@@ -358,6 +359,25 @@ def test_refuses_wrong_teachers(teacher):
         distill(teacher, "student", X, Y)
     with pytest.raises(ValueError, match="student must have an output for each class, two or more, got 1"):
         distill(linear_teacher(1), Sequential([Input((6,)), Dense(1)]), X, Y % 2)
+
+
+@pytest.mark.parametrize("declared", [True, False], ids=["shape known", "shape from x"])
+def test_x_is_scanned_once_before_fit(teacher, monkeypatch, declared):
+    """And once by `fit`, which cannot know who calls it; a student built for x costs no further scan."""
+    x, y = samples(2500, 5)  # the teacher is shown fewer at a time
+    scanned, check = [], validation.check_finite
+    monkeypatch.setattr(
+        validation,
+        "check_finite",
+        lambda name, array, *rest: scanned.append(array) or check(name, array, *rest),
+    )
+    first = [Input((6,))] if declared else []
+    model = Sequential([*first, Dense(8, activation="relu"), Dense(CLASSES, activation="softmax")])
+    run(teacher, model, x, y, epochs=1)
+    assert 1 <= sum(array.shape == x.shape for array in scanned) <= 2
+    x[3, 1] = np.nan
+    with pytest.raises(ValueError, match=r"x must be finite, got nan at index \(3, 1\)"):
+        run(teacher, None, x, y)
 
 
 # ---------------------------------------------------------------- the report

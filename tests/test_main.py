@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import configparser
 import json
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+import minidl
 from minidl import get_num_threads, set_num_threads
 from minidl.__main__ import main
 from minidl.datasets import mnist
+from minidl.distillation import main_job
 from minidl.explain import explain
+from minidl.losses import KnowledgeDistillation
 from minidl.models import load_model
 
 QUICK = ["--teacher", "32", "--student", "8", "--teacher-epochs", "2", "--epochs", "2", "--seeds", "2"]
@@ -122,11 +127,49 @@ def test_explain(capsys):
         explain(temperature=-1)
 
 
+def test_what_explain_says_of_t_squared():
+    """The weights keep their meaning where logits are small beside T, and only roughly elsewhere."""
+    text = " ".join(explain(temperature=4).split())
+    assert "This 1/T is the chain rule, at any T. Once the logits are small beside T, " in text
+    assert "keep their meaning roughly, but not exactly at every T" in text and "same at any T" not in text
+    z, v = np.random.default_rng(0).normal(size=(2, 50, 10))
+
+    def norms(scale):
+        losses = [KnowledgeDistillation(t, 0.0, 1.0) for t in (1.0, 4.0, 20.0)]
+        found = [np.linalg.norm(loss.value_and_grad(scale * z, None, scale * v)[1]) for loss in losses]
+        return np.array(found) / found[0]
+
+    np.testing.assert_allclose(norms(0.01), 1, rtol=0.02)
+    assert np.abs(norms(10.0) - 1).max() > 0.5
+
+
+def test_warmup_says_in_one_line_what_it_did(monkeypatch, capsys):
+    asked = []
+    for seconds, words in ((0.4, "kernels: 0.4 s to load from disk"), (31.0, "kernels: 31.0 s to compile, ")):
+        monkeypatch.setattr(main_job, "warmup", lambda dtype, verbose, s=seconds: asked.append(dtype) or s)
+        assert main(["warmup", "--dtype", "float64"]) == 0
+        (line,) = capsys.readouterr().out.splitlines()
+        assert line.startswith(words)
+    assert asked == ["float64", "float64"]
+    monkeypatch.undo()
+    assert main(["warmup"]) == 0 and capsys.readouterr().out.startswith("kernels: ")
+
+
+def test_the_version_stands_in_one_place():
+    setup = configparser.ConfigParser()
+    setup.read(Path(__file__).parents[1] / "setup.cfg")
+    assert setup["metadata"]["version"] == "attr: minidl.__version__"
+    # setuptools reads a literal without importing the package, which its build environment could not
+    module = Path(minidl.__file__).read_text(encoding="utf-8")
+    assert re.findall(r'^__version__ = "(.*)"$', module, re.M) == [minidl.__version__]
+
+
 def test_matmul_and_info(capsys):
     assert main(["matmul", "5x7x3", "--dtype", "float64"]) == 0
     assert "5x7x3" in capsys.readouterr().out
     assert main(["info"]) == 0
-    assert np.__version__ in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert np.__version__ in shown and minidl.__version__ in shown
 
 
 def test_as_a_module():

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from minidl.distillation import distill
+from minidl.distillation.sweep import _use_one_thread
 from minidl.layers import Dense, GaussianNoise, Input
 from minidl.losses import DIST, DecoupledKD, KnowledgeDistillation, LogitMatching, Ramp
 from minidl.models import Sequential
 from minidl.runtime import get_num_threads, set_num_threads
-from minidl.sweep import _one_thread, distill_sweep
+from minidl.sweep import distill_sweep
 from minidl.teachers import Ensemble, cached_logits
 
 CENTRES = 2.5 * np.random.default_rng(11).normal(size=(4, 6))
@@ -111,7 +112,7 @@ def test_processes_of_one_thread_give_the_same(teacher):
     assert [row["temperature"] for row in here.rows] == [None, 4.0, None], "a schedule is no one temperature"
     before = get_num_threads()
     try:
-        _one_thread()  # what each process begins with
+        _use_one_thread()  # what each process begins with
         assert get_num_threads() == 1
     finally:
         set_num_threads(before)

@@ -1,4 +1,4 @@
-"""Data sets: ``mnist`` (downloaded or from a folder, and a part of it inside the package)."""
+"""Data sets: ``mnist`` (downloaded, from a folder, or the subset inside the package)."""
 
 from __future__ import annotations
 

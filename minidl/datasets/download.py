@@ -1,16 +1,17 @@
-"""Fetch one file of known size and hash from a list of mirrors; trust none of them."""
+"""Fetch one file of known size and hash from a list of mirrors, none of which is trusted."""
 
 from __future__ import annotations
 
 import hashlib
 import http.client
 import os
-import tempfile
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
+
+from ..archive import replacing
 
 _CHUNK = 1 << 16
 _SCHEMES = ("http://", "https://")
@@ -33,7 +34,7 @@ class _WebRedirect(urllib.request.HTTPRedirectHandler):
 
 
 def _opener() -> urllib.request.OpenerDirector:
-    """An opener that knows the web and nothing else: no file:, ftp: or data: addresses."""
+    """An opener for http and https only: file:, ftp: and data: addresses are refused."""
     opener = urllib.request.OpenerDirector()
     for handler in (
         urllib.request.ProxyHandler(),
@@ -53,8 +54,8 @@ def _get(url: str, size: int, timeout: float, patience: float) -> bytes:
     body = bytearray()
     give_up = time.monotonic() + patience
     with _opener().open(url, timeout=timeout) as response:
-        # read1 returns with what one read of the socket gave, so that a body that
-        # trickles in byte by byte cannot keep the loop from looking at the clock.
+        # read1 returns after one read of the socket, so the clock is checked
+        # even if the body arrives byte by byte.
         while chunk := response.read1(_CHUNK):
             body += chunk
             if len(body) > size:
@@ -76,15 +77,15 @@ def download(
 ) -> Path:
     """Fetch a file from the first of ``urls`` that gives exactly the right bytes.
 
-    Nothing is written before length and SHA-256 are right, and then to a temporary file that is
-    renamed: ``path`` is never a partial or altered file, and nothing else is left behind.
+    Nothing is written before length and SHA-256 are right, and then it is written to a temporary file
+    that is renamed. So ``path`` is never a partial or altered file, and nothing else is left behind.
 
     Parameters
     ----------
     urls : the same file on several mirrors, tried in order; http or https.
-    path : where to put it; the folder is made if need be.
+    path : where to put it; the folder is created if it is missing.
     size, digest : its length in bytes and SHA-256 in hexadecimal.
-    timeout : seconds without an answer before a mirror is given up.
+    timeout : seconds to wait for an answer before the next mirror is tried.
     patience : seconds a whole transfer may take.
 
     Raises
@@ -105,20 +106,7 @@ def download(
         except (OSError, http.client.HTTPException, ValueError) as error:
             failures.append(f"{url}: {error}")
             continue
-        _write(path, body)
+        with replacing(path) as file:
+            file.write(body)
         return path
     raise OSError(f"could not download {path.name}:\n  " + "\n  ".join(failures))
-
-
-def _write(path: Path, body: bytes) -> None:
-    """Write beside ``path``, then rename: at any moment ``path`` is absent, old or whole."""
-    handle, temporary = tempfile.mkstemp(prefix=path.name + ".", suffix=".part", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(body)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)

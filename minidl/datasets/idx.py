@@ -21,7 +21,7 @@ _CHUNK = 1 << 20
 
 
 def read_idx(path: str | os.PathLike, max_bytes: int = MAX_BYTES) -> np.ndarray:
-    """The array in an IDX file, plain or gzipped (told apart by content, not by name).
+    """The array in an IDX file, plain or gzipped (recognized by its content, not its name).
 
     Parameters
     ----------
@@ -53,7 +53,7 @@ def read_idx(path: str | os.PathLike, max_bytes: int = MAX_BYTES) -> np.ndarray:
             raise ValueError(f"{path}: damaged gzip data ({error})") from error
 
 
-def _parse(stream: BinaryIO, path: str | os.PathLike, max_bytes: int) -> np.ndarray:
+def _parse(stream: BinaryIO | gzip.GzipFile, path: str | os.PathLike, max_bytes: int) -> np.ndarray:
     head = stream.read(4)
     if len(head) < 4 or head[:2] != b"\0\0" or head[2] not in DTYPES or head[3] == 0:
         raise ValueError(f"{path}: not an IDX file, it starts with {head!r}")
@@ -66,7 +66,7 @@ def _parse(stream: BinaryIO, path: str | os.PathLike, max_bytes: int) -> np.ndar
     if count > max_bytes:
         raise ValueError(f"{path}: announces shape {shape}, {count} bytes; at most {max_bytes} are read")
     data = bytearray()
-    # One byte more than announced is asked for, so that a longer file is noticed.
+    # ask for one byte more than announced, so that a longer file is noticed
     while len(data) <= count and (chunk := stream.read(min(_CHUNK, count + 1 - len(data)))):
         data += chunk
     if len(data) != count:

@@ -1,6 +1,6 @@
 """Make ``mnist_subset.npz``, the digits inside the package, from MNIST's IDX files.
 
-    python -m minidl.datasets.make_subset FOLDER [OUTPUT]
+python -m minidl.datasets.make_subset FOLDER [OUTPUT]
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ TRAIN_PER_CLASS, TEST_PER_CLASS = 600, 200
 
 
 def choose(labels: np.ndarray, per_class: int) -> np.ndarray:
-    """Indices of ``per_class`` samples of each class, at even distances, in the order of the file."""
+    """Indices of ``per_class`` samples of each class, evenly spaced, in the order of the file."""
     chosen = []
     for label in np.unique(labels):
         rows = np.flatnonzero(labels == label)

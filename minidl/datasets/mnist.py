@@ -39,8 +39,8 @@ def load_data(path: str | os.PathLike | None = None) -> tuple[Split, Split]:
     path : a folder with the four IDX files (``train-images-idx3-ubyte`` and so on, with or
         without ``.gz``). Any data set in MNIST's four files will do, Fashion-MNIST for one.
         By default the folder named by the environment variable ``MINIDL_DATA``, or else the
-        user's cache folder, and if the files are in neither they are downloaded to
-        ``MINIDL_DATA`` if it is set, else to the cache, and their SHA-256 checked.
+        user's cache folder. Files that are in neither are downloaded to ``MINIDL_DATA`` if it
+        is set, else to the cache, and their SHA-256 is checked.
 
     Raises
     ------
@@ -54,7 +54,9 @@ def load_data(path: str | os.PathLike | None = None) -> tuple[Split, Split]:
     if path is not None:
         found = _find(Path(path))
         if missing := [name for name in FILES if name not in found]:
-            raise FileNotFoundError(f"path must be a folder with MNIST's four files, {path} has no {missing[0]}")
+            raise FileNotFoundError(
+                f"path must be a folder with MNIST's four files, {path} has no {missing[0]}"
+            )
         return _read(found)
     chosen, cache = os.environ.get("MINIDL_DATA"), cache_folder()
     if chosen and len(found := _find(Path(chosen))) == len(FILES):
@@ -68,8 +70,8 @@ def load_subset() -> tuple[Split, Split]:
     """8,000 digits of MNIST that are part of the package: no network, about 30 ms.
 
     Returns ``(x_train, y_train), (x_test, y_test)``: uint8 images ``(6000, 28, 28)``, 600 of
-    each class, taken at even distances from MNIST's training set, and ``(2000, 28, 28)``, 200
-    of each class, likewise from its test set (whose first half is easier than its second);
+    each class, evenly spaced in MNIST's training set, and ``(2000, 28, 28)``, 200
+    of each class, evenly spaced in its test set (whose first half is easier than its second);
     labels uint8. Made by ``python -m minidl.datasets.make_subset``.
     """
     with resources.files(__package__).joinpath("mnist_subset.npz").open("rb") as file, np.load(file) as data:
@@ -88,7 +90,7 @@ def cache_folder() -> Path:
 
 
 def _find(folder: Path) -> dict[str, Path]:
-    """Those of the four files that ``folder`` has, plain or gzipped."""
+    """The ones of the four files that are in ``folder``, plain or gzipped."""
     found = {}
     for name in FILES:
         for file in (folder / name, folder / (name + ".gz")):
@@ -98,7 +100,7 @@ def _find(folder: Path) -> dict[str, Path]:
 
 
 def _fetch(name: str, folder: Path, cache: Path) -> Path:
-    """The published file in ``folder`` or ``cache`` if its hash is right, else downloaded to ``folder``."""
+    """The published file: from ``folder`` or ``cache`` if its hash is right, else downloaded to ``folder``."""
     from .download import download, sha256  # imports ssl and http, which nothing else here needs
 
     size, digest = FILES[name]

@@ -6,17 +6,13 @@ import os
 
 import numpy as np
 
+from ..archive import replacing
 from ..models import Sequential
+from .shared import import_extra
 
 
-def _library():
-    try:
-        import safetensors.numpy
-    except ImportError as error:
-        raise ImportError(
-            'minidl.interop.safetensors needs safetensors: pip install "minidl[safetensors]"'
-        ) from error
-    return safetensors
+def _safetensors(module: str):
+    return import_extra(module, "safetensors", "safetensors")
 
 
 def _views(model: Sequential) -> dict[str, np.ndarray]:
@@ -28,19 +24,11 @@ def _views(model: Sequential) -> dict[str, np.ndarray]:
 
 
 def save_safetensors(model: Sequential, path: str | os.PathLike) -> None:
-    """Write the parameters, ``weight`` as (in, out). Written beside ``path`` and renamed."""
-    library = _library()
-    data = library.numpy.save({name: np.ascontiguousarray(view) for name, view in _views(model).items()})
-    temporary = f"{os.fspath(path)}.part"
-    try:
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        if os.path.exists(temporary):
-            os.unlink(temporary)
+    """Write the parameters, ``weight`` as (in, out). At any moment the file is the old one or the new one."""
+    arrays = {name: np.ascontiguousarray(view) for name, view in _views(model).items()}
+    data = _safetensors("safetensors.numpy").save(arrays)
+    with replacing(path) as file:
+        file.write(data)
 
 
 def load_safetensors(model: Sequential, path: str | os.PathLike) -> None:
@@ -48,10 +36,9 @@ def load_safetensors(model: Sequential, path: str | os.PathLike) -> None:
 
     Raises ValueError, naming the file, if it is damaged or its names or shapes are not the model's.
     """
-    library = _library()
     try:
-        arrays = library.numpy.load_file(path)
-    except library.SafetensorError as error:
+        arrays = _safetensors("safetensors.numpy").load_file(path)
+    except _safetensors("safetensors").SafetensorError as error:
         raise ValueError(f"{path}: not a safetensors file, or damaged ({error})") from error
     views = _views(model)
     if set(arrays) != set(views):

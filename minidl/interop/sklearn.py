@@ -10,6 +10,7 @@ from ..layers import Dense, Input
 from ..losses import KnowledgeDistillation, SparseCategoricalCrossentropy
 from ..models import Sequential
 from ..optimizers import Adam
+from ..teachers import PROBABILITY_FLOOR
 from ..validation import describe
 
 try:
@@ -29,10 +30,10 @@ class MinidlClassifier(ClassifierMixin, BaseEstimator):
     ----------
     hidden_layer_sizes, activation : the net; it ends in softmax over the classes.
     epochs, batch_size, learning_rate : training, with Adam.
-    teacher : None, or anything ``minidl.distill`` takes, or a fitted scikit-learn classifier; its classes in
-        the order of ``classes_``.
+    teacher : None, or anything ``minidl.distill`` takes, or a fitted scikit-learn classifier. Its classes must
+        be in the order of ``classes_``.
     temperature, hard_weight, soft_weight : of the distillation loss.
-    random_state : None or an int.
+    random_state : None or an int, the model's ``seed``.
 
     Attributes
     ----------
@@ -102,11 +103,11 @@ class MinidlClassifier(ClassifierMixin, BaseEstimator):
 
 
 def sklearn_teacher(estimator: object) -> Callable[[np.ndarray], np.ndarray]:
-    """A fitted classifier as a teacher: the logarithm of its probabilities, none below 1e-7."""
+    """A fitted classifier as a teacher: the logarithms of its probabilities, which are raised to 1e-7 first."""
     if not hasattr(estimator, "predict_proba"):
         raise TypeError(f"estimator must have predict_proba, got {describe(estimator)}")
 
     def teacher(x: np.ndarray) -> np.ndarray:
-        return np.log(np.maximum(estimator.predict_proba(x.reshape(len(x), -1)), 1e-7))
+        return np.log(np.maximum(estimator.predict_proba(x.reshape(len(x), -1)), PROBABILITY_FLOOR))
 
     return teacher

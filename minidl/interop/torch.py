@@ -1,4 +1,4 @@
-"""PyTorch: modules as teachers, and models carried over both ways. Needs torch.
+"""PyTorch: modules as teachers, and models converted both ways. Needs torch.
 
 ::
 
@@ -12,9 +12,10 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ..layers import Activation, Dense, Dropout, Flatten, Input, LeakyReLU, ReLU, Softmax
+from ..layers import Activation, Dense, Dropout, Flatten, Input, Layer, LeakyReLU, Softmax
 from ..models import Sequential
 from ..validation import describe
+from .shared import activation_of, import_extra
 
 _MODULES = {
     "relu": "ReLU",
@@ -23,25 +24,20 @@ _MODULES = {
     "gelu": "GELU",
     "silu": "SiLU",
     "softplus": "Softplus",
+    "elu": "ELU",
+    "softmax": "Softmax",
 }
-_MODULES |= {"elu": "ELU"}
 
 
 def _torch():
-    try:
-        import torch
-    except ImportError as error:
-        raise ImportError(
-            'minidl.interop.torch needs PyTorch: pip install "minidl[bench]" or torch'
-        ) from error
-    return torch
+    return import_extra("torch", "torch", "bench")
 
 
 def torch_teacher(module: object, device: str | None = None) -> Callable[[np.ndarray], np.ndarray]:
     """A PyTorch module that returns logits, as a teacher: ``x -> logits`` in NumPy arrays.
 
-    It runs in eval mode (dropout off, batch norm by its running means) without gradients, and is left in the
-    mode it was in. A module that ends in ``Softmax`` is to be given without it: the teacher must give logits.
+    It runs in eval mode (dropout off, batch norm by its running means) without gradients, and is put back into
+    the mode it was in. A module that ends in ``Softmax`` must be given without it: the teacher must give logits.
     """
     torch = _torch()
     if not isinstance(module, torch.nn.Module):
@@ -67,30 +63,31 @@ def to_torch(model: Sequential) -> object:
     nn = _torch().nn
     modules = []
     for layer in model.layers:
-        if isinstance(layer, Dense):
-            linear = nn.Linear(*layer.weight.shape, bias=layer.use_bias)
-            _copy(linear.weight, layer.weight.T)
-            if layer.use_bias:
-                _copy(linear.bias, layer.bias)
-            modules += [linear, *_activation(nn, layer.activation)]
-        elif isinstance(layer, ReLU):
-            if layer.max_value is not None or layer.threshold:
-                raise ValueError(f"layer {layer.name!r} (ReLU with max_value or threshold) has no torch form")
-            modules.append(nn.LeakyReLU(layer.negative_slope) if layer.negative_slope else nn.ReLU())
-        elif isinstance(layer, LeakyReLU):
-            modules.append(nn.LeakyReLU(layer.negative_slope))
-        elif isinstance(layer, Softmax):
-            modules.append(nn.Softmax(dim=-1))
-        elif isinstance(layer, Activation):
-            modules += _activation(nn, layer.activation)
-        elif isinstance(layer, Dropout):
-            modules.append(nn.Dropout(layer.rate))
-        elif isinstance(layer, Flatten):
-            modules.append(nn.Flatten())
-        else:
-            raise ValueError(f"layer {layer.name!r} ({type(layer).__name__}) has no counterpart in PyTorch")
+        modules += _without_activation(nn, layer)
+        name, slope = activation_of(layer, "torch")
+        if name == "leaky_relu":
+            modules.append(nn.LeakyReLU(slope))
+        elif name != "linear":
+            modules.append(getattr(nn, _MODULES[name])(**({"dim": -1} if name == "softmax" else {})))
     result = nn.Sequential(*modules)
     return result.double() if model.dtype == np.float64 else result
+
+
+def _without_activation(nn, layer: Layer) -> list:
+    """The module for what ``layer`` does before its activation, in a list that is empty if that is nothing."""
+    if isinstance(layer, Dense):
+        linear = nn.Linear(*layer.weight.shape, bias=layer.use_bias)
+        _copy(linear.weight, layer.weight.T)
+        if layer.use_bias:
+            _copy(linear.bias, layer.bias)
+        return [linear]
+    if isinstance(layer, Dropout):
+        return [nn.Dropout(layer.rate)]
+    if isinstance(layer, Flatten):
+        return [nn.Flatten()]
+    if isinstance(layer, Activation):
+        return []
+    raise ValueError(f"layer {layer.name!r} ({type(layer).__name__}) has no counterpart in PyTorch")
 
 
 def from_torch(module: object, input_shape: tuple[int, ...] | None = None) -> Sequential:
@@ -99,7 +96,8 @@ def from_torch(module: object, input_shape: tuple[int, ...] | None = None) -> Se
     if not isinstance(module, nn.Sequential):
         raise TypeError(f"module must be a torch.nn.Sequential, got {describe(module)}")
     names = {kind: name for name, kind in _MODULES.items()}
-    layers, weights = [], []
+    layers: list[Layer] = []
+    weights: list[np.ndarray] = []
     for part in module:
         kind = type(part).__name__
         if kind == "Linear":
@@ -123,20 +121,9 @@ def from_torch(module: object, input_shape: tuple[int, ...] | None = None) -> Se
             raise ValueError(f"module has a {part}, which has no counterpart in minidl")
     if input_shape is None:
         raise ValueError("module must have a Linear layer")
-    dtype = str(weights[0].dtype)
-    model = Sequential([Input(input_shape), *layers], dtype=dtype)
+    model = Sequential([Input(input_shape), *layers], dtype=str(weights[0].dtype))
     model.set_weights(weights)
     return model
-
-
-def _activation(nn, name: str) -> list:
-    if name == "linear":
-        return []
-    if name == "softmax":
-        return [nn.Softmax(dim=-1)]
-    if name == "leaky_relu":
-        return [nn.LeakyReLU(0.2)]
-    return [getattr(nn, _MODULES[name])()]
 
 
 def _copy(parameter, values: np.ndarray) -> None:

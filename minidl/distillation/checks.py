@@ -1,0 +1,148 @@
+"""What ``distill`` and its relatives refuse before anything is trained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from .. import losses
+from ..losses import KnowledgeDistillation
+from ..models import Sequential
+from ..teachers import Teacher, as_teacher
+from ..validation import check_array, check_finite, check_float, check_inputs, check_rows, describe
+from .labels import as_labels, holds_rows
+
+_MISPLACED = {
+    # an argument that distill does not take: what to write instead
+    "target_model": "target_model is what distill calls teacher: pass it as the first argument",
+    **{
+        name: name + " belongs to the loss: loss=KnowledgeDistillation(" + name + "={value})"
+        for name in ("temperature", "hard_weight", "soft_weight")
+    },
+    "alpha": "alpha means the labels' weight in some libraries and the teacher's in others: write "
+    "loss=KnowledgeDistillation(hard_weight=..., soft_weight=...)",
+}
+
+
+@dataclass(frozen=True)
+class Job:
+    """A distillation whose arguments have been checked: who teaches whom, by which loss, on which data."""
+
+    teacher: Teacher
+    student: Sequential
+    loss: losses.Loss
+    fit_arguments: dict = field(repr=False)
+    """``x``, ``y`` and all else that ``student.fit`` is called with, the teacher left out."""
+
+
+def check_job(
+    teacher: object,
+    student: Sequential,
+    loss: object,
+    fit_arguments: dict,
+    transfer: np.ndarray | None = None,
+    from_probs: bool = False,
+) -> Job:
+    """The arguments of ``distill``, checked; ``x`` and ``y`` are in ``fit_arguments``."""
+    check_student(student)
+    for name, message in _MISPLACED.items():
+        if name in fit_arguments:
+            raise TypeError(message.format(value=fit_arguments[name]))
+    loss = distillation_loss(loss, fit_arguments["y"])
+    x = build_for(student, fit_arguments["x"])
+    teacher = as_teacher(teacher, student, from_probs)
+    student.check_y(fit_arguments["y"], len(x), loss)
+    fit_arguments = {**fit_arguments, "x": x}
+    if transfer is not None:
+        fit_arguments = _with_transfer(fit_arguments, transfer, student.dtype)
+    if fit_arguments["validation_data"] is not None:
+        fit_arguments["validation_split"] = 0.0  # as in Keras, the data given count
+    _check_teacher_rows(teacher, len(x), len(fit_arguments["x"]) - len(x))
+    split = check_float("validation_split", fit_arguments["validation_split"], minimum=0, below=1)
+    return Job(teacher, student, loss, {**fit_arguments, "validation_split": split})
+
+
+def check_student(student: object) -> None:
+    if not isinstance(student, Sequential):
+        raise TypeError(f"student must be a Sequential, got {describe(student)}")
+
+
+def distillation_loss(loss: object, y: np.ndarray | None) -> losses.Loss:
+    """The loss by name, config or object; by default one that suits ``y``."""
+    if loss is None:
+        return KnowledgeDistillation() if y is not None else KnowledgeDistillation(4.0, 0.0, 1.0)
+    found = losses.get(loss)
+    if found is None or not found.distills:
+        raise ValueError(f"loss must be a distillation loss such as KnowledgeDistillation(), got {found!r}")
+    found.check_trainable()
+    if y is None and found.needs_labels:
+        raise ValueError(f"y must be given, got None: {found.labels_missing()}")
+    return found
+
+
+def build_for(student: Sequential, x: object) -> np.ndarray:
+    """``x`` as an array that fits the student, which is built if its input shape was left to the data."""
+    x = check_array("x", x)
+    checked = check_inputs(x, student.input_shape, student.dtype)
+    if not student.built:
+        student.build(checked.shape[1:])
+    return x
+
+
+def _with_transfer(fit_arguments: dict, transfer: object, dtype: np.dtype) -> dict:
+    """``fit_arguments`` with the unlabelled samples of ``transfer`` behind those of ``x``."""
+    if fit_arguments["validation_split"]:
+        raise ValueError(
+            "validation_split keeps the last samples, and those of transfer come last: give "
+            "validation_data=(x[n:], y[n:]) and train on x[:n], y[:n] instead"
+        )
+    x, y, weight = fit_arguments["x"], fit_arguments["y"], fit_arguments.get("sample_weight")
+    transfer = check_array("transfer", transfer)
+    if transfer.shape[1:] != x.shape[1:]:
+        raise ValueError(
+            f"transfer must have samples of shape {x.shape[1:]} as x has, got {transfer.shape[1:]}"
+        )
+    check_finite("transfer", transfer, dtype)
+    if y is not None:
+        y = check_array("y", y)
+        labels = as_labels(y)
+        if holds_rows(y) and not np.array_equal(y, np.eye(y.shape[1])[labels]):
+            raise ValueError("y must be class indices or one-hot rows when transfer is given, got soft rows")
+        y = np.concatenate([labels, np.full(len(transfer), -1)])
+    if weight is not None:
+        check_rows("sample_weight", len(weight), len(x))
+        weight = np.concatenate([weight, np.ones(len(transfer))])
+    return {**fit_arguments, "x": np.concatenate([x, transfer]), "y": y, "sample_weight": weight}
+
+
+def _check_teacher_rows(teacher: Teacher, samples: int, transferred: int) -> None:
+    """An array of logits must have a row for each sample it will be asked about."""
+    if teacher.samples is None:
+        return
+    if transferred and teacher.samples != samples + transferred:
+        raise ValueError(
+            f"teacher must have a row for each of the {samples} samples of x and of the {transferred} of "
+            f"transfer, got {teacher.samples}"
+        )
+    check_rows("teacher", teacher.samples, samples + transferred)
+
+
+def check_not_swapped(job: Job) -> None:
+    """Refuse a student that already knows what its teacher never learnt."""
+    teacher, student, x, y = job.teacher, job.student, job.fit_arguments["x"], job.fit_arguments["y"]
+    labels = np.empty(0, np.int64) if y is None else as_labels(y)
+    rows = np.flatnonzero(labels >= 0)[:1000]
+    if not len(rows):
+        return
+    labels = labels[rows]
+    student_accuracy = float((student.predict_logits(x[rows]).argmax(axis=1) == labels).mean())
+    if student_accuracy < 0.5:
+        return
+    logits = np.asarray(teacher.logits(np.ascontiguousarray(x[rows], dtype=student.dtype), rows))
+    teacher_accuracy = float((logits.argmax(axis=1) == labels).mean())
+    if teacher_accuracy < student_accuracy - 0.3 and teacher_accuracy < 2 / logits.shape[1]:
+        raise ValueError(
+            f"teacher and student look swapped: of {len(rows)} samples the teacher has {teacher_accuracy:.0%} "
+            f"right, the student already {student_accuracy:.0%}. The order is distill(teacher, student, x, y)"
+        )

@@ -1,0 +1,198 @@
+"""Relatives of distillation: born-again networks, and models that teach each other."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ..callbacks import EarlyStopping, History, ReduceLROnPlateau, check_verbose
+from ..losses import KnowledgeDistillation
+from ..models import Sequential
+from ..teachers import Ensemble, as_teacher
+from ..validation import check_array, check_float, check_int, describe
+from ..warmup import compile_before_fit
+from .checks import build_for
+from .distill import distill
+from .labels import has_labels
+from .plain import fresh_optimizer, train_on_labels
+from .report import DistillationReport
+
+
+@dataclass
+class BornAgain:
+    """``models`` from the first generation to the last, the ``reports`` of all but the first."""
+
+    models: list
+    reports: list[DistillationReport] = field(default_factory=list)
+
+    @property
+    def ensemble(self) -> Ensemble:
+        """All generations together, which is usually better than any of them."""
+        return Ensemble(self.models)
+
+
+_ABOUT_THE_TEACHER = ("from_probs", "test_teacher")
+_ONLY_OF_DISTILL = ("test_data", "transfer", "plain_student")
+
+
+def born_again(
+    build_student: Callable[[], Sequential],
+    x: np.ndarray,
+    y: np.ndarray,
+    generations: int = 3,
+    teacher: object = None,
+    loss: object = None,
+    optimizer: object = "adam",
+    **arguments,
+) -> BornAgain:
+    """Born-again networks (Furlanello et al., ICML 2018): each generation learns from the one before it.
+
+    The first generation learns from ``teacher``, or, if that is None, from the labels alone;
+    ``build_student()`` makes each new model. ``loss`` is by default ``KnowledgeDistillation(temperature=1.0,
+    hard_weight=0.5, soft_weight=0.5)``; ``arguments`` go to ``distill``, but ``from_probs`` and ``test_teacher``
+    only together with the ``teacher`` they describe.
+    """
+    generations = check_int("generations", generations, minimum=1)
+    if isinstance(build_student, Sequential) or not callable(build_student):
+        raise TypeError(
+            f"build_student must be a function that makes a new model, got {describe(build_student)}"
+        )
+    teacher_arguments = {name: arguments.pop(name) for name in _ABOUT_THE_TEACHER if name in arguments}
+    if teacher_arguments and teacher is None:
+        raise ValueError(f"{' and '.join(teacher_arguments)} need a teacher, got None")
+    if y is None and teacher is None:
+        raise ValueError(
+            "y must be given, got None: the first generation learns from labels, or from teacher="
+        )
+    loss = KnowledgeDistillation(temperature=1.0, hard_weight=0.5, soft_weight=0.5) if loss is None else loss
+    result = BornAgain([])
+    for _ in range(generations):
+        model = _new_model(build_student, result.models)
+        if teacher is None:
+            kept = {name: value for name, value in arguments.items() if name not in _ONLY_OF_DISTILL}
+            train_on_labels(model, fresh_optimizer(optimizer), {"epochs": 20, **kept, "x": x, "y": y})
+        else:
+            options = {**arguments, **teacher_arguments, "optimizer": fresh_optimizer(optimizer)}
+            result.reports.append(distill(teacher, model, x, y, loss, **options))
+            teacher_arguments = {}
+        result.models.append(model)
+        teacher = model
+    return result
+
+
+def _new_model(build_student: Callable[[], Sequential], earlier: list[Sequential]) -> Sequential:
+    model = build_student()
+    if not isinstance(model, Sequential):
+        raise TypeError(f"build_student must return a Sequential, got {describe(model)}")
+    if any(model is other for other in earlier):
+        raise ValueError("build_student must return a new model each time, got the same one again")
+    return model
+
+
+# ---------------------------------------------------------------- mutual learning
+
+
+def mutual_learning(
+    models: Sequence[Sequential],
+    x: np.ndarray,
+    y: np.ndarray,
+    epochs: int = 20,
+    temperature: float = 1.0,
+    hard_weight: float = 1.0,
+    soft_weight: float = 1.0,
+    optimizer: object = "adam",
+    **fit_arguments,
+) -> list:
+    """Deep mutual learning (Zhang et al., CVPR 2018): models that teach each other while they learn.
+
+    Model k minimizes ``hard_weight * CE + soft_weight * T^2 * mean over the others of KL(p_j || q_k)``,
+    which is, up to a constant, the KL from the mean of the others' probabilities. The others' answers are a
+    snapshot from the start of each epoch, so the order of the models does not matter, and no model is changed
+    by teaching. In the first epoch the models know nothing yet and all learn from labels alone, so
+    ``hard_weight`` must be > 0. A model that augments its inputs is taught by copies of the others that see the
+    augmented inputs. ``fit_arguments`` go to each ``fit``, of one epoch, so callbacks that compare epochs are refused.
+
+    Returns each model's ``History``, its epochs joined.
+    """
+    models = _check_models(models)
+    epochs = check_int("epochs", epochs, minimum=1)
+    settings: dict = dict(
+        temperature=check_float("temperature", temperature, above=0),
+        hard_weight=check_float("hard_weight", hard_weight, above=0),
+        soft_weight=soft_weight,
+    )
+    _check_labels_to_begin_with(y)
+    verbose = check_verbose(fit_arguments.get("verbose", "auto"))
+    _refuse_epoch_comparing(fit_arguments.get("callbacks") or ())
+    x = build_for(models[0], x)
+    for model in models[1:]:
+        if not model.built:
+            model.build(x.shape[1:])
+    for model in models:
+        for other in models:
+            if other is not model:
+                as_teacher(other, student=model)
+        loss = KnowledgeDistillation(**settings)
+        model.compile(optimizer=fresh_optimizer(optimizer), loss=loss, metrics=["accuracy"])
+    compile_before_fit(models[0].dtype.name, aloud=verbose != 0)
+    parts: list[list[History]] = [[] for _ in models]
+    for epoch in range(epochs):
+        arguments = settings | dict(initial_epoch=epoch, epochs=epoch + 1)
+        if epoch == 0:
+            arguments["soft_weight"] = 0.0
+        for model, teacher, histories in zip(models, _peers(models, x, temperature), parts, strict=True):
+            histories.append(model.fit(x, y, target_model=teacher, **arguments, **fit_arguments))
+    joined = [_joined(histories) for histories in parts]
+    for model, history in zip(models, joined, strict=True):
+        model.history = history
+    return joined
+
+
+def _peers(models: list[Sequential], x: np.ndarray, temperature: float) -> Iterator:
+    """A teacher for each model in turn: the others, as they were before the first of them was trained."""
+    logits = [model.predict_logits(x) for model in models]
+    augments = [model.augmenting_layer() is not None for model in models]
+    copies = [copy.deepcopy(model) if any(augments) else None for model in models]
+    for k, sees_other_inputs in enumerate(augments):
+        others = [j for j in range(len(models)) if j != k]
+        if sees_other_inputs:
+            yield Ensemble([copies[j] for j in others])
+        else:
+            yield Ensemble([logits[j] for j in others]).logits(x, temperature=temperature)
+
+
+def _joined(histories: list[History]) -> History:
+    """The histories of consecutive epochs as one."""
+    joined, *later = histories
+    for history in later:
+        joined.epoch += history.epoch
+        for name, values in history.history.items():
+            joined.history.setdefault(name, []).extend(values)
+    return joined
+
+
+def _check_models(models: object) -> list[Sequential]:
+    listed: list = list(models) if isinstance(models, (list, tuple)) else [models]
+    if len(listed) < 2 or not all(isinstance(model, Sequential) for model in listed):
+        raise ValueError(f"models must be two or more Sequential models, got {describe(listed)}")
+    if len({id(model) for model in listed}) < len(listed):
+        raise ValueError("models must be different models, got one of them twice")
+    return listed
+
+
+def _check_labels_to_begin_with(y: object) -> None:
+    if y is None:
+        raise ValueError("y must be given, got None: models that know nothing yet begin with labels")
+    if not has_labels(check_array("y", y)):
+        raise ValueError("y must hold labels, got none >= 0: models that know nothing yet begin with labels")
+
+
+def _refuse_epoch_comparing(callbacks: object) -> None:
+    for callback in callbacks if isinstance(callbacks, (list, tuple)) else (callbacks,):
+        if isinstance(callback, (EarlyStopping, ReduceLROnPlateau)):
+            raise ValueError(
+                f"callbacks must not compare epochs, got {type(callback).__name__}: each fit is of one epoch here"
+            )

@@ -1,0 +1,157 @@
+"""The samples a report is measured on, and whether training has seen them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ..callbacks import ModelCheckpoint
+from ..losses import KnowledgeDistillation
+from ..models import Sequential
+from ..teachers import cached_logits, named_teacher
+from ..validation import check_inputs, check_rows, describe
+from .checks import Job
+from .labels import as_labels
+from .measure import Figures, measure
+
+
+@dataclass
+class ReportData:
+    """Samples to measure models on.
+
+    Attributes
+    ----------
+    x, y : the samples and their labels, or y None.
+    rows : which samples of the training arrays they are; None if they are others.
+    unseen : whether neither training nor the choice of the epoch saw them, as far as is known.
+    notes : what a reader of figures measured on them must know.
+    teacher_logits : the teacher's answers on them, None if they are not known.
+    """
+
+    x: np.ndarray
+    y: np.ndarray | None
+    rows: slice | None = None
+    unseen: bool = True
+    notes: list[str] = field(default_factory=list)
+    teacher_logits: np.ndarray | None = None
+
+    def measure_teacher(self, job: Job) -> Figures | None:
+        if self.teacher_logits is None:
+            return None
+        timed = None if job.teacher.samples is not None else getattr(job.teacher, "model", job.teacher)
+        return measure("teacher", self.teacher_logits, self.y, None, timed, self.x)
+
+    def measure_student(self, role: str, model: Sequential) -> Figures:
+        return measure(role, model.predict_logits(self.x), self.y, self.teacher_logits, model, self.x)
+
+
+def choose_report_data(job: Job, test_data: object, test_teacher: object) -> ReportData:
+    """The test data, or else the validation data, or else the training samples; with the teacher's answers."""
+    x, y, validation_data = (job.fit_arguments[name] for name in ("x", "y", "validation_data"))
+    seen, held_out = split_rows(len(x), job.fit_arguments["validation_split"])
+    if test_data is not None:
+        data = _given_data(job.student, "test_data", test_data)
+    elif validation_data is not None:
+        data = _given_data(job.student, "validation_data", validation_data)
+    elif held_out is not None:
+        data = ReportData(x[held_out], None if y is None else np.asarray(y)[held_out], held_out)
+        data.notes.append(f"measured on the {len(data.x)} samples of validation_split")
+    else:
+        data = ReportData(x, y, seen, unseen=False)
+        data.notes.append(
+            f"measured on the {len(x)} training samples themselves: give validation_data or test_data "
+            "to learn how the student does on others"
+        )
+    if data.unseen:
+        _note_choice_of_epoch(data, job.fit_arguments, held_out, test_data is not None)
+    if data.rows is None and (shared := _count_shared(x[seen], data.x)):
+        data.unseen = False
+        data.notes.append(f"{shared} of the {len(data.x)} samples measured on are training samples too")
+    if data.y is not None and (labelled := int((as_labels(data.y) >= 0).sum())) < len(data.x):
+        data.notes.append(f"loss, errors, accuracy and calibration are of the {labelled} that have labels")
+    data.teacher_logits = _teacher_logits(job, data, test_teacher)
+    return data
+
+
+def split_rows(count: int, validation_split: float) -> tuple[slice, slice | None]:
+    """The rows ``fit`` trains on and those it holds out: the last ones, as in Keras."""
+    if not validation_split:
+        return slice(0, count), None
+    kept = math.floor(count * (1 - validation_split))
+    return slice(0, kept), slice(kept, count)
+
+
+def _given_data(student: Sequential, argument: str, given: object) -> ReportData:
+    """``(x, y)`` as the user passed it, checked."""
+    if not isinstance(given, (tuple, list)) or len(given) not in (2, 3):
+        raise ValueError(f"{argument} must be (x, y), got {describe(given)}")
+    x, y = check_inputs(given[0], student.input_shape, student.dtype, f"{argument} x"), given[1]
+    if y is not None:
+        student.check_y(y, len(x), KnowledgeDistillation(), f"{argument} y")
+    return ReportData(x, y, notes=[f"measured on the {len(x)} samples of {argument}"])
+
+
+def _teacher_logits(job: Job, data: ReportData, test_teacher: object) -> np.ndarray | None:
+    """The teacher's answers on ``data``; None, with a note, for an array of logits that has none for it."""
+    teacher = job.teacher
+    if test_teacher is not None:
+        if teacher.samples is None:
+            raise ValueError(
+                "test_teacher is for a teacher that is an array of logits for x; this one answers for test_data itself"
+            )
+        found = named_teacher("test_teacher", test_teacher)
+        if found.samples is not None:
+            check_rows("test_teacher", found.samples, len(data.x), "the test data")
+        return cached_logits(found, data.x, classes=teacher.classes)
+    if teacher.samples is None:
+        return cached_logits(teacher, data.x)
+    if data.rows is not None:
+        return np.asarray(teacher.logits(data.x, data.rows))
+    data.notes.append(
+        "the teacher is an array of logits for x and has none for these samples: give test_teacher"
+    )
+    return None
+
+
+# ---------------------------------------------------------------- has training seen them?
+
+
+def _note_choice_of_epoch(
+    data: ReportData, fit_arguments: dict, held_out: slice | None, is_test_data: bool
+) -> None:
+    """Note on ``data`` if a callback chose the epoch by these samples, as far as that can be seen."""
+    chooser = _epoch_chooser(fit_arguments.get("callbacks"))
+    if not chooser:
+        return
+    chosen_on = None
+    if fit_arguments["validation_data"] is not None:
+        chosen_on = np.asarray(fit_arguments["validation_data"][0])
+    elif held_out is not None:
+        chosen_on = fit_arguments["x"][held_out]
+    if not is_test_data or (chosen_on is not None and _count_shared(chosen_on, data.x)):
+        data.unseen = False
+        data.notes.append(
+            f"{chooser} chose the epoch on these samples, so the figures flatter the student: "
+            f"give {'other test_data' if is_test_data else 'test_data'}"
+        )
+
+
+def _epoch_chooser(callbacks: object) -> str:
+    """The name of the callback that chooses weights by the validation data, "" if there is none."""
+    listed = callbacks if isinstance(callbacks, (list, tuple)) else [callbacks]
+    for callback in listed:
+        watches_validation = str(getattr(callback, "monitor", "")).startswith("val_")
+        keeps_best = not isinstance(callback, ModelCheckpoint) or getattr(callback, "save_best_only", False)
+        if watches_validation and keeps_best:
+            return type(callback).__name__
+    return ""
+
+
+def _count_shared(x: np.ndarray, x_test: np.ndarray) -> int:
+    """How many test samples are among those of ``x``, value for value; 0 if there is too much to compare."""
+    if x.shape[1:] != x_test.shape[1:] or x.dtype != x_test.dtype or x.nbytes + x_test.nbytes > 1 << 30:
+        return 0
+    known = {hash(np.ascontiguousarray(row).tobytes()) for row in x}
+    return sum(hash(np.ascontiguousarray(row).tobytes()) in known for row in x_test)

@@ -1,0 +1,153 @@
+"""The logit cache: a teacher is asked once about each sample; its answers are kept by index, or in a file."""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from ..archive import replacing
+from ..validation import (
+    check_array,
+    check_finite,
+    check_float,
+    check_int,
+    check_logits,
+    check_rows,
+    describe,
+)
+from .base import fingerprint
+from .conversion import as_teacher
+from .kinds import ArrayTeacher
+from .refusals import refuse_probabilities
+
+_FORMAT = "minidl logits 1"
+
+
+def cached_logits(
+    teacher: object,
+    x: np.ndarray,
+    batch_size: int = 1024,
+    temperature: float = 1.0,
+    dtype: str | np.dtype = "float32",
+    classes: int | None = None,
+) -> np.ndarray:
+    """The teacher's logits ``(N, C)`` for all of ``x``, row i for sample i, computed once.
+
+    Logits kept by index stay with their samples under any shuffling, subset or split. An
+    array of logits that has this dtype already is returned as it is, not copied.
+
+    Parameters
+    ----------
+    teacher : anything ``as_teacher`` takes.
+    x : samples ``(N, ...)``, of any real dtype, ``np.memmap`` included; read one batch at a time.
+    batch_size : samples per call of the teacher.
+    temperature : where the logits will be used; it matters to an arithmetic ``Ensemble`` alone.
+    dtype : of the result.
+    classes : how many logits a sample must have, where that is known.
+
+    Raises
+    ------
+    ValueError
+        the teacher's rows, classes or values do not fit.
+    """
+    teacher, dtype = as_teacher(teacher), np.dtype(dtype)
+    batch_size = check_int("batch_size", batch_size, minimum=1)
+    temperature = check_float("temperature", temperature, above=0)
+    x = check_array("x", x)
+    if teacher.samples is not None:
+        check_rows("teacher", teacher.samples, len(x))
+    if classes is not None and teacher.classes not in (None, classes):
+        raise ValueError(f"teacher must have {classes} classes, got {teacher.classes}")
+    if isinstance(teacher, ArrayTeacher):
+        if teacher.array.dtype == dtype:
+            return teacher.array
+        check_finite("teacher", teacher.array, dtype)  # a finite float64 may be inf in float32
+        return teacher.array.astype(dtype)
+    out = np.empty((len(x), classes or teacher.classes or 0), dtype)
+    for first in range(0, len(x), batch_size):
+        rows = slice(first, min(first + batch_size, len(x)))
+        batch = np.ascontiguousarray(x[rows])
+        if batch.dtype.kind != "f" or batch.dtype.itemsize != dtype.itemsize:
+            batch = batch.astype(dtype)
+        logits = teacher.logits(batch, rows, temperature)
+        if out.shape[1] == 0:  # a function tells the number of classes by its first answer
+            out = np.empty((len(x), logits.shape[1]), dtype)
+        out[rows] = check_logits(logits, len(batch), out.shape[1], dtype, "what teacher returned")
+    return out
+
+
+# ---------------------------------------------------------------- in a file
+
+
+def save_logits(path: str | os.PathLike, logits: np.ndarray, x: np.ndarray, teacher: object) -> None:
+    """Write logits with a fingerprint of the samples and of the teacher they belong to.
+
+    ``teacher`` is the teacher itself. For a function it is a text that names its version, because nothing in a
+    function tells whether it would answer the same tomorrow. The file is written under another name and then
+    renamed, so it is never incomplete. Read it with ``load_logits``.
+    """
+    path = _check_path(path)
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"{path}: there is no folder {path.parent}")
+    x = check_array("x", x)
+    logits = check_array("logits", logits, ndim=2)
+    check_rows("logits", len(logits), len(x))
+    check_finite("logits", logits)
+    refuse_probabilities("logits", logits)
+    classes = None if isinstance(teacher, str) else as_teacher(teacher).classes
+    if classes not in (None, logits.shape[1]):
+        raise ValueError(f"logits must have the teacher's {classes} classes, got {logits.shape[1]}")
+    if logits.dtype.kind != "f":
+        logits = logits.astype(np.float32)
+    header = {"format": _FORMAT, "x": fingerprint(x), "teacher": _teacher_id(teacher)}
+    with replacing(path) as file:
+        np.savez(file, header=np.array(json.dumps(header)), logits=logits)
+
+
+def load_logits(path: str | os.PathLike, x: np.ndarray, teacher: object) -> np.ndarray:
+    """The logits in a file of ``save_logits``, if they belong to these samples and this teacher.
+
+    Raises
+    ------
+    ValueError
+        the file is damaged or of another kind, or the logits are stale: ``x`` was changed,
+        reordered or converted since, or the teacher was trained further.
+    """
+    path = _check_path(path)
+    try:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as data:
+            header, logits = json.loads(str(data["header"])), data["logits"]
+        if header.get("format") != _FORMAT or logits.ndim != 2 or logits.dtype.kind != "f":
+            raise ValueError(f"its header is {header}")
+    except FileNotFoundError:
+        raise
+    except (ValueError, KeyError, EOFError, OSError, AttributeError, TypeError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path}: not a file of save_logits, or damaged ({error})") from error
+    again = "compute them again with cached_logits and save_logits"
+    if header.get("x") != fingerprint(check_array("x", x)):
+        raise ValueError(f"{path}: these logits were computed from another x; {again}")
+    if header.get("teacher") != _teacher_id(teacher):
+        raise ValueError(
+            f"{path}: these logits were computed by another teacher, or it was trained since; {again}"
+        )
+    return check_logits(logits, len(x), logits.shape[1], logits.dtype, str(path))
+
+
+def _check_path(path: object) -> Path:
+    if not isinstance(path, (str, os.PathLike)):
+        raise TypeError(f"path must be the name of a file, got {describe(path)}")
+    return Path(path)
+
+
+def _teacher_id(teacher: object) -> str:
+    """The teacher's fingerprint, or the text that names its version."""
+    found = teacher if isinstance(teacher, str) else as_teacher(teacher).fingerprint()
+    if not found:
+        raise ValueError(
+            "teacher is a function, which has no fingerprint: give a text that names its version"
+        )
+    return found

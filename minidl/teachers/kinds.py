@@ -1,0 +1,133 @@
+"""The three kinds of teacher: a model, an array of logits, a function."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+
+import numpy as np
+
+from ..validation import check_array, check_finite
+from .base import Teacher, fingerprint
+from .refusals import (
+    are_probabilities,
+    has_initial_weights,
+    log_probabilities,
+    objects_used_by,
+    refuse_active_dropout,
+    refuse_probabilities,
+)
+
+
+class ModelTeacher(Teacher):
+    """A ``Sequential``: its logits before a final softmax or sigmoid, with dropout and noise off."""
+
+    def __init__(self, model):
+        if getattr(model, "built", True) is False:
+            raise ValueError(
+                f"teacher {model.name!r} has no weights yet: train it before it teaches, "
+                "teacher.fit(x, y, ...), or load it"
+            )
+        self.model = model
+        self.name = getattr(model, "name", None) or "teacher"
+        shape = getattr(model, "output_shape", None)
+        self.classes = int(shape[-1]) if shape else None
+        self._gives_logits = False  # not checked yet
+
+    def logits(self, x, rows=None, temperature=1.0):
+        try:
+            logits = self.model.predict_logits(x)
+        except (ValueError, TypeError) as error:
+            raise type(error)(f"teacher {self.name!r} cannot take x: {error}") from error
+        if not self._gives_logits and len(logits) > 1:  # one row may sum to 1 by chance
+            if are_probabilities(logits):
+                raise ValueError(
+                    f"teacher {self.name!r} gives probabilities where logits are wanted: let softmax be its last "
+                    "layer, and there once"
+                )
+            self._gives_logits = True
+        return logits
+
+    def is_untrained(self):
+        return has_initial_weights(self.model)
+
+    def fingerprint(self):
+        layers = getattr(self.model, "layers", [])
+        config = [(type(layer).__name__, {**layer.get_config(), "name": ""}) for layer in layers]
+        digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=repr).encode())
+        digest.update(np.ascontiguousarray(self.model.params).tobytes())
+        return digest.hexdigest()
+
+
+class ArrayTeacher(Teacher):
+    """Logits ``(N, C)``, row i for sample i of the training data; an ``np.memmap`` stays on disk."""
+
+    name = "logits"
+
+    def __init__(self, logits, from_probs: bool = False):
+        array = check_array("teacher", logits)
+        if array.ndim != 2 or array.shape[1] < 2:
+            raise ValueError(f"teacher must have shape (N, classes), classes >= 2, got {array.shape}")
+        check_finite("teacher", array)
+        if from_probs:
+            array = log_probabilities(array)
+        else:
+            refuse_probabilities("teacher", array)
+        self.array = array
+        self.samples, self.classes = array.shape
+
+    def logits(self, x, rows=None, temperature=1.0):
+        if rows is None:
+            if len(x) != self.samples:
+                raise ValueError(
+                    f"teacher is an array with logits of {self.samples} samples and knows no others, "
+                    f"got x of {len(x)}; to ask about new samples give the model itself"
+                )
+            return self.array
+        return self.array[rows]
+
+    def fingerprint(self):
+        return fingerprint(self.array)
+
+
+class CallableTeacher(Teacher):
+    """A function ``x -> logits``. It is given C-contiguous float batches ``(B, ...)``."""
+
+    def __init__(self, function: Callable, from_probs: bool = False):
+        refuse_active_dropout(function)
+        self.function = function
+        self.name = getattr(function, "__name__", type(function).__name__)
+        self.from_probs = from_probs
+        self._gives_logits = False  # not checked yet
+
+    def logits(self, x, rows=None, temperature=1.0):
+        array = self._call(x if x.dtype.kind == "f" else x.astype(np.float32))
+        if array.ndim != 2 or len(array) != len(x) or array.shape[1] < 2:
+            raise ValueError(f"teacher must return logits of shape ({len(x)}, classes), got {array.shape}")
+        check_finite("what teacher returned", array)
+        if self.from_probs:
+            return log_probabilities(array)
+        if not self._gives_logits and len(array) > 1:  # one row may sum to 1 by chance
+            refuse_probabilities("what teacher returned", array)
+            self._gives_logits = True
+        return array
+
+    def _call(self, x: np.ndarray) -> np.ndarray:
+        """What the function returns, as an array."""
+        try:
+            returned = self.function(np.ascontiguousarray(x))
+        except (TypeError, ValueError) as error:
+            kind = TypeError if isinstance(error, TypeError) else ValueError
+            raise kind(f"teacher {self.name!r} cannot take x: {error}") from error
+        try:
+            array = None if returned is None else np.asarray(returned)
+        except (RuntimeError, TypeError, ValueError) as error:
+            raise TypeError(
+                f"teacher must return a NumPy array, got {type(returned).__name__} ({error}); for PyTorch: "
+                "lambda x: module(torch.from_numpy(x)).detach().numpy()"
+            ) from error
+        return check_array("what teacher returned", array)
+
+    def models(self):
+        return objects_used_by(self.function).values()
