@@ -69,7 +69,9 @@ class Metric:
         try:
             kind = self.kind_for(sparse, outputs)
         except ValueError as error:
-            raise ValueError(f"y_true of shape {true.shape} for y_pred of shape {pred.shape}: {error}") from None
+            raise ValueError(
+                f"y_true of shape {true.shape} for y_pred of shape {pred.shape}: {error}"
+            ) from None
         labels, targets = np.empty(0, np.int64), np.empty((0, 0), dtype)
         if sparse:
             labels = np.require(check_labels(true, outputs, "y_true", unlabelled=True), None, "CAW")
