@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+from collections import defaultdict
 
 import numpy as np
 import pytest
@@ -10,7 +12,6 @@ import reference
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minidl import layers
 from minidl.kernels.matmul import dense_forward
 from minidl.kernels.ops import ACTIVATION, DENSE
 from minidl.kernels.random import make_key
@@ -27,6 +28,7 @@ from minidl.layers import (
     ReLU,
     Rescaling,
     Softmax,
+    base,
 )
 
 NAMES = ("linear", "relu", "leaky_relu", "sigmoid", "tanh", "softmax", "gelu", "silu", "softplus", "elu")
@@ -352,7 +354,7 @@ def test_a_layer_of_ones_own():
 
 
 def test_automatic_names(monkeypatch):
-    monkeypatch.setattr(layers, "_names_given", layers.defaultdict(layers.itertools.count))
+    monkeypatch.setattr(base, "_names_given", defaultdict(itertools.count))
     made = [Dense(1), Dense(1), Dropout(0.1), Dense(1), GaussianNoise(1.0), LeakyReLU(), Dense(1, name="out")]
     assert [layer.name for layer in made] == [
         "dense",
