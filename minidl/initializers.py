@@ -217,9 +217,10 @@ lecun_uniform, lecun_normal = LecunUniform, LecunNormal
 
 def get(identifier) -> Initializer:
     """An initializer from its name (``"glorot_uniform"``), a config, a class, or itself."""
-    if identifier is None:
+    initializer = INITIALIZERS.get(identifier)
+    if initializer is None:
         raise ValueError("initializer must be a name, a config or an Initializer, got None")
-    return INITIALIZERS.get(identifier)
+    return initializer
 
 
 def deserialize(config: dict) -> Initializer:

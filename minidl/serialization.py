@@ -24,6 +24,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from . import layers, losses, metrics, optimizers
+from .registry import serialize
 from .training import Unfinished
 from .validation import check_bool, check_int, check_shape, describe, unknown_name
 
@@ -34,21 +35,7 @@ _MEMBERS = ("config", "params", *_SLOTS)
 _MAGIC = b"PK\x03\x04"
 _LARGEST_CONFIG = 16 << 20
 
-_LAYERS = {
-    cls.__name__: cls
-    for cls in (
-        layers.Dense,
-        layers.Activation,
-        layers.ReLU,
-        layers.LeakyReLU,
-        layers.Softmax,
-        layers.Dropout,
-        layers.Flatten,
-        layers.Rescaling,
-        layers.GaussianNoise,
-        layers.RandomTranslation,
-    )
-}
+_LAYERS = layers.LAYERS.classes
 
 # What a reader of hostile bytes can raise: zipfile and numpy.lib.format promise no one exception.
 _READ_ERRORS = (
@@ -74,7 +61,7 @@ _LARGEST_COUNT = 2**53
 
 def layer_config(layer: layers.Layer) -> dict:
     """A layer's class and arguments; a class that is not minidl's is marked, whatever its name."""
-    found = {"class_name": type(layer).__name__, "config": layer.get_config()}
+    found = serialize(layer)
     if _LAYERS.get(type(layer).__name__) is not type(layer):
         found["custom"] = True
     return found
@@ -232,10 +219,7 @@ def save_model(model, path, overwrite: bool = True) -> None:
         config["compile"] = {
             "optimizer": optimizers.serialize(optimizer),
             "loss": None if model.loss is None else losses.serialize(model.loss),
-            "metrics": [
-                {"class_name": type(metric).__name__, "config": metric.get_config()}
-                for metric in model.metrics
-            ],
+            "metrics": [metrics.serialize(metric) for metric in model.metrics],
         }
         config["training"]["iterations"] = optimizer.iterations
         arrays.update((name, slot) for name, slot in zip(_SLOTS, optimizer.slots, strict=False) if slot.size)
@@ -358,9 +342,7 @@ def _restore_compilation(model, compiled, arrays, training, custom) -> None:
             raise ValueError("it holds an optimizer's state, but no optimizer")
         return
     compiled = _revive(compiled, custom)
-    metric_list = [
-        metric if isinstance(metric, metrics.Metric) else _metric(metric) for metric in compiled["metrics"]
-    ]
+    metric_list = [metrics.deserialize(node) for node in compiled["metrics"]]
     model.compile(compiled["optimizer"], compiled["loss"], metric_list)
     optimizer = model.optimizer
     iterations = check_int("iterations", training["iterations"], minimum=0, maximum=_LARGEST_COUNT)
@@ -390,13 +372,6 @@ def _unfinished(node) -> Unfinished | None:
             raise TypeError(f"the sum of {name} must be a number, got {describe(total)}")
         sums[name] = float(total)
     return found._replace(loss_sum=sums.pop("loss"), metric_sums=sums)
-
-
-def _metric(node) -> metrics.Metric:
-    name = node["class_name"]
-    if name not in metrics.CLASSES:
-        raise unknown_name("metric class", name, metrics.CLASSES)
-    return metrics.CLASSES[name].from_config(node["config"])
 
 
 def load_weights(model, path) -> None:
