@@ -163,7 +163,9 @@ class Layer(Configurable):
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments, ``input_shape`` only if it was given."""
         config = super().get_config()
-        if config.pop("input_shape", None) is not None and self._declared_shape is not None:
+        if self._declared_shape is None:
+            config.pop("input_shape", None)
+        elif "input_shape" in config:
             config["input_shape"] = list(self._declared_shape)
         return config
 
