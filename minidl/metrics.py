@@ -5,13 +5,12 @@ A metric is one class: its kernel, which direction is better, what it needs. For
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import numpy as np
 
 from .kernels import metrics as kernel
-from .registry import Configurable, Registry, snake_case
+from .registry import Configurable, Registry, function_of, snake_case
 from .registry import serialize as serialize
 from .validation import (
     check_array,
@@ -203,28 +202,11 @@ class MeanAbsoluteError(Metric):
     needs_output = True
 
 
-def _per_sample(metric: type[Metric]) -> Callable[..., np.ndarray]:
-    """The function ``f(y_true, y_pred, ...)`` that gives each sample's value; further arguments are the class's."""
-    settings = [p for name, p in inspect.signature(metric).parameters.items() if name != "name"]
-
-    def function(y_true, y_pred, *args, **kwargs):
-        arguments = signature.bind(y_true, y_pred, *args, **kwargs).arguments
-        del arguments["y_true"], arguments["y_pred"]
-        return metric(**arguments).rows(y_true, y_pred)
-
-    both = [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in ("y_true", "y_pred")]
-    signature = inspect.Signature([*both, *settings], return_annotation="np.ndarray")
-    function.__signature__ = signature  # type: ignore[attr-defined]
-    function.__name__ = function.__qualname__ = snake_case(metric.__name__)
-    function.__doc__ = f"Each sample's value of `{metric.__name__}`, float64 (N,).\n\n{metric.__doc__}"
-    return function
-
-
-categorical_accuracy = _per_sample(CategoricalAccuracy)
-sparse_categorical_accuracy = _per_sample(SparseCategoricalAccuracy)
-binary_accuracy = _per_sample(BinaryAccuracy)
-top_k_categorical_accuracy = _per_sample(TopKCategoricalAccuracy)
-sparse_top_k_categorical_accuracy = _per_sample(SparseTopKCategoricalAccuracy)
+categorical_accuracy = function_of(CategoricalAccuracy, Metric.rows)
+sparse_categorical_accuracy = function_of(SparseCategoricalAccuracy, Metric.rows)
+binary_accuracy = function_of(BinaryAccuracy, Metric.rows)
+top_k_categorical_accuracy = function_of(TopKCategoricalAccuracy, Metric.rows)
+sparse_top_k_categorical_accuracy = function_of(SparseTopKCategoricalAccuracy, Metric.rows)
 
 
 def get(identifier: str | type[Metric] | dict | Metric) -> Metric:

@@ -25,10 +25,7 @@ class Activation(Layer):
 
     def __init__(self, activation: str | None, **options: Unpack[LayerOptions]):
         super().__init__(**options)
-        self._set_activation(activation)
-
-    def _set_activation(self, name: str | None, slope: float | None = None) -> None:
-        self._activation = ActivationFunction(name, slope)
+        self._activation = ActivationFunction(activation)
         self.activation = self._activation.name
         self._x = self._out = None
 
@@ -73,7 +70,7 @@ class LeakyReLU(Activation):
     def __init__(self, negative_slope: float = 0.3, **options: Unpack[LayerOptions]):
         super().__init__("leaky_relu", **options)
         self.negative_slope = check_float("negative_slope", negative_slope, minimum=0)
-        self._set_activation("leaky_relu", self.negative_slope)
+        self._activation = ActivationFunction("leaky_relu", self.negative_slope)
 
 
 @LAYERS.register()
@@ -92,12 +89,13 @@ class ReLU(Activation):
         threshold: float = 0.0,
         **options: Unpack[LayerOptions],
     ):
-        super().__init__("relu", **options)
+        negative_slope = check_float("negative_slope", negative_slope, minimum=0)
+        super().__init__("leaky_relu" if negative_slope else "relu", **options)
         self.max_value = None if max_value is None else check_float("max_value", max_value, minimum=0)
-        self.negative_slope = check_float("negative_slope", negative_slope, minimum=0)
+        self.negative_slope = negative_slope
         self.threshold = check_float("threshold", threshold, minimum=0)
         self._has_kernel = self.max_value is None and self.threshold == 0
-        self._set_activation("leaky_relu" if self.negative_slope else "relu", self.negative_slope)
+        self._activation = ActivationFunction(self.activation, negative_slope)
 
     def forward(self, x, training=False):
         if self._has_kernel:
