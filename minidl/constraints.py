@@ -47,13 +47,5 @@ class MaxNorm(Constraint):
 
 
 max_norm = MaxNorm
-
-
-def get(identifier) -> Constraint | None:
-    """A constraint from its name (``"max_norm"``), a config, a class, itself, or None."""
-    return CONSTRAINTS.get(identifier)
-
-
-def deserialize(config: dict) -> Constraint | None:
-    """The inverse of ``serialize``; only this module's classes are built."""
-    return CONSTRAINTS.get(config)
+get = CONSTRAINTS.get
+deserialize = CONSTRAINTS.deserialize

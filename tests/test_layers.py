@@ -12,6 +12,7 @@ import reference
 from hypothesis import given
 from hypothesis import strategies as st
 
+from minidl.activations import NAMES
 from minidl.kernels.matmul import dense_forward
 from minidl.kernels.ops import ACTIVATION, DENSE
 from minidl.kernels.random import make_key
@@ -31,7 +32,6 @@ from minidl.layers import (
     base,
 )
 
-NAMES = ("linear", "relu", "leaky_relu", "sigmoid", "tanh", "softmax", "gelu", "silu", "softplus", "elu")
 DTYPES = (np.float32, np.float64)
 KEY = np.uint64(make_key(3, 16, 0, 0))
 
@@ -107,6 +107,16 @@ def test_dense_forward(dtype, rows, inputs, units, activation, use_bias):
     out = layer.forward(x)
     assert out.dtype == dtype and out.shape == (rows, units)
     np.testing.assert_allclose(out, expected, rtol=2e4 * np.finfo(dtype).eps, atol=2e2 * np.finfo(dtype).eps)
+
+
+def test_activations_that_keras_has():
+    known = "linear relu leaky_relu sigmoid tanh softmax gelu silu softplus elu"
+    assert set(known.split()) <= set(NAMES)
+    assert [Activation(name).activation for name in (*known.split(), "swish", None)] == [
+        *known.split(),
+        "silu",
+        "linear",
+    ]
 
 
 @pytest.mark.parametrize("activation", NAMES)

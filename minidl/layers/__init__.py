@@ -8,6 +8,9 @@ Parameters live in the model's flat vectors: ``layer.weight`` and ``layer.dweigh
 
 A layer of your own, in plain NumPy::
 
+    from minidl.initializers import Constant
+    from minidl.layers import Layer
+
     class Scale(Layer):
         def __init__(self, start=1.0, **options):       # options: name, input_shape, input_dim
             super().__init__(**options)
