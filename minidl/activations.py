@@ -7,15 +7,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from .kernels.activations import CODES, NEEDS_INPUT, activation_backward, activation_forward
+from .kernels.activations import ACTIVATIONS, CODES, activation_backward, activation_forward
 from .kernels.ops import ACTIVATION, Op
 from .validation import describe, unknown_name
 
-NAMES = tuple(CODES)
+NAMES = tuple(ACTIVATIONS)
 
-# What belongs to the rows of the kernels' table: the slope that a bare name stands for, and further names.
-_SLOPES = {"leaky_relu": 0.2, "elu": 1.0}
-_ALIASES = {"swish": "silu"}
+_NAME_OF_ALIAS = {alias: name for name, row in ACTIVATIONS.items() for alias in row.aliases}
 
 
 class ActivationFunction:
@@ -33,12 +31,14 @@ class ActivationFunction:
             name = "linear"
         if not isinstance(name, str):
             raise TypeError(f"activation must be a name (str) or None, got {describe(name)}")
-        name = _ALIASES.get(name, name)
-        if name not in CODES:
-            raise unknown_name("activation", name, CODES)
+        name = _NAME_OF_ALIAS.get(name, name)
+        if name not in ACTIVATIONS:
+            raise unknown_name("activation", name, NAMES)
+        row = ACTIVATIONS[name]
         self.name = name
         self.code = CODES[name]
-        self.slope = _SLOPES.get(name, 0.0) if slope is None else slope
+        self.slope = row.slope if slope is None else slope
+        self.needs_input = row.needs_input
         self.is_linear = name == "linear"
 
     def forward(self, x: np.ndarray, overwrite: bool = False) -> np.ndarray:
@@ -48,7 +48,7 @@ class ActivationFunction:
         """
         if self.is_linear:
             return x
-        out = x if overwrite and self.code not in NEEDS_INPUT else np.empty_like(x)
+        out = x if overwrite and not self.needs_input else np.empty_like(x)
         activation_forward(out, x, self.code, self.slope)
         return out
 

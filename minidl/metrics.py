@@ -33,14 +33,12 @@ class Metric(Configurable):
     ----------
     name : the key in logs, by default the class's name in snake case
     kind : the kernel's number
-    sparse : whether y holds class indices; False: rows of targets
     direction : what is better, "up" or "down"
     needs_output : whether logits in place of the model's output would give another value
     k : how many of the largest outputs count as a hit
     """
 
     kind: int
-    sparse = False
     direction = "down"
     needs_output = False
     k = 1
@@ -53,9 +51,10 @@ class Metric(Configurable):
 
     def kind_for(self, sparse: bool, outputs: int) -> int:
         """The kernel's number, if y holds class indices (``sparse``) and the model has so many outputs."""
-        if sparse and not self.sparse:
+        wants_labels = self.kind in kernel.SPARSE
+        if sparse and not wants_labels:
             raise ValueError(f"metric {self.name!r} needs targets shaped as the output, got class indices")
-        if self.sparse and not sparse:
+        if wants_labels and not sparse:
             raise ValueError(f"metric {self.name!r} needs class indices of shape (N,), got rows of targets")
         return self.kind
 
@@ -153,7 +152,6 @@ class SparseCategoricalAccuracy(Metric):
     """1 where the largest output is at the label."""
 
     kind = kernel.SPARSE_CATEGORICAL_ACCURACY
-    sparse = True
     direction = "up"
 
 
@@ -183,7 +181,6 @@ class SparseTopKCategoricalAccuracy(TopKCategoricalAccuracy):
     """1 where fewer than ``k`` outputs are larger than the one at the label."""
 
     kind = kernel.SPARSE_TOP_K_CATEGORICAL_ACCURACY
-    sparse = True
 
 
 @METRICS.register("mse", "MSE")

@@ -130,10 +130,10 @@ class RandomTranslation(Layer):
                 f"layer {self.name} needs images (H, W) or (H, W, C), got samples of shape {input_shape}"
             )
         height, width, channels = (*input_shape, 1)[:3]
-        self._image = height, width, channels
+        self._image = random.Image(height, width, channels)
         low_dy, high_dy = (round(bound * height) for bound in self._height_range)
         low_dx, high_dx = (round(bound * width) for bound in self._width_range)
-        self._reach = low_dy, high_dy, low_dx, high_dx
+        self._reach = random.Reach(low_dy, high_dy, low_dx, high_dx)
 
     def forward(self, x, training=False):
         self._x = self._checked_input(x)
@@ -147,10 +147,8 @@ class RandomTranslation(Layer):
         if not self._shifts:
             return array
         out = np.empty_like(array)
-        geometry = *self._image, *self._reach
-        random.translate_between(
-            as_matrix(out), as_matrix(array), *geometry, fill_value, self._forward_key, 0, direction
-        )
+        matrices = as_matrix(out), as_matrix(array)
+        random.translate(*matrices, self._image, self._reach, fill_value, self._forward_key, 0, direction)
         return out
 
     def ops(self):
