@@ -45,6 +45,7 @@ class Parameter:
 
     @property
     def size(self) -> int:
+        """How many numbers it holds."""
         return math.prod(self.shape)
 
 
@@ -91,7 +92,7 @@ class Layer(Configurable):
     ----------
     name : str, default a name made from the class ("dense", "dense_1", ...)
     input_shape : tuple of int, optional
-        Shape of one sample. To be built before any data, a model needs it of its first layer, or an ``Input``.
+        Shape of one sample. If the first layer has it, or an ``Input`` does, the model is built before it sees data.
     input_dim : int, optional
         ``input_dim=n`` is ``input_shape=(n,)``.
 
@@ -215,6 +216,7 @@ class Layer(Configurable):
 
     @property
     def weights(self) -> list[np.ndarray]:
+        """The parameters, as views of the model's flat vector."""
         return [getattr(self, parameter.name) for parameter in self.parameters]
 
     def get_weights(self) -> list[np.ndarray]:
@@ -233,6 +235,7 @@ class Layer(Configurable):
             view[...] = array
 
     def count_params(self) -> int:
+        """How many numbers are trained."""
         return sum(parameter.size for parameter in self.parameters)
 
     def __getattr__(self, name):
