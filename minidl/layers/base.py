@@ -69,9 +69,8 @@ def _recording_shapes(build):
             raise ValueError(
                 f"layer {self.name} has input_shape {self._declared_shape}, but its input is {input_shape}"
             )
-        self.built, self.parameters, self.dtype = False, [], None
-        self._views.clear()
-        self.input_shape, self.output_shape = input_shape, None
+        self.unbuild()
+        self.input_shape = input_shape
         self._building = True
         try:
             build(self, input_shape)
@@ -201,6 +200,12 @@ class Layer(Configurable):
                 constraints.get(constraint),
             )
         )
+
+    def unbuild(self) -> None:
+        """Undo ``build``: parameters and shapes are forgotten, except the ``input_shape`` of the constructor."""
+        self.built, self.parameters, self.dtype = False, [], None
+        self.input_shape, self.output_shape = self._declared_shape, None
+        self._views.clear()
 
     def attach(self, params: np.ndarray, grads: np.ndarray, offset: int) -> int:
         """Make the parameters views of the flat vectors from ``offset`` on; returns the offset after them."""
