@@ -68,7 +68,7 @@ class Configurable:
         for argument in constructor_arguments(type(self)):
             if argument not in self.not_in_config and hasattr(self, argument):
                 value = getattr(self, argument)
-                config[argument] = serialize(value) if isinstance(value, Configurable) else value
+                config[argument] = _class_and_config(value) if isinstance(value, Configurable) else value
         return config
 
     @classmethod
@@ -89,9 +89,23 @@ def serialize(thing: Configurable | None) -> dict[str, Any] | None:
     """
     if thing is None:
         return None
+    _check_arguments_are_kept(thing)
+    return _class_and_config(thing)
+
+
+def _class_and_config(thing: Configurable) -> dict[str, Any]:
+    return {"class_name": type(thing).__name__, "config": thing.get_config()}
+
+
+def _check_arguments_are_kept(thing: Configurable) -> None:
     cls = type(thing)
     for argument, owner in constructor_arguments(cls).items():
-        if argument in cls.not_in_config or hasattr(thing, argument):
+        if argument in cls.not_in_config:
+            continue
+        if hasattr(thing, argument):
+            value = getattr(thing, argument)
+            if isinstance(value, Configurable):
+                _check_arguments_are_kept(value)
             continue
         heirs = cls.__mro__[: cls.__mro__.index(owner) + 1]
         if not any("get_config" in vars(heir) for heir in heirs if heir is not Configurable):
@@ -99,7 +113,6 @@ def serialize(thing: Configurable | None) -> dict[str, Any] | None:
                 f"{cls.__name__} cannot be saved: its constructor takes {argument!r}, but the object has no "
                 f"attribute of that name. Write self.{argument} = {argument} there, or define get_config"
             )
-    return {"class_name": cls.__name__, "config": thing.get_config()}
 
 
 def resolve(argument: str, identifier, base: type[_Base], known: Mapping[str, Any]) -> _Base | None:

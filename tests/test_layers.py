@@ -329,6 +329,13 @@ def test_building_again_starts_over():
     layer.build((5,))
     assert [p.shape for p in layer.parameters] == [(5, 2), (2,)]
     assert layer.input_shape == (5,)
+    layer.unbuild()
+    assert not layer.built and layer.parameters == [] and layer.input_shape is layer.output_shape is None
+    declared = ready(Dense(2, input_dim=3), (3,))
+    declared.unbuild()
+    assert declared.input_shape == (3,)
+    with pytest.raises(RuntimeError, match="is not built"):
+        layer.forward(np.ones((1, 5)))
 
 
 def test_a_layer_of_ones_own():

@@ -93,7 +93,10 @@ def test_an_argument_that_would_be_lost_is_named():
         TypeError, match="Loses cannot be saved: its constructor takes 'depth'.*self.depth = depth"
     ):
         serialize(Loses(1))
-    assert "depth" not in repr(Loses(1))  # messages show an object all the same
+    with pytest.raises(TypeError, match="Loses cannot be saved"):
+        serialize(Saw(1, part=Loses(1)))
+    for made in (Loses(1), Saw(1, part=Loses(1))):  # a message can show it, and a copy be tried, all the same
+        assert "depth" not in repr(made) and made.get_config()["teeth"]
 
     class Keeps(Loses):
         def get_config(self):

@@ -28,8 +28,8 @@ A layer of your own, in plain NumPy::
             return dout * self.gain
 
 It trains, and is saved with the model; ``load_model(path, custom_objects={"Scale": Scale})`` reads it again.
-``minidl.check_gradients(model, x, y)`` holds its backward against its forward. Such a layer runs in Python:
-`Layer.ops` says what the compiled loop takes.
+``minidl.check_gradients(model, x, y)`` compares its backward with differences of its forward. A model with such a
+layer runs layer by layer in Python, not in the compiled loop (see `Layer.ops`).
 """
 
 from .activation import Activation as Activation

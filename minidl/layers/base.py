@@ -45,6 +45,7 @@ class Parameter:
 
     @property
     def size(self) -> int:
+        """How many numbers it holds."""
         return math.prod(self.shape)
 
 
@@ -68,9 +69,8 @@ def _recording_shapes(build):
             raise ValueError(
                 f"layer {self.name} has input_shape {self._declared_shape}, but its input is {input_shape}"
             )
-        self.built, self.parameters, self.dtype = False, [], None
-        self._views.clear()
-        self.input_shape, self.output_shape = input_shape, None
+        self.unbuild()
+        self.input_shape = input_shape
         self._building = True
         try:
             build(self, input_shape)
@@ -91,7 +91,7 @@ class Layer(Configurable):
     ----------
     name : str, default a name made from the class ("dense", "dense_1", ...)
     input_shape : tuple of int, optional
-        Shape of one sample. To be built before any data, a model needs it of its first layer, or an ``Input``.
+        Shape of one sample. If the first layer has it, or an ``Input`` does, the model is built before it sees data.
     input_dim : int, optional
         ``input_dim=n`` is ``input_shape=(n,)``.
 
@@ -201,6 +201,12 @@ class Layer(Configurable):
             )
         )
 
+    def unbuild(self) -> None:
+        """Undo ``build``: parameters and shapes are forgotten, except the ``input_shape`` of the constructor."""
+        self.built, self.parameters, self.dtype = False, [], None
+        self.input_shape, self.output_shape = self._declared_shape, None
+        self._views.clear()
+
     def attach(self, params: np.ndarray, grads: np.ndarray, offset: int) -> int:
         """Make the parameters views of the flat vectors from ``offset`` on; returns the offset after them."""
         self.dtype = params.dtype
@@ -215,6 +221,7 @@ class Layer(Configurable):
 
     @property
     def weights(self) -> list[np.ndarray]:
+        """The parameters, as views of the model's flat vector."""
         return [getattr(self, parameter.name) for parameter in self.parameters]
 
     def get_weights(self) -> list[np.ndarray]:
@@ -233,6 +240,7 @@ class Layer(Configurable):
             view[...] = array
 
     def count_params(self) -> int:
+        """How many numbers are trained."""
         return sum(parameter.size for parameter in self.parameters)
 
     def __getattr__(self, name):
