@@ -19,7 +19,7 @@ import numpy as np
 from .activations import LINEAR, NEEDS_INPUT, activation_backward, activation_forward
 from .elementwise import copy, rescale
 from .jit import jit, larger, smaller
-from .losses import loss_rows, sum_of_rows
+from .losses import Batch, loss_rows, sum_of_rows
 from .matmul import column_sums, product, scratch_size, store_panels
 from .metrics import metric_rows
 from .ops import ACTIVATION, DENSE, DROPOUT, GAUSSIAN_NOISE, RANDOM_TRANSLATION
@@ -429,10 +429,8 @@ def _loss_and_metrics(program, buffers, objective, low, high):
     labels = buffers.labels[low:high] if buffers.labels.size else buffers.labels
     targets = _matrix_part(buffers.targets, low, high)
     teacher = _matrix_part(buffers.teacher, low, high)
-    loss_rows(
-        objective.kind, buffers.row_loss[low:high], dlogits, logits, labels, targets, teacher,
-        buffers.row_scale[low:high], objective.hyper,
-    )  # fmt: skip
+    batch = Batch(logits, labels, targets, teacher, buffers.row_scale[low:high])
+    loss_rows(objective.kind, buffers.row_loss[low:high], dlogits, batch, objective.hyper)
     if objective.metric_kinds.size == 0:
         return
     predictions = logits
