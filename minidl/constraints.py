@@ -1,4 +1,4 @@
-"""Constraints: what a weight is put back to after each optimizer step."""
+"""Constraints: rules that a weight is made to fulfil again after each optimizer step."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from .kernels import updates as kernel
-from .registry import Configurable, resolve
+from .registry import Configurable, Registry
 from .registry import serialize as serialize
 from .validation import check_array, check_float, check_int
 
@@ -19,10 +19,14 @@ class Constraint(Configurable):
         raise NotImplementedError(f"{type(self).__name__} must define __call__(weight)")
 
 
+CONSTRAINTS = Registry("constraint", Constraint)
+
+
+@CONSTRAINTS.register()
 class MaxNorm(Constraint):
     """Each unit's incoming weights, a column of ``weight (in, out)``, have a norm of at most ``max_value``.
 
-    ``w *= min(norm, max_value) / (1e-7 + norm)``. ``axis`` is the axis summed over, and only 0 is known.
+    ``w *= min(norm, max_value) / (1e-7 + norm)``. ``axis`` is the axis that is summed over; it must be 0.
     """
 
     def __init__(self, max_value: float = 2.0, axis: int = 0):
@@ -31,7 +35,7 @@ class MaxNorm(Constraint):
 
     @staticmethod
     def segment(offset: int, shape: tuple[int, ...]) -> tuple[int, int, int]:
-        """(offset, rows, columns): how ``kernels.updates.max_norm`` is told where a weight lies."""
+        """(offset, rows, columns): where a weight lies, in the form that ``kernels.updates.max_norm`` reads."""
         return offset, shape[0], math.prod(shape[1:])
 
     def __call__(self, weight: np.ndarray) -> np.ndarray:
@@ -41,20 +45,7 @@ class MaxNorm(Constraint):
         kernel.max_norm(out.ravel(), np.array([self.segment(0, out.shape)]), np.array([self.max_value]))
         return out
 
-    def get_config(self) -> dict:
-        return {"max_value": self.max_value, "axis": self.axis}
-
 
 max_norm = MaxNorm
-
-_KNOWN = {"max_norm": MaxNorm, "MaxNorm": MaxNorm}
-
-
-def get(identifier) -> Constraint | None:
-    """A constraint from its name (``"max_norm"``), a config, a class, itself, or None."""
-    return resolve("constraint", identifier, Constraint, _KNOWN)
-
-
-def deserialize(config: dict) -> Constraint:
-    """The inverse of ``serialize``; only this module's classes are built."""
-    return get(config)
+get = CONSTRAINTS.get
+deserialize = CONSTRAINTS.deserialize

@@ -1,8 +1,8 @@
 """Initial weights, by Keras 3's formulas.
 
-``initializer(shape, dtype, rng)`` draws from ``rng``, a NumPy generator the model derives from its seed.
-An initializer made with a ``seed`` of its own gives the same values at every call, whatever the ``rng``.
-Draws are made in float64 and rounded, so a float32 and a float64 model of one seed begin alike.
+``initializer(shape, dtype, rng)`` draws from ``rng``, a NumPy generator that the model derives from its seed.
+An initializer with a ``seed`` of its own gives the same values at every call, whatever the ``rng``.
+Values are drawn in float64 and then rounded, so a float32 and a float64 model of one seed begin alike.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ import math
 
 import numpy as np
 
-from .registry import Configurable, resolve, snake_case
+from .registry import Configurable, Registry
 from .registry import serialize as serialize
 from .validation import check_choice, check_dtype, check_float, check_int, check_shape, describe
 
-# Standard deviation of a standard normal cut off at two standard deviations on either side.
+# The standard deviation of a standard normal that is cut off at two standard deviations on either side.
 _TRUNCATED_STDDEV = 0.87962566103423978
 
 
 def compute_fans(shape: tuple[int, ...]) -> tuple[int, int]:
-    """(fan_in, fan_out) of a weight: of ``(in, out)`` these, of a vector its length twice."""
+    """(fan_in, fan_out) of a weight: ``(in, out)`` of a matrix, the length twice of a vector."""
     if len(shape) == 1:
         return shape[0], shape[0]
     field = math.prod(shape[:-2])
@@ -28,7 +28,7 @@ def compute_fans(shape: tuple[int, ...]) -> tuple[int, int]:
 
 
 def truncated_normal(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-    """Standard normal draws, those beyond two standard deviations drawn again."""
+    """Standard normal draws; those beyond two standard deviations are drawn again."""
     values = rng.standard_normal(shape)
     beyond = np.abs(values) >= 2
     while beyond.any():
@@ -38,10 +38,10 @@ def truncated_normal(rng: np.random.Generator, shape: tuple[int, ...]) -> np.nda
 
 
 class Initializer(Configurable):
-    """Subclass it with ``draw(shape, rng)``, an array of any float dtype."""
+    """Subclass it with ``draw(shape, rng)``, which returns an array of any float dtype."""
 
     def __call__(self, shape, dtype="float32", rng: np.random.Generator | None = None) -> np.ndarray:
-        """A new C-contiguous array. ``rng`` None: fresh unpredictable draws."""
+        """A new C-contiguous array. With ``rng`` None and no seed the values are unpredictable."""
         if rng is not None and not isinstance(rng, np.random.Generator):
             raise TypeError(f"rng must be a numpy.random.Generator or None, got {describe(rng)}")
         seed = getattr(self, "seed", None)
@@ -54,35 +54,42 @@ class Initializer(Configurable):
         raise NotImplementedError(f"{type(self).__name__} must define draw(shape, rng)")
 
 
+INITIALIZERS = Registry("initializer", Initializer)
+
+
+@INITIALIZERS.register("zero")
 class Zeros(Initializer):
+    """0 everywhere."""
+
     def draw(self, shape, rng):
         return np.zeros(shape)
 
 
+@INITIALIZERS.register("one")
 class Ones(Initializer):
+    """1 everywhere."""
+
     def draw(self, shape, rng):
         return np.ones(shape)
 
 
+@INITIALIZERS.register()
 class Constant(Initializer):
+    """``value`` everywhere."""
+
     def __init__(self, value: float = 0.0):
         self.value = check_float("value", value)
 
     def draw(self, shape, rng):
         return np.full(shape, self.value)
 
-    def get_config(self) -> dict:
-        return {"value": self.value}
-
 
 class _Random(Initializer):
     def __init__(self, seed: int | None = None):
         self.seed = None if seed is None else check_int("seed", seed, minimum=0)
 
-    def get_config(self) -> dict:
-        return {"seed": self.seed}
 
-
+@INITIALIZERS.register("normal")
 class RandomNormal(_Random):
     """Normal with the given mean and standard deviation."""
 
@@ -94,17 +101,16 @@ class RandomNormal(_Random):
     def draw(self, shape, rng):
         return self.mean + self.stddev * rng.standard_normal(shape)
 
-    def get_config(self) -> dict:
-        return {"mean": self.mean, "stddev": self.stddev, "seed": self.seed}
 
-
+@INITIALIZERS.register()
 class TruncatedNormal(RandomNormal):
-    """As ``RandomNormal``, values two or more standard deviations from the mean drawn again."""
+    """As ``RandomNormal``; values two or more standard deviations from the mean are drawn again."""
 
     def draw(self, shape, rng):
         return self.mean + self.stddev * truncated_normal(rng, shape)
 
 
+@INITIALIZERS.register("uniform")
 class RandomUniform(_Random):
     """Uniform on [minval, maxval)."""
 
@@ -116,15 +122,13 @@ class RandomUniform(_Random):
     def draw(self, shape, rng):
         return rng.uniform(self.minval, self.maxval, shape)
 
-    def get_config(self) -> dict:
-        return {"minval": self.minval, "maxval": self.maxval, "seed": self.seed}
 
-
+@INITIALIZERS.register()
 class VarianceScaling(_Random):
     """Mean 0 and variance ``scale / n``, where n is fan_in, fan_out or, for fan_avg, their mean.
 
-    ``uniform`` draws from [-limit, limit) with ``limit = sqrt(3*scale/n)``; ``truncated_normal`` cuts a
-    normal off at two standard deviations, widened so that the variance is ``scale/n`` after the cut.
+    ``uniform`` draws from [-limit, limit) with ``limit = sqrt(3*scale/n)``. ``truncated_normal`` cuts a normal
+    off at two standard deviations; it is widened so that the variance after the cut is ``scale/n``.
     """
 
     def __init__(
@@ -152,78 +156,57 @@ class VarianceScaling(_Random):
             return math.sqrt(variance) * rng.standard_normal(shape)
         return math.sqrt(variance) / _TRUNCATED_STDDEV * truncated_normal(rng, shape)
 
-    def get_config(self) -> dict:
-        return {
-            "scale": self.scale,
-            "mode": self.mode,
-            "distribution": self.distribution,
-            "seed": self.seed,
-        }
-
 
 class _Named(VarianceScaling):
+    """A ``VarianceScaling`` with fixed ``settings``: scale, mode, distribution."""
+
     settings: tuple[float, str, str]
 
     def __init__(self, seed: int | None = None):
         super().__init__(*self.settings, seed)
 
-    def get_config(self) -> dict:
-        return {"seed": self.seed}
 
-
+@INITIALIZERS.register()
 class GlorotUniform(_Named):
     """Uniform with limit sqrt(6 / (fan_in + fan_out)) (Glorot & Bengio 2010)."""
 
     settings = (1.0, "fan_avg", "uniform")
 
 
+@INITIALIZERS.register()
 class GlorotNormal(_Named):
     """Truncated normal of variance 2 / (fan_in + fan_out) (Glorot & Bengio 2010)."""
 
     settings = (1.0, "fan_avg", "truncated_normal")
 
 
+@INITIALIZERS.register()
 class HeUniform(_Named):
     """Uniform with limit sqrt(6 / fan_in) (He et al. 2015)."""
 
     settings = (2.0, "fan_in", "uniform")
 
 
+@INITIALIZERS.register()
 class HeNormal(_Named):
     """Truncated normal of variance 2 / fan_in (He et al. 2015)."""
 
     settings = (2.0, "fan_in", "truncated_normal")
 
 
+@INITIALIZERS.register()
 class LecunUniform(_Named):
     """Uniform with limit sqrt(3 / fan_in)."""
 
     settings = (1.0, "fan_in", "uniform")
 
 
+@INITIALIZERS.register()
 class LecunNormal(_Named):
     """Truncated normal of variance 1 / fan_in."""
 
     settings = (1.0, "fan_in", "truncated_normal")
 
-
-_CLASSES = (
-    Zeros,
-    Ones,
-    Constant,
-    RandomNormal,
-    TruncatedNormal,
-    RandomUniform,
-    VarianceScaling,
-    GlorotUniform,
-    GlorotNormal,
-    HeUniform,
-    HeNormal,
-    LecunUniform,
-    LecunNormal,
-)
-_KNOWN = {name: c for c in _CLASSES for name in (c.__name__, snake_case(c.__name__))}
-_KNOWN.update(normal=RandomNormal, uniform=RandomUniform, one=Ones, zero=Zeros)
 
 zeros, ones, constant = Zeros, Ones, Constant
 random_normal, random_uniform, variance_scaling = RandomNormal, RandomUniform, VarianceScaling
@@ -234,9 +217,10 @@ lecun_uniform, lecun_normal = LecunUniform, LecunNormal
 
 def get(identifier) -> Initializer:
     """An initializer from its name (``"glorot_uniform"``), a config, a class, or itself."""
-    if identifier is None:
+    initializer = INITIALIZERS.get(identifier)
+    if initializer is None:
         raise ValueError("initializer must be a name, a config or an Initializer, got None")
-    return resolve("initializer", identifier, Initializer, _KNOWN)
+    return initializer
 
 
 def deserialize(config: dict) -> Initializer:

@@ -211,13 +211,15 @@ class Loss(Configurable):
         row_loss = np.empty(rows)
         targets = empty if targets is None else targets
         teacher = empty if teacher is None else teacher
-        arguments = row_loss, dlogits, z, labels, targets, teacher, scale, self.hyper
+        batch = kernels.Batch(z, labels, targets, teacher, scale)
         work = _FLOPS_OF_A_ROW * rows + _FLOPS_OF_AN_ENTRY * z.size
         n_threads = 1 if self.whole_batch else threads.count_for(work)
         if n_threads == 1:
-            kernels.loss_batch(kind, *arguments)
+            kernels.loss_batch(kind, row_loss, dlogits, batch, self.hyper)
         else:
-            threads.run(kernels.loss_rows_on_threads, kind, *arguments, threads=n_threads)
+            threads.run(
+                kernels.loss_rows_on_threads, int(kind), row_loss, dlogits, batch, self.hyper, threads=n_threads
+            )
         return kernels.sum_of_rows(row_loss), dlogits
 
     def _keras_config(self) -> dict:
@@ -362,7 +364,8 @@ def _per_sample(loss: Loss, y_true, y_pred) -> np.ndarray:
     out, empty = np.empty(len(rows)), np.empty((0, 0), rows.dtype)
     targets = empty if targets is None else targets
     kind = loss.kind(loss.from_logits)
-    kernels.loss_rows(kind, out, empty, rows, labels, targets, empty, np.ones(len(rows)), loss.hyper)
+    batch = kernels.Batch(rows, labels, targets, empty, np.ones(len(rows)))
+    kernels.loss_batch(kind, out, empty, batch, loss.hyper)
     return out.astype(pred.dtype).reshape(pred.shape[:-1])
 
 

@@ -1,4 +1,7 @@
-"""Metrics: what is reported beside the loss. Each is the mean over samples of a per-sample value."""
+"""Metrics: what is reported beside the loss. Each is the mean over the samples of a value per sample.
+
+A metric is one class: its kernel, which direction is better, what it needs. Formulas are in ``kernels/metrics.py``.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,8 @@ from collections.abc import Iterable
 import numpy as np
 
 from .kernels import metrics as kernel
+from .registry import Configurable, Registry, function_of, snake_case
+from .registry import serialize as serialize
 from .validation import (
     check_array,
     check_int,
@@ -15,45 +20,46 @@ from .validation import (
     check_sample_weight,
     check_targets,
     describe,
-    unknown_name,
 )
 
-_SPARSE_KINDS = (kernel.SPARSE_CATEGORICAL_ACCURACY, kernel.SPARSE_TOP_K_CATEGORICAL_ACCURACY)
 
+class Metric(Configurable):
+    """The mean over the samples of one kernel's value per sample.
 
-class Metric:
-    """Mean over the samples of one kernel's row value.
-
-    ``name`` is the key in logs, ``kind`` the kernel's number (None where it depends on the labels' form),
-    ``k`` the number of classes that count as a hit, ``direction`` what is better: "up" or "down".
-    ``needs_output`` is True where logits in place of the model's output would give another value.
-
-    ``metric(y_true, y_pred, sample_weight=None)`` gives the mean over the samples, without touching the
+    ``metric(y_true, y_pred, sample_weight=None)`` gives the mean over these samples. It does not touch the
     running mean that ``update_state``, ``result`` and ``reset_state`` keep, as in Keras.
+
+    Attributes
+    ----------
+    name : the key in logs, by default the class's name in snake case
+    kind : the kernel's number
+    direction : what is better, "up" or "down"
+    needs_output : whether logits in place of the model's output would give another value
+    k : how many of the largest outputs count as a hit
     """
 
-    kind: int | None = None
+    kind: int
     direction = "down"
     needs_output = False
-    default_name = ""
     k = 1
 
     def __init__(self, name: str | None = None):
         if name is not None and not isinstance(name, str):
             raise TypeError(f"name must be a string, got {describe(name)}")
-        self.name = name or self.default_name
+        self.name = name or snake_case(type(self).__name__)
         self.reset_state()
 
     def kind_for(self, sparse: bool, outputs: int) -> int:
-        """The kernel for labels (``sparse``) or rows of targets, under a model with so many outputs."""
-        if sparse and self.kind not in _SPARSE_KINDS:
+        """The kernel's number, if y holds class indices (``sparse``) and the model has so many outputs."""
+        wants_labels = self.kind in kernel.SPARSE
+        if sparse and not wants_labels:
             raise ValueError(f"metric {self.name!r} needs targets shaped as the output, got class indices")
-        if not sparse and self.kind in _SPARSE_KINDS:
+        if wants_labels and not sparse:
             raise ValueError(f"metric {self.name!r} needs class indices of shape (N,), got rows of targets")
         return self.kind
 
     def needs_output_for(self, outputs: int) -> bool:
-        """Whether logits would not do, under a model with so many outputs."""
+        """Whether logits would give another value than the output, if the model has so many outputs."""
         return self.needs_output
 
     def rows(self, y_true: np.ndarray, y_pred: np.ndarray) -> np.ndarray:
@@ -61,21 +67,23 @@ class Metric:
         pred = check_array("y_pred", y_pred)
         if pred.ndim == 1:
             pred = pred[:, None]
-        dtype = pred.dtype if pred.dtype in (np.float32, np.float64) else np.float64
-        pred = np.require(pred, dtype, "CAW").reshape(len(pred), -1)  # as the kernels are compiled for
+        dtype = pred.dtype if pred.dtype in (np.float32, np.float64) else np.dtype(np.float64)
+        pred = _for_kernel(pred, dtype).reshape(len(pred), -1)
         outputs = pred.shape[1]
         true = check_array("y_true", y_true)
         sparse = outputs > 1 and true[:1].size == 1
         try:
             kind = self.kind_for(sparse, outputs)
         except ValueError as error:
-            raise ValueError(f"y_true of shape {true.shape} for y_pred of shape {pred.shape}: {error}") from None
+            raise ValueError(
+                f"y_true of shape {true.shape} for y_pred of shape {pred.shape}: {error}"
+            ) from None
         labels, targets = np.empty(0, np.int64), np.empty((0, 0), dtype)
         if sparse:
-            labels = np.require(check_labels(true, outputs, "y_true", unlabelled=True), None, "CAW")
+            labels = check_labels(true, outputs, "y_true", unlabelled=True)
         else:
             flat = true.reshape(len(true), -1)
-            targets = np.require(check_targets(flat, (outputs,), dtype, "y_true"), dtype, "CAW")
+            targets = _for_kernel(check_targets(flat, (outputs,), dtype, "y_true"), dtype)
         check_rows("y_true", len(true), len(pred), "y_pred")
         values = np.empty(len(pred))
         kernel.metric_rows(kind, values, pred, labels, targets, self.k)
@@ -93,38 +101,34 @@ class Metric:
 
     def update_state(self, y_true, y_pred, sample_weight=None) -> None:
         values = self.rows(y_true, y_pred)
-        weight = (
-            np.ones(len(values)) if sample_weight is None else check_sample_weight(sample_weight, len(values))
-        )
+        count = len(values)
+        weight = np.ones(count) if sample_weight is None else check_sample_weight(sample_weight, count)
         self._total += float(values @ weight)
         self._count += float(weight.sum())
 
     def result(self) -> float:
         return _ratio(self._total, self._count)
 
-    def get_config(self) -> dict:
-        return {"name": self.name}
 
-    @classmethod
-    def from_config(cls, config: dict) -> Metric:
-        return cls(**config)
-
-    def __repr__(self) -> str:
-        settings = ", ".join(f"{key}={value!r}" for key, value in self.get_config().items())
-        return f"{type(self).__name__}({settings})"
+def _for_kernel(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Contiguous, aligned and writeable, as the kernels are compiled for."""
+    return np.require(array, dtype, ["C", "A", "W"])
 
 
 def _ratio(total: float, count: float) -> float:
     return total / count if count else 0.0
 
 
+METRICS = Registry("metric", Metric)
+
+
+@METRICS.register("acc")
 class Accuracy(Metric):
-    """The share of samples predicted right, in the form the labels ask for, as Keras reads ``"accuracy"``:
+    """The share of samples that are predicted right. As Keras reads ``"accuracy"``, the form follows from y:
     binary for one output, sparse categorical for class indices, categorical for rows of targets.
     """
 
     direction = "up"
-    default_name = "accuracy"
 
     def kind_for(self, sparse: bool, outputs: int) -> int:
         if outputs == 1:
@@ -132,108 +136,93 @@ class Accuracy(Metric):
         return kernel.SPARSE_CATEGORICAL_ACCURACY if sparse else kernel.CATEGORICAL_ACCURACY
 
     def needs_output_for(self, outputs: int) -> bool:
-        return outputs == 1  # the threshold is a probability; the largest logit is the largest output
+        return outputs == 1  # 0.5 is a probability; among several, the largest logit is the largest output
 
 
+@METRICS.register()
 class CategoricalAccuracy(Metric):
     """1 where the largest output is where the largest target is. Of equal ones the first is the largest."""
 
     kind = kernel.CATEGORICAL_ACCURACY
     direction = "up"
-    default_name = "categorical_accuracy"
 
 
+@METRICS.register()
 class SparseCategoricalAccuracy(Metric):
     """1 where the largest output is at the label."""
 
     kind = kernel.SPARSE_CATEGORICAL_ACCURACY
     direction = "up"
-    default_name = "sparse_categorical_accuracy"
 
 
+@METRICS.register()
 class BinaryAccuracy(Metric):
     """The share of a sample's outputs on the right side of 0.5 (0.5 itself counts as 0)."""
 
     kind = kernel.BINARY_ACCURACY
     direction = "up"
     needs_output = True
-    default_name = "binary_accuracy"
 
 
+@METRICS.register()
 class TopKCategoricalAccuracy(Metric):
     """1 where fewer than ``k`` outputs are larger than the one at the largest target."""
 
     kind = kernel.TOP_K_CATEGORICAL_ACCURACY
     direction = "up"
-    default_name = "top_k_categorical_accuracy"
 
     def __init__(self, k: int = 5, name: str | None = None):
         self.k = check_int("k", k, minimum=1, maximum=2**31 - 1)
         super().__init__(name)
 
-    def get_config(self) -> dict:
-        return {"k": self.k, "name": self.name}
 
-
+@METRICS.register()
 class SparseTopKCategoricalAccuracy(TopKCategoricalAccuracy):
     """1 where fewer than ``k`` outputs are larger than the one at the label."""
 
     kind = kernel.SPARSE_TOP_K_CATEGORICAL_ACCURACY
-    default_name = "sparse_top_k_categorical_accuracy"
 
 
+@METRICS.register("mse", "MSE")
 class MeanSquaredError(Metric):
     """Mean over a sample's outputs of (y - y_pred)^2."""
 
     kind = kernel.MEAN_SQUARED_ERROR
     needs_output = True
-    default_name = "mean_squared_error"
 
 
+@METRICS.register("mae", "MAE")
 class MeanAbsoluteError(Metric):
     """Mean over a sample's outputs of |y - y_pred|."""
 
     kind = kernel.MEAN_ABSOLUTE_ERROR
     needs_output = True
-    default_name = "mean_absolute_error"
 
 
-CLASSES = {
-    cls.__name__: cls
-    for cls in (
-        Accuracy,
-        CategoricalAccuracy,
-        SparseCategoricalAccuracy,
-        BinaryAccuracy,
-        TopKCategoricalAccuracy,
-        SparseTopKCategoricalAccuracy,
-        MeanSquaredError,
-        MeanAbsoluteError,
-    )
-}
-_NAMES = {cls.default_name: cls for cls in CLASSES.values()}
-_NAMES.update(
-    acc=Accuracy, mse=MeanSquaredError, MSE=MeanSquaredError, mae=MeanAbsoluteError, MAE=MeanAbsoluteError
-)
+categorical_accuracy = function_of(CategoricalAccuracy, Metric.rows)
+sparse_categorical_accuracy = function_of(SparseCategoricalAccuracy, Metric.rows)
+binary_accuracy = function_of(BinaryAccuracy, Metric.rows)
+top_k_categorical_accuracy = function_of(TopKCategoricalAccuracy, Metric.rows)
+sparse_top_k_categorical_accuracy = function_of(SparseTopKCategoricalAccuracy, Metric.rows)
 
 
-def get(identifier: str | type[Metric] | Metric) -> Metric:
-    """A metric from its name, class or instance. The string given is the key in the logs, as in Keras."""
-    if isinstance(identifier, str):
-        if identifier in CLASSES:
-            return CLASSES[identifier]()
-        if identifier not in _NAMES:
-            raise unknown_name("metric", identifier, _NAMES)
-        return _NAMES[identifier](name=identifier)
-    if isinstance(identifier, type) and issubclass(identifier, Metric):
-        return identifier()
-    if isinstance(identifier, Metric):
-        return identifier
-    raise TypeError(f"a metric must be a name or a minidl.metrics.Metric, got {describe(identifier)}")
+def get(identifier: str | type[Metric] | dict | Metric) -> Metric:
+    """A metric from its name, class, config or instance. A name that is not a class's is kept as the key in logs."""
+    if isinstance(identifier, str) and identifier not in METRICS.classes and identifier in METRICS.names:
+        return METRICS.names[identifier](name=identifier)
+    metric = METRICS.get(identifier)
+    if metric is None:
+        raise TypeError("metric must be a name, a config or a Metric, got None")
+    return metric
+
+
+def deserialize(config: dict) -> Metric:
+    """The inverse of ``serialize``; only this module's classes are built."""
+    return get(config)
 
 
 def get_all(metrics: str | Metric | Iterable | None) -> list[Metric]:
-    """What ``compile(metrics=...)`` takes: None, one metric or several, with names of their own."""
+    """What ``compile(metrics=...)`` takes: None, one metric or several. Their names must be distinct."""
     if metrics is None:
         return []
     if isinstance(metrics, (str, Metric)) or not isinstance(metrics, Iterable):
@@ -244,28 +233,3 @@ def get_all(metrics: str | Metric | Iterable | None) -> list[Metric]:
         if name == "loss" or names.count(name) > 1:
             raise ValueError(f"metrics must have distinct names other than 'loss', got {names}")
     return found
-
-
-def categorical_accuracy(y_true, y_pred) -> np.ndarray:
-    """Per-sample ``CategoricalAccuracy``."""
-    return CategoricalAccuracy().rows(y_true, y_pred)
-
-
-def sparse_categorical_accuracy(y_true, y_pred) -> np.ndarray:
-    """Per-sample ``SparseCategoricalAccuracy``."""
-    return SparseCategoricalAccuracy().rows(y_true, y_pred)
-
-
-def binary_accuracy(y_true, y_pred) -> np.ndarray:
-    """Per-sample ``BinaryAccuracy``."""
-    return BinaryAccuracy().rows(y_true, y_pred)
-
-
-def top_k_categorical_accuracy(y_true, y_pred, k: int = 5) -> np.ndarray:
-    """Per-sample ``TopKCategoricalAccuracy``."""
-    return TopKCategoricalAccuracy(k).rows(y_true, y_pred)
-
-
-def sparse_top_k_categorical_accuracy(y_true, y_pred, k: int = 5) -> np.ndarray:
-    """Per-sample ``SparseTopKCategoricalAccuracy``."""
-    return SparseTopKCategoricalAccuracy(k).rows(y_true, y_pred)

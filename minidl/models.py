@@ -16,9 +16,9 @@ import numpy as np
 from . import archive, losses, optimizers, training, utils
 from . import metrics as metrics_module
 from .callbacks import History, check_verbose
-from .layer_configs import check_custom_objects, layer_config, layers_from_configs
 from .layers import Layer
-from .stack import Stack
+from .layers.configs import check_custom_objects, layer_config, layers_from_configs
+from .layers.stack import Stack
 from .training.interrupts import uninterrupted
 from .training.layerwise import layerwise_step
 from .training.objective import Objective, objective_of

@@ -1,11 +1,11 @@
-"""Weight penalties, added to the loss and to the gradient (not scaled by sample weights), as in Keras."""
+"""Weight penalties, added to the loss and to the gradient (sample weights do not scale them), as in Keras."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from .kernels import updates as kernel
-from .registry import Configurable, resolve
+from .registry import Configurable, Registry
 from .registry import serialize as serialize
 from .validation import check_float
 
@@ -21,15 +21,20 @@ class Regularizer(Configurable):
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
-        if "__call__" in vars(cls):  # training goes by l1 and l2, and would pass it over in silence
+        if "__call__" in vars(cls):  # training reads l1 and l2 only, so a formula here would never be used
             raise TypeError(f"a regularizer is its l1 and l2: {cls.__name__} must not define __call__")
 
     def __call__(self, weight) -> float:
         flat = np.ravel(np.asarray(weight, dtype=np.float64))
-        whole = np.array([[0, flat.size]])
-        return float(kernel.add_regularizer(flat[:0], flat, whole, np.array([[self.l1, self.l2]])))
+        segment = np.array([[0, flat.size]])
+        no_grads = flat[:0]
+        return float(kernel.add_regularizer(no_grads, flat, segment, np.array([[self.l1, self.l2]])))
 
 
+REGULARIZERS = Registry("regularizer", Regularizer)
+
+
+@REGULARIZERS.register("l1l2")
 class L1L2(Regularizer):
     """``l1 * sum(|w|) + l2 * sum(w*w)``."""
 
@@ -37,42 +42,35 @@ class L1L2(Regularizer):
         self.l1 = check_float("l1", 0.0 if l1 is None else l1, minimum=0)
         self.l2 = check_float("l2", 0.0 if l2 is None else l2, minimum=0)
 
-    def get_config(self) -> dict:
-        return {"l1": self.l1, "l2": self.l2}
 
-
+@REGULARIZERS.register()
 class L1(L1L2):
     """``l1 * sum(|w|)``; its gradient at 0 is 0."""
 
     def __init__(self, l1: float = 0.01):
         super().__init__(l1=l1)
 
-    def get_config(self) -> dict:
-        return {"l1": self.l1}
 
-
+@REGULARIZERS.register()
 class L2(L1L2):
     """``l2 * sum(w*w)``: gradient ``2*l2*w``, with no half in front."""
 
     def __init__(self, l2: float = 0.01):
         super().__init__(l2=l2)
 
-    def get_config(self) -> dict:
-        return {"l2": self.l2}
-
 
 l1, l2, l1_l2 = L1, L2, L1L2
-
-_KNOWN = {"l1": L1, "l2": L2, "l1_l2": L1L2, "l1l2": L1L2, "L1": L1, "L2": L2, "L1L2": L1L2}
 
 
 def get(identifier) -> Regularizer | None:
     """A regularizer from its name (``"l2"``: coefficient 0.01), a config, a class, itself, or None."""
-    if isinstance(identifier, str) and _KNOWN.get(identifier) is L1L2:
-        return L1L2(0.01, 0.01)  # what Keras documents for the name; two zeros would do nothing, silently
-    return resolve("regularizer", identifier, Regularizer, _KNOWN)
+    if isinstance(identifier, str) and REGULARIZERS.names.get(identifier) is L1L2:
+        return L1L2(
+            0.01, 0.01
+        )  # Keras's defaults for the name; the class's own are 0, which would do nothing
+    return REGULARIZERS.get(identifier)
 
 
-def deserialize(config: dict) -> Regularizer:
+def deserialize(config: dict) -> Regularizer | None:
     """The inverse of ``serialize``; only this module's classes are built."""
     return get(config)

@@ -27,8 +27,8 @@ def set_random_seed(seed: int) -> None:
 
 
 def next_seed() -> int:
-    """The seed of a model made with ``seed=None``: the next of the series ``set_random_seed`` began,
-    or without it an unpredictable one.
+    """The seed of a model made with ``seed=None``: after ``set_random_seed`` the next one of its series, else an
+    unpredictable one.
     """
     source = np.random.SeedSequence() if _seeds is None else _seeds.spawn(1)[0]
     return int(source.generate_state(1, np.uint32)[0])
@@ -41,12 +41,10 @@ def to_categorical(x, num_classes: int | None = None) -> np.ndarray:
     Raises ValueError where x is not a whole number in 0..num_classes-1.
     """
     is_single = not isinstance(x, (list, tuple)) and np.ndim(x) == 0
-    labels = np.asarray(x) if is_single else check_array("x", x)
-    if labels.ndim == 0:
-        check_array("x", labels[None])
+    labels = check_array("x", np.asarray(x)[None] if is_single else x)
     if labels.ndim > 1 and labels.shape[-1] == 1:
         labels = labels[..., 0]
-    shape, flat = labels.shape, labels.reshape(-1)
+    shape, flat = () if is_single else labels.shape, labels.reshape(-1)
     check_finite("x", flat)
     if num_classes is not None:
         num_classes = check_int("num_classes", num_classes, minimum=1)

@@ -15,15 +15,15 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 import numpy as np
 
 from .kernels import network
-from .kernels.activations import RELU, SOFTMAX
+from .kernels.activations import Activation
 from .kernels.buffers import BatchParts, aligned_rows, training_buffers
 from .kernels.jit import JIT_DISABLED
-from .kernels.losses import SPARSE_CATEGORICAL_CROSSENTROPY, loss_batch
-from .kernels.metrics import SPARSE_CATEGORICAL_ACCURACY, metric_rows
+from .kernels.losses import Batch, Loss, loss_batch
+from .kernels.metrics import Metric, metric_rows
 from .kernels.ops import ACTIVATION, DENSE, Op
 from .kernels.random import LAYER, SHUFFLE, make_key, permutation
 from .kernels.threads import get_num_threads, run
-from .kernels.updates import ADAM, add_regularizer
+from .kernels.updates import Rule, add_regularizer
 from .validation import check_bool, check_dtype
 
 _SAID_ABOVE = 2.0
@@ -116,7 +116,7 @@ def _start_helper(dtype: str) -> subprocess.Popen | None:
 
 _OPS = [
     Op(DENSE, 2, 2, weight=0, bias=4),
-    Op(ACTIVATION, 2, 2, activation=RELU),
+    Op(ACTIVATION, 2, 2, activation=Activation.RELU),
     Op(DENSE, 2, 2, weight=6, bias=10),
 ]
 _PARAMETERS, _ROWS = 12, 2
@@ -131,17 +131,17 @@ def _compile_training(dtype: np.dtype) -> None:
     plan = network.plan(_OPS, 2, _ROWS)
     x, order = np.eye(2, dtype=dtype), np.arange(_ROWS)
     permutation(order, np.uint64(make_key(0, SHUFFLE, 0, 0)))
-    program = network.Program(plan.ops, plan.settings, params, grads, False, plan.out_at, 2, int(SOFTMAX))
+    program = network.Program(plan.ops, plan.settings, params, grads, False, plan.out_at, 2, Activation.SOFTMAX)
     buffers = training_buffers(_OPS, plan, _ROWS, dtype, threads, 1, BatchParts(metrics=1, labels=True))
     data = network.Data(
         network.rows_of(x), order, order, np.arange(2), network.NO_ROWS, network.NO_ROWS, np.empty(0), _ROWS
     )
-    kinds = np.array([SPARSE_CATEGORICAL_ACCURACY], np.int64)
+    kinds = np.array([Metric.SPARSE_CATEGORICAL_ACCURACY], np.int64)
     objective = network.Objective(
-        int(SPARSE_CATEGORICAL_CROSSENTROPY), np.zeros(8), kinds, np.ones(1, np.int64), np.zeros(1), np.zeros(1)
+        Loss.SPARSE_CATEGORICAL_CROSSENTROPY, np.zeros(8), kinds, np.ones(1, np.int64), np.zeros(1), np.zeros(1)
     )
     nothing = np.zeros(0, dtype)
-    optimizer = network.Optimizer(int(ADAM), np.zeros(8), slot0, slot1, nothing, np.zeros(1), 0)
+    optimizer = network.Optimizer(Rule.ADAM, np.zeros(8), slot0, slot1, nothing, np.zeros(1), 0)
     no_norms = np.empty((0, 3), np.int64), np.empty(0)
     rules = network.Rules(False, _NO_SEGMENTS, _NO_PENALTIES, 0.0, 0.0, 0.0, *no_norms)
     moment = network.Moment(0, 0, 0)
@@ -165,9 +165,8 @@ def _compile_prediction(dtype: np.dtype) -> None:
     run(network.search_nonfinite, x.reshape(-1), counts, threads=1)
     labels, none = np.arange(2), np.empty((0, 0), dtype)
     row_values = np.zeros(_ROWS)
-    loss_batch(
-        int(SPARSE_CATEGORICAL_CROSSENTROPY), row_values, none, out, labels, none, none, np.ones(_ROWS), np.zeros(8)
-    )  # fmt: skip
-    metric_rows(int(SPARSE_CATEGORICAL_ACCURACY), row_values, out, labels, none, 1)
+    batch = Batch(out, labels, none, none, np.ones(_ROWS))
+    loss_batch(Loss.SPARSE_CATEGORICAL_CROSSENTROPY, row_values, none, batch, np.zeros(8))
+    metric_rows(Metric.SPARSE_CATEGORICAL_ACCURACY, row_values, out, labels, none, 1)
     make_key(0, LAYER, 0, 0)
     add_regularizer(params[:0], params, _NO_SEGMENTS, _NO_PENALTIES)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+from collections import defaultdict
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ import reference
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minidl import layers
+from minidl.activations import NAMES
 from minidl.kernels.matmul import dense_forward
 from minidl.kernels.ops import ACTIVATION, DENSE
 from minidl.kernels.random import make_key
@@ -27,9 +29,9 @@ from minidl.layers import (
     ReLU,
     Rescaling,
     Softmax,
+    base,
 )
 
-NAMES = ("linear", "relu", "leaky_relu", "sigmoid", "tanh", "softmax", "gelu", "silu", "softplus", "elu")
 DTYPES = (np.float32, np.float64)
 KEY = np.uint64(make_key(3, 16, 0, 0))
 
@@ -105,6 +107,16 @@ def test_dense_forward(dtype, rows, inputs, units, activation, use_bias):
     out = layer.forward(x)
     assert out.dtype == dtype and out.shape == (rows, units)
     np.testing.assert_allclose(out, expected, rtol=2e4 * np.finfo(dtype).eps, atol=2e2 * np.finfo(dtype).eps)
+
+
+def test_activations_that_keras_has():
+    known = "linear relu leaky_relu sigmoid tanh softmax gelu silu softplus elu"
+    assert set(known.split()) <= set(NAMES)
+    assert [Activation(name).activation for name in (*known.split(), "swish", None)] == [
+        *known.split(),
+        "silu",
+        "linear",
+    ]
 
 
 @pytest.mark.parametrize("activation", NAMES)
@@ -317,6 +329,13 @@ def test_building_again_starts_over():
     layer.build((5,))
     assert [p.shape for p in layer.parameters] == [(5, 2), (2,)]
     assert layer.input_shape == (5,)
+    layer.unbuild()
+    assert not layer.built and layer.parameters == [] and layer.input_shape is layer.output_shape is None
+    declared = ready(Dense(2, input_dim=3), (3,))
+    declared.unbuild()
+    assert declared.input_shape == (3,)
+    with pytest.raises(RuntimeError, match="is not built"):
+        layer.forward(np.ones((1, 5)))
 
 
 def test_a_layer_of_ones_own():
@@ -352,7 +371,7 @@ def test_a_layer_of_ones_own():
 
 
 def test_automatic_names(monkeypatch):
-    monkeypatch.setattr(layers, "_names_given", layers.defaultdict(layers.itertools.count))
+    monkeypatch.setattr(base, "_names_given", defaultdict(itertools.count))
     made = [Dense(1), Dense(1), Dropout(0.1), Dense(1), GaussianNoise(1.0), LeakyReLU(), Dense(1, name="out")]
     assert [layer.name for layer in made] == [
         "dense",

@@ -113,7 +113,7 @@ def test_get():
 def test_bad_input():
     with pytest.raises(ValueError, match="unknown metric 'acuracy': did you mean 'accuracy'"):
         metrics.get("acuracy")
-    with pytest.raises(TypeError, match="a metric must be a name"):
+    with pytest.raises(TypeError, match="metric must be a name, a config or Metric, got 3"):
         metrics.get(3)
     with pytest.raises(ValueError, match="k must be >= 1, got 0"):
         metrics.TopKCategoricalAccuracy(k=0)

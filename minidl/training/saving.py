@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from .. import losses, metrics, optimizers
-from ..layer_configs import revive
-from ..validation import check_bool, check_int, describe, unknown_name
+from ..layers.configs import revive
+from ..validation import check_bool, check_int, describe
 from .epoch import Unfinished
 
 SLOTS = ("slot0", "slot1", "slot2")
@@ -27,9 +27,7 @@ def training_config(model) -> dict:
     compiled = {
         "optimizer": optimizers.serialize(optimizer),
         "loss": None if model.loss is None else losses.serialize(model.loss),
-        "metrics": [
-            {"class_name": type(metric).__name__, "config": metric.get_config()} for metric in model.metrics
-        ],
+        "metrics": [metrics.serialize(metric) for metric in model.metrics],
     }
     return {"compile": compiled, "training": training}
 
@@ -55,17 +53,8 @@ def restore_training(model, config: dict, arrays: dict[str, np.ndarray], custom:
 
 
 def _compile(model, compiled: dict) -> None:
-    listed = [
-        metric if isinstance(metric, metrics.Metric) else _metric(metric) for metric in compiled["metrics"]
-    ]
+    listed = [metrics.deserialize(metric) for metric in compiled["metrics"]]
     model.compile(compiled["optimizer"], compiled["loss"], listed)
-
-
-def _metric(node) -> metrics.Metric:
-    name = node["class_name"]
-    if name not in metrics.CLASSES:
-        raise unknown_name("metric class", name, metrics.CLASSES)
-    return metrics.CLASSES[name].from_config(node["config"])
 
 
 def _restore_optimizer(model, iterations: int, arrays: dict[str, np.ndarray]) -> None:

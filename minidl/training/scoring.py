@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..kernels.activations import CODES, activation_forward
-from ..kernels.losses import loss_batch
+from ..kernels.losses import Batch, loss_batch
 from ..kernels.metrics import metric_rows
 from ..validation import describe
 from .objective import Objective
@@ -36,9 +36,8 @@ def score_rows(
     if teacher.size and teacher.shape != logits.shape:
         raise ValueError(f"teacher must give logits of shape {logits.shape}, got {teacher.shape}")
     scale = batch.weight / count if batch.weight.size else np.full(rows, 1.0 / count)
-    loss_batch(
-        objective.kind, row_loss, dlogits, logits, *_labels_and_targets(batch, dtype), teacher, scale, objective.hyper
-    )  # fmt: skip
+    rows_batch = Batch(logits, *_labels_and_targets(batch, dtype), teacher, scale)
+    loss_batch(objective.kind, row_loss, dlogits, rows_batch, objective.hyper)
     return row_loss, dlogits
 
 

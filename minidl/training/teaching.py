@@ -7,8 +7,8 @@ import math
 import numpy as np
 
 from .. import teachers
+from ..layers.stack import AUGMENTING
 from ..losses import KnowledgeDistillation, Loss, NormalizedKD
-from ..stack import AUGMENTING
 from ..validation import warn
 from .options import FitOptions
 from .samples import Samples

@@ -7,21 +7,15 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from .kernels.ops import ACTIVATION, DROPOUT, GAUSSIAN_NOISE, RANDOM_TRANSLATION, Op
-from .kernels.random import LAYER, make_key
-from .layers import (
-    Activation,
-    Dense,
-    Dropout,
-    Flatten,
-    GaussianNoise,
-    Input,
-    Layer,
-    RandomTranslation,
-    Softmax,
-)
-from .parameters import FlatParameters
-from .validation import check_array, check_bool, check_inputs, check_int, check_shape, describe
+from ..kernels.ops import ACTIVATION, DROPOUT, GAUSSIAN_NOISE, RANDOM_TRANSLATION, Op
+from ..kernels.random import LAYER, make_key
+from ..parameters import FlatParameters
+from ..validation import check_array, check_bool, check_inputs, check_int, check_shape, describe
+from .activation import Activation, Softmax
+from .base import Layer
+from .dense import Dense
+from .preprocessing import Flatten, Input, RandomTranslation
+from .regularization import Dropout, GaussianNoise
 
 AUGMENTING = (GaussianNoise, RandomTranslation)
 """Layers that change inputs at random: a teacher is asked about what they make of them."""
@@ -127,9 +121,7 @@ class Stack:
     def _unbuild(self) -> None:
         """Undo ``build``: the shape it was given turned out to be wrong."""
         for layer in self._layers:
-            layer.built, layer.parameters, layer.dtype = False, [], None
-            layer.input_shape, layer.output_shape = layer._declared_shape, None
-            layer._views.clear()
+            layer.unbuild()
         self._flat = FlatParameters(self.dtype)
         self.built = False
 

@@ -4,31 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from . import layers
-from .layers import Layer
-from .validation import describe, unknown_name
-
-_LAYERS = {
-    cls.__name__: cls
-    for cls in (
-        layers.Dense,
-        layers.Activation,
-        layers.ReLU,
-        layers.LeakyReLU,
-        layers.Softmax,
-        layers.Dropout,
-        layers.Flatten,
-        layers.Rescaling,
-        layers.GaussianNoise,
-        layers.RandomTranslation,
-    )
-}
+from ..registry import serialize
+from ..validation import describe, unknown_name
+from .base import LAYERS, Layer
 
 
 def layer_config(layer: Layer) -> dict:
     """A layer's class and arguments; a class that is not minidl's is marked, whatever its name."""
-    found = {"class_name": type(layer).__name__, "config": layer.get_config()}
-    if _LAYERS.get(type(layer).__name__) is not type(layer):
+    found = serialize(layer)
+    if LAYERS.classes.get(type(layer).__name__) is not type(layer):
         found["custom"] = True
     return found
 
@@ -80,6 +64,6 @@ def _layer(node, custom: dict[str, type]) -> Layer:
         return layer
     if node.get("custom"):
         raise ValueError(f"layer class {name} is not minidl's: pass custom_objects={{{name!r}: {name}}}")
-    if name not in _LAYERS:
-        raise unknown_name("layer class", name, _LAYERS)
-    return _LAYERS[name].from_config(revive(node["config"], custom))
+    if name not in LAYERS.classes:
+        raise unknown_name("layer class", name, LAYERS.classes)
+    return LAYERS.classes[name].from_config(revive(node["config"], custom))

@@ -1,0 +1,48 @@
+"""Layers: each one's forward and, under it, its backward.
+
+A layer maps a batch ``x`` (B, *input_shape) to ``out`` (B, *output_shape). ``backward`` takes ``dout``, the
+gradient of the loss with respect to what ``forward`` returned, and returns ``dx``. It also overwrites the
+gradients of the layer's own parameters. Gradients are never accumulated, so nothing has to be zeroed.
+
+Parameters live in the model's flat vectors: ``layer.weight`` and ``layer.dweight`` are views of them.
+
+A layer of your own, in plain NumPy::
+
+    from minidl.initializers import Constant
+    from minidl.layers import Layer
+
+    class Scale(Layer):
+        def __init__(self, start=1.0, **options):       # options: name, input_shape, input_dim
+            super().__init__(**options)
+            self.start = start                          # kept under its own name, so that it is saved
+
+        def build(self, input_shape):
+            self.add_weight("gain", input_shape, initializer=Constant(self.start))
+
+        def forward(self, x, training=False):
+            self.x = x
+            return x * self.gain
+
+        def backward(self, dout):
+            self.dgain[...] = (dout * self.x).sum(axis=0)
+            return dout * self.gain
+
+It trains, and is saved with the model; ``load_model(path, custom_objects={"Scale": Scale})`` reads it again.
+``minidl.check_gradients(model, x, y)`` compares its backward with differences of its forward. A model with such a
+layer runs layer by layer in Python, not in the compiled loop (see `Layer.ops`).
+"""
+
+from .activation import Activation as Activation
+from .activation import LeakyReLU as LeakyReLU
+from .activation import ReLU as ReLU
+from .activation import Softmax as Softmax
+from .base import LAYERS as LAYERS
+from .base import Layer as Layer
+from .base import Parameter as Parameter
+from .dense import Dense as Dense
+from .preprocessing import Flatten as Flatten
+from .preprocessing import Input as Input
+from .preprocessing import RandomTranslation as RandomTranslation
+from .preprocessing import Rescaling as Rescaling
+from .regularization import Dropout as Dropout
+from .regularization import GaussianNoise as GaussianNoise

@@ -1,0 +1,201 @@
+"""Classes by name, and the configs that follow from their constructors."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import pickle
+
+import numpy as np
+import pytest
+
+from minidl import Sequential, constraints, initializers, layers, load_model, metrics, regularizers
+from minidl.constraints import CONSTRAINTS
+from minidl.initializers import INITIALIZERS
+from minidl.layers import LAYERS, Dense, Layer
+from minidl.metrics import METRICS
+from minidl.registry import Configurable, Registry, constructor_arguments, serialize, snake_case
+from minidl.regularizers import REGULARIZERS
+
+REGISTRIES = {
+    "initializers": INITIALIZERS,
+    "regularizers": REGULARIZERS,
+    "constraints": CONSTRAINTS,
+    "metrics": METRICS,
+    "layers": LAYERS,
+}
+MODULES = {
+    "initializers": initializers,
+    "regularizers": regularizers,
+    "constraints": constraints,
+    "metrics": metrics,
+    "layers": layers,
+}
+REQUIRED = {
+    "Dense": [3],
+    "Activation": ["relu"],
+    "Dropout": [0.3],
+    "Rescaling": [2.0],
+    "GaussianNoise": [0.1],
+}
+REQUIRED["RandomTranslation"] = [0.1, (-0.2, 0.3)]
+CLASSES = [(place, name) for place, registry in REGISTRIES.items() for name in registry.classes]
+
+
+class Tool(Configurable):
+    def __init__(self, name=None, *, size=1):
+        self.name, self.size = name, size
+
+
+class Saw(Tool):
+    not_in_config = frozenset({"colour"})
+
+    def __init__(self, teeth, part=None, colour="red", **options):
+        super().__init__(**options)
+        self.teeth, self.part = teeth, part
+
+
+class Fretsaw(Saw):
+    """It takes what `Saw` takes."""
+
+
+def test_arguments_follow_the_bases_where_the_signature_says_so():
+    assert list(constructor_arguments(Saw)) == ["name", "size", "teeth", "part", "colour"]
+    assert constructor_arguments(Fretsaw) == constructor_arguments(Saw)
+    assert constructor_arguments(Saw)["size"] is Tool and constructor_arguments(Saw)["teeth"] is Saw
+
+    class Closed(Saw):
+        def __init__(self, teeth):
+            super().__init__(teeth, size=9)
+
+    assert list(constructor_arguments(Closed)) == ["teeth"]
+    assert Closed(3).get_config() == {"teeth": 3}
+
+
+def test_a_config_follows_from_the_constructor():
+    made = Fretsaw(3, part=Tool(size=2), size=4)
+    part = {"class_name": "Tool", "config": {"name": None, "size": 2}}
+    assert serialize(made) == {
+        "class_name": "Fretsaw",
+        "config": {"name": None, "size": 4, "teeth": 3, "part": part},
+    }
+    assert repr(Saw(1)) == "Saw(name=None, size=1, teeth=1, part=None)"
+    assert serialize(None) is None
+
+
+def test_an_argument_that_would_be_lost_is_named():
+    class Loses(Saw):
+        def __init__(self, depth, **options):
+            super().__init__(2, **options)
+            self.how_deep = depth
+
+    with pytest.raises(
+        TypeError, match="Loses cannot be saved: its constructor takes 'depth'.*self.depth = depth"
+    ):
+        serialize(Loses(1))
+    with pytest.raises(TypeError, match="Loses cannot be saved"):
+        serialize(Saw(1, part=Loses(1)))
+    for made in (Loses(1), Saw(1, part=Loses(1))):  # a message can show it, and a copy be tried, all the same
+        assert "depth" not in repr(made) and made.get_config()["teeth"]
+
+    class Keeps(Loses):
+        def get_config(self):
+            return {**super().get_config(), "depth": self.how_deep}
+
+    assert serialize(Keeps(7))["config"]["depth"] == 7
+
+
+def test_a_registry_knows_what_joined_and_nothing_else():
+    tools = Registry("tool", Tool)
+    tools.register("handsaw")(Saw)
+    assert list(tools.names) == ["Saw", "saw", "handsaw"] and list(tools.classes) == ["Saw"]
+    assert tools.deserialize(serialize(Saw(2))).teeth == 2
+    with pytest.raises(ValueError, match="unknown tool 'Fretsaw': did you mean"):
+        tools.deserialize(serialize(Fretsaw(2)))
+    own = Fretsaw(2)
+    assert tools.get(own) is own and tools.get(None) is None
+    with pytest.raises(ValueError, match="tool 'saw' is Saw already"):
+        tools.register("saw")(Tool)
+    with pytest.raises(ValueError, match="tool as a dict must have 'class_name'"):
+        tools.get({"config": {}})
+    with pytest.raises(TypeError, match="tool must be a name, a config or Tool, got 3"):
+        tools.get(3)
+
+
+@pytest.mark.parametrize("place, name", CLASSES)
+def test_every_class_is_found_by_its_names_and_rebuilt_from_its_config(place, name):
+    registry, module = REGISTRIES[place], MODULES[place]
+    cls = registry.classes[name]
+    assert getattr(module, name) is cls and issubclass(cls, registry.base)
+    made = cls(*REQUIRED.get(name, []))
+    config = json.loads(json.dumps(serialize(made)))
+    again = registry.deserialize(config)
+    assert type(again) is cls and serialize(again) == serialize(made)
+    if place in ("initializers", "regularizers", "constraints", "metrics"):
+        assert type(module.get(snake_case(name))) is type(module.get(name)) is cls
+    is_function = place == "metrics" or name == "TruncatedNormal"
+    if place != "layers" and not is_function:  # as in Keras: regularizers.l2 is L2
+        assert getattr(module, snake_case(name)) is cls
+    with pytest.raises(TypeError, match="'no_such_argument'|takes no arguments"):
+        cls(*REQUIRED.get(name, []), no_such_argument=1)
+
+
+def test_a_users_class_does_not_join(tmp_path):
+    class Softplus2(Dense):
+        pass
+
+    class Halves(initializers.Initializer):
+        def draw(self, shape, rng):
+            return np.full(shape, 0.5)
+
+    assert "Softplus2" not in LAYERS.names and "Halves" not in INITIALIZERS.names
+    model = Sequential([Softplus2(2, kernel_initializer=Halves(), input_dim=2)])
+    model.save(tmp_path / "m.npz")
+    with pytest.raises(ValueError, match="Softplus2"):
+        load_model(tmp_path / "m.npz")
+    with pytest.raises(ValueError, match="unknown initializer 'Halves'"):
+        load_model(tmp_path / "m.npz", custom_objects={"Softplus2": Softplus2})
+    loaded = load_model(tmp_path / "m.npz", custom_objects={"Softplus2": Softplus2, "Halves": Halves})
+    assert (loaded.layers[0].weight == 0.5).all()
+
+
+class Scaled(Layer):
+    def __init__(self, factor=2.0, **options):
+        super().__init__(**options)
+        self.factor = factor
+
+    def forward(self, x, training=False):
+        return x * self.factor
+
+    def backward(self, dout):
+        return dout * self.factor
+
+
+class Forgets(Scaled):
+    def __init__(self, power, **options):
+        super().__init__(2.0**power, **options)
+
+
+def test_a_layer_of_ones_own_keeps_its_arguments_or_is_not_saved(tmp_path):
+    path = tmp_path / "m.npz"
+    Sequential([Scaled(3.0, input_shape=(2,), name="triple")]).save(path)
+    layer = load_model(path, custom_objects={"Scaled": Scaled}).layers[0]
+    assert (layer.factor, layer.name, layer.input_shape) == (3.0, "triple", (2,))
+    kept = path.read_bytes()
+    with pytest.raises(TypeError, match="Forgets cannot be saved: its constructor takes 'power'"):
+        Sequential([Forgets(3, input_shape=(2,))]).save(path)
+    assert path.read_bytes() == kept
+
+
+def test_functions_of_metrics_show_what_they_take():
+    for name in METRICS.classes:
+        function = getattr(metrics, snake_case(name), None)
+        if function is not None:
+            assert function.__name__ == snake_case(name) and name in function.__doc__
+            assert list(inspect.signature(function).parameters)[:2] == ["y_true", "y_pred"]
+    assert str(inspect.signature(metrics.top_k_categorical_accuracy)) == "(y_true, y_pred, k: 'int' = 5)"
+    for arguments in ({}, {"y_pred": [[0.0]], "name": "x"}):
+        with pytest.raises(TypeError, match=r"top_k_categorical_accuracy\(\) (missing|got an unexpected)"):
+            metrics.top_k_categorical_accuracy([0], **arguments)
+    function = metrics.categorical_accuracy
+    assert pickle.loads(pickle.dumps(function)) is function
