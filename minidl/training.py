@@ -15,15 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from . import losses as loss_functions
-from .callbacks import (
-    Callback,
-    CallbackList,
-    History,
-    LambdaCallback,
-    ModelCheckpoint,
-    ProgressBar,
-    check_verbose,
-)
+from .callbacks import CallbackList, History, check_verbose
 from .inference import evaluate_samples
 from .kernels.random import SHUFFLE, make_key, permutation
 from .layers import GaussianNoise, RandomTranslation
@@ -138,7 +130,7 @@ def fit(
         verbose=verbose,
     )
     has_label = samples.labels >= 0 if labelled and samples.targets is None else None
-    every_batch = any(_wants_every_batch(callback) for callback in all_callbacks.callbacks)
+    every_batch = all_callbacks.wants_every_batch
     watch = Watch(model, samples.x, epochs, steps, all_callbacks.callbacks)
     # the compiled loop splits a batch between threads, which a loss of the whole batch does not allow
     compiled = training_ops is not None and online_teacher is None and not loss.whole_batch
@@ -270,20 +262,6 @@ def _run_epoch(
 def _with_label(has_label: np.ndarray | None, rows: np.ndarray) -> int:
     """How many of these rows have a label; ``has_label`` None: all."""
     return len(rows) if has_label is None else int(np.count_nonzero(has_label[rows]))
-
-
-def _wants_every_batch(callback: Callback) -> bool:
-    """Whether a callback looks at single batches: a user's own hook, or a checkpoint every so many."""
-    if isinstance(callback, ModelCheckpoint):
-        return callback.save_freq != "epoch"
-    if isinstance(callback, LambdaCallback):
-        return any(
-            "batch" in name and "test" not in name for name in vars(callback) if name.startswith("on_")
-        )
-    if type(callback).__module__ == Callback.__module__ or isinstance(callback, (History, ProgressBar)):
-        return False
-    hooks = ("on_batch_begin", "on_batch_end", "on_train_batch_begin", "on_train_batch_end")
-    return any(getattr(type(callback), hook) is not getattr(Callback, hook) for hook in hooks)
 
 
 def _training_loss(model, target_model, temperature, hard_weight, soft_weight):
