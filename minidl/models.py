@@ -666,7 +666,7 @@ class Sequential:
             self.backward(dlogits.reshape(out.shape), logits=objective.on_logits)
             penalty = add_regularizer(self._grads, self._params, self.segments, self.penalties)
             self.optimizer.apply_clipping(self._grads, self.segments)
-            self.optimizer._update(self._params, self._grads)
+            self.optimizer.update(self._params, self._grads)
             max_norm(self._params, *self.max_norms)
             self._apply_own_constraints()
         finally:

@@ -1,11 +1,32 @@
-"""Objects rebuilt from a class name and a JSON-able config, and found by name as Keras finds them."""
+"""Classes found by name, and objects that are rebuilt from a class name and their constructor's arguments.
+
+`Configurable` derives ``get_config`` from the constructor, so a class writes its arguments once::
+
+    OPTIMIZERS = Registry("optimizer", Optimizer)
+
+    @OPTIMIZERS.register("momentum_sgd")        # further names beside "SGD" and "sgd"
+    class SGD(Optimizer):                       # Optimizer is a Configurable
+        def __init__(self, momentum: float = 0.0, **options):
+            super().__init__(**options)         # get_config() adds the base's arguments, first
+            self.momentum = check_float("momentum", momentum)
+
+    OPTIMIZERS.get("sgd")
+
+A class joins a registry by the decorator only. A user's subclass does not: a file is built from minidl's own
+classes and from those the user names in ``custom_objects``.
+"""
 
 from __future__ import annotations
 
+import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any, Generic, TypeVar
 
 from .validation import describe, unknown_name
+
+_Base = TypeVar("_Base")
+_Class = TypeVar("_Class", bound=type)
 
 
 def snake_case(name: str) -> str:
@@ -14,14 +35,45 @@ def snake_case(name: str) -> str:
     return re.sub(r"([a-z0-9])([A-Z])", r"\1_\2", name).lower()
 
 
-class Configurable:
-    """``get_config()`` gives the constructor's arguments; ``from_config`` makes an equal object of them."""
+def constructor_arguments(cls: type) -> dict[str, type]:
+    """The keywords ``cls(...)`` takes, each with the class whose ``__init__`` declares it, bases first.
 
-    def get_config(self) -> dict:
-        return {}
+    An ``__init__`` with ``**kwargs`` also takes the keywords of the next ``__init__`` among the bases.
+    """
+    found: dict[str, type] = {}
+    for owner in cls.__mro__[:-1]:
+        if "__init__" not in vars(owner):
+            continue
+        parameters = list(inspect.signature(vars(owner)["__init__"]).parameters.values())[1:]
+        named = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+        found = {**{name: owner for name in named if name not in found}, **found}
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+            break
+    return found
+
+
+class Configurable:
+    """An object made again by ``from_config(get_config())``.
+
+    A subclass keeps each argument of its constructor as an attribute of the same name. An argument kept in
+    another form needs a ``get_config`` that says so: ``{**super().get_config(), "rate": self._rate}``.
+    """
+
+    not_in_config: frozenset[str] = frozenset()
+    """Arguments that ``get_config`` leaves out: a second spelling, or one that a subclass fixes."""
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments by name; objects among them as ``{"class_name", "config"}``."""
+        config = {}
+        for argument in constructor_arguments(type(self)):
+            if argument not in self.not_in_config and hasattr(self, argument):
+                value = getattr(self, argument)
+                config[argument] = serialize(value) if isinstance(value, Configurable) else value
+        return config
 
     @classmethod
-    def from_config(cls, config: dict):
+    def from_config(cls, config: dict[str, Any]):
+        """A new object from what ``get_config`` returned."""
         return cls(**config)
 
     def __repr__(self) -> str:
@@ -29,12 +81,28 @@ class Configurable:
         return f"{type(self).__name__}({settings})"
 
 
-def serialize(thing: Configurable | None) -> dict | None:
-    """``{"class_name", "config"}``, all of it JSON."""
-    return None if thing is None else {"class_name": type(thing).__name__, "config": thing.get_config()}
+def serialize(thing: Configurable | None) -> dict[str, Any] | None:
+    """``{"class_name", "config"}``; None stays None.
+
+    Raises TypeError if an argument of the constructor would be lost: the object has no attribute of its
+    name, and neither the class that declares the argument nor one below it defines ``get_config``.
+    """
+    if thing is None:
+        return None
+    cls = type(thing)
+    for argument, owner in constructor_arguments(cls).items():
+        if argument in cls.not_in_config or hasattr(thing, argument):
+            continue
+        heirs = cls.__mro__[: cls.__mro__.index(owner) + 1]
+        if not any("get_config" in vars(heir) for heir in heirs if heir is not Configurable):
+            raise TypeError(
+                f"{cls.__name__} cannot be saved: its constructor takes {argument!r}, but the object has no "
+                f"attribute of that name. Write self.{argument} = {argument} there, or define get_config"
+            )
+    return {"class_name": cls.__name__, "config": thing.get_config()}
 
 
-def resolve(argument: str, identifier, base: type, known: dict[str, Callable]):
+def resolve(argument: str, identifier, base: type[_Base], known: Mapping[str, Any]) -> _Base | None:
     """The object meant by a name, a class, a ``{"class_name", "config"}`` or an object of type ``base``.
 
     ``known`` maps names to classes; only these are ever built from a name or a config.
@@ -59,3 +127,53 @@ def resolve(argument: str, identifier, base: type, known: dict[str, Callable]):
             raise unknown_name(argument, name, known)
         return known[name].from_config(config)
     raise TypeError(f"{argument} must be a name, a config or {base.__name__}, got {describe(identifier)}")
+
+
+def _as_is_and_snake_case(name: str) -> tuple[str, ...]:
+    return name, snake_case(name)
+
+
+class Registry(Generic[_Base]):
+    """minidl's own classes of one kind, by name.
+
+    Parameters
+    ----------
+    argument : what error messages call such an object: "initializer".
+    base : the class they derive from; a user's own object of it passes through ``get``.
+    spellings : the names of a class from its ``__name__``; by default itself and in snake case.
+
+    Attributes
+    ----------
+    classes : class name -> class, in the order of registration
+    names : every spelling and alias -> class
+    """
+
+    def __init__(
+        self,
+        argument: str,
+        base: type[_Base],
+        spellings: Callable[[str], tuple[str, ...]] = _as_is_and_snake_case,
+    ):
+        self.argument, self.base, self.spellings = argument, base, spellings
+        self.classes: dict[str, type[_Base]] = {}
+        self.names: dict[str, type[_Base]] = {}
+
+    def register(self, *aliases: str) -> Callable[[_Class], _Class]:
+        """The decorator by which a class joins, with further names it is known by."""
+
+        def join(cls: _Class) -> _Class:
+            self.classes[cls.__name__] = cls
+            for name in (*self.spellings(cls.__name__), *aliases):
+                if self.names.setdefault(name, cls) is not cls:
+                    raise ValueError(f"{self.argument} {name!r} is {self.names[name].__name__} already")
+            return cls
+
+        return join
+
+    def get(self, identifier) -> _Base | None:
+        """The object meant by a name, a class, a config or itself; None stays None: see `resolve`."""
+        return resolve(self.argument, identifier, self.base, self.names)
+
+    def deserialize(self, config: dict[str, Any] | None) -> _Base | None:
+        """The inverse of ``serialize``; only registered classes are built."""
+        return self.get(config)

@@ -15,7 +15,7 @@ class LearningRateScheduler(Callback):
     ``epoch`` counts from 0. An epoch resumed in the middle keeps the rate it started with.
     """
 
-    def __init__(self, schedule: Callable[[int, float], float], verbose: int = 0):
+    def __init__(self, schedule: Callable[..., float], verbose: int = 0):
         super().__init__()
         if not callable(schedule):
             raise TypeError(
