@@ -137,9 +137,7 @@ def distill_sweep(
         )
     candidates = [KnowledgeDistillation(t, h, s) for t, (h, s) in itertools.product(temperatures, weights)]
     candidates = [distillation_loss(loss, y) for loss in (*candidates, *loss_list)]
-    if processes > 1 and any(
-        not isinstance(f, Ramp) for loss in candidates for f in loss._schedules.values()
-    ):
+    if processes > 1 and any(not isinstance(f, Ramp) for loss in candidates for f in loss.schedules.values()):
         raise ValueError(
             "a schedule must be a minidl.losses.Ramp, which other processes can be sent, or processes must be 1"
         )
@@ -228,7 +226,7 @@ def _summary(runs: list[dict], settings: list, count: int) -> Sweep:
         loss = losses_by_name[name]
         row = {"setting": name, "method": None if loss is None else type(loss).__name__, "runs": len(mine)}
         for key in ("temperature", "hard_weight", "soft_weight"):  # None too where it changes over the epochs
-            has = loss is not None and key in loss._settings and key not in loss._schedules
+            has = loss is not None and key in loss.get_config() and not loss.is_scheduled(key)
             row[key] = getattr(loss, key) if has else None
         for key in ("errors", "accuracy", "agreement", "loss"):
             values = np.array([run[key] for run in mine], dtype=np.float64)

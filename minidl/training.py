@@ -289,13 +289,13 @@ def _with_teacher(model, target_model, samples: Samples, loss, initial_epoch: in
 
     teacher = teachers.as_teacher(target_model, student=model)
     classes = math.prod(model.output_shape)
-    if getattr(loss, "soft_weight", 1.0) == 0 and "soft_weight" not in getattr(loss, "_schedules", {}):
+    if getattr(loss, "soft_weight", 1.0) == 0 and not loss.is_scheduled("soft_weight"):
         # the teacher is not asked
         zeros = np.zeros((len(samples.x), classes), model.dtype)
         return samples._replace(teacher_logits=zeros), None
     if said := teachers.say_if_untrained(teacher, model, resumed=initial_epoch > 0):
         warnings.warn(said + ": train it first", stacklevel=4)
-    if teacher.softens and "temperature" in getattr(loss, "_schedules", {}):
+    if teacher.softens and loss.is_scheduled("temperature"):
         raise ValueError(
             "target_model is an arithmetic Ensemble, whose logits are made for one temperature, but the loss changes "
             'its temperature over the epochs: write Ensemble([...], mean="geometric") or keep the temperature'

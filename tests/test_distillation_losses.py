@@ -16,6 +16,7 @@ from reference import soft_kl, softmax
 import minidl
 from minidl import losses
 from minidl.kernels import losses as kernels
+from minidl.kernels import threads
 from minidl.losses import (
     DIST,
     DecoupledKD,
@@ -656,7 +657,7 @@ def test_big_batches_have_the_same_bits_on_several_threads(monkeypatch):
     z, v, y = (a.astype(t) for a, t in zip(draw(5, 301, 40), (np.float32, np.float32, np.int64), strict=True))
     results = {}
     for n in (1, 2, 3):
-        monkeypatch.setattr(losses.threads, "count_for", lambda flops, n=n: n)
+        monkeypatch.setattr(threads, "count_for", lambda flops, n=n: n)
         minidl.set_num_threads(3)
         for name, (loss, _) in LOSSES.items():
             value, gradient = loss.value_and_grad(z, y, v)

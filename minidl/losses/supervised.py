@@ -1,0 +1,198 @@
+"""Losses that learn from labels. Formulas and defaults are Keras 3's.
+
+z are the logits (B, C), q the probabilities ``softmax(z)``, yhat the model's outputs, y the targets. Each formula
+is the loss of one sample. The class gives the mean over the batch, the function below it one loss per sample.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+
+import numpy as np
+
+from ..kernels import losses as kernels
+from ..registry import snake_case
+from ..validation import check_array, check_bool, check_float
+from .base import LOSSES, Batch, Loss, no_rows, run_kernel
+from .softmax import as_real
+
+CLASS_OF: dict[Callable, type[Loss]] = {}
+"""Function for the loss of each sample -> class of that loss; filled by `per_sample`."""
+
+
+def per_sample(cls: type[Loss]) -> Callable[..., np.ndarray]:
+    """``function(y_true, y_pred, ...)`` for the loss of each sample, (..., C) -> (...), with the settings of ``cls``.
+
+    Name, signature and docstring are made from the class.
+    """
+    arguments = [
+        inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in ("y_true", "y_pred")
+    ]
+    own = inspect.signature(cls).parameters.values()
+    arguments += [argument for argument in own if argument.name not in ("reduction", "name")]
+    signature = inspect.Signature(arguments)
+    name = snake_case(cls.__name__)
+
+    def function(*args, **kwargs):
+        try:
+            settings = signature.bind(*args, **kwargs).arguments
+        except TypeError as error:
+            raise TypeError(f"{name}() {error}") from None
+        y_true, y_pred = settings.pop("y_true"), settings.pop("y_pred")
+        return _loss_of_each_sample(cls(**settings), y_true, y_pred)
+
+    function.__name__ = function.__qualname__ = name
+    function.__doc__ = (
+        f"The loss of each sample, (..., C) -> (...): see `{cls.__name__}`.\n\n{inspect.getdoc(cls)}"
+    )
+    function.__signature__ = signature  # type: ignore[attr-defined]
+    CLASS_OF[function] = cls
+    return function
+
+
+def _loss_of_each_sample(loss: Loss, y_true, y_pred) -> np.ndarray:
+    pred = as_real("y_pred", y_pred)
+    y = check_array("y_true", y_true)
+    rows = pred.reshape(-1, pred.shape[-1])
+    if loss.sparse:
+        y = y[..., 0] if y.ndim == pred.ndim and y.shape[-1] == 1 else y
+        if y.shape != pred.shape[:-1]:
+            raise ValueError(
+                f"y_true must have shape {pred.shape[:-1]} for y_pred {pred.shape}, got {y.shape}"
+            )
+        y = y.reshape(-1)
+    else:
+        if y.shape != pred.shape:
+            raise ValueError(f"y_true must have the shape of y_pred {pred.shape}, got {y.shape}")
+        y = y.reshape(rows.shape)
+    labels, targets = loss.labels_or_targets("y_true", y, rows)
+    loss.check_probabilities("y_pred", rows)
+    out, empty = np.empty(len(rows)), no_rows(rows)
+    batch = Batch(rows, labels, targets, empty, np.ones(len(rows)))
+    run_kernel(loss.kind(loss.from_logits), out, empty, batch, loss.hyper)
+    return out.astype(pred.dtype).reshape(pred.shape[:-1])
+
+
+@LOSSES.register()
+class CategoricalCrossentropy(Loss):
+    """``-sum_i y_i log q_i``, y a row of class probabilities (B, C): one-hot rows, or any others.
+
+    ``label_smoothing`` s replaces y by ``y (1 - s) + s / C``. Without ``from_logits`` the model's outputs are
+    probabilities; they are normalised and clipped to [1e-7, 1 - 1e-7]. Gradient by the logits: ``(q - y) / B``.
+    """
+
+    fused_activation = "softmax"
+    kind_on_logits = kernels.CATEGORICAL_CROSSENTROPY
+    kind_on_outputs = kernels.CATEGORICAL_CROSSENTROPY_ON_PROBS
+    hyper_settings = {"label_smoothing": kernels.LABEL_SMOOTHING}
+
+    def __init__(
+        self,
+        from_logits: bool = False,
+        label_smoothing: float = 0.0,
+        reduction: str = "sum_over_batch_size",
+        name: str | None = None,
+    ):
+        super().__init__(reduction, name)
+        self.from_logits = check_bool("from_logits", from_logits)
+        self.label_smoothing = check_float("label_smoothing", label_smoothing, minimum=0, maximum=1)
+
+
+categorical_crossentropy = per_sample(CategoricalCrossentropy)
+
+
+@LOSSES.register()
+class SparseCategoricalCrossentropy(Loss):
+    """``-log q_y``, y a class index: (B,) or (B, 1).
+
+    Otherwise as `CategoricalCrossentropy`.
+    """
+
+    fused_activation = "softmax"
+    sparse = True
+    kind_on_logits = kernels.SPARSE_CATEGORICAL_CROSSENTROPY
+    kind_on_outputs = kernels.SPARSE_CATEGORICAL_CROSSENTROPY_ON_PROBS
+
+    def __init__(
+        self, from_logits: bool = False, reduction: str = "sum_over_batch_size", name: str | None = None
+    ):
+        super().__init__(reduction, name)
+        self.from_logits = check_bool("from_logits", from_logits)
+
+
+sparse_categorical_crossentropy = per_sample(SparseCategoricalCrossentropy)
+
+
+@LOSSES.register("bce", "BCE")
+class BinaryCrossentropy(CategoricalCrossentropy):
+    """Mean over the outputs of ``-[y log o + (1 - y) log(1 - o)]``, ``o = sigmoid(z)``.
+
+    On logits it is exact at any size; probabilities are clipped to [1e-7, 1 - 1e-7]. ``label_smoothing`` s
+    replaces y by ``y (1 - s) + s / 2``. Gradient by the logits: ``(o - y) / (B C)``.
+    """
+
+    fused_activation = "sigmoid"
+    kind_on_logits = kernels.BINARY_CROSSENTROPY
+    kind_on_outputs = kernels.BINARY_CROSSENTROPY_ON_PROBS
+
+
+binary_crossentropy = per_sample(BinaryCrossentropy)
+
+
+@LOSSES.register("mse", "MSE")
+class MeanSquaredError(Loss):
+    """Mean over the outputs of ``(y - yhat)^2``."""
+
+    kind_on_logits = kind_on_outputs = kernels.MEAN_SQUARED_ERROR
+
+
+mean_squared_error = per_sample(MeanSquaredError)
+
+
+@LOSSES.register()
+class HalfMeanSquaredError(Loss):
+    """``1/2 sum over the outputs of (y - yhat)^2``: over the batch, the textbooks' ``1/(2B) sum``.
+
+    Gradient by the outputs: ``(yhat - y) / B``.
+    """
+
+    kind_on_logits = kind_on_outputs = kernels.HALF_MEAN_SQUARED_ERROR
+
+
+half_mean_squared_error = per_sample(HalfMeanSquaredError)
+
+
+@LOSSES.register("mae", "MAE")
+class MeanAbsoluteError(Loss):
+    """Mean over the outputs of ``|y - yhat|``; at 0 the gradient is 0."""
+
+    kind_on_logits = kind_on_outputs = kernels.MEAN_ABSOLUTE_ERROR
+
+
+mean_absolute_error = per_sample(MeanAbsoluteError)
+
+
+@LOSSES.register()
+class Huber(Loss):
+    """Mean over the outputs of ``e^2 / 2`` where ``|e| <= delta``, else ``delta |e| - delta^2 / 2``, e = y - yhat."""
+
+    kind_on_logits = kind_on_outputs = kernels.HUBER
+    hyper_settings = {"delta": kernels.DELTA}
+
+    def __init__(self, delta: float = 1.0, reduction: str = "sum_over_batch_size", name: str | None = None):
+        super().__init__(reduction, name)
+        self.delta = check_float("delta", delta, above=0)
+
+
+huber = per_sample(Huber)
+
+
+@LOSSES.register("kld", "KLD")
+class KLDivergence(Loss):
+    """``sum_i y_i log(y_i / q_i)`` on probabilities, both clipped to [1e-7, 1]."""
+
+    kind_on_logits = kind_on_outputs = kernels.KL_DIVERGENCE
+
+
+kl_divergence = per_sample(KLDivergence)
