@@ -513,6 +513,33 @@ def test_schedules():
         KnowledgeDistillation(temperature=lambda epoch: 3 - epoch).set_epoch(4)
 
 
+def test_it_is_known_what_is_scheduled():
+    loss = KnowledgeDistillation(temperature=Ramp(8.0, 2.0, 3), hard_weight=lambda epoch: 0.1 * epoch)
+    assert loss.is_scheduled("temperature") and loss.is_scheduled("hard_weight")
+    assert not loss.is_scheduled("soft_weight") and not loss.is_scheduled("standardize")
+    assert not LogitMatching().is_scheduled("temperature")
+    assert not SparseCategoricalCrossentropy().is_scheduled("temperature")
+
+
+def test_t_squared_keeps_the_soft_gradient_for_small_logits_and_only_roughly_for_large_ones():
+    """The reason given in minidl/losses/distillation.py: 1/T is the chain rule, another needs small logits."""
+
+    def norms(spread, power):
+        z, v, _ = draw(0, 50, 10, spread)
+        found = []
+        for temperature in (1.0, 4.0, 20.0):
+            weight = temperature ** (power - 2)  # the loss multiplies by T squared
+            _, dz = KnowledgeDistillation(temperature, 0.0, weight).value_and_grad(z, None, v)
+            found.append(float(np.linalg.norm(dz)))
+        return np.array(found) / found[0]
+
+    np.testing.assert_allclose(norms(0.01, 2), 1, rtol=0.01)
+    np.testing.assert_allclose(norms(0.01, 0), [1, 1 / 16, 1 / 400], rtol=0.01)
+    at_large_logits = norms(8.0, 2)
+    assert at_large_logits.max() > 1.5  # so not "the same at any T"
+    assert norms(8.0, 0)[2] < 0.1 * at_large_logits[2]  # and far from it without T squared
+
+
 def test_decoupled_warms_up():
     z, v, labels = draw(0, 3, 5)
     loss = DecoupledKD(hard_weight=0.0, warmup_epochs=4)

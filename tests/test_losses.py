@@ -1,7 +1,9 @@
 """Supervised losses: values against the oracle and by hand, gradients entry by entry, refusals."""
 
+import inspect
 import json
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -11,6 +13,8 @@ from hypothesis import strategies as st
 
 from minidl import losses
 from minidl.kernels import losses as kernels
+from minidl.losses.base import LOSSES
+from minidl.losses.supervised import CLASS_OF
 
 DTYPES = [np.float32, np.float64]
 NO_LABELS = np.empty(0, np.int64)
@@ -238,6 +242,34 @@ def test_functions_keep_leading_axes():
     got = losses.sparse_categorical_crossentropy(labels, z, from_logits=True)
     np.testing.assert_allclose(got, reference.crossentropy(one_hot(labels, 4), z), rtol=1e-12)
     assert losses.half_mean_squared_error([1.0, 2.0], [1.0, 4.0]) == 2.0
+
+
+@pytest.mark.parametrize("function, cls", CLASS_OF.items(), ids=lambda thing: thing.__name__)
+def test_functions_are_made_from_their_classes(function, cls):
+    assert getattr(losses, function.__name__) is function and type(losses.get(function)) is cls
+    assert function.__name__ in losses.__all__ and cls.__name__ in losses.__all__
+    assert type(losses.get(function.__name__)) is cls
+    assert pickle.loads(pickle.dumps(function)) is function
+    assert inspect.cleandoc(cls.__doc__) in function.__doc__ and f"`{cls.__name__}`" in function.__doc__
+    own = [name for name in inspect.signature(cls).parameters if name not in ("reduction", "name")]
+    assert list(inspect.signature(function).parameters) == ["y_true", "y_pred", *own]
+    y, pred = ([1], [[0.25, 0.75]]) if cls.sparse else ([[0.0, 1.0]], [[0.25, 0.75]])
+    assert function(y, pred)[0] == pytest.approx(cls()(y, pred)) == function(y_pred=pred, y_true=y)[0]
+    for bad in (dict(gamma=1.0), dict(reduction="mean"), dict(name="mine")):
+        with pytest.raises(
+            TypeError, match=rf"{function.__name__}\(\) got an unexpected keyword .*{[*bad][0]}"
+        ):
+            function(y, pred, **bad)
+    with pytest.raises(TypeError, match=rf"{function.__name__}\(\) missing a required argument: 'y_pred'"):
+        function(y)
+    with pytest.raises(TypeError, match=rf"{function.__name__}\(\) too many positional arguments"):
+        function(y, pred, *(0.5 for _ in own), "mean")
+
+
+def test_every_supervised_loss_has_its_function():
+    assert set(CLASS_OF.values()) == {cls for cls in LOSSES.classes.values() if not cls.distills}
+    assert "delta" in inspect.signature(losses.huber).parameters
+    assert "delta" not in inspect.signature(losses.mean_squared_error).parameters
 
 
 ALIASES = {

@@ -38,17 +38,18 @@ def get(identifier) -> Loss | None:
 
 def serialize(loss: Loss | None) -> dict | None:
     """``{"class_name", "config"}``, all of it JSON. A schedule that is a plain function becomes its value now."""
-    config = _serialize(loss)
-    if config is not None:
-        for setting, value in config["config"].items():
-            if callable(value):
-                config["config"][setting] = getattr(loss, setting)
-                warnings.warn(
-                    f"{setting} of {loss.name} is a function and is saved as its value now, "
-                    f"{getattr(loss, setting)}; a minidl.losses.Ramp is saved whole",
-                    stacklevel=2,
-                )
-    return config
+    saved = _serialize(loss)
+    if loss is None or saved is None:
+        return None
+    for setting, value in saved["config"].items():
+        if callable(value):
+            saved["config"][setting] = getattr(loss, setting)
+            warnings.warn(
+                f"{setting} of {loss.name} is a function and is saved as its value now, "
+                f"{getattr(loss, setting)}; a minidl.losses.Ramp is saved whole",
+                stacklevel=2,
+            )
+    return saved
 
 
 def deserialize(config: dict | None) -> Loss | None:

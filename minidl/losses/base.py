@@ -17,7 +17,7 @@ from ..validation import (
     check_sample_weight,
     check_targets,
 )
-from .softmax import as_real
+from .softmax import as_kernel_array, as_real
 
 NO_LABELS = np.empty(0, np.int64)
 _MEANS = ("sum_over_batch_size", "mean")
@@ -158,7 +158,7 @@ class Loss(Configurable):
         limits = (0.0, 1.0) if self.fused_activation else None
         targets = check_targets(y, z.shape[1:], z.dtype, argument, limits=limits)
         check_rows(argument, len(targets), len(z), "the logits")
-        return NO_LABELS, np.require(targets, z.dtype, "CAW")
+        return NO_LABELS, as_kernel_array(targets, z.dtype)
 
     def check_probabilities(self, argument: str, outputs: np.ndarray) -> None:
         """Raises ValueError if ``outputs`` should be probabilities and are not."""

@@ -21,10 +21,11 @@ from typing import Any
 import numpy as np
 
 from ..kernels import losses as kernels
-from ..registry import Configurable, resolve, serialize
+from ..registry import Configurable, resolve
+from ..registry import serialize as _serialize
 from ..validation import REALS, check_bool, check_float, check_int
 from .base import LOSSES, NO_LABELS, Batch, Loss, no_rows, row_scale
-from .softmax import as_real, check_logits
+from .softmax import as_kernel_array, as_real, check_logits
 
 Schedule = float | Callable[[int], float]
 
@@ -61,8 +62,9 @@ class DistillationLoss(Loss):
     """A NaN or inf in any logit, the student's or the teacher's, makes the value NaN or inf."""
     temperature: float
     hard_weight: float
+    soft_weight: float  # of the losses that have one
 
-    def __init__(self, name: str | None = None, **settings: Schedule | dict):
+    def __init__(self, name: str | None = None, **settings: Any):
         super().__init__(name=name)
         self.schedules: dict[str, Callable[[int], float]] = {}
         self._weights = [setting for setting in settings if setting != "temperature"]
@@ -106,7 +108,7 @@ class DistillationLoss(Loss):
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments: a `Ramp` as ``{"class_name", "config"}``, another schedule as the function."""
         saved = {
-            setting: serialize(schedule) if isinstance(schedule, Ramp) else schedule
+            setting: _serialize(schedule) if isinstance(schedule, Ramp) else schedule
             for setting, schedule in self.schedules.items()
         }
         return super().get_config() | saved
@@ -161,7 +163,7 @@ class DistillationLoss(Loss):
         teacher = check_logits("teacher_logits", teacher_logits)
         if teacher.shape != z.shape:
             raise ValueError(f"teacher_logits must have the shape of {name} {z.shape}, got {teacher.shape}")
-        return np.require(teacher, z.dtype, "CAW")
+        return as_kernel_array(teacher, z.dtype)
 
     def labels_or_targets(self, argument: str, y, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         if y is not None:

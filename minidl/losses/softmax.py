@@ -45,9 +45,12 @@ def as_real(argument: str, value) -> np.ndarray:
     array = check_array(argument, value)
     check_finite(argument, array)
     single = array.dtype.newbyteorder("=") == np.float32
-    return np.require(
-        array, np.float32 if single else np.float64, "CAW"
-    )  # kernels are compiled for these alone
+    return as_kernel_array(array, np.float32 if single else np.float64)
+
+
+def as_kernel_array(array: np.ndarray, dtype: np.dtype | type) -> np.ndarray:
+    """C-contiguous, aligned and writeable: the kernels are compiled for such arrays alone."""
+    return np.require(array, dtype, ("C", "A", "W"))
 
 
 def looks_like_probabilities(array: np.ndarray) -> bool:

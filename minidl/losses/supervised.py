@@ -55,17 +55,13 @@ def _loss_of_each_sample(loss: Loss, y_true, y_pred) -> np.ndarray:
     pred = as_real("y_pred", y_pred)
     y = check_array("y_true", y_true)
     rows = pred.reshape(-1, pred.shape[-1])
-    if loss.sparse:
-        y = y[..., 0] if y.ndim == pred.ndim and y.shape[-1] == 1 else y
-        if y.shape != pred.shape[:-1]:
-            raise ValueError(
-                f"y_true must have shape {pred.shape[:-1]} for y_pred {pred.shape}, got {y.shape}"
-            )
-        y = y.reshape(-1)
-    else:
-        if y.shape != pred.shape:
-            raise ValueError(f"y_true must have the shape of y_pred {pred.shape}, got {y.shape}")
-        y = y.reshape(rows.shape)
+    if loss.sparse and y.ndim == pred.ndim and y.shape[-1] == 1:
+        y = y[..., 0]
+    expected = pred.shape[:-1] if loss.sparse else pred.shape
+    if y.shape != expected:
+        rule = f"shape {expected} for" if loss.sparse else "the shape of"
+        raise ValueError(f"y_true must have {rule} y_pred {pred.shape}, got {y.shape}")
+    y = y.reshape(-1) if loss.sparse else y.reshape(rows.shape)
     labels, targets = loss.labels_or_targets("y_true", y, rows)
     loss.check_probabilities("y_pred", rows)
     out, empty = np.empty(len(rows)), no_rows(rows)

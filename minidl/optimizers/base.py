@@ -102,10 +102,6 @@ class Optimizer(Configurable):
         return hyper
 
     @property
-    def n_slots(self) -> int:
-        return len(kernel.KEEPS[self.kind])
-
-    @property
     def schedule(self) -> LearningRateSchedule | None:
         """The schedule the learning rate follows, or None."""
         return self._rate if isinstance(self._rate, LearningRateSchedule) else None
@@ -136,10 +132,7 @@ class Optimizer(Configurable):
         """
         if not isinstance(self._rate, LearningRateSchedule):
             return np.full(count, self._rate)
-        if hasattr(self._rate, "series"):
-            rates = self._rate.series(first, count)
-        else:
-            rates = np.array([float(self._rate(step)) for step in range(first, first + count)])
+        rates = self._rate.series(first, count)
         bad = ~(np.isfinite(rates) & (rates >= 0))
         if bad.any():
             index = int(np.argmax(bad))

@@ -21,6 +21,10 @@ class LearningRateSchedule(Configurable):
     def __call__(self, step):
         raise NotImplementedError(f"{type(self).__name__} must define __call__(step)")
 
+    def series(self, first: int, count: int) -> np.ndarray:
+        """The rates (count,) of the steps ``first``, ``first + 1``, ...; their bits do not depend on the range."""
+        return np.array([float(self(step)) for step in range(first, first + count)])
+
 
 SCHEDULES = Registry(
     "learning-rate schedule", LearningRateSchedule, spellings=lambda class_name: (class_name,)
@@ -35,11 +39,8 @@ class _Formula(LearningRateSchedule):
         return float(rates[0]) if np.ndim(step) == 0 else rates
 
     def series(self, first: int, count: int) -> np.ndarray:
-        """The rates (count,) of the steps ``first``, ``first + 1``, ...; their bits do not depend on the range.
-
-        NumPy may compute the last entries of an array with other instructions than the rest. So whole blocks
-        are computed: each step always has the same place in a block of _BLOCK steps.
-        """
+        # NumPy may compute the last entries of an array with other instructions than the rest. So whole blocks are
+        # computed: each step always has the same place in a block of _BLOCK steps.
         offset = first % _BLOCK
         size = -(-(offset + count) // _BLOCK) * _BLOCK
         steps = np.arange(first - offset, first - offset + size, dtype=np.float64)
