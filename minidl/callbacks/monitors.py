@@ -34,20 +34,18 @@ class Monitor(Callback):
                 return metric.direction == "up"
         raise ValueError(
             f"{type(self).__name__}: monitor={self.monitor!r} is no loss and no metric of this model, "
-            "so whether more is better is not known: pass mode='min' or mode='max'"
+            "so it is not known whether more is better: pass mode='min' or mode='max'"
         )
 
     def _is_better(self, value: float, reference: float | None) -> bool:
-        """Better than ``reference`` by more than ``min_delta``. NaN is worse than any number."""
+        """Better than ``reference`` by more than ``min_delta``. Any number is better than NaN or None."""
         if math.isnan(value):
             return False
         if reference is None or math.isnan(reference):
             return True
-        return (
-            value - self.min_delta > reference
-            if self._more_is_better()
-            else value + self.min_delta < reference
-        )
+        if self._more_is_better():
+            return value - self.min_delta > reference
+        return value + self.min_delta < reference
 
     def _monitored(self, logs: dict | None) -> float | None:
         value = (logs or {}).get(self.monitor)

@@ -113,7 +113,7 @@ class Loss(Configurable):
         pred = as_real("y_pred", y_pred)
         if pred.ndim == 1 and not self.sparse and np.ndim(y_true) == 1 and np.size(y_true) > 0:
             pred = pred[:, None]  # as in Keras, two vectors are B samples of one output
-        return self._value(pred, y_true, None, sample_weight)
+        return self._mean_loss(pred, y_true, None, sample_weight)
 
     def value_and_grad(self, logits, y, sample_weight=None) -> tuple[float, np.ndarray]:
         """(mean loss, its gradient by the logits). logits (B, C): before any fused activation.
@@ -122,26 +122,28 @@ class Loss(Configurable):
         The gradient has the logits' shape. It is float32 if they are, otherwise float64.
         Raises ValueError for shapes that differ, NaN or inf (with the first index) and labels out of range.
         """
-        batch = self._batch(("logits", "y"), as_real("logits", logits), y, None, sample_weight)
-        return self._run(self.kind_on_logits, batch, gradient=True)
+        batch = self._checked_batch(("logits", "y"), as_real("logits", logits), y, None, sample_weight)
+        return self._run_kernel(self.kind_on_logits, batch, gradient=True)
 
-    def _value(self, pred, y_true, teacher_logits, sample_weight) -> float:
-        batch = self._batch(("y_pred", "y_true"), pred, y_true, teacher_logits, sample_weight)
+    def _mean_loss(self, pred, y_true, teacher_logits, sample_weight) -> float:
+        batch = self._checked_batch(("y_pred", "y_true"), pred, y_true, teacher_logits, sample_weight)
         self.check_probabilities("y_pred", batch.logits)
-        return self._run(self.kind(self.from_logits), batch, gradient=False)[0]
+        return self._run_kernel(self.kind(self.from_logits), batch, gradient=False)[0]
 
-    def _batch(self, names: tuple[str, str], z: np.ndarray, y, teacher_logits, sample_weight) -> Batch:
+    def _checked_batch(
+        self, names: tuple[str, str], z: np.ndarray, y, teacher_logits, sample_weight
+    ) -> Batch:
         """The arguments, checked, as the kernel's arrays. ``names``: the arguments' names of ``z`` and ``y``."""
         if z.ndim != 2:
             raise ValueError(f"{names[0]} must have shape (B, C), got {z.shape}")
-        teacher = self._teacher(names[0], z, teacher_logits)
+        teacher = self._checked_teacher(names[0], z, teacher_logits)
         labels, targets = self.labels_or_targets(names[1], y, z)
         scale = row_scale(len(z))
         if sample_weight is not None:
             scale *= check_sample_weight(sample_weight, len(z))
         return Batch(z, labels, targets, teacher, scale)
 
-    def _teacher(self, name: str, z: np.ndarray, teacher_logits) -> np.ndarray:
+    def _checked_teacher(self, name: str, z: np.ndarray, teacher_logits) -> np.ndarray:
         """The teacher's logits, checked; size 0 for a loss without a teacher."""
         return no_rows(z)
 
@@ -165,7 +167,7 @@ class Loss(Configurable):
         if self.kind_on_logits != self.kind_on_outputs and not self.from_logits:
             check_range(argument, outputs, 0.0, 1.0, why=" (probabilities; for logits say from_logits=True)")
 
-    def _run(self, kind: int, batch: Batch, gradient: bool) -> tuple[float, np.ndarray]:
+    def _run_kernel(self, kind: int, batch: Batch, gradient: bool) -> tuple[float, np.ndarray]:
         z = batch.logits
         row_loss = np.empty(len(z))
         dlogits = np.empty_like(z) if gradient else no_rows(z)

@@ -67,22 +67,22 @@ class DistillationLoss(Loss):
     def __init__(self, name: str | None = None, **settings: Any):
         super().__init__(name=name)
         self.schedules: dict[str, Callable[[int], float]] = {}
-        self._weights = [setting for setting in settings if setting != "temperature"]
+        self._weight_names = [setting for setting in settings if setting != "temperature"]
         for setting, value in settings.items():
             if isinstance(value, dict):
                 value = resolve(setting, value, Ramp, {"Ramp": Ramp})
             if callable(value):
                 self.schedules[setting] = value
                 value = value(0)
-            self._set(setting, value)
+            self._set_checked(setting, value)
 
-    def _set(self, setting: str, value: object) -> None:
+    def _set_checked(self, setting: str, value: object) -> None:
         limit = {"above": 0} if setting == "temperature" else {"minimum": 0}
         setattr(self, setting, check_float(setting, value, **limit))
 
     def set_epoch(self, epoch: int) -> None:
         for setting, schedule in self.schedules.items():
-            self._set(setting, schedule(epoch))
+            self._set_checked(setting, schedule(epoch))
 
     def is_scheduled(self, setting: str) -> bool:
         return setting in self.schedules
@@ -92,16 +92,16 @@ class DistillationLoss(Loss):
         return self.needs_target or self.hard_weight != 0 or self.is_scheduled("hard_weight")
 
     def check_trainable(self) -> None:
-        if not any(getattr(self, weight) or self.is_scheduled(weight) for weight in self._weights):
+        if not any(getattr(self, weight) or self.is_scheduled(weight) for weight in self._weight_names):
             raise ValueError(
-                f"{' and '.join(self._weights)} of {self.name} must not all be 0: nothing is left to learn from"
+                f"{' and '.join(self._weight_names)} of {self.name} must not all be 0: nothing is left to learn from"
             )
 
     def labels_missing(self) -> str:
         if self.needs_target:
             instead = "loss=KnowledgeDistillation(hard_weight=0.0, soft_weight=1.0)"
             return f"{self.name} treats the labelled class apart; without labels write {instead}"
-        instead = "hard_weight=0.0" + ", soft_weight=1.0" * ("soft_weight" in self._weights)
+        instead = "hard_weight=0.0" + ", soft_weight=1.0" * ("soft_weight" in self._weight_names)
         weight = "scheduled" if self.is_scheduled("hard_weight") else f"{self.hard_weight:g}, not 0"
         return f"{self.name} learns from labels too (hard_weight is {weight}); without labels write {instead}"
 
@@ -115,7 +115,7 @@ class DistillationLoss(Loss):
 
     def __call__(self, y_true, y_pred, teacher_logits=None, sample_weight=None) -> float:  # type: ignore[override]
         """The mean loss. y_pred: the student's logits (B, C); the rest as in `value_and_grad`."""
-        return self._value(as_real("y_pred", y_pred), y_true, teacher_logits, sample_weight)
+        return self._mean_loss(as_real("y_pred", y_pred), y_true, teacher_logits, sample_weight)
 
     def value_and_grad(  # type: ignore[override]
         self, logits, y, teacher_logits, sample_weight=None
@@ -128,11 +128,13 @@ class DistillationLoss(Loss):
         """
         if sample_weight is None and self._can_skip_checks(logits, y, teacher_logits):
             batch = Batch(logits, y, no_rows(logits), teacher_logits, row_scale(len(logits)))
-            result = self._run(self.kind_on_logits, batch, gradient=True)
+            result = self._run_kernel(self.kind_on_logits, batch, gradient=True)
             if math.isfinite(result[0]):  # so all logits were finite
                 return result
-        batch = self._batch(("logits", "y"), as_real("logits", logits), y, teacher_logits, sample_weight)
-        return self._run(self.kind_on_logits, batch, gradient=True)
+        batch = self._checked_batch(
+            ("logits", "y"), as_real("logits", logits), y, teacher_logits, sample_weight
+        )
+        return self._run_kernel(self.kind_on_logits, batch, gradient=True)
 
     def _can_skip_checks(self, logits, y, teacher_logits) -> bool:
         """Whether the kernel can take these arrays as they are. The full checks take longer than a small batch.
@@ -157,7 +159,7 @@ class DistillationLoss(Loss):
             and kernels.are_usable(y, teacher_logits)
         )
 
-    def _teacher(self, name: str, z: np.ndarray, teacher_logits) -> np.ndarray:
+    def _checked_teacher(self, name: str, z: np.ndarray, teacher_logits) -> np.ndarray:
         if teacher_logits is None:
             raise ValueError(f"teacher_logits must be given: {self.name} learns from a teacher, got None")
         teacher = check_logits("teacher_logits", teacher_logits)
