@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from . import losses
-from .kernels.losses import loss_batch
+from .kernels.losses import Batch, loss_batch
 from .validation import (
     check_bool,
     check_float,
@@ -149,9 +149,8 @@ def _loss_of(model, loss, y, rows, teacher_logits, sample_weight):
             scale = (np.ones(rows) if sample_weight is None else sample_weight) / rows
             row_loss, dout = np.empty(rows), np.empty_like(flat)
             empty = np.empty((0, 0))
-            loss_batch(
-                objective.kind, row_loss, dout, flat, labels, targets, empty, scale, objective.hyper
-            )
+            batch = Batch(flat, labels, targets, empty, scale)
+            loss_batch(objective.kind, row_loss, dout, batch, objective.hyper)
             value = float(row_loss.sum())
         return float(value), np.asarray(dout).reshape(out.shape)
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from .callbacks import CallbackList, check_verbose
 from .kernels import network, threads
-from .kernels.losses import loss_batch
+from .kernels.losses import Batch, loss_batch
 from .kernels.metrics import metric_rows
 from .kernels.ops import DENSE
 from .samples import CHUNK_BYTES, Samples, aligned_rows, check_samples, hard_loss, is_native
@@ -113,7 +113,7 @@ def evaluate_samples(model, loss, metrics, samples: Samples) -> dict[str, float]
         scale = part.weight / count if part.weight.size else np.full(rows, 1.0 / count)
         if kind >= 0:
             row_loss = np.zeros(rows)
-            loss_batch(kind, row_loss, empty, logits, part.labels, targets, empty, scale, hyper)
+            loss_batch(kind, row_loss, empty, Batch(logits, part.labels, targets, empty, scale), hyper)
             total += float(row_loss.sum())
         else:  # the user's own
             y = part.labels if part.targets is None else targets

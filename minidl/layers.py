@@ -802,10 +802,10 @@ class RandomTranslation(Layer):
                 f"layer {self.name} needs images (H, W) or (H, W, C), got samples of shape {input_shape}"
             )
         height, width, channels = (*input_shape, 1)[:3]
-        self._image = height, width, channels
+        self._image = random.Image(height, width, channels)
         low_dy, high_dy = (round(bound * height) for bound in self._height)
         low_dx, high_dx = (round(bound * width) for bound in self._width)
-        self._reach = low_dy, high_dy, low_dx, high_dx
+        self._reach = random.Reach(low_dy, high_dy, low_dx, high_dx)
 
     def forward(self, x, training=False):
         x = self._input(x)
@@ -821,9 +821,7 @@ class RandomTranslation(Layer):
         if not shifts:
             return x
         out = np.empty_like(x)
-        random.translate_between(
-            _rows(out), _rows(x), *self._image, *self._reach, fill_value, key, 0, direction
-        )
+        random.translate(_rows(out), _rows(x), self._image, self._reach, fill_value, key, 0, direction)
         return out
 
     def get_config(self):

@@ -23,7 +23,7 @@ from . import optimizers as optimizers_module
 from .callbacks import check_verbose
 from .constraints import MaxNorm
 from .kernels.activations import CODES, activation_forward
-from .kernels.losses import loss_batch
+from .kernels.losses import Batch, loss_batch
 from .kernels.metrics import metric_rows
 from .kernels.ops import ACTIVATION, DROPOUT, GAUSSIAN_NOISE, RANDOM_TRANSLATION, Op
 from .kernels.random import INITIALIZER, LAYER, make_key
@@ -641,18 +641,8 @@ class Sequential:
                 raise ValueError(f"teacher must give logits of shape {logits.shape}, got {teacher.shape}")
             row_loss, dlogits = np.empty(rows), np.empty_like(logits)
             if objective.kind >= 0:
-                scale = weight / rows
-                loss_batch(
-                    objective.kind,
-                    row_loss,
-                    dlogits,
-                    logits,
-                    labels,
-                    targets,
-                    teacher,
-                    scale,
-                    objective.hyper,
-                )
+                batch = Batch(logits, labels, targets, teacher, weight / rows)
+                loss_batch(objective.kind, row_loss, dlogits, batch, objective.hyper)
             else:  # the user's own
                 value, gradient = loss.value_and_grad(
                     logits, labels if targets.size == 0 else targets, sample_weight

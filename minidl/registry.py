@@ -129,6 +129,31 @@ def resolve(argument: str, identifier, base: type[_Base], known: Mapping[str, An
     raise TypeError(f"{argument} must be a name, a config or {base.__name__}, got {describe(identifier)}")
 
 
+def function_of(cls: type, run: Callable, leave_out: tuple[str, ...] = ("name",)) -> Callable:
+    """``function(y_true, y_pred, ...)`` that returns ``run(cls(...), y_true, y_pred)``: a class in one call.
+
+    Its further arguments are the constructor's except ``leave_out``. Name, signature and docstring are made from the
+    class: ``CategoricalAccuracy`` gives ``categorical_accuracy``.
+    """
+    name = snake_case(cls.__name__)
+    own = [p for p in inspect.signature(cls).parameters.values() if p.name not in leave_out]
+    both = [inspect.Parameter(y, inspect.Parameter.POSITIONAL_OR_KEYWORD) for y in ("y_true", "y_pred")]
+    signature = inspect.Signature([*both, *own])
+
+    def function(*args, **kwargs):
+        try:
+            settings = signature.bind(*args, **kwargs).arguments
+        except TypeError as error:
+            raise TypeError(f"{name}() {error}") from None
+        y_true, y_pred = settings.pop("y_true"), settings.pop("y_pred")
+        return run(cls(**settings), y_true, y_pred)
+
+    function.__module__, function.__name__, function.__qualname__ = cls.__module__, name, name
+    function.__doc__ = f"The value of each sample: see `{cls.__name__}`.\n\n{inspect.getdoc(cls)}"
+    function.__signature__ = signature  # type: ignore[attr-defined]
+    return function
+
+
 def _as_is_and_snake_case(name: str) -> tuple[str, ...]:
     return name, snake_case(name)
 

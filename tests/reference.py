@@ -111,23 +111,27 @@ def cosine_decay(step, start, steps, alpha=0.0, target=None, warmup=0):
     return start * ((1 - alpha) * wave + alpha)
 
 
+def _softmax(x):
+    e = np.exp(x - x.max(axis=-1, keepdims=True))
+    return e / e.sum(axis=-1, keepdims=True)
+
+
+ACTIVATIONS = {
+    "linear": lambda x: x,
+    "relu": lambda x: np.maximum(x, 0),
+    "leaky_relu": lambda x: np.where(x > 0, x, 0.2 * x),
+    "sigmoid": lambda x: 1 / (1 + np.exp(-x)),
+    "tanh": lambda x: np.tanh(x),
+    "softmax": _softmax,
+    "gelu": lambda x: x * np.reshape([0.5 * (1 + math.erf(v / math.sqrt(2))) for v in x.ravel()], x.shape),
+    "silu": lambda x: x / (1 + np.exp(-x)),
+    "softplus": lambda x: np.logaddexp(x, 0),
+    "elu": lambda x: np.where(x > 0, x, np.expm1(np.minimum(x, 0))),
+}
+
+
 def activation(name, x):
-    x = np.asarray(x, np.float64)
-    if name == "softmax":
-        e = np.exp(x - x.max(axis=-1, keepdims=True))
-        return e / e.sum(axis=-1, keepdims=True)
-    if name == "gelu":
-        return x * np.reshape([0.5 * (1 + math.erf(v / math.sqrt(2))) for v in x.ravel()], x.shape)
-    return {
-        "linear": lambda: x,
-        "relu": lambda: np.maximum(x, 0),
-        "leaky_relu": lambda: np.where(x > 0, x, 0.2 * x),
-        "sigmoid": lambda: 1 / (1 + np.exp(-x)),
-        "tanh": lambda: np.tanh(x),
-        "silu": lambda: x / (1 + np.exp(-x)),
-        "softplus": lambda: np.logaddexp(x, 0),
-        "elu": lambda: np.where(x > 0, x, np.expm1(np.minimum(x, 0))),
-    }[name]()
+    return ACTIVATIONS[name](np.asarray(x, np.float64))
 
 
 def tanh_classifier_step(weights, x, y, sample_weight, learning_rate):

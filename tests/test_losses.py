@@ -35,7 +35,7 @@ def loss_rows(kind, z, labels=NO_LABELS, targets=None, teacher=None, scale=None,
     dlogits = np.full_like(z, np.nan) if gradient else empty
     scale = np.ones(len(z)) if scale is None else scale
     arrays = [empty if a is None else np.ascontiguousarray(a, z.dtype) for a in (targets, teacher)]
-    kernels.loss_rows(kind, row_loss, dlogits, z, labels, *arrays, scale, hyper)
+    kernels.loss_batch(kind, row_loss, dlogits, kernels.Batch(z, labels, *arrays, scale), hyper)
     return row_loss, dlogits
 
 

@@ -230,13 +230,14 @@ def test_random_numbers_and_copies_stay_inside(dtype, shapes):
         rows, columns = shape
         height = next(side for side in (7, 5, 3, 2, 1) if columns % side == 0)
         for max_dy, max_dx in ((0, 0), (1, 2), (height, columns // height)):
-            sizes = height, columns // height, 1, max_dy, max_dx
-            fences(random.translate, out, x, *sizes, 0.5, key, 3)
-            fences(random.translate_backward, out, x, *sizes, key, 3)
-    fences(random.translate, np.empty((4, 24), dtype), numbers((4, 24), dtype), 2, 4, 3, 1, 1, 0.5, key, 0)
-
-
-SPARSE_METRICS = metrics.SPARSE_CATEGORICAL_ACCURACY, metrics.SPARSE_TOP_K_CATEGORICAL_ACCURACY
+            image, reach = (
+                random.Image(height, columns // height, 1),
+                random.Reach(-max_dy, max_dy, -max_dx, max_dx),
+            )
+            fences(random.translate, out, x, image, reach, 0.5, key, 3, 1)
+            fences(random.translate, out, x, image, reach, 0.0, key, 3, -1)
+    image, reach = random.Image(2, 4, 3), random.Reach(-1, 1, -1, 1)
+    fences(random.translate, np.empty((4, 24), dtype), numbers((4, 24), dtype), image, reach, 0.5, key, 0, 1)
 
 
 @every_shape
@@ -246,8 +247,8 @@ def test_metrics_stay_inside(dtype, shapes):
     for shape in shapes:
         pred, targets = rows_that_sum_to_one(shape, dtype), np.round(rows_that_sum_to_one(shape, dtype))
         labels = np.arange(shape[0]) % (shape[1] + 1) - 1
-        for kind in range(metrics.MEAN_ABSOLUTE_ERROR + 1):
-            given = (labels, targets[:0]) if kind in SPARSE_METRICS else (none, targets)
+        for kind in metrics.Metric:
+            given = (labels, targets[:0]) if kind in metrics.SPARSE else (none, targets)
             fences(partial(metrics.metric_rows, kind), np.full(shape[0], np.nan), pred, *given, 2)
 
 

@@ -6,6 +6,7 @@ import pytest
 import minidl
 from minidl import steps, training
 from minidl.constraints import MaxNorm
+from minidl.kernels.activations import CODES
 from minidl.kernels.jit import JIT_DISABLED
 from minidl.layers import (
     Activation,
@@ -21,7 +22,7 @@ from minidl.layers import (
 )
 from minidl.losses import DIST, DecoupledKD, KnowledgeDistillation, MeanSquaredError
 from minidl.models import Sequential
-from minidl.optimizers import SGD, Adam, AdamW, RMSprop
+from minidl.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop
 from minidl.optimizers.schedules import ExponentialDecay
 from minidl.regularizers import L1L2
 
@@ -44,15 +45,22 @@ def dense(activation="relu", **settings):
 LABELS = rng.integers(0, 4, SAMPLES)
 ROWS = np.eye(4, dtype="f4")[LABELS]
 
+
+def every(base):
+    """The library's classes under ``base``, so that a new one is tested without wiring."""
+    found = [part for cls in base.__subclasses__() for part in [cls, *every(cls)]]
+    return [cls for cls in found if cls.__module__.startswith("minidl.")]
+
+
 # name: (layers, x, y, compile arguments, fit arguments)
 CASES = {
-    "relu": (dense, vectors, LABELS, {"loss": "sparse_categorical_crossentropy"}, {}),
+    "labels": (dense, vectors, LABELS, {"loss": "sparse_categorical_crossentropy"}, {}),
     "one-hot": (
         dense, vectors, ROWS, {"loss": "categorical_crossentropy", "metrics": ["accuracy", "mae"]}, {},
     ),
     **{
         name: (lambda name=name: dense(name), vectors, ROWS, {"loss": "categorical_crossentropy"}, {})
-        for name in ("sigmoid", "tanh", "gelu", "silu", "softplus", "elu", "leaky_relu", "softmax", "linear")
+        for name in CODES
     },
     "stack": (
         lambda: [
@@ -103,6 +111,12 @@ CASES = {
         ])
     },
     **{
+        f"{optimizer.__name__} by default": (
+            dense, vectors, LABELS, {"loss": "sparse_categorical_crossentropy", "optimizer": optimizer}, {},
+        )
+        for optimizer in every(Optimizer)
+    },
+    **{
         f"distil {loss().name}": (
             dense, vectors, LABELS, {"loss": loss},
             {"target_model": (3 * rng.standard_normal((SAMPLES, 4))).astype("f4")},
@@ -140,13 +154,13 @@ def test_compiled_and_layerwise_end_with_the_same_bits(case, dtype):
 
 
 def test_training_did_change_the_parameters():
-    trained, _ = train("relu")
+    trained, _ = train("labels")
     assert not np.array_equal(trained.params, Sequential(dense(), seed=5).params)
     other = Sequential(dense(), seed=6)
     assert not np.array_equal(Sequential(dense(), seed=5).params, other.params)
 
 
-@pytest.mark.parametrize("case", ["relu", "stack", "wide", "penalties and constraints", "distil dist"])
+@pytest.mark.parametrize("case", ["labels", "stack", "wide", "penalties and constraints", "distil dist"])
 def test_bits_do_not_depend_on_threads(case):
     before = minidl.get_num_threads()
     try:
@@ -160,7 +174,7 @@ def test_bits_do_not_depend_on_threads(case):
 
 
 @pytest.mark.parametrize("number", [1, 2])
-@pytest.mark.parametrize("case", ["relu", "stack", "wide", "penalties and constraints"])
+@pytest.mark.parametrize("case", ["labels", "stack", "wide", "penalties and constraints"])
 def test_bits_do_not_depend_on_the_parts_of_a_step(monkeypatch, case, number):
     expected, history = train(case)
     monkeypatch.setattr(steps, "_PART_FLOPS", 1.0)

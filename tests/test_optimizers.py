@@ -340,7 +340,6 @@ def test_a_subclass_needs_its_own_settings_and_a_kind():
 
     class Momentum(optimizers.Optimizer):
         kind = SGD(momentum=0.5).kind
-        hyper_settings = ("momentum",)
 
         def __init__(self, learning_rate=0.1, momentum=0.5, **options):
             super().__init__(learning_rate, **options)

@@ -149,15 +149,19 @@ def test_dropout_of_rate_zero_is_the_identity_and_nan_passes():
     assert np.array_equal(out, x, equal_nan=True)
 
 
+def within(dy, dx):
+    return random.Reach(-dy, dy, -dx, dx)
+
+
 def apply(name, out, x, key, first_row):
     if name == "dropout":
         random.dropout(out, x, 0.4, key, first_row)
     elif name == "gaussian_noise":
         random.gaussian_noise(out, x, 0.7, key, first_row)
     elif name == "translate":
-        random.translate(out, x, 5, 4, 3, 2, 1, -1.0, key, first_row)
+        random.translate(out, x, random.Image(5, 4, 3), within(2, 1), -1.0, key, first_row, 1)
     else:
-        random.translate_backward(out, x, 5, 4, 3, 2, 1, key, first_row)
+        random.translate(out, x, random.Image(5, 4, 3), within(2, 1), 0.0, key, first_row, -1)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -197,7 +201,8 @@ def test_translate_matches_the_reference(dtype, shape, most, fill_value, seed, f
     x = np.arange(np.prod(shape), dtype=dtype).reshape(shape)
     out = np.full_like(x, np.nan)
     flat = (shape[0], -1)
-    random.translate(out.reshape(flat), x.reshape(flat), *shape[1:], *most, fill_value, key, first_row)
+    image = random.Image(*shape[1:])
+    random.translate(out.reshape(flat), x.reshape(flat), image, within(*most), fill_value, key, first_row, 1)
     shifts = reference.random_shifts(key, shape[0], (-most[0], -most[1]), most, first_row)
     assert np.array_equal(out, reference.translate(x, shifts, fill_value))
 
@@ -209,8 +214,8 @@ def test_translate_backward_is_the_transpose(shape, most, seed):
     size = int(np.prod(shape))
     x, dout = normals(key, size).reshape(shape[0], -1), normals(KEY, size).reshape(shape[0], -1)
     out, dx = np.full_like(x, np.nan), np.full_like(x, np.nan)
-    random.translate(out, x, *shape[1:], *most, 0.0, key, 0)
-    random.translate_backward(dx, dout, *shape[1:], *most, key, 0)
+    random.translate(out, x, random.Image(*shape[1:]), within(*most), 0.0, key, 0, 1)
+    random.translate(dx, dout, random.Image(*shape[1:]), within(*most), 0.0, key, 0, -1)
     np.testing.assert_allclose((dout * out).sum(axis=1), (dx * x).sum(axis=1), rtol=1e-12, atol=1e-12)
 
 
@@ -218,7 +223,7 @@ def test_all_shifts_within_reach_are_equally_likely():
     x = np.zeros((4000, 49), np.float32)
     x[:, 24] = 1  # the middle of 7 x 7
     out = np.empty_like(x)
-    random.translate(out, x, 7, 7, 1, 2, 1, 0.0, KEY, 0)
+    random.translate(out, x, random.Image(7, 7, 1), within(2, 1), 0.0, KEY, 0, 1)
     where = out.reshape(-1, 7, 7).sum(axis=0)
     assert where[1:6, 2:5].sum() == 4000
     assert abs(chi_square(where[1:6, 2:5].ravel()) - 14) < 6 * np.sqrt(28)

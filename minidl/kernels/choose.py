@@ -1,27 +1,42 @@
-"""One of many functions, chosen by its code inside a kernel: the tables behind activations, losses, optimizers.
+"""Tables of functions: a kernel runs one of many by its code, and a new entry needs no branch anywhere.
 
-A table lists its functions once. ``choose`` makes of it what a kernel calls, so a new entry needs no branch
-anywhere: the code is compared for equality by one machine instruction (LLVM's ``switch``), outside all loops.
+A table lists its functions once. ``choose`` makes of it what a kernel calls: the code selects the function by one
+machine instruction (LLVM's ``switch``), outside all loops.
 """
 
 from __future__ import annotations
 
+import enum
 import math
 from collections.abc import Callable, Mapping
 
 from llvmlite import ir
 from numba.core import types
-from numba.extending import intrinsic
+from numba.core.targetconfig import ConfigStack
+from numba.extending import intrinsic, typeof_impl
 
 from .jit import JIT_DISABLED
+
+
+class Code(enum.IntEnum):
+    """Base of the enumerations whose members tell a kernel what to do; their order means nothing.
+
+    Numba would treat each enumeration as a type of its own and compile a kernel once more for it. Members of this
+    one count as plain integers.
+    """
+
+
+@typeof_impl.register(Code)
+def _type_of_code(value, context):
+    return types.int64
 
 
 def choose(functions: Mapping[int, Callable], gives_value: bool = False):
     """A function ``call(code, *arguments)`` for kernels that runs ``functions[code](*arguments)``.
 
-    The functions are plain Python that Numba can compile; all take the same arguments. They return nothing, or
-    with ``gives_value`` a float64. An unknown code, which Python refuses before any kernel runs, does nothing and
-    gives NaN.
+    The functions are plain Python that Numba can compile; all take the same arguments. They are compiled with the
+    flags of the kernel that calls. They return nothing, or with ``gives_value`` a float64. An unknown code, which
+    Python refuses before any kernel runs, does nothing and gives NaN.
     """
     if JIT_DISABLED:
         return lambda code, *arguments: functions[code](*arguments)
@@ -36,11 +51,14 @@ def choose(functions: Mapping[int, Callable], gives_value: bool = False):
             before, after = builder.block, builder.append_basic_block("chosen")
             switch = builder.switch(code, after)
             results = [(ir.Constant(ir.DoubleType(), math.nan), before)]
+            # Without flags Numba takes its own defaults, under which a division by zero raises an exception.
+            flags = ConfigStack().top().copy()
             for number, function in functions.items():
                 block = builder.append_basic_block(function.__name__)
                 switch.add_case(ir.Constant(code.type, int(number)), block)
                 builder.position_at_end(block)
-                value = context.compile_internal(builder, function, result(*kinds), given)
+                compiled = context.compile_subroutine(builder, function, result(*kinds), flags=flags)
+                value = context.call_internal(builder, compiled.fndesc, result(*kinds), given)
                 results.append((value, builder.block))
                 builder.branch(after)
             builder.position_at_end(after)

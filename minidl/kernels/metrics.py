@@ -1,18 +1,51 @@
-"""What a metric says about each row: one number a sample, averaged by the caller."""
+"""Metrics: one number for each row, averaged by the caller. A metric is one function and one row of `ROWS`."""
 
 from __future__ import annotations
 
 import numpy as np
 
+from .choose import Code, choose
 from .jit import jit
 
-CATEGORICAL_ACCURACY = 0
-SPARSE_CATEGORICAL_ACCURACY = 1
-BINARY_ACCURACY = 2
-TOP_K_CATEGORICAL_ACCURACY = 3
-SPARSE_TOP_K_CATEGORICAL_ACCURACY = 4
-MEAN_SQUARED_ERROR = 5
-MEAN_ABSOLUTE_ERROR = 6
+# ---- one row: ``pred`` and ``target`` (C,), ``label`` an int64, -1 for none; ``k`` is the top-k metrics'
+
+
+def categorical_accuracy(pred, label, target, k):
+    return _hit(pred, _argmax(target))
+
+
+def sparse_categorical_accuracy(pred, label, target, k):
+    return _hit(pred, label)
+
+
+def binary_accuracy(pred, label, target, k):
+    hits = 0
+    threshold = pred.dtype.type(0.5)
+    for j in range(pred.shape[0]):
+        # Compared as numbers, as Keras does, since a target may be 0.5. A NaN exceeds no threshold.
+        predicted = pred.dtype.type(1) if pred[j] > threshold else pred.dtype.type(0)
+        if predicted == target[j] and pred[j] == pred[j]:
+            hits += 1
+    return hits / pred.shape[0]
+
+
+def top_k_categorical_accuracy(pred, label, target, k):
+    return _top_k_hit(pred, _argmax(target), k)
+
+
+def sparse_top_k_categorical_accuracy(pred, label, target, k):
+    return _top_k_hit(pred, label, k)
+
+
+def mean_squared_error(pred, label, target, k):
+    return _mean_error(pred, target, True)
+
+
+def mean_absolute_error(pred, label, target, k):
+    return _mean_error(pred, target, False)
+
+
+# ---- what they share
 
 
 @jit
@@ -25,28 +58,38 @@ def _argmax(row):
 
 
 @jit
-def _rank_errors(row, label):
-    """Entries that argmax prefers to ``row[label]``: larger, NaN, or as large and earlier."""
-    value = row[label]
-    before = 0
-    for j in range(label):
-        if not row[j] < value:
-            before += 1
-    for j in range(label + 1, row.shape[0]):
-        if not row[j] <= value:
-            before += 1
-    return before
+def _is_possible(pred, label):
+    """False for a label outside 0..C-1 (-1 means unlabelled) and for a NaN at the label: such a row is wrong."""
+    return 0 <= label < pred.shape[0] and pred[label] == pred[label]
 
 
 @jit
-def _larger(row, label):
-    """Entries that are larger than ``row[label]`` or NaN. A tie is not larger: both are in the top k."""
-    value = row[label]
-    count = 0
-    for j in range(row.shape[0]):
-        if not row[j] <= value:
-            count += 1
-    return count
+def _hit(pred, label):
+    """1.0 where ``label`` is the argmax of the row, else 0.0: no entry is NaN, larger, or as large and earlier."""
+    if not _is_possible(pred, label):
+        return 0.0
+    value = pred[label]
+    preferred = 0
+    for j in range(label):
+        if not pred[j] < value:
+            preferred += 1
+    for j in range(label + 1, pred.shape[0]):
+        if not pred[j] <= value:
+            preferred += 1
+    return 1.0 if preferred == 0 else 0.0
+
+
+@jit
+def _top_k_hit(pred, label, k):
+    """1.0 where fewer than k entries are NaN or larger than the one at ``label``. A tie is not larger."""
+    if not _is_possible(pred, label):
+        return 0.0
+    value = pred[label]
+    larger = 0
+    for j in range(pred.shape[0]):
+        if not pred[j] <= value:
+            larger += 1
+    return 1.0 if larger < k else 0.0
 
 
 @jit
@@ -69,6 +112,26 @@ def _mean_error(pred, target, squared):
     return ((a + b) + (c + d)) / columns
 
 
+# ---- the table: a metric of labels is named SPARSE_...
+
+ROWS = (
+    categorical_accuracy,
+    sparse_categorical_accuracy,
+    binary_accuracy,
+    top_k_categorical_accuracy,
+    sparse_top_k_categorical_accuracy,
+    mean_squared_error,
+    mean_absolute_error,
+)
+
+Metric = Code("Metric", [function.__name__.upper() for function in ROWS], start=0)
+SPARSE = tuple(metric for metric in Metric if metric.name.startswith("SPARSE_"))
+"""The metrics that read ``labels``; the others read ``targets``."""
+globals().update(Metric.__members__)
+
+_value_of_row = choose(dict(zip(Metric, ROWS, strict=True)), gives_value=True)
+
+
 @jit
 def metric_rows(kind, row_value, pred, labels, targets, k):
     """row_value (B,) float64 from pred (B, C) and either labels (B,) int64 or targets (B, C).
@@ -76,31 +139,7 @@ def metric_rows(kind, row_value, pred, labels, targets, k):
     Accuracies give 1 or 0. A NaN makes a row wrong, and so does a label outside 0..C-1 (-1 means
     unlabelled). Only the array the kind needs is read; the other may have size 0.
     """
-    real = pred.dtype.type
-    rows, columns = pred.shape
-    if kind == BINARY_ACCURACY:
-        threshold = real(0.5)
-        for i in range(rows):
-            hits = 0
-            for j in range(columns):
-                # targets may hold 0.5: compared as numbers, as Keras does; NaN > threshold is False
-                predicted = real(1) if pred[i, j] > threshold else real(0)
-                if predicted == targets[i, j] and pred[i, j] == pred[i, j]:
-                    hits += 1
-            row_value[i] = hits / columns
-    elif kind == MEAN_SQUARED_ERROR or kind == MEAN_ABSOLUTE_ERROR:
-        for i in range(rows):
-            row_value[i] = _mean_error(pred[i], targets[i], kind == MEAN_SQUARED_ERROR)
-    else:
-        sparse = kind == SPARSE_CATEGORICAL_ACCURACY or kind == SPARSE_TOP_K_CATEGORICAL_ACCURACY
-        top_k = kind == TOP_K_CATEGORICAL_ACCURACY or kind == SPARSE_TOP_K_CATEGORICAL_ACCURACY
-        for i in range(rows):
-            label = labels[i] if sparse else _argmax(targets[i])
-            if label < 0 or label >= columns:
-                row_value[i] = 0.0
-            elif pred[i, label] != pred[i, label]:  # NaN
-                row_value[i] = 0.0
-            elif top_k:
-                row_value[i] = 1.0 if _larger(pred[i], label) < k else 0.0
-            else:
-                row_value[i] = 1.0 if _rank_errors(pred[i], label) == 0 else 0.0
+    for i in range(pred.shape[0]):
+        label = labels[i] if labels.size > 0 else np.int64(-1)
+        target = targets[i] if targets.size > 0 else pred[i]
+        row_value[i] = _value_of_row(kind, pred[i], label, target, k)

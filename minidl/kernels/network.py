@@ -19,11 +19,11 @@ import numpy as np
 from .activations import LINEAR, NEEDS_INPUT, activation_backward, activation_forward
 from .elementwise import copy, rescale
 from .jit import jit, larger, smaller
-from .losses import loss_rows, sum_of_rows
+from .losses import Batch, loss_rows, sum_of_rows
 from .matmul import column_sums, product, scratch_size, store_panels
 from .metrics import metric_rows
 from .ops import ACTIVATION, DENSE, DROPOUT, GAUSSIAN_NOISE, RANDOM_TRANSLATION
-from .random import LAYER, dropout, gaussian_noise, make_key, translate, translate_backward
+from .random import LAYER, Image, Reach, dropout, gaussian_noise, make_key, translate
 from .simd import (
     FROM_BIAS,
     FROM_ZERO,
@@ -223,7 +223,8 @@ def _forward_rows(op, setting, out, x, key, first_row):
     elif kind == GAUSSIAN_NOISE:
         gaussian_noise(out, x, setting[0], key, first_row)
     elif kind == RANDOM_TRANSLATION:
-        translate(out, x, op[I0], op[I1], op[I2], op[I3], op[I4], setting[0], key, first_row)
+        image, reach = Image(op[I0], op[I1], op[I2]), Reach(-op[I3], op[I3], -op[I4], op[I4])
+        translate(out, x, image, reach, setting[0], key, first_row, np.int64(1))
     else:
         rescale(out, x, setting[0], setting[1])
 
@@ -239,7 +240,8 @@ def _backward_rows(op, setting, dx, dout, out, x, key, first_row):
     elif kind == GAUSSIAN_NOISE:
         copy(dx, dout)
     elif kind == RANDOM_TRANSLATION:
-        translate_backward(dx, dout, op[I0], op[I1], op[I2], op[I3], op[I4], key, first_row)
+        image, reach = Image(op[I0], op[I1], op[I2]), Reach(-op[I3], op[I3], -op[I4], op[I4])
+        translate(dx, dout, image, reach, 0.0, key, first_row, np.int64(-1))
     else:
         rescale(dx, dout, setting[0], 0.0)
 
@@ -427,10 +429,8 @@ def _loss_and_metrics(program, buffers, objective, low, high):
     labels = buffers.labels[low:high] if buffers.labels.size else buffers.labels
     targets = _matrix_part(buffers.targets, low, high)
     teacher = _matrix_part(buffers.teacher, low, high)
-    loss_rows(
-        objective.kind, buffers.row_loss[low:high], dlogits, logits, labels, targets, teacher,
-        buffers.row_scale[low:high], objective.hyper,
-    )  # fmt: skip
+    batch = Batch(logits, labels, targets, teacher, buffers.row_scale[low:high])
+    loss_rows(objective.kind, buffers.row_loss[low:high], dlogits, batch, objective.hyper)
     if objective.metric_kinds.size == 0:
         return
     predictions = logits

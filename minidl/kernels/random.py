@@ -1,8 +1,8 @@
 """Random numbers without a state: every draw is a hash of (key, index).
 
-A key is made of (seed, purpose, epoch, step), an index is the element's place in its batch. So a draw
-does not depend on what was drawn before it, on threads, or on how rows are split, and a backward pass
-repeats the forward's draws instead of storing them.
+A key is made of (seed, purpose, epoch, step); an index is the element's place in its batch. So a draw depends
+neither on earlier draws, nor on threads, nor on how rows are split. A backward pass repeats the forward's draws
+instead of storing them.
 
 The hash is SplitMix64 (Steele, Lea & Flood 2014, constants of Stafford's variant 13): the ``index``-th
 output of the generator whose state starts at ``key``.
@@ -11,6 +11,7 @@ output of the generator whose state starts at ``key``.
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 
@@ -57,7 +58,7 @@ def _bits_53(key, index):
 
 @jit
 def make_key(seed, purpose, epoch, step):
-    """The uint64 key of one use of randomness. Numba hands it to Python as an int: wrap it in np.uint64."""
+    """The uint64 key of one use of randomness. Called from Python it gives an int: wrap that in np.uint64."""
     return _bits(_bits(_bits(_bits(np.uint64(0), seed), purpose), epoch), step)
 
 
@@ -69,13 +70,13 @@ def uniform(key, index):
 
 @jit(inline=True)
 def _below(key, index, n):
-    """An integer in 0 .. n-1 (bias below n * 2^-53). u <= 1 - 2^-53, so u * n rounds to less than n."""
+    """An integer in 0 .. n-1 (bias below n * 2^-53). The draw u is at most 1 - 2^-53, so u * n rounds below n."""
     return np.int64(np.float64(_bits_53(key, index)) * _TO_UNIT * np.float64(n))
 
 
 @jit
 def permutation(out, key):
-    """A random order of 0 .. n-1 into ``out`` (n,) int64: Fisher-Yates, inside out."""
+    """Write a random order of 0 .. n-1 to ``out`` (n,) int64: the inside-out form of Fisher-Yates."""
     for i in range(out.size):
         j = _below(key, i, i + 1)
         out[i] = out[j]
@@ -100,11 +101,11 @@ def _sine_turn(t):
 
 @jit(inline=True)
 def _normal(key, index):
-    """Box-Muller: sqrt(-2 log u) cos(2 pi v). Only + - * / sqrt, so that loops over it vectorise."""
+    """Box-Muller: sqrt(-2 log u) cos(2 pi v), from + - * / sqrt alone, so that loops over it vectorise."""
     twice = np.int64(2) * np.int64(index)
     u = (np.float64(_bits_53(key, twice)) + 0.5) * _TO_UNIT  # above 0; 1 at most, after rounding
     v = np.float64(_bits_53(key, twice + np.int64(1))) * _TO_UNIT
-    # cos over a full turn of a uniform v: by symmetry the half turn [0, 1/2) has the same distribution
+    # cos(2 pi v) for uniform v is by symmetry distributed as over the half turn [0, 1/2)
     return math.sqrt(-2.0 * log(u)) * _sine_turn(0.25 - 0.5 * v)
 
 
@@ -118,7 +119,7 @@ def normal(key, index):
 def dropout(out, x, rate, key, first_row):
     """out = x / (1 - rate) where the draw is >= rate, else 0. May run in place.
 
-    It is its own backward: dx = dropout(dout) under the same key, with nothing stored.
+    It is its own backward: dx = dropout(dout) with the same key. Nothing is stored.
     """
     real = x.dtype.type
     start = first_row * x.shape[1]
@@ -127,7 +128,7 @@ def dropout(out, x, rate, key, first_row):
     zero = real(0)
     flat_out = out.reshape(out.size)
     flat_x = x.reshape(x.size)
-    # Told apart because a loop that may overlap partially is not vectorised.
+    # Two loops, because LLVM does not vectorise one whose arrays may overlap.
     if out is x:
         for i in range(flat_out.size):
             flat_out[i] = zero if _bits_53(key, start + i) < drop_below else flat_out[i] * scale
@@ -151,22 +152,40 @@ def gaussian_noise(out, x, stddev, key, first_row):
             flat_out[i] = flat_x[i] + real(stddev * _normal(key, start + i))
 
 
-@jit
-def translate_between(
-    out, x, height, width, channels, low_dy, high_dy, low_dx, high_dx, fill_value, key, first_row, direction
-):
-    """Shift each image by its own whole-pixel (dy, dx), uniform in low..high, times ``direction``.
+class Image(NamedTuple):
+    """The shape of the samples that `translate` shifts: rows of height * width * channels elements."""
 
-    Not in place. The draws of row r have the indices 2r and 2r + 1.
+    height: int
+    width: int
+    channels: int
+
+
+class Reach(NamedTuple):
+    """The smallest and the largest shift in pixels: ``dy`` down, ``dx`` to the right."""
+
+    low_dy: int
+    high_dy: int
+    low_dx: int
+    high_dx: int
+
+
+@jit
+def translate(out, x, image, reach, fill_value, key, first_row, direction):
+    """Shift each image by its own whole-pixel (dy, dx), uniform within ``reach``, times ``direction``.
+
+    out, x (B, H*W*C), not the same memory. Pixels that come from outside are ``fill_value``. The draws of row r have
+    the indices 2r and 2r + 1. With direction -1 and fill value 0 it is its own backward: the transpose of the
+    forward shift, which is 0 where the forward's pixel fell off the edge.
     """
+    height, width, channels = image
     fill = x.dtype.type(fill_value)
     line = width * channels
     for r in range(x.shape[0]):
         index = 2 * (first_row + r)
-        dy = direction * (low_dy + _below(key, index, high_dy - low_dy + 1))
-        dx = direction * (low_dx + _below(key, index + 1, high_dx - low_dx + 1))
+        dy = direction * (reach.low_dy + _below(key, index, reach.high_dy - reach.low_dy + 1))
+        dx = direction * (reach.low_dx + _below(key, index + 1, reach.high_dx - reach.low_dx + 1))
         shift = (dy * width + dx) * channels
-        # the columns left..right of a line are filled from the image, the others are new
+        # elements left..right of a line come from the image, the others are filled
         left = min(max(dx, 0), width) * channels
         right = min(max(width + dx, 0), width) * channels
         for row in range(height):
@@ -180,21 +199,3 @@ def translate_between(
                 out[r, c] = x[r, c - shift]
             for c in range(stop, first + line):
                 out[r, c] = fill
-
-
-@jit
-def translate(out, x, height, width, channels, max_dy, max_dx, fill_value, key, first_row):
-    """Whole-pixel jitter of images (B, height*width*channels), up to max_dy and max_dx either way."""
-    translate_between(
-        out, x, height, width, channels, -max_dy, max_dy, -max_dx, max_dx, fill_value, key, first_row,
-        np.int64(1),
-    )  # fmt: skip
-
-
-@jit
-def translate_backward(dx, dout, height, width, channels, max_dy, max_dx, key, first_row):
-    """The transpose of ``translate``: shifted back, zero where the forward's pixel fell off the edge."""
-    translate_between(
-        dx, dout, height, width, channels, -max_dy, max_dy, -max_dx, max_dx, 0.0, key, first_row,
-        np.int64(-1),
-    )  # fmt: skip

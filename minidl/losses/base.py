@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 
 from ..kernels import losses as kernels
 from ..kernels import threads
+from ..kernels.losses import Batch
 from ..registry import Configurable, Registry, snake_case
 from ..validation import (
     check_array,
@@ -25,24 +24,16 @@ _FLOPS_OF_A_ROW, _FLOPS_OF_AN_ENTRY = 12_000.0, 150.0
 """What a sample and each of its classes cost, in operations of a matrix product that take as long."""
 
 
-class Batch(NamedTuple):
-    """What the kernels read. An array that a loss does not need has size 0."""
-
-    logits: np.ndarray  # (B, C)
-    labels: np.ndarray  # (B,) int64, -1 for a row without a label
-    targets: np.ndarray  # (B, C)
-    teacher_logits: np.ndarray  # (B, C)
-    row_scale: np.ndarray  # (B,) float64, each row's factor in the mean
-
-
 def run_kernel(
     kind: int, row_loss: np.ndarray, dlogits: np.ndarray, batch: Batch, hyper: np.ndarray, n_threads: int = 1
 ) -> None:
     """Fill row_loss (B,) and, unless its size is 0, dlogits (B, C). The only place that calls the kernels of losses."""
     if n_threads == 1:
-        kernels.loss_batch(kind, row_loss, dlogits, *batch, hyper)
+        kernels.loss_batch(kind, row_loss, dlogits, batch, hyper)
     else:
-        threads.run(kernels.loss_rows_on_threads, kind, row_loss, dlogits, *batch, hyper, threads=n_threads)
+        threads.run(
+            kernels.loss_rows_on_threads, int(kind), row_loss, dlogits, batch, hyper, threads=n_threads
+        )
 
 
 class Loss(Configurable):
@@ -67,8 +58,7 @@ class Loss(Configurable):
 
     kind_on_logits = kind_on_outputs = -1
     """The kernel's number for logits, and for the model's outputs where these are something else."""
-    hyper_settings: dict[str, int] = {}
-    """The settings the kernel reads: constructor argument -> place in ``hyper``."""
+    label_smoothing = 0.0  # of the losses that have no such argument
 
     def __init__(self, reduction: str = "sum_over_batch_size", name: str | None = None):
         if reduction not in _MEANS:
@@ -85,9 +75,9 @@ class Loss(Configurable):
 
     @property
     def hyper(self) -> np.ndarray:
-        """The kernel's settings, float64 (8,)."""
+        """float64 (8,): the settings that the kernel reads, in its order."""
         hyper = np.zeros(8)
-        for setting, place in self.hyper_settings.items():
+        for place, setting in enumerate(kernels.SETTINGS.get(self.kind_on_logits, ())):
             hyper[place] = getattr(self, setting)
         return hyper
 

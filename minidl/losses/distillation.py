@@ -21,15 +21,14 @@ from typing import Any
 import numpy as np
 
 from ..kernels import losses as kernels
+from ..kernels.losses import Batch
 from ..registry import Configurable, resolve
 from ..registry import serialize as _serialize
 from ..validation import REALS, check_bool, check_float, check_int
-from .base import LOSSES, NO_LABELS, Batch, Loss, no_rows, row_scale
+from .base import LOSSES, NO_LABELS, Loss, no_rows, row_scale
 from .softmax import as_kernel_array, as_real, check_logits
 
 Schedule = float | Callable[[int], float]
-
-_COMMON = {"temperature": kernels.TEMPERATURE, "hard_weight": kernels.HARD_WEIGHT}
 
 
 class Ramp(Configurable):
@@ -190,7 +189,6 @@ class KnowledgeDistillation(DistillationLoss):
 
     is_nonfinite_if_logits_are = True
     kind_on_logits = kind_on_outputs = kernels.KNOWLEDGE_DISTILLATION
-    hyper_settings = _COMMON | {"soft_weight": kernels.SOFT_WEIGHT, "standardize": kernels.STANDARDIZE}
 
     def __init__(
         self,
@@ -223,10 +221,6 @@ class DecoupledKD(DistillationLoss):
 
     kind_on_logits = kind_on_outputs = kernels.DECOUPLED_KD
     needs_target = True  # the soft term itself needs the label
-    hyper_settings = _COMMON | {
-        "target_weight": kernels.SOFT_WEIGHT,
-        "nontarget_weight": kernels.SECOND_WEIGHT,
-    }
 
     def __init__(
         self,
@@ -253,8 +247,9 @@ class DecoupledKD(DistillationLoss):
 
     @property
     def hyper(self) -> np.ndarray:
-        hyper = super().hyper
-        hyper[[kernels.SOFT_WEIGHT, kernels.SECOND_WEIGHT]] *= self._warmup_factor
+        hyper, settings = super().hyper, kernels.SETTINGS[self.kind_on_logits]
+        for weight in ("target_weight", "nontarget_weight"):
+            hyper[settings.index(weight)] *= self._warmup_factor
         return hyper
 
 
@@ -272,7 +267,6 @@ class NormalizedKD(DistillationLoss):
 
     kind_on_logits = kind_on_outputs = kernels.NORMALIZED_KD
     needs_target = True  # the soft term itself needs the label
-    hyper_settings = _COMMON | {"gamma": kernels.SECOND_WEIGHT, "target_weight": kernels.SOFT_WEIGHT}
 
     def __init__(
         self,
@@ -304,7 +298,6 @@ class DIST(DistillationLoss):
 
     whole_batch = True
     kind_on_logits = kind_on_outputs = kernels.DIST
-    hyper_settings = _COMMON | {"beta": kernels.SOFT_WEIGHT, "gamma": kernels.SECOND_WEIGHT}
 
     def __init__(
         self,
@@ -331,7 +324,6 @@ class LogitMatching(DistillationLoss):
     temperature = 1.0
     is_nonfinite_if_logits_are = True
     kind_on_logits = kind_on_outputs = kernels.LOGIT_MATCHING
-    hyper_settings = _COMMON | {"soft_weight": kernels.SOFT_WEIGHT}
 
     def __init__(self, hard_weight: Schedule = 0.0, soft_weight: Schedule = 1.0, name: str | None = None):
         super().__init__(name, hard_weight=hard_weight, soft_weight=soft_weight)

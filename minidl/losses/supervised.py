@@ -6,49 +6,19 @@ is the loss of one sample. The class gives the mean over the batch, the function
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 
 import numpy as np
 
 from ..kernels import losses as kernels
-from ..registry import snake_case
+from ..kernels.losses import Batch
+from ..registry import function_of
 from ..validation import check_array, check_bool, check_float
-from .base import LOSSES, Batch, Loss, no_rows, run_kernel
+from .base import LOSSES, Loss, no_rows, run_kernel
 from .softmax import as_real
 
 CLASS_OF: dict[Callable, type[Loss]] = {}
 """Function for the loss of each sample -> class of that loss; filled by `per_sample`."""
-
-
-def per_sample(cls: type[Loss]) -> Callable[..., np.ndarray]:
-    """``function(y_true, y_pred, ...)`` for the loss of each sample, (..., C) -> (...), with the settings of ``cls``.
-
-    Name, signature and docstring are made from the class.
-    """
-    arguments = [
-        inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in ("y_true", "y_pred")
-    ]
-    own = inspect.signature(cls).parameters.values()
-    arguments += [argument for argument in own if argument.name not in ("reduction", "name")]
-    signature = inspect.Signature(arguments)
-    name = snake_case(cls.__name__)
-
-    def function(*args, **kwargs):
-        try:
-            settings = signature.bind(*args, **kwargs).arguments
-        except TypeError as error:
-            raise TypeError(f"{name}() {error}") from None
-        y_true, y_pred = settings.pop("y_true"), settings.pop("y_pred")
-        return _loss_of_each_sample(cls(**settings), y_true, y_pred)
-
-    function.__name__ = function.__qualname__ = name
-    function.__doc__ = (
-        f"The loss of each sample, (..., C) -> (...): see `{cls.__name__}`.\n\n{inspect.getdoc(cls)}"
-    )
-    function.__signature__ = signature  # type: ignore[attr-defined]
-    CLASS_OF[function] = cls
-    return function
 
 
 def _loss_of_each_sample(loss: Loss, y_true, y_pred) -> np.ndarray:
@@ -70,6 +40,13 @@ def _loss_of_each_sample(loss: Loss, y_true, y_pred) -> np.ndarray:
     return out.astype(pred.dtype).reshape(pred.shape[:-1])
 
 
+def per_sample(cls: type[Loss]) -> Callable[..., np.ndarray]:
+    """``function(y_true, y_pred, ...)`` for the loss of each sample, (..., C) -> (...), with the class's settings."""
+    function = function_of(cls, _loss_of_each_sample, leave_out=("reduction", "name"))
+    CLASS_OF[function] = cls
+    return function
+
+
 @LOSSES.register()
 class CategoricalCrossentropy(Loss):
     """``-sum_i y_i log q_i``, y a row of class probabilities (B, C): one-hot rows, or any others.
@@ -81,7 +58,6 @@ class CategoricalCrossentropy(Loss):
     fused_activation = "softmax"
     kind_on_logits = kernels.CATEGORICAL_CROSSENTROPY
     kind_on_outputs = kernels.CATEGORICAL_CROSSENTROPY_ON_PROBS
-    hyper_settings = {"label_smoothing": kernels.LABEL_SMOOTHING}
 
     def __init__(
         self,
@@ -174,7 +150,6 @@ class Huber(Loss):
     """Mean over the outputs of ``e^2 / 2`` where ``|e| <= delta``, else ``delta |e| - delta^2 / 2``, e = y - yhat."""
 
     kind_on_logits = kind_on_outputs = kernels.HUBER
-    hyper_settings = {"delta": kernels.DELTA}
 
     def __init__(self, delta: float = 1.0, reduction: str = "sum_over_batch_size", name: str | None = None):
         super().__init__(reduction, name)

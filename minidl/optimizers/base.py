@@ -46,13 +46,11 @@ class Optimizer(Configurable):
     ``iterations`` counts the finished steps. ``slots`` are three flat arrays: each has the size of the parameters,
     or 0 if the rule does not use it. Together they are the optimizer's whole state.
 
-    A subclass has a constructor with its own settings, the settings' names in ``hyper_settings``, and ``kind``:
-    the update rule's number in ``kernels/updates.py``.
+    A subclass has a constructor with its own settings, and ``kind``: the number of its update rule in
+    ``kernels/updates.py``. The rule names the settings it reads.
     """
 
     not_in_config = frozenset({"learning_rate"})  # `get_config` adds it itself: it may be a schedule
-    hyper_settings: tuple[str, ...] = ()
-    """The settings in the first places of ``hyper``: BETA_1, BETA_2, EPSILON."""
 
     def __init__(
         self,
@@ -97,7 +95,8 @@ class Optimizer(Configurable):
     def hyper(self) -> np.ndarray:
         """float64 (8,): the settings that do not change from step to step."""
         hyper = np.zeros(8)
-        hyper[: len(self.hyper_settings)] = [getattr(self, setting) for setting in self.hyper_settings]
+        for place, setting in enumerate(kernel.RULES[self.kind].settings):
+            hyper[place] = getattr(self, setting)
         hyper[kernel.WEIGHT_DECAY] = self.weight_decay or 0.0
         return hyper
 

@@ -24,8 +24,6 @@ class SGD(Optimizer):
     ``w += momentum*u - lr*g``. Other keywords: see ``Optimizer``.
     """
 
-    hyper_settings = ("momentum",)
-
     def __init__(
         self,
         learning_rate: float | LearningRateSchedule = 0.01,
@@ -53,8 +51,6 @@ class Adam(Optimizer):
     uncorrected root, the paper's "epsilon hat", as in Keras and unlike in PyTorch. Other keywords: see
     ``Optimizer``.
     """
-
-    hyper_settings = ("beta_1", "beta_2", "epsilon")
 
     def __init__(
         self,
@@ -107,8 +103,6 @@ class RMSprop(Optimizer):
     ``centered`` divides by the root of the variance, ``v - mean(g)**2``, with the running mean of g. ``momentum``
     (plain) accumulates the steps. Other keywords: see ``Optimizer``.
     """
-
-    hyper_settings = ("rho", "momentum", "epsilon")
 
     def __init__(
         self,

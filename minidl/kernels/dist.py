@@ -1,0 +1,125 @@
+"""DIST: correlations of probabilities, along a sample's classes and along a class's samples, of a whole batch."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from .crossentropy import crossentropy_row
+from .jit import jit
+from .rows import row_of
+from .softened import times_t_squared
+from .softmax import softmax_backward, softmax_forward
+from .vectors import stay_apart
+
+CORRELATION_EPSILON = 1e-8
+
+
+class DistSettings(NamedTuple):
+    temperature: float
+    hard_weight: float
+    beta: float
+    gamma: float
+
+
+@jit
+def _correlation(xy, xx, yy, size, mean, epsilon):
+    """rho = xy / (|x| |y| + eps) for centred x and y, and the factors of y and x in d rho / dx.
+
+    x that is constant to rounding has no direction: its correlation is 0 and so is the gradient.
+    """
+    if xx <= 16 * size * (epsilon * mean) ** 2 or yy <= 0:
+        return 0.0, 0.0, 0.0
+    x_norm, y_norm = math.sqrt(xx), math.sqrt(yy)
+    bottom = x_norm * y_norm + CORRELATION_EPSILON
+    return xy / bottom, 1.0 / bottom, -xy * y_norm / (x_norm * bottom * bottom)
+
+
+@jit
+def _relate_rows(row_loss, dq, q, p, row_scale, beta, epsilon):
+    """row_loss = row_scale beta (1 - rho of each row), and its gradient by q in dq."""
+    rows, count = q.shape
+    center = 1.0 / count
+    for i in range(rows):
+        xy, xx, yy = 0.0, 0.0, 0.0
+        for c in range(count):
+            x, y = np.float64(q[i, c]) - center, np.float64(p[i, c]) - center
+            xy += x * y
+            xx += x * x
+            yy += y * y
+        rho, y_factor, x_factor = _correlation(xy, xx, yy, count, center, epsilon)
+        row_loss[i] = row_scale[i] * beta * (1.0 - rho)
+        step = -row_scale[i] * beta
+        for c in range(count):
+            x, y = np.float64(q[i, c]) - center, np.float64(p[i, c]) - center
+            dq[i, c] = step * (y_factor * y + x_factor * x)
+
+
+@jit(allocates=True)
+def _relate_columns(row_loss, dq, q, p, row_scale, gamma, epsilon):
+    """Add mass gamma (1 - mean rho of the columns), mass the sum of row_scale, and its gradient.
+
+    The columns are correlated with the rows weighted by row_scale, and the term is spread over row_loss in proportion
+    to it.
+    """
+    rows, count = q.shape
+    mass = 0.0
+    for i in range(rows):
+        mass += row_scale[i]
+    if not mass > 0:
+        return
+    q_mean, p_mean = np.zeros(count), np.zeros(count)
+    for i in range(rows):
+        weight = row_scale[i] / mass
+        for c in range(count):
+            q_mean[c] += weight * np.float64(q[i, c])
+            p_mean[c] += weight * np.float64(p[i, c])
+    xy, xx, yy = np.zeros(count), np.zeros(count), np.zeros(count)
+    for i in range(rows):
+        weight = row_scale[i] / mass * rows
+        for c in range(count):
+            x, y = np.float64(q[i, c]) - q_mean[c], np.float64(p[i, c]) - p_mean[c]
+            xy[c] += weight * x * y
+            xx[c] += weight * x * x
+            yy[c] += weight * y * y
+    mean_rho = 0.0
+    y_factors, x_factors = np.empty(count), np.empty(count)
+    for c in range(count):
+        rho, y_factors[c], x_factors[c] = _correlation(xy[c], xx[c], yy[c], rows, q_mean[c], epsilon)
+        mean_rho += rho / count
+    for i in range(rows):
+        row_loss[i] += row_scale[i] * gamma * (1.0 - mean_rho)
+        step = -row_scale[i] * rows * gamma / count  # mass times the row's normalised weight
+        for c in range(count):
+            x, y = np.float64(q[i, c]) - q_mean[c], np.float64(p[i, c]) - p_mean[c]
+            dq[i, c] += step * (y_factors[c] * y + x_factors[c] * x)
+
+
+@jit(allocates=True)
+def dist_batch(row_loss, dlogits, logits, labels, targets, teacher_logits, row_scale, hyper):
+    """hard_weight CE + T^2 [beta (1 - rho of each row) + gamma (1 - mean rho of the columns)], whole batch.
+
+    rho is Pearson's correlation of the student's and the teacher's probabilities at T. Arguments as in `losses.Batch`.
+    """
+    stay_apart()
+    s = DistSettings(hyper[0], hyper[1], hyper[2], hyper[3])
+    squared = times_t_squared(1.0, s.temperature)
+    epsilon = 2.3e-16 if logits.itemsize == 8 else 1.2e-7
+    q, p = np.empty_like(logits), np.empty_like(logits)
+    softmax_forward(q, logits, s.temperature)
+    softmax_forward(p, teacher_logits, s.temperature)
+    dq = np.zeros(logits.shape, np.float64)
+    _relate_rows(row_loss, dq, q, p, row_scale, s.beta * squared, epsilon)
+    _relate_columns(row_loss, dq, q, p, row_scale, s.gamma * squared, epsilon)
+    if dlogits.size > 0:
+        for i in range(logits.shape[0]):
+            for c in range(logits.shape[1]):
+                dlogits[i, c] = dq[i, c]
+        softmax_backward(dlogits, dlogits, q, s.temperature)
+    if s.hard_weight != 0:
+        for i in range(logits.shape[0]):
+            row = row_of(i, dlogits, logits, labels, targets, teacher_logits, row_scale)
+            hard = row_scale[i] * s.hard_weight
+            row_loss[i] += hard * crossentropy_row(row, hard, 0.0, np.int64(1))

@@ -1,0 +1,74 @@
+"""A row of a loss: what every row function is given, and what several of them share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from .jit import jit
+from .vectors import keep, lanes, pointer, splat, store
+
+NO_LABEL, ROW_OF_TARGETS = -1, -2
+"""In place of a row's class: the row has no label; the label is the row of targets."""
+
+
+class Row(NamedTuple):
+    """One row: ``x[at : at + count]`` of each of the four, which are pointers (see `vectors.pointer`)."""
+
+    dlogits: np.ndarray
+    logits: np.ndarray
+    targets: np.ndarray
+    teacher: np.ndarray
+    at: int
+    count: int
+    written: int  # count where the gradient is wanted; else 0, and nothing is written to dlogits
+    label: int  # a class, NO_LABEL or ROW_OF_TARGETS
+    scale: float  # the gradient is multiplied by it, the value is not
+
+
+class LossOfRows(NamedTuple):
+    """A loss whose rows are independent: ``function(row, hyper)`` gives the value and writes the gradient.
+
+    ``settings`` names the entries of ``hyper`` in the order of their places, as the function unpacks them.
+    """
+
+    function: Callable
+    settings: tuple[str, ...] = ()
+
+
+@jit(inline=True)
+def part_of(row, start, count, label):
+    """The ``count`` elements from ``start`` on, as a row of their own with another label."""
+    return Row(
+        row.dlogits, row.logits, row.targets, row.teacher,
+        row.at + start, count, count if row.written > 0 else np.int64(0), label, row.scale,
+    )  # fmt: skip
+
+
+@jit(inline=True)
+def in_lane(like, lane, value):
+    """A vector of ``like``'s elements with ``value`` in one lane and 0 in the others."""
+    everywhere = splat(like, value)
+    return keep(everywhere, lane + 1) - keep(everywhere, lane)
+
+
+@jit
+def clear_gradient(row):
+    """dlogits = 0."""
+    for j in range(0, row.written, lanes(row.dlogits)):
+        store(row.dlogits, row.at + j, row.written - j, splat(row.dlogits, 0.0))
+
+
+@jit(inline=True)
+def row_of(i, dlogits, logits, labels, targets, teacher_logits, row_scale):
+    """Row i of a batch (`losses.Batch`)."""
+    count = logits.shape[1]
+    label = labels[i] if labels.size > 0 else NO_LABEL
+    if targets.size > 0:
+        label = ROW_OF_TARGETS
+    return Row(
+        pointer(dlogits), pointer(logits), pointer(targets), pointer(teacher_logits),
+        i * count, count, count if dlogits.size > 0 else 0, label, row_scale[i],
+    )  # fmt: skip

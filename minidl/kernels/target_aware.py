@@ -1,0 +1,154 @@
+"""DecoupledKD and NormalizedKD, which treat the labelled class t apart from the others: a function of a row each.
+
+Letters as in `softened`; a hat leaves the class t out. An unlabelled row adds nothing to either soft term.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from .crossentropy import crossentropy_row
+from .distillation import add_hard_term
+from .elementary import exp_negative, log, sigmoid, softplus
+from .jit import jit
+from .rows import ROW_OF_TARGETS, part_of
+from .softened import Exponents, Norms, divergence, relative_sums, times_t_squared, write_difference
+from .softmax import row_exp_sum, row_max
+from .vectors import get, put, stay_apart
+
+
+class DecoupledSettings(NamedTuple):
+    temperature: float
+    hard_weight: float
+    target_weight: float
+    nontarget_weight: float
+
+
+def decoupled(row, hyper):
+    """hard_weight CE + T^2 [target_weight KL_bin(p_t || q_t) + nontarget_weight KL(p^ || q^)]."""
+    s = DecoupledSettings(hyper[0], hyper[1], hyper[2], hyper[3])
+    target = _labelled_class(row)
+    if target < 0 or row.count < 2:
+        return add_hard_term(row, 0.0, s.hard_weight, np.int64(0))
+    return add_hard_term(row, _decoupled_row(row, target, s), s.hard_weight, np.int64(1))
+
+
+@jit
+def _decoupled_row(row, target, s):
+    """The odds z_t/T - logsumexp of the others carry all about t: q_t = sigmoid(odds).
+
+    log q_t = -softplus(-odds) and log(1 - q_t) = -softplus(odds) stay finite where q_t rounds to 0 or 1.
+    """
+    stay_apart()
+    temperature, squared = s.temperature, times_t_squared(1.0, s.temperature)
+    exponents = _exponents_without(row, target, temperature)
+    v_sum, z_sum, ratio, _ = _sums_without(row, target, exponents)
+    value = s.nontarget_weight * squared * divergence(ratio, v_sum, z_sum)
+    z_odds = np.float64(get(row.logits, row.at + target) - exponents.z_peak) / temperature - log(z_sum)
+    v_odds = np.float64(get(row.teacher, row.at + target) - exponents.v_peak) / temperature - log(v_sum)
+    binary = sigmoid(v_odds) * (softplus(-z_odds) - softplus(-v_odds))
+    binary += sigmoid(-v_odds) * (softplus(z_odds) - softplus(v_odds))
+    value += s.target_weight * squared * (0.0 if binary < 0.0 else binary)
+    # q_t - p_t, without cancellation where both are near 1
+    if z_odds < 0:
+        gap = sigmoid(z_odds) - sigmoid(v_odds)
+    else:
+        gap = sigmoid(-v_odds) - sigmoid(-z_odds)
+    odds_step = row.scale * temperature * s.target_weight * gap  # the derivative by the student's odds
+    step = row.scale * temperature * s.nontarget_weight
+    _write_without(row, target, exponents, Norms((step - odds_step) / z_sum, step / v_sum, 0.0))
+    if row.written > 0:
+        put(row.dlogits, row.at + target, odds_step)
+    return value
+
+
+class NormalizedSettings(NamedTuple):
+    temperature: float
+    hard_weight: float
+    target_weight: float
+    gamma: float
+
+
+def normalized(row, hyper):
+    """hard_weight CE - target_weight p_t log q_t + gamma T^2 CE(p^, q^), p_t and q_t at T = 1."""
+    s = NormalizedSettings(hyper[0], hyper[1], hyper[2], hyper[3])
+    target = _labelled_class(row)
+    if target < 0 or row.count < 2:
+        return add_hard_term(row, 0.0, s.hard_weight, np.int64(0))
+    return add_hard_term(row, _normalized_row(row, target, s), s.hard_weight, np.int64(1))
+
+
+@jit
+def _normalized_row(row, target, s):
+    """The cross-entropy over the others is their divergence plus the teacher's entropy."""
+    stay_apart()
+    squared = times_t_squared(1.0, s.temperature)
+    exponents = _exponents_without(row, target, s.temperature)
+    v_sum, z_sum, ratio, weighted = _sums_without(row, target, exponents)
+    value = s.gamma * squared * divergence(ratio, v_sum, z_sum)
+    value += s.gamma * squared * (log(v_sum) - weighted / v_sum)
+    step = row.scale * s.temperature * s.gamma
+    _write_without(row, target, exponents, Norms(step / z_sum, step / v_sum, 0.0))
+    if row.written > 0:
+        put(row.dlogits, row.at + target, 0.0)
+    own = get(row.teacher, row.at + target)
+    peak = own if own > exponents.v_peak else exponents.v_peak
+    weight = s.target_weight * np.float64(exp_negative(own - peak))  # becomes target_weight p_t
+    weight /= row_exp_sum(row.teacher, row.teacher, row.at, row.count, np.int64(0), peak, 1.0)
+    own_row = part_of(row, np.int64(0), row.count, target)
+    return value + weight * crossentropy_row(own_row, row.scale * weight, 0.0, np.int64(1))
+
+
+# ---- all classes but one: those before it, and those after it
+
+
+@jit(inline=True)
+def _labelled_class(row):
+    """The row's class: of a row of targets the first of the largest. Negative for a row without a label."""
+    target = row.label
+    if row.label == ROW_OF_TARGETS:
+        target = np.int64(0)
+        for j in range(1, row.count):
+            if get(row.targets, row.at + j) > get(row.targets, row.at + target):
+                target = j
+    return target
+
+
+@jit(inline=True)
+def _side(row, target, side):
+    """The classes before the target (side 0) or after it (1), as a row of their own."""
+    if side == 0:
+        return part_of(row, np.int64(0), target, row.label)
+    return part_of(row, target + 1, row.count - target - 1, row.label)
+
+
+@jit(inline=True)
+def _peak_without(x, row, target):
+    left = row_max(x, row.at, target)
+    right = row_max(x, row.at + target + 1, row.count - target - 1)
+    return right if right > left else left
+
+
+@jit(inline=True)
+def _exponents_without(row, target, temperature):
+    z_peak, v_peak = _peak_without(row.logits, row, target), _peak_without(row.teacher, row, target)
+    return Exponents(z_peak, v_peak, 1.0 / temperature, 1.0 / temperature)
+
+
+@jit(inline=True)
+def _sums_without(row, target, exponents):
+    """The first four of `relative_sums`."""
+    v_sum, z_sum, ratio, weighted = 0.0, 0.0, 0.0, 0.0
+    for side in range(2):
+        sums = relative_sums(_side(row, target, side), exponents, np.int64(0))
+        v_sum, z_sum, ratio, weighted = v_sum + sums[0], z_sum + sums[1], ratio + sums[2], weighted + sums[3]
+    return v_sum, z_sum, ratio, weighted
+
+
+@jit(inline=True)
+def _write_without(row, target, exponents, norms):
+    if row.written > 0:
+        for side in range(2):
+            write_difference(_side(row, target, side), exponents, norms, np.int64(0))
