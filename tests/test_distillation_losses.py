@@ -182,7 +182,8 @@ def test_nan_is_seen_by_the_kernel(name):
     z[1, 17] = np.nan
     row_loss, dlogits = np.zeros(3), np.zeros_like(z)
     empty = np.empty((0, 0))
-    kernels.loss_rows(loss.kind(True), row_loss, dlogits, z, labels, empty, v, np.ones(3), loss.hyper)
+    batch = kernels.Batch(z, labels, empty, v, np.ones(3))
+    kernels.loss_batch(loss.kind(True), row_loss, dlogits, batch, loss.hyper)
     assert np.isnan(row_loss[1]) and np.isnan(dlogits[1, 17])
 
 
