@@ -381,3 +381,84 @@ def test_output_under_fit(capsys):
     assert len(lines) == 2 and lines[0].startswith("Epoch 1/2 - ")
     learner().fit(x, y, epochs=2, verbose=1)
     assert "\r4/4 " in capsys.readouterr().out
+
+
+class _Overrides(callbacks.Callback):
+    def on_train_batch_end(self, batch, logs=None):
+        pass
+
+
+class _OverridesTheOldHook(callbacks.Callback):
+    def on_batch_begin(self, batch, logs=None):
+        pass
+
+
+class _IsContentWithSlices(_Overrides):
+    wants_every_batch = False
+
+
+class _LooksForNaNItself(callbacks.TerminateOnNaN):
+    pass
+
+
+class _NotDerived:
+    """Only has a callback's methods, as a callback of another library may."""
+
+    def __getattr__(self, name):
+        if name.startswith(("on_", "set_")):
+            return lambda *args, **kwargs: None
+        raise AttributeError(name)
+
+
+@pytest.mark.parametrize(
+    "callback, wanted",
+    [
+        (callbacks.Callback(), False),
+        (callbacks.ProgressBar(), False),
+        (callbacks.History(), False),
+        (callbacks.TerminateOnNaN(), False),
+        (callbacks.EarlyStopping(), False),
+        (callbacks.ReduceLROnPlateau(), False),
+        (callbacks.CSVLogger("x.csv"), False),
+        (callbacks.LearningRateScheduler(lambda epoch: 0.1), False),
+        (callbacks.ModelCheckpoint("x.npz"), False),
+        (callbacks.ModelCheckpoint("x.npz", save_freq=3), True),
+        (callbacks.LambdaCallback(on_epoch_end=print), False),
+        (callbacks.LambdaCallback(on_test_batch_end=print), False),
+        (callbacks.LambdaCallback(on_train_batch_end=print), True),
+        (_Overrides(), True),
+        (_OverridesTheOldHook(), True),
+        (_IsContentWithSlices(), False),
+        (_LooksForNaNItself(), True),
+        (_NotDerived(), True),
+    ],
+)
+def test_who_wants_every_batch(callback, wanted):
+    together = callbacks.CallbackList([callbacks.ProgressBar(), callback])
+    assert together.wants_every_batch is wanted
+    assert callbacks.CallbackList([together, callbacks.History()]).wants_every_batch is wanted
+
+
+def test_training_calls_those_who_want_it_at_every_batch():
+    x, y = np.random.default_rng(0).normal(size=(64, 4)), np.zeros(64, int)
+    seen = {}
+
+    def batches(cls):
+        class Counts(cls):
+            def __init__(self):
+                super().__init__()
+                self.count = 0
+
+            def on_train_batch_end(self, batch, logs=None):
+                self.count += 1
+
+        return Counts()
+
+    for cls in (callbacks.Callback, _IsContentWithSlices):
+        counter = batches(cls)
+        model = Sequential([Input((4,)), Dense(2, "softmax")], seed=1)
+        model.compile("sgd", "sparse_categorical_crossentropy")
+        model.fit(x, y, batch_size=1, epochs=3, verbose=0, callbacks=[counter])
+        seen[cls] = counter.count
+    assert seen[callbacks.Callback] == 3 * 64
+    assert seen[_IsContentWithSlices] < 3 * 64

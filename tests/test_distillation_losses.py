@@ -16,6 +16,7 @@ from reference import soft_kl, softmax
 import minidl
 from minidl import losses
 from minidl.kernels import losses as kernels
+from minidl.kernels import threads
 from minidl.losses import (
     DIST,
     DecoupledKD,
@@ -182,7 +183,8 @@ def test_nan_is_seen_by_the_kernel(name):
     z[1, 17] = np.nan
     row_loss, dlogits = np.zeros(3), np.zeros_like(z)
     empty = np.empty((0, 0))
-    kernels.loss_rows(loss.kind(True), row_loss, dlogits, z, labels, empty, v, np.ones(3), loss.hyper)
+    batch = kernels.Batch(z, labels, empty, v, np.ones(3))
+    kernels.loss_batch(loss.kind(True), row_loss, dlogits, batch, loss.hyper)
     assert np.isnan(row_loss[1]) and np.isnan(dlogits[1, 17])
 
 
@@ -512,6 +514,33 @@ def test_schedules():
         KnowledgeDistillation(temperature=lambda epoch: 3 - epoch).set_epoch(4)
 
 
+def test_it_is_known_what_is_scheduled():
+    loss = KnowledgeDistillation(temperature=Ramp(8.0, 2.0, 3), hard_weight=lambda epoch: 0.1 * epoch)
+    assert loss.is_scheduled("temperature") and loss.is_scheduled("hard_weight")
+    assert not loss.is_scheduled("soft_weight") and not loss.is_scheduled("standardize")
+    assert not LogitMatching().is_scheduled("temperature")
+    assert not SparseCategoricalCrossentropy().is_scheduled("temperature")
+
+
+def test_t_squared_keeps_the_soft_gradient_for_small_logits_and_only_roughly_for_large_ones():
+    """The reason given in minidl/losses/distillation.py: 1/T is the chain rule, another needs small logits."""
+
+    def norms(spread, power):
+        z, v, _ = draw(0, 50, 10, spread)
+        found = []
+        for temperature in (1.0, 4.0, 20.0):
+            weight = temperature ** (power - 2)  # the loss multiplies by T squared
+            _, dz = KnowledgeDistillation(temperature, 0.0, weight).value_and_grad(z, None, v)
+            found.append(float(np.linalg.norm(dz)))
+        return np.array(found) / found[0]
+
+    np.testing.assert_allclose(norms(0.01, 2), 1, rtol=0.01)
+    np.testing.assert_allclose(norms(0.01, 0), [1, 1 / 16, 1 / 400], rtol=0.01)
+    at_large_logits = norms(8.0, 2)
+    assert at_large_logits.max() > 1.5  # so not "the same at any T"
+    assert norms(8.0, 0)[2] < 0.1 * at_large_logits[2]  # and far from it without T squared
+
+
 def test_decoupled_warms_up():
     z, v, labels = draw(0, 3, 5)
     loss = DecoupledKD(hard_weight=0.0, warmup_epochs=4)
@@ -656,7 +685,7 @@ def test_big_batches_have_the_same_bits_on_several_threads(monkeypatch):
     z, v, y = (a.astype(t) for a, t in zip(draw(5, 301, 40), (np.float32, np.float32, np.int64), strict=True))
     results = {}
     for n in (1, 2, 3):
-        monkeypatch.setattr(losses.threads, "count_for", lambda flops, n=n: n)
+        monkeypatch.setattr(threads, "count_for", lambda flops, n=n: n)
         minidl.set_num_threads(3)
         for name, (loss, _) in LOSSES.items():
             value, gradient = loss.value_and_grad(z, y, v)

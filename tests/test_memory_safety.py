@@ -146,11 +146,10 @@ def test_softmax_stays_inside(dtype, shapes):
         fences(softmax_backward, out, numbers(shape, dtype, 1), rows_that_sum_to_one(shape, dtype), 2.0)
 
 
-ON_PROBS = (
-    losses.KL_DIVERGENCE, losses.CATEGORICAL_CROSSENTROPY_ON_PROBS, losses.SPARSE_CATEGORICAL_CROSSENTROPY_ON_PROBS,
-    losses.BINARY_CROSSENTROPY_ON_PROBS,
-)  # fmt: skip
-DISTILLING = range(losses.KNOWLEDGE_DISTILLATION, losses.DIST + 1)
+ON_PROBS = [
+    kind for kind in losses.Loss if kind.name.endswith("_ON_PROBS") or kind == losses.Loss.KL_DIVERGENCE
+]
+DISTILLING = [kind for kind in losses.Loss if "temperature" in losses.SETTINGS[kind]]
 
 
 def loss_cases(kind, shape, dtype):
@@ -163,16 +162,21 @@ def loss_cases(kind, shape, dtype):
         labels[rows // 2] = -1
     none, no_rows = np.empty(0, np.int64), np.empty((0, 0), dtype)
     teacher = 2 * numbers(shape, dtype, 2) if kind in DISTILLING else no_rows
-    sparse = kind in (
-        losses.SPARSE_CATEGORICAL_CROSSENTROPY, losses.SPARSE_CATEGORICAL_CROSSENTROPY_ON_PROBS, *DISTILLING
-    )  # fmt: skip
+    sparse = kind in DISTILLING or kind.name.startswith("SPARSE_")
     given = [(labels, no_rows)] if sparse else []
     given += [(none, targets)] if not sparse or kind in DISTILLING else []
     given += [(none, no_rows)] if kind in DISTILLING else []
     scale = np.random.default_rng(3).random(rows)
     for which, (y, rows_of_y) in enumerate(given):
-        hyper = np.array([3.0, 0.3 if y.size or rows_of_y.size else 0.0, 0.7, 2.0, 0.0, 0.1, 1.0, 0.0])
-        hyper[losses.STANDARDIZE] = 1.0 if kind == losses.KNOWLEDGE_DISTILLATION and which == 1 else 0.0
+        given_settings = {
+            "temperature": 3.0, "hard_weight": 0.3 if y.size or rows_of_y.size else 0.0, "soft_weight": 0.7,
+            "target_weight": 0.7, "beta": 0.7, "nontarget_weight": 2.0, "gamma": 2.0, "label_smoothing": 0.1,
+            "delta": 1.0, "standardize": float(which == 1),
+        }  # fmt: skip
+        hyper = np.zeros(8)
+        hyper[: len(losses.SETTINGS[kind])] = [
+            given_settings.get(name, 1.0) for name in losses.SETTINGS[kind]
+        ]
         dlogits = no_rows if which == 2 else np.full(shape, np.nan, dtype)
         yield np.full(rows, np.nan), dlogits, values, y, rows_of_y, teacher, scale, hyper
 
@@ -181,14 +185,19 @@ def loss_cases(kind, shape, dtype):
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_losses_stay_inside(dtype, shapes):
     fences = Fences()
-    for kind in range(losses.DIST + 1):
+    for kind in losses.Loss:
         for shape in shapes:
             if shapes is SHAPES and shape[0] not in (1, 3, 7, 257):
                 continue
             if shape[1] == 1 and kind in DISTILLING:
                 continue  # a single class has nothing to teach
             for case in loss_cases(kind, shape, dtype):
-                fences(partial(losses.loss_batch, kind), *case)
+
+                def run(row_loss, dlogits, *batch_and_hyper, kind=kind):
+                    *batch, hyper = batch_and_hyper
+                    losses.loss_batch(kind, row_loss, dlogits, losses.Batch(*batch), hyper)
+
+                fences(run, *case)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

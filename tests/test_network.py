@@ -19,7 +19,7 @@ from minidl.layers import (
     Rescaling,
     Softmax,
 )
-from minidl.losses import DIST, DecoupledKD, KnowledgeDistillation, MeanSquaredError
+from minidl.losses import DistillationLoss, Loss, MeanSquaredError
 from minidl.models import Sequential
 from minidl.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop
 from minidl.optimizers.schedules import ExponentialDecay
@@ -122,7 +122,13 @@ CASES = {
             dense, vectors, LABELS, {"loss": loss},
             {"target_model": (3 * rng.standard_normal((SAMPLES, 4))).astype("f4")},
         )
-        for loss in (KnowledgeDistillation, DIST, DecoupledKD)
+        for loss in every(DistillationLoss)
+    },
+    **{
+        f"{loss().name} by default": (
+            dense, vectors, LABELS if loss.sparse else ROWS, {"loss": loss, "optimizer": lambda: SGD(0.01)}, {},
+        )
+        for loss in every(Loss) if loss is not DistillationLoss and not loss.distills
     },
 }  # fmt: skip
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 import minidl.optimizers as optimizers
 from minidl import constraints, regularizers
+from minidl.kernels.updates import KEEPS
 from minidl.optimizers import SGD, Adam, AdamW, RMSprop, schedules
 from minidl.optimizers.schedules import CosineDecay, ExponentialDecay, PiecewiseConstantDecay
 
@@ -88,7 +89,7 @@ def test_config_survives_json_and_gives_the_same_run(optimizer):
     assert type(one) is type(optimizer) and one.get_config() == optimizer.get_config()
     np.testing.assert_array_equal(walk(one), walk(two))
     assert one.iterations == 6
-    assert len(one.slots) == 3 and sum(slot.size > 0 for slot in one.slots) == one.n_slots
+    assert len(one.slots) == 3 and sum(slot.size > 0 for slot in one.slots) == len(KEEPS[one.kind])
     changed = fresh(optimizer)
     if changed.schedule is None:
         changed.learning_rate = 0.5 * changed.learning_rate
@@ -329,3 +330,36 @@ def test_max_norm():
     assert constraints.get("max_norm").max_value == 2.0
     made = constraints.deserialize(constraints.serialize(constraints.MaxNorm(3)))
     assert made.get_config() == {"max_value": 3.0, "axis": 0}
+
+
+# ---- what a new optimizer takes
+
+
+def test_a_subclass_needs_its_own_settings_and_a_kind():
+    """The common options, the config and the checks come with the base class."""
+
+    class Momentum(optimizers.Optimizer):
+        kind = SGD(momentum=0.5).kind
+
+        def __init__(self, learning_rate=0.1, momentum=0.5, **options):
+            super().__init__(learning_rate, **options)
+            self.momentum = momentum
+
+    mine, known = Momentum(clipnorm=0.7, weight_decay=0.1), SGD(0.1, 0.5, clipnorm=0.7, weight_decay=0.1)
+    np.testing.assert_array_equal(walk(mine), walk(known))
+    assert not np.array_equal(walk(Momentum(momentum=0.6, clipnorm=0.7, weight_decay=0.1)), walk(known))
+    expected = {**known.get_config(), "name": "momentum"}
+    del expected["nesterov"]
+    assert mine.get_config() == expected
+    with pytest.raises(
+        ValueError, match="unknown optimizer 'momentum'"
+    ):  # only minidl's own are known by name
+        optimizers.get("momentum")
+
+
+@pytest.mark.parametrize("cls", [SGD, Adam, AdamW, RMSprop])
+def test_unknown_keywords_are_refused_by_name(cls):
+    with pytest.raises(TypeError, match="unexpected keyword argument 'decay'"):
+        cls(decay=0.1)
+    with pytest.raises(TypeError, match="positional argument"):  # the common options go by keyword
+        cls(0.1, 0.9, 0.9, 1e-7, False, 0.0, 0.1)

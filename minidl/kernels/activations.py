@@ -14,7 +14,7 @@ from .choose import Code, choose
 from .elementary import exp_negative, expm1_negative, normal_cdf, sigmoid, softplus, tanh
 from .jit import jit
 from .softmax import softmax_backward, softmax_forward
-from .vectors import lanes, load, store, where_le
+from .vectors import lanes, load, stay_apart, store, where_le
 
 __all__ = [
     "ACTIVATIONS",
@@ -146,11 +146,13 @@ def elementwise(formula: Callable, derivative: Callable, **settings) -> Row:
     """The row of an activation that treats each element alone."""
 
     def forward(out, x, slope):
+        stay_apart()
         slope = x.dtype.type(slope)
         for i in range(0, x.size, lanes(x)):
             store(out, i, x.size - i, formula(load(x, i, x.size - i, 0.0), slope))
 
     def backward(dx, dout, y, slope):
+        stay_apart()
         slope = y.dtype.type(slope)
         for i in range(0, y.size, lanes(y)):
             d, v = load(dout, i, y.size - i, 0.0), load(y, i, y.size - i, 0.0)

@@ -21,9 +21,10 @@ from .vectors import CHUNK, get, keep, lanes, largest, load, splat, stay_apart, 
 STANDARDIZE_EPSILON = 1e-7
 
 
-@jit(inline=True)
+@jit
 def add_hard_term(row, value, hard_weight, adds):
     """``value`` plus hard_weight CE(y, q at T = 1), its gradient too; ``adds`` 1 if dlogits hold a soft term."""
+    stay_apart()
     if hard_weight != 0 and row.label != NO_LABEL:
         return value + hard_weight * crossentropy_row(row, row.scale * hard_weight, 0.0, adds)
     if adds == 0:
@@ -46,6 +47,7 @@ def knowledge_distillation(row, hyper):
       exp(z / T) squared a few times, which saves two of five exponentials an element.
     - Standardized logits are a longer row whose gradient then goes through the row's own mean and deviation.
     """
+    stay_apart()
     s = KDSettings(hyper[0], hyper[1], hyper[2], hyper[3])
     # np.int64: a literal would be a type of its own, and compile the callees once more
     if s.soft_weight == 0:  # plain cross-entropy, to the bit
@@ -65,7 +67,7 @@ def knowledge_distillation(row, hyper):
     return value if hard != 0 else add_hard_term(row, value, s.hard_weight, np.int64(1))
 
 
-@jit(inline=True)
+@jit
 def _doublings_of(temperature):
     """k if T is 2^k for k in 0..3, else -1."""
     doublings = np.int64(-1)
@@ -187,6 +189,7 @@ class MatchingSettings(NamedTuple):
 
 def logit_matching(row, hyper):
     """hard_weight CE + soft_weight mean_i ((z - v) - mean(z - v))^2."""
+    stay_apart()
     s = MatchingSettings(hyper[0], hyper[1], hyper[2])
     if s.soft_weight == 0:
         return add_hard_term(row, 0.0, s.hard_weight, np.int64(0))

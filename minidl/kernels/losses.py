@@ -85,7 +85,8 @@ def loss_batch(kind, row_loss, dlogits, batch, hyper):
     row_loss (B,) float64; dlogits (B, C), or of size 0 where only the value is wanted; hyper float64 (8,), filled as
     SETTINGS says. Not compiled itself, so that a whole-batch loss is compiled only where it is used.
     """
-    kind = Loss(kind)
+    if kind not in SETTINGS:
+        raise ValueError(f"kind must be a member of Loss, got {kind!r}")
     if kind in _loss_of_batch:
         _loss_of_batch[kind](row_loss, dlogits, *batch, hyper)
     else:
@@ -96,7 +97,9 @@ def loss_batch(kind, row_loss, dlogits, batch, hyper):
 def loss_rows(kind, row_loss, dlogits, batch, hyper):
     """`loss_batch` for kernels, on any range of rows of a loss whose rows are independent."""
     for i in range(batch.logits.shape[0]):
-        row = row_of(i, dlogits, batch.logits, batch.labels, batch.targets, batch.teacher_logits, batch.row_scale)
+        row = row_of(
+            i, dlogits, batch.logits, batch.labels, batch.targets, batch.teacher_logits, batch.row_scale
+        )
         row_loss[i] = _loss_of_row(kind, row, hyper) * row.scale
 
 

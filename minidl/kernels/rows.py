@@ -38,7 +38,7 @@ class LossOfRows(NamedTuple):
     settings: tuple[str, ...] = ()
 
 
-@jit(inline=True)
+@jit
 def part_of(row, start, count, label):
     """The ``count`` elements from ``start`` on, as a row of their own with another label."""
     return Row(

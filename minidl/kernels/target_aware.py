@@ -28,6 +28,7 @@ class DecoupledSettings(NamedTuple):
 
 def decoupled(row, hyper):
     """hard_weight CE + T^2 [target_weight KL_bin(p_t || q_t) + nontarget_weight KL(p^ || q^)]."""
+    stay_apart()
     s = DecoupledSettings(hyper[0], hyper[1], hyper[2], hyper[3])
     target = _labelled_class(row)
     if target < 0 or row.count < 2:
@@ -73,6 +74,7 @@ class NormalizedSettings(NamedTuple):
 
 def normalized(row, hyper):
     """hard_weight CE - target_weight p_t log q_t + gamma T^2 CE(p^, q^), p_t and q_t at T = 1."""
+    stay_apart()
     s = NormalizedSettings(hyper[0], hyper[1], hyper[2], hyper[3])
     target = _labelled_class(row)
     if target < 0 or row.count < 2:
@@ -104,7 +106,7 @@ def _normalized_row(row, target, s):
 # ---- all classes but one: those before it, and those after it
 
 
-@jit(inline=True)
+@jit
 def _labelled_class(row):
     """The row's class: of a row of targets the first of the largest. Negative for a row without a label."""
     target = row.label
@@ -116,7 +118,7 @@ def _labelled_class(row):
     return target
 
 
-@jit(inline=True)
+@jit
 def _side(row, target, side):
     """The classes before the target (side 0) or after it (1), as a row of their own."""
     if side == 0:
@@ -124,20 +126,20 @@ def _side(row, target, side):
     return part_of(row, target + 1, row.count - target - 1, row.label)
 
 
-@jit(inline=True)
+@jit
 def _peak_without(x, row, target):
     left = row_max(x, row.at, target)
     right = row_max(x, row.at + target + 1, row.count - target - 1)
     return right if right > left else left
 
 
-@jit(inline=True)
+@jit
 def _exponents_without(row, target, temperature):
     z_peak, v_peak = _peak_without(row.logits, row, target), _peak_without(row.teacher, row, target)
     return Exponents(z_peak, v_peak, 1.0 / temperature, 1.0 / temperature)
 
 
-@jit(inline=True)
+@jit
 def _sums_without(row, target, exponents):
     """The first four of `relative_sums`."""
     v_sum, z_sum, ratio, weighted = 0.0, 0.0, 0.0, 0.0
@@ -147,7 +149,7 @@ def _sums_without(row, target, exponents):
     return v_sum, z_sum, ratio, weighted
 
 
-@jit(inline=True)
+@jit
 def _write_without(row, target, exponents, norms):
     if row.written > 0:
         for side in range(2):

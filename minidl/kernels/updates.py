@@ -26,6 +26,7 @@ from .penalties import (
     sum_of_squares,
 )
 from .simd import fma
+from .vectors import stay_apart
 
 __all__ = [
     "KEEPS",
@@ -167,20 +168,9 @@ def rmsprop_centered_momentum(g, v, u, a, numbers):
 # ---- loops over a range of parameters, by the number of slots that a rule keeps
 
 
-@jit(inline=True)
-def _rounded(params, scalars):
-    """The weight decay and the five numbers of a step, in the parameters' precision."""
-    real = params.dtype.type
-    numbers = real(scalars[0]), real(scalars[1]), real(scalars[2]), real(scalars[3]), real(scalars[4])
-    return real(scalars[_DECAY]), numbers
-
-
-_DECAY = 5  # the place of weight_decay * learning_rate in ``scalars``, after the five numbers of the rule
-
-
 def _without_slots(formula):
-    def loop(params, slots, grads, scalars):
-        decay, numbers = _rounded(params, scalars)
+    def loop(params, slots, grads, numbers, decay):
+        stay_apart()
         for i in range(params.size):
             params[i] = fma(params[i], -decay, params[i]) - formula(grads[i], numbers)
 
@@ -188,8 +178,8 @@ def _without_slots(formula):
 
 
 def _with_one_slot(formula, first):
-    def loop(params, slots, grads, scalars):
-        decay, numbers = _rounded(params, scalars)
+    def loop(params, slots, grads, numbers, decay):
+        stay_apart()
         a = slots[first]
         for i in range(params.size):
             a[i], change = formula(grads[i], a[i], numbers)
@@ -199,8 +189,8 @@ def _with_one_slot(formula, first):
 
 
 def _with_two_slots(formula, first, second):
-    def loop(params, slots, grads, scalars):
-        decay, numbers = _rounded(params, scalars)
+    def loop(params, slots, grads, numbers, decay):
+        stay_apart()
         a, b = slots[first], slots[second]
         for i in range(params.size):
             a[i], b[i], change = formula(grads[i], a[i], b[i], numbers)
@@ -210,8 +200,8 @@ def _with_two_slots(formula, first, second):
 
 
 def _with_three_slots(formula, first, second, third):
-    def loop(params, slots, grads, scalars):
-        decay, numbers = _rounded(params, scalars)
+    def loop(params, slots, grads, numbers, decay):
+        stay_apart()
         a, b, c = slots[first], slots[second], slots[third]
         for i in range(params.size):
             a[i], b[i], c[i], change = formula(grads[i], a[i], b[i], c[i], numbers)
@@ -219,6 +209,9 @@ def _with_three_slots(formula, first, second, third):
 
     return loop
 
+
+_DECAY = 5
+"""The place of weight_decay * learning_rate in ``scalars``, after the five numbers of the rule."""
 
 _LOOPS = _without_slots, _with_one_slot, _with_two_slots, _with_three_slots
 
@@ -283,4 +276,6 @@ def update(kind, params, slot0, slot1, slot2, grads, scalars):
     The decoupled decay is ``w -= w * weight_decay * learning_rate``. ``slot0, slot1, slot2`` hold what the rule
     remembers between steps (``KEEPS``), size 0 where it keeps nothing; ``scalars`` comes from ``step_scalars``.
     """
-    _loop(kind, params, (slot0, slot1, slot2), grads, scalars)
+    real = params.dtype.type
+    numbers = real(scalars[0]), real(scalars[1]), real(scalars[2]), real(scalars[3]), real(scalars[4])
+    _loop(kind, params, (slot0, slot1, slot2), grads, numbers, real(scalars[_DECAY]))

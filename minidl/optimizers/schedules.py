@@ -1,14 +1,14 @@
 """Learning rates as functions of the step number (Keras 3's formulas, in float64).
 
-A schedule is called with the number of finished steps, 0 at the first: a number gives a float, an
-array of step numbers an array.
+A schedule is called with the number of finished steps, which is 0 at the first step. A number gives a float, an
+array of step numbers gives an array of the same shape.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from ..registry import Configurable, resolve
+from ..registry import Configurable, Registry
 from ..registry import serialize as serialize
 from ..validation import check_bool, check_float, check_int, describe
 
@@ -16,34 +16,43 @@ _BLOCK = 64
 
 
 class LearningRateSchedule(Configurable):
-    """Subclass it with ``__call__(step)``; one step number at a time is enough."""
+    """Base of the schedules. A subclass defines ``__call__(step)``; it need not take arrays."""
 
     def __call__(self, step):
         raise NotImplementedError(f"{type(self).__name__} must define __call__(step)")
 
+    def series(self, first: int, count: int) -> np.ndarray:
+        """The rates (count,) of the steps ``first``, ``first + 1``, ...; their bits do not depend on the range."""
+        return np.array([float(self(step)) for step in range(first, first + count)])
+
+
+SCHEDULES = Registry(
+    "learning-rate schedule", LearningRateSchedule, spellings=lambda class_name: (class_name,)
+)
+
 
 class _Formula(LearningRateSchedule):
+    """A schedule that computes many steps at once in NumPy."""
+
     def __call__(self, step):
         rates = self._rates(np.atleast_1d(np.asarray(step, dtype=np.float64)))
         return float(rates[0]) if np.ndim(step) == 0 else rates
 
     def series(self, first: int, count: int) -> np.ndarray:
-        """The rates of the steps first, first + 1, ... (count,), the same bits however a run is cut up.
-
-        NumPy may compute the last entries of an array by another path than the others, so a step's rate
-        is always computed at the same place in a block of _BLOCK steps.
-        """
-        before = first % _BLOCK
-        whole = -(-(before + count) // _BLOCK) * _BLOCK
-        steps = np.arange(first - before, first - before + whole, dtype=np.float64)
-        return self._rates(steps)[before : before + count]
+        # NumPy may compute the last entries of an array with other instructions than the rest. So whole blocks are
+        # computed: each step always has the same place in a block of _BLOCK steps.
+        offset = first % _BLOCK
+        size = -(-(offset + count) // _BLOCK) * _BLOCK
+        steps = np.arange(first - offset, first - offset + size, dtype=np.float64)
+        return self._rates(steps)[offset : offset + count]
 
     def _rates(self, steps: np.ndarray) -> np.ndarray:
         raise NotImplementedError
 
 
+@SCHEDULES.register()
 class ExponentialDecay(_Formula):
-    """``initial_learning_rate * decay_rate**(step / decay_steps)``; ``staircase`` floors the exponent."""
+    """``initial_learning_rate * decay_rate**(step / decay_steps)``; ``staircase`` rounds the exponent down."""
 
     def __init__(
         self,
@@ -65,19 +74,11 @@ class ExponentialDecay(_Formula):
             exponent = np.floor(exponent)
         return self.initial_learning_rate * self.decay_rate**exponent
 
-    def get_config(self) -> dict:
-        return {
-            "initial_learning_rate": self.initial_learning_rate,
-            "decay_steps": self.decay_steps,
-            "decay_rate": self.decay_rate,
-            "staircase": self.staircase,
-            "name": self.name,
-        }
 
-
+@SCHEDULES.register()
 class PiecewiseConstantDecay(_Formula):
     """``values[0]`` while ``step <= boundaries[0]``, ``values[1]`` while ``step <= boundaries[1]``, ...,
-    then ``values[-1]``. There is one more value than boundaries, and boundaries rise strictly.
+    then ``values[-1]``. There is one more value than there are boundaries, and the boundaries rise strictly.
     """
 
     def __init__(self, boundaries, values, name: str = "PiecewiseConstant"):
@@ -98,16 +99,14 @@ class PiecewiseConstantDecay(_Formula):
     def _rates(self, steps):
         return np.asarray(self.values)[np.searchsorted(self.boundaries, steps, side="left")]
 
-    def get_config(self) -> dict:
-        return {"boundaries": self.boundaries, "values": self.values, "name": self.name}
 
-
+@SCHEDULES.register()
 class CosineDecay(_Formula):
     """Half a cosine wave from ``initial_learning_rate`` down to ``alpha`` of it over ``decay_steps``:
     ``initial_learning_rate * ((1 - alpha) * 0.5 * (1 + cos(pi * min(step / decay_steps, 1))) + alpha)``.
 
-    With ``warmup_target`` the rate first rises in a straight line from ``initial_learning_rate`` to
-    ``warmup_target`` over ``warmup_steps``, and the wave starts from there.
+    With ``warmup_target`` the rate first rises linearly from ``initial_learning_rate`` to ``warmup_target`` over
+    ``warmup_steps``. The wave then starts from there.
     """
 
     def __init__(
@@ -120,12 +119,11 @@ class CosineDecay(_Formula):
         warmup_steps: int = 0,
     ):
         if warmup_target is None:
-            self.initial_learning_rate = check_float("initial_learning_rate", initial_learning_rate, above=0)
-        else:
-            self.initial_learning_rate = check_float(
-                "initial_learning_rate", initial_learning_rate, minimum=0
-            )
+            rate = check_float("initial_learning_rate", initial_learning_rate, above=0)
+        else:  # a warm-up may start at 0
+            rate = check_float("initial_learning_rate", initial_learning_rate, minimum=0)
             warmup_target = check_float("warmup_target", warmup_target, above=0)
+        self.initial_learning_rate = rate
         self.decay_steps = check_float("decay_steps", decay_steps, above=0)
         self.alpha = check_float("alpha", alpha, minimum=0)
         self.name = name
@@ -133,30 +131,17 @@ class CosineDecay(_Formula):
         self.warmup_steps = check_int("warmup_steps", warmup_steps, minimum=0)
 
     def _rates(self, steps):
-        peak, waited = self.initial_learning_rate, 0
+        peak, warmup = self.initial_learning_rate, 0
         if self.warmup_target is not None:
-            peak, waited = self.warmup_target, self.warmup_steps
-        done = np.clip((steps - waited) / self.decay_steps, 0.0, 1.0)
+            peak, warmup = self.warmup_target, self.warmup_steps
+        done = np.clip((steps - warmup) / self.decay_steps, 0.0, 1.0)
         rates = peak * ((1 - self.alpha) * 0.5 * (1 + np.cos(np.pi * done)) + self.alpha)
-        if waited:
-            rising = self.initial_learning_rate + (peak - self.initial_learning_rate) * (steps / waited)
-            rates = np.where(steps < waited, rising, rates)
+        if warmup:
+            rising = self.initial_learning_rate + (peak - self.initial_learning_rate) * (steps / warmup)
+            rates = np.where(steps < warmup, rising, rates)
         return rates
-
-    def get_config(self) -> dict:
-        return {
-            "initial_learning_rate": self.initial_learning_rate,
-            "decay_steps": self.decay_steps,
-            "alpha": self.alpha,
-            "name": self.name,
-            "warmup_target": self.warmup_target,
-            "warmup_steps": self.warmup_steps,
-        }
-
-
-_KNOWN = {c.__name__: c for c in (CosineDecay, ExponentialDecay, PiecewiseConstantDecay)}
 
 
 def deserialize(config: dict) -> LearningRateSchedule:
     """The inverse of ``serialize``; only this module's classes are built."""
-    return resolve("learning-rate schedule", config, LearningRateSchedule, _KNOWN)
+    return SCHEDULES.deserialize(config)  # type: ignore[return-value]  # None only for None

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..losses import looks_like_probabilities
+from ..losses.softmax import looks_like_probabilities
 from .base import Teacher
 
 PROBABILITY_FLOOR = 1e-7

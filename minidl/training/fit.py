@@ -6,7 +6,7 @@ other model runs layer by layer. The way of running changes no result.
 
 from __future__ import annotations
 
-from ..callbacks import Callback, CallbackList, History, LambdaCallback, ModelCheckpoint, ProgressBar
+from ..callbacks import CallbackList, History
 from ..validation import warn
 from ..warmup import compile_before_fit
 from .compiled import CompiledSteps
@@ -34,7 +34,7 @@ def fit(model, options: FitOptions) -> History:
         steps=steps,
         verbose=options.verbose,
     )
-    every_batch = any(_wants_every_batch(callback) for callback in callbacks.callbacks)
+    every_batch = callbacks.wants_every_batch
     watch = Watch(model, data.samples.x, options.epochs, steps, callbacks.callbacks)
     runner = _choose_runner(model, data, batch_size, stepwise=every_batch or watch.careful, options=options)
     epochs = EpochRunner(model, runner, data, batch_size, options.shuffle, watch, callbacks)
@@ -96,17 +96,3 @@ def _epoch_to_finish(model, options: FitOptions, batch_size: int, count: int) ->
         f"shuffle={options.shuffle} it cannot go on there and begins anew"
     )
     return None
-
-
-def _wants_every_batch(callback: Callback) -> bool:
-    """Whether a callback looks at single batches: a user's own hook, or a checkpoint every so many."""
-    if isinstance(callback, ModelCheckpoint):
-        return callback.save_freq != "epoch"
-    if isinstance(callback, LambdaCallback):
-        return any(
-            "batch" in name and "test" not in name for name in vars(callback) if name.startswith("on_")
-        )
-    if type(callback).__module__ == Callback.__module__ or isinstance(callback, (History, ProgressBar)):
-        return False
-    hooks = ("on_batch_begin", "on_batch_end", "on_train_batch_begin", "on_train_batch_end")
-    return any(getattr(type(callback), hook) is not getattr(Callback, hook) for hook in hooks)

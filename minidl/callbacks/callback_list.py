@@ -1,0 +1,81 @@
+"""Several callbacks called as one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from ..validation import describe
+from .base import HOOKS, Callback
+from .display import History, ProgressBar
+
+
+class CallbackList(Callback):
+    """Several callbacks called as one, in order.
+
+    ``add_history`` and ``add_progbar`` append a ``History`` and a ``ProgressBar`` unless there is one already.
+    Raises TypeError for anything without a callback's hooks, and for a class in place of an instance.
+    """
+
+    def __init__(self, callbacks=None, add_history=False, add_progbar=False, model=None, **params):
+        super().__init__()
+        if callbacks is None:
+            callbacks = []
+        elif isinstance(callbacks, CallbackList):
+            callbacks = callbacks.callbacks
+        elif isinstance(callbacks, Callback):
+            callbacks = [callbacks]
+        elif not isinstance(callbacks, Iterable):
+            raise TypeError(
+                f"callbacks must be a list of minidl.callbacks.Callback, got {describe(callbacks)}"
+            )
+        self.callbacks = list(callbacks)
+        for callback in self.callbacks:
+            if isinstance(callback, type):
+                name = callback.__name__
+                raise TypeError(f"callbacks must be instances, got the class {name}: write {name}()")
+            if not all(callable(getattr(callback, hook, None)) for hook in HOOKS):
+                raise TypeError(f"callbacks must be minidl.callbacks.Callback, got {describe(callback)}")
+        self.history = next((c for c in self.callbacks if isinstance(c, History)), None)
+        if self.history is None and add_history:
+            self.history = History()
+            self.callbacks.append(self.history)
+        if add_progbar and not any(isinstance(c, ProgressBar) for c in self.callbacks):
+            self.callbacks.append(ProgressBar())
+        if params:
+            self.set_params(params)
+        if model is not None:
+            self.set_model(model)
+
+    @property
+    def wants_every_batch(self) -> bool:
+        """Whether one of the callbacks wants it; one that is not derived from ``Callback`` does."""
+        return any(getattr(callback, "wants_every_batch", True) for callback in self.callbacks)
+
+    def append(self, callback: Callback) -> None:
+        self.callbacks.append(callback)
+
+    def set_params(self, params: dict) -> None:
+        self.params = params
+        for callback in self.callbacks:
+            callback.set_params(params)
+
+    def set_model(self, model) -> None:
+        self.model = model
+        for callback in self.callbacks:
+            callback.set_model(model)
+
+
+def _call_each(hook: str) -> Callable:
+    def call(self, logs=None):
+        for callback in self.callbacks:
+            getattr(callback, hook)(logs)
+
+    def call_with_index(self, index, logs=None):
+        for callback in self.callbacks:
+            getattr(callback, hook)(index, logs)
+
+    return call_with_index if "epoch" in hook or "batch" in hook else call
+
+
+for _hook in HOOKS:
+    setattr(CallbackList, _hook, _call_each(_hook))

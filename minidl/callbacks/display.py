@@ -1,0 +1,231 @@
+"""Callbacks that record and show a run: history, CSV file, progress bar."""
+
+from __future__ import annotations
+
+import csv
+import os
+import sys
+import time
+import weakref
+
+import numpy as np
+
+from ..validation import check_choice
+from .base import Callback, check_path
+
+
+def _no_model() -> None:
+    """The model of a ``History`` that has none: called in place of a weak reference."""
+
+
+class History(Callback):
+    """What ``fit`` returns: ``history`` maps each log to its values, ``epoch`` lists the epochs.
+
+    It holds its model by a weak reference, because the model holds its history: with a cycle the arrays of an
+    unused model would stay in memory until Python's garbage collector runs.
+    """
+
+    wants_every_batch = False
+
+    def __init__(self):
+        super().__init__()
+        self.history: dict[str, list[float]] = {}
+        self.epoch: list[int] = []
+
+    @property
+    def model(self):
+        return self._model()
+
+    @model.setter
+    def model(self, model) -> None:
+        self._model = _no_model if model is None else weakref.ref(model)
+
+    def __getstate__(self) -> dict:
+        return {**self.__dict__, "_model": _no_model}
+
+    def on_train_begin(self, logs=None):
+        self.epoch = []
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.epoch.append(epoch)
+        for key, value in (logs or {}).items():
+            self.history.setdefault(key, []).append(value)
+        self.model.history = self
+
+    def __repr__(self) -> str:
+        return f"History(epochs={len(self.epoch)}, keys={sorted(self.history)})"
+
+
+class CSVLogger(Callback):
+    """Write each epoch's logs as a line of a CSV file. ``append``: add to an existing file, do not replace it."""
+
+    def __init__(self, filename: str | os.PathLike, separator: str = ",", append: bool = False):
+        super().__init__()
+        self.filename = check_path("filename", filename)
+        self.separator = separator
+        self.append = append
+        self._file = None
+        self._writer = None
+
+    def on_train_begin(self, logs=None):
+        self._close()
+        self._file = open(self.filename, "a" if self.append else "w", newline="", encoding="utf-8")
+        self._writer = None
+
+    def on_epoch_end(self, epoch, logs=None):
+        logs = logs or {}
+        if self._writer is None:
+            keys = sorted(logs)
+            if not any(key.startswith("val_") for key in keys):
+                keys += [f"val_{key}" for key in keys]  # as in Keras: a later fit may validate
+            self._writer = csv.DictWriter(
+                self._file, ["epoch", *keys], restval="NA", extrasaction="ignore", delimiter=self.separator
+            )
+            if self._file.tell() == 0:
+                self._writer.writeheader()
+        self._writer.writerow({"epoch": epoch, **logs})
+        self._file.flush()
+
+    def on_train_end(self, logs=None):
+        self._close()
+
+    def _close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+        self._file = self._writer = None
+
+
+class ProgressBar(Callback):
+    """Shows the progress of an epoch; ``fit`` adds one by itself.
+
+    ``verbose`` 0: nothing; 1: a bar; 2: one line an epoch; "auto": a bar on a terminal, lines elsewhere
+    (a file, a pipe, a CI log); None: as the caller of `fit` asked. ``stream``: standard output by default.
+    """
+
+    wants_every_batch = False
+    _WIDTH = 20
+    _INTERVAL = 0.05  # seconds between two drawings
+
+    def __init__(self, verbose: int | str | None = None, stream=None):
+        super().__init__()
+        self.verbose = None if verbose is None else check_verbose(verbose)
+        self._stream = stream
+        self._in_fit = False
+        self._drawn = 0
+        self._mode = 0
+
+    def _start_clock(self) -> None:
+        verbose = self.params.get("verbose", "auto") if self.verbose is None else self.verbose
+        stream = self._stream or sys.stdout
+        if verbose == "auto":
+            verbose = 1 if getattr(stream, "isatty", lambda: False)() else 2
+        self._mode = int(verbose)
+        self._start = time.perf_counter()
+        self._last = 0.0
+        self._drawn = 0
+
+    def _write(self, text: str) -> None:
+        stream = self._stream or sys.stdout
+        if stream is None:  # a windowed Windows program has no standard output
+            return
+        try:
+            text.encode(getattr(stream, "encoding", None) or "utf-8")
+        except UnicodeEncodeError:
+            text = text.replace("━", "=").replace("╺", ">").encode("ascii", "replace").decode()
+        stream.write(text)
+        stream.flush()
+
+    def _draw_bar(self, done: int, logs: dict, last: bool) -> None:
+        total = self.params.get("steps") or done
+        now = time.perf_counter()
+        if not last and now - self._last < self._INTERVAL:
+            return
+        self._last = now
+        seconds = now - self._start
+        filled = self._WIDTH * min(done, total) // max(total, 1)
+        bar = "━" * filled + "╺" * (filled < self._WIDTH) + " " * (self._WIDTH - filled - 1)
+        left = seconds * (total - done) / max(done, 1)
+        clock = _format_seconds(seconds) if last else f"{_format_seconds(left)} left"
+        line = f"{done}/{total} {bar} {clock} {_format_step_time(seconds / max(done, 1))}{_format_logs(logs)}"
+        # the padding overwrites the rest of a longer line
+        self._write("\r" + line.ljust(self._drawn) + ("\n" if last else ""))
+        self._drawn = len(line)
+
+    def _show_end(self, logs: dict, before_line: str = "") -> None:
+        steps = self.params.get("steps") or 1
+        if self._mode == 1:
+            self._draw_bar(steps, logs, last=True)
+        elif self._mode == 2:
+            seconds = time.perf_counter() - self._start
+            clock = f"{_format_seconds(seconds)} - {_format_step_time(seconds / steps)}"
+            self._write(f"{before_line}{clock}{_format_logs(logs)}\n")
+
+    def on_train_begin(self, logs=None):
+        self._in_fit = True
+
+    def on_train_end(self, logs=None):
+        self._in_fit = False
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._start_clock()
+        if self._mode == 1 and self.params.get("epochs", 1) > 1:
+            self._write(f"Epoch {epoch + 1}/{self.params['epochs']}\n")
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self._mode == 1:
+            self._draw_bar(batch + 1, logs or {}, last=False)
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._show_end(logs or {}, f"Epoch {epoch + 1}/{self.params.get('epochs', 1)} - ")
+
+    def on_test_begin(self, logs=None):
+        if not self._in_fit:
+            self._start_clock()
+
+    def on_test_batch_end(self, batch, logs=None):
+        if not self._in_fit and self._mode == 1:
+            self._draw_bar(batch + 1, logs or {}, last=False)
+
+    def on_test_end(self, logs=None):
+        if not self._in_fit:
+            self._show_end(logs or {})
+
+    def on_predict_begin(self, logs=None):
+        self._start_clock()
+
+    def on_predict_batch_end(self, batch, logs=None):
+        if self._mode == 1:
+            self._draw_bar(batch + 1, {}, last=False)
+
+    def on_predict_end(self, logs=None):
+        if self._mode == 1:
+            self._show_end({})
+
+
+def check_verbose(verbose: object) -> int | str:
+    """0, 1, 2 or "auto"; True and False are 1 and 0."""
+    if isinstance(verbose, (bool, np.bool_, np.integer)):
+        verbose = int(verbose)
+    return check_choice("verbose", verbose, ("auto", 0, 1, 2))
+
+
+def _format_seconds(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.0f}s" if seconds >= 9.95 else f"{seconds:.1f}s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def _format_step_time(seconds: float) -> str:
+    if seconds >= 1:
+        return f"{seconds:.1f}s/step"
+    return f"{seconds * 1e3:.0f}ms/step" if seconds >= 1e-3 else f"{seconds * 1e6:.0f}us/step"
+
+
+def _format_logs(logs: dict) -> str:
+    shown = ((key, float(value)) for key, value in logs.items())
+    return "".join(
+        f" - {key}: {value:.4f}" if abs(value) > 1e-3 or value == 0 else f" - {key}: {value:.4e}"
+        for key, value in shown
+    )

@@ -1,0 +1,182 @@
+"""The base class of all losses: it checks the arguments, calls the kernel, and gives value and gradient together."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..kernels import losses as kernels
+from ..kernels import threads
+from ..kernels.losses import Batch
+from ..registry import Configurable, Registry, snake_case
+from ..validation import (
+    check_array,
+    check_labels,
+    check_range,
+    check_rows,
+    check_sample_weight,
+    check_targets,
+)
+from .softmax import as_kernel_array, as_real
+
+NO_LABELS = np.empty(0, np.int64)
+_MEANS = ("sum_over_batch_size", "mean")
+_FLOPS_OF_A_ROW, _FLOPS_OF_AN_ENTRY = 12_000.0, 150.0
+"""What a sample and each of its classes cost, in operations of a matrix product that take as long."""
+
+
+def run_kernel(
+    kind: int, row_loss: np.ndarray, dlogits: np.ndarray, batch: Batch, hyper: np.ndarray, n_threads: int = 1
+) -> None:
+    """Fill row_loss (B,) and, unless its size is 0, dlogits (B, C). The only place that calls the kernels of losses."""
+    if n_threads == 1:
+        kernels.loss_batch(kind, row_loss, dlogits, batch, hyper)
+    else:
+        threads.run(
+            kernels.loss_rows_on_threads, int(kind), row_loss, dlogits, batch, hyper, threads=n_threads
+        )
+
+
+class Loss(Configurable):
+    """Base of the losses. minidl's own name a kernel; a user's own loss overrides ``value_and_grad``.
+
+    ``reduction``: only "sum_over_batch_size", also called "mean": the sum of the rows' losses divided by B, each
+    multiplied by its ``sample_weight`` if there is one. ``name``: the class's name in snake case by default.
+
+    Attributes training reads: ``fused_activation`` ("softmax", "sigmoid" or None: the final activation that
+    value and gradient include), ``from_logits``, ``distills`` (needs teacher logits), ``sparse`` (y holds class
+    indices; None: class indices or rows of targets), ``needs_labels`` (False: y may be None), ``needs_target`` (a
+    row without a label adds nothing at all), ``whole_batch`` (a row's loss depends on the other rows).
+    """
+
+    fused_activation: str | None = None
+    distills = False
+    sparse: bool | None = False
+    whole_batch = False
+    from_logits = False
+    needs_labels = True
+    needs_target = False
+
+    kind_on_logits = kind_on_outputs = -1
+    """The kernel's number for logits, and for the model's outputs where these are something else."""
+    label_smoothing = 0.0  # of the losses that have no such argument
+
+    def __init__(self, reduction: str = "sum_over_batch_size", name: str | None = None):
+        if reduction not in _MEANS:
+            raise ValueError(
+                f"reduction must be 'sum_over_batch_size', got {reduction!r}; for the loss of each sample "
+                f"there is the function minidl.losses.{snake_case(type(self).__name__)}"
+            )
+        self.name = snake_case(type(self).__name__) if name is None else str(name)
+        self.reduction = reduction
+
+    def kind(self, on_logits: bool) -> int:
+        """The kernel's number, for logits or for the model's outputs."""
+        return self.kind_on_logits if on_logits else self.kind_on_outputs
+
+    @property
+    def hyper(self) -> np.ndarray:
+        """float64 (8,): the settings that the kernel reads, in its order."""
+        hyper = np.zeros(8)
+        for place, setting in enumerate(kernels.SETTINGS.get(self.kind_on_logits, ())):
+            hyper[place] = getattr(self, setting)
+        return hyper
+
+    def check_trainable(self) -> None:
+        """Raises ValueError if the loss is 0 whatever the model predicts."""
+
+    def labels_missing(self) -> str:
+        """Why y must not be None, and what to write instead."""
+        return f"{self.name} learns from labels; only a distillation loss with hard_weight=0 does without"
+
+    def is_scheduled(self, setting: str) -> bool:
+        """Whether ``setting`` changes over the epochs."""
+        return False
+
+    def set_epoch(self, epoch: int) -> None:
+        """Training calls this before each epoch, counted from 0; scheduled settings follow it."""
+
+    def __call__(self, y_true, y_pred, sample_weight=None) -> float:
+        """The mean loss. y_pred (B, C): the model's outputs, which are probabilities unless ``from_logits``.
+
+        y_true and sample_weight: as in `value_and_grad`. Raises ValueError for probabilities outside [0, 1].
+        """
+        pred = as_real("y_pred", y_pred)
+        if pred.ndim == 1 and not self.sparse and np.ndim(y_true) == 1 and np.size(y_true) > 0:
+            pred = pred[:, None]  # as in Keras, two vectors are B samples of one output
+        return self._mean_loss(pred, y_true, None, sample_weight)
+
+    def value_and_grad(self, logits, y, sample_weight=None) -> tuple[float, np.ndarray]:
+        """(mean loss, its gradient by the logits). logits (B, C): before any fused activation.
+
+        y: rows of targets (B, C), or class indices (B,) for a sparse loss. sample_weight (B,), >= 0.
+        The gradient has the logits' shape. It is float32 if they are, otherwise float64.
+        Raises ValueError for shapes that differ, NaN or inf (with the first index) and labels out of range.
+        """
+        batch = self._checked_batch(("logits", "y"), as_real("logits", logits), y, None, sample_weight)
+        return self._run_kernel(self.kind_on_logits, batch, gradient=True)
+
+    def _mean_loss(self, pred, y_true, teacher_logits, sample_weight) -> float:
+        batch = self._checked_batch(("y_pred", "y_true"), pred, y_true, teacher_logits, sample_weight)
+        self.check_probabilities("y_pred", batch.logits)
+        return self._run_kernel(self.kind(self.from_logits), batch, gradient=False)[0]
+
+    def _checked_batch(
+        self, names: tuple[str, str], z: np.ndarray, y, teacher_logits, sample_weight
+    ) -> Batch:
+        """The arguments, checked, as the kernel's arrays. ``names``: the arguments' names of ``z`` and ``y``."""
+        if z.ndim != 2:
+            raise ValueError(f"{names[0]} must have shape (B, C), got {z.shape}")
+        teacher = self._checked_teacher(names[0], z, teacher_logits)
+        labels, targets = self.labels_or_targets(names[1], y, z)
+        scale = row_scale(len(z))
+        if sample_weight is not None:
+            scale *= check_sample_weight(sample_weight, len(z))
+        return Batch(z, labels, targets, teacher, scale)
+
+    def _checked_teacher(self, name: str, z: np.ndarray, teacher_logits) -> np.ndarray:
+        """The teacher's logits, checked; size 0 for a loss without a teacher."""
+        return no_rows(z)
+
+    def labels_or_targets(self, argument: str, y, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Class indices (B,) or rows of targets (B, C), from ``y``; the other one has size 0."""
+        sparse = self.sparse
+        if sparse is None:
+            y = check_array(argument, y)
+            sparse = y.ndim == 1 or (y.shape[1:] == (1,) and z.shape[1] > 1)
+        if sparse:
+            labels = check_labels(y, z.shape[1], argument, unlabelled=self.distills)
+            check_rows(argument, len(labels), len(z), "the logits")
+            return labels, no_rows(z)
+        limits = (0.0, 1.0) if self.fused_activation else None
+        targets = check_targets(y, z.shape[1:], z.dtype, argument, limits=limits)
+        check_rows(argument, len(targets), len(z), "the logits")
+        return NO_LABELS, as_kernel_array(targets, z.dtype)
+
+    def check_probabilities(self, argument: str, outputs: np.ndarray) -> None:
+        """Raises ValueError if ``outputs`` should be probabilities and are not."""
+        if self.kind_on_logits != self.kind_on_outputs and not self.from_logits:
+            check_range(argument, outputs, 0.0, 1.0, why=" (probabilities; for logits say from_logits=True)")
+
+    def _run_kernel(self, kind: int, batch: Batch, gradient: bool) -> tuple[float, np.ndarray]:
+        z = batch.logits
+        row_loss = np.empty(len(z))
+        dlogits = np.empty_like(z) if gradient else no_rows(z)
+        work = _FLOPS_OF_A_ROW * len(z) + _FLOPS_OF_AN_ENTRY * z.size
+        n_threads = 1 if self.whole_batch else threads.count_for(work)
+        run_kernel(kind, row_loss, dlogits, batch, self.hyper, n_threads)
+        return kernels.sum_of_rows(row_loss), dlogits
+
+
+def no_rows(z: np.ndarray) -> np.ndarray:
+    """In place of an array (B, C) that the kernel does not need."""
+    return np.empty((0, 0), z.dtype)
+
+
+def row_scale(rows: int) -> np.ndarray:
+    """The factors of a plain mean, float64 (rows,)."""
+    scale = np.empty(rows)
+    scale.fill(1.0 / rows)
+    return scale
+
+
+LOSSES = Registry("loss", Loss)

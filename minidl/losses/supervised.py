@@ -1,0 +1,169 @@
+"""Losses that learn from labels. Formulas and defaults are Keras 3's.
+
+z are the logits (B, C), q the probabilities ``softmax(z)``, yhat the model's outputs, y the targets. Each formula
+is the loss of one sample. The class gives the mean over the batch, the function below it one loss per sample.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from ..kernels import losses as kernels
+from ..kernels.losses import Batch
+from ..registry import function_of
+from ..validation import check_array, check_bool, check_float
+from .base import LOSSES, Loss, no_rows, run_kernel
+from .softmax import as_real
+
+CLASS_OF: dict[Callable, type[Loss]] = {}
+"""Function for the loss of each sample -> class of that loss; filled by `per_sample`."""
+
+
+def _loss_of_each_sample(loss: Loss, y_true, y_pred) -> np.ndarray:
+    pred = as_real("y_pred", y_pred)
+    y = check_array("y_true", y_true)
+    rows = pred.reshape(-1, pred.shape[-1])
+    if loss.sparse and y.ndim == pred.ndim and y.shape[-1] == 1:
+        y = y[..., 0]
+    expected = pred.shape[:-1] if loss.sparse else pred.shape
+    if y.shape != expected:
+        rule = f"shape {expected} for" if loss.sparse else "the shape of"
+        raise ValueError(f"y_true must have {rule} y_pred {pred.shape}, got {y.shape}")
+    y = y.reshape(-1) if loss.sparse else y.reshape(rows.shape)
+    labels, targets = loss.labels_or_targets("y_true", y, rows)
+    loss.check_probabilities("y_pred", rows)
+    out, empty = np.empty(len(rows)), no_rows(rows)
+    batch = Batch(rows, labels, targets, empty, np.ones(len(rows)))
+    run_kernel(loss.kind(loss.from_logits), out, empty, batch, loss.hyper)
+    return out.astype(pred.dtype).reshape(pred.shape[:-1])
+
+
+def per_sample(cls: type[Loss]) -> Callable[..., np.ndarray]:
+    """``function(y_true, y_pred, ...)`` for the loss of each sample, (..., C) -> (...), with the class's settings."""
+    function = function_of(cls, _loss_of_each_sample, leave_out=("reduction", "name"))
+    CLASS_OF[function] = cls
+    return function
+
+
+@LOSSES.register()
+class CategoricalCrossentropy(Loss):
+    """``-sum_i y_i log q_i``, y a row of class probabilities (B, C): one-hot rows, or any others.
+
+    ``label_smoothing`` s replaces y by ``y (1 - s) + s / C``. Without ``from_logits`` the model's outputs are
+    probabilities; they are normalised and clipped to [1e-7, 1 - 1e-7]. Gradient by the logits: ``(q - y) / B``.
+    """
+
+    fused_activation = "softmax"
+    kind_on_logits = kernels.CATEGORICAL_CROSSENTROPY
+    kind_on_outputs = kernels.CATEGORICAL_CROSSENTROPY_ON_PROBS
+
+    def __init__(
+        self,
+        from_logits: bool = False,
+        label_smoothing: float = 0.0,
+        reduction: str = "sum_over_batch_size",
+        name: str | None = None,
+    ):
+        super().__init__(reduction, name)
+        self.from_logits = check_bool("from_logits", from_logits)
+        self.label_smoothing = check_float("label_smoothing", label_smoothing, minimum=0, maximum=1)
+
+
+categorical_crossentropy = per_sample(CategoricalCrossentropy)
+
+
+@LOSSES.register()
+class SparseCategoricalCrossentropy(Loss):
+    """``-log q_y``, y a class index: (B,) or (B, 1).
+
+    Otherwise as `CategoricalCrossentropy`.
+    """
+
+    fused_activation = "softmax"
+    sparse = True
+    kind_on_logits = kernels.SPARSE_CATEGORICAL_CROSSENTROPY
+    kind_on_outputs = kernels.SPARSE_CATEGORICAL_CROSSENTROPY_ON_PROBS
+
+    def __init__(
+        self, from_logits: bool = False, reduction: str = "sum_over_batch_size", name: str | None = None
+    ):
+        super().__init__(reduction, name)
+        self.from_logits = check_bool("from_logits", from_logits)
+
+
+sparse_categorical_crossentropy = per_sample(SparseCategoricalCrossentropy)
+
+
+@LOSSES.register("bce", "BCE")
+class BinaryCrossentropy(CategoricalCrossentropy):
+    """Mean over the outputs of ``-[y log o + (1 - y) log(1 - o)]``, ``o = sigmoid(z)``.
+
+    On logits it is exact at any size; probabilities are clipped to [1e-7, 1 - 1e-7]. ``label_smoothing`` s
+    replaces y by ``y (1 - s) + s / 2``. Gradient by the logits: ``(o - y) / (B C)``.
+    """
+
+    fused_activation = "sigmoid"
+    kind_on_logits = kernels.BINARY_CROSSENTROPY
+    kind_on_outputs = kernels.BINARY_CROSSENTROPY_ON_PROBS
+
+
+binary_crossentropy = per_sample(BinaryCrossentropy)
+
+
+@LOSSES.register("mse", "MSE")
+class MeanSquaredError(Loss):
+    """Mean over the outputs of ``(y - yhat)^2``."""
+
+    kind_on_logits = kind_on_outputs = kernels.MEAN_SQUARED_ERROR
+
+
+mean_squared_error = per_sample(MeanSquaredError)
+
+
+@LOSSES.register()
+class HalfMeanSquaredError(Loss):
+    """``1/2 sum over the outputs of (y - yhat)^2``: over the batch, the textbooks' ``1/(2B) sum``.
+
+    Gradient by the outputs: ``(yhat - y) / B``.
+    """
+
+    kind_on_logits = kind_on_outputs = kernels.HALF_MEAN_SQUARED_ERROR
+
+
+half_mean_squared_error = per_sample(HalfMeanSquaredError)
+
+
+@LOSSES.register("mae", "MAE")
+class MeanAbsoluteError(Loss):
+    """Mean over the outputs of ``|y - yhat|``; at 0 the gradient is 0."""
+
+    kind_on_logits = kind_on_outputs = kernels.MEAN_ABSOLUTE_ERROR
+
+
+mean_absolute_error = per_sample(MeanAbsoluteError)
+
+
+@LOSSES.register()
+class Huber(Loss):
+    """Mean over the outputs of ``e^2 / 2`` where ``|e| <= delta``, else ``delta |e| - delta^2 / 2``, e = y - yhat."""
+
+    kind_on_logits = kind_on_outputs = kernels.HUBER
+
+    def __init__(self, delta: float = 1.0, reduction: str = "sum_over_batch_size", name: str | None = None):
+        super().__init__(reduction, name)
+        self.delta = check_float("delta", delta, above=0)
+
+
+huber = per_sample(Huber)
+
+
+@LOSSES.register("kld", "KLD")
+class KLDivergence(Loss):
+    """``sum_i y_i log(y_i / q_i)`` on probabilities, both clipped to [1e-7, 1]."""
+
+    kind_on_logits = kind_on_outputs = kernels.KL_DIVERGENCE
+
+
+kl_divergence = per_sample(KLDivergence)

@@ -1,0 +1,233 @@
+"""What all optimizers share: learning rate, weight decay, clipping, and the step over the flat vector."""
+
+from __future__ import annotations
+
+from typing import Any, TypedDict
+
+import numpy as np
+
+from ..kernels import updates as kernel
+from ..registry import Configurable, Registry, serialize
+from ..validation import check_float, describe
+from . import schedules
+from .schedules import LearningRateSchedule
+
+_NO_SEGMENTS = np.empty((0, 2), np.int64)
+
+
+class LimitsAndName(TypedDict, total=False):
+    """Keywords of ``Optimizer``, for those that take ``weight_decay`` among their own settings."""
+
+    clipnorm: float | None
+    clipvalue: float | None
+    global_clipnorm: float | None
+    name: str | None
+
+
+class CommonOptions(LimitsAndName, total=False):
+    """The keywords that other optimizers hand to ``Optimizer``, which explains and checks them."""
+
+    weight_decay: float | None
+
+
+class Optimizer(Configurable):
+    """Base of the optimizers: one step is one pass over the flat vector of all parameters.
+
+    Parameters
+    ----------
+    learning_rate : a number > 0, or a schedule of ``minidl.optimizers.schedules``.
+    weight_decay : before each step, ``w -= w * weight_decay * learning_rate``; None for none.
+    clipnorm : scales the gradient of each variable (weight, bias) down to at most this norm; None for no limit.
+    clipvalue : limits each entry of the gradient to [-clipvalue, clipvalue]; None for no limit.
+    global_clipnorm : scales the whole gradient down to at most this norm; None for no limit. At most one of the
+        three limits can be set.
+    name : the class's name in lower case by default.
+
+    ``iterations`` counts the finished steps. ``slots`` are three flat arrays: each has the size of the parameters,
+    or 0 if the rule does not use it. Together they are the optimizer's whole state.
+
+    A subclass has a constructor with its own settings, and ``kind``: the number of its update rule in
+    ``kernels/updates.py``. The rule names the settings it reads.
+    """
+
+    not_in_config = frozenset({"learning_rate"})  # `get_config` adds it itself: it may be a schedule
+
+    def __init__(
+        self,
+        learning_rate: float | LearningRateSchedule,
+        *,
+        weight_decay: float | None = None,
+        clipnorm: float | None = None,
+        clipvalue: float | None = None,
+        global_clipnorm: float | None = None,
+        name: str | None = None,
+    ):
+        self.name = type(self).__name__.lower() if name is None else name
+        if isinstance(learning_rate, dict):
+            learning_rate = schedules.deserialize(learning_rate)
+        if not isinstance(learning_rate, LearningRateSchedule):
+            learning_rate = check_float("learning_rate", learning_rate, above=0)
+        self._rate = learning_rate
+        self.weight_decay = (
+            None if weight_decay is None else check_float("weight_decay", weight_decay, minimum=0)
+        )
+        limits = {"clipnorm": clipnorm, "clipvalue": clipvalue, "global_clipnorm": global_clipnorm}
+        given = {key: check_float(key, value, above=0) for key, value in limits.items() if value is not None}
+        if len(given) > 1:
+            raise ValueError(
+                f"at most one of clipnorm, clipvalue and global_clipnorm can be set, got {given}"
+            )
+        self.clipnorm = given.get("clipnorm")
+        self.clipvalue = given.get("clipvalue")
+        self.global_clipnorm = given.get("global_clipnorm")
+        self.iterations = 0
+        self._slots: list[np.ndarray] = []
+        self._built_for: tuple[int, np.dtype] = 0, np.dtype(np.float64)
+        self.segments = _NO_SEGMENTS
+        self._scalars = np.zeros(8)
+
+    @property
+    def kind(self) -> int:
+        """The number of the update rule in ``kernels/updates.py``."""
+        raise NotImplementedError(f"{type(self).__name__} must define kind")
+
+    @property
+    def hyper(self) -> np.ndarray:
+        """float64 (8,): the settings that do not change from step to step."""
+        hyper = np.zeros(8)
+        for place, setting in enumerate(kernel.RULES[self.kind].settings):
+            hyper[place] = getattr(self, setting)
+        hyper[kernel.WEIGHT_DECAY] = self.weight_decay or 0.0
+        return hyper
+
+    @property
+    def schedule(self) -> LearningRateSchedule | None:
+        """The schedule the learning rate follows, or None."""
+        return self._rate if isinstance(self._rate, LearningRateSchedule) else None
+
+    @property
+    def learning_rate(self) -> float:
+        """The rate of the next step. It can be set to a schedule, or to a number >= 0 if it follows none."""
+        if isinstance(self._rate, LearningRateSchedule):
+            return float(self.learning_rates(self.iterations, 1)[0])
+        return self._rate
+
+    @learning_rate.setter
+    def learning_rate(self, value: float | LearningRateSchedule) -> None:
+        if isinstance(value, LearningRateSchedule):
+            self._rate = value
+            return
+        if isinstance(self._rate, LearningRateSchedule):
+            raise TypeError(
+                f"learning_rate follows {self._rate!r} and cannot be set to {value}; "
+                "make the optimizer with a number to change it later"
+            )
+        self._rate = check_float("learning_rate", value, minimum=0)
+
+    def learning_rates(self, first: int, count: int) -> np.ndarray:
+        """float64 (count,): the rates of the steps ``first``, ``first + 1``, ..., counted from 0.
+
+        Raises ValueError if the schedule gives a negative, NaN or infinite rate.
+        """
+        if not isinstance(self._rate, LearningRateSchedule):
+            return np.full(count, self._rate)
+        rates = self._rate.series(first, count)
+        bad = ~(np.isfinite(rates) & (rates >= 0))
+        if bad.any():
+            index = int(np.argmax(bad))
+            raise ValueError(
+                f"learning_rate must be finite and >= 0, got {rates[index]} from {self._rate!r} "
+                f"at step {first + index}"
+            )
+        return rates
+
+    @property
+    def built(self) -> bool:
+        return bool(self._slots)
+
+    @property
+    def slots(self) -> list[np.ndarray]:
+        """Three flat arrays, of the parameters' size or empty; an empty list before ``build``."""
+        if self._slots:
+            for place in kernel.KEEPS[self.kind]:
+                if self._slots[place].size == 0:  # a setting has changed: for example momentum from 0 to 0.9
+                    self._slots[place] = np.zeros(*self._built_for)
+        return self._slots
+
+    def build(self, params: np.ndarray, segments: np.ndarray | None = None) -> None:
+        """Make the slots for a flat vector, filled with zeros. A second call with an equal vector changes nothing.
+
+        ``segments`` (n, 2): offset and size of each variable, for ``clipnorm``; by default the vector is one
+        variable. Raises ValueError for a vector of another size or dtype than in the first call.
+        """
+        if self.built:
+            size, dtype = self._built_for
+            if (size, dtype) != (params.size, params.dtype):
+                raise ValueError(
+                    f"{self.name} was built for {size} parameters of {dtype}, got {params.size} of "
+                    f"{params.dtype}: another model needs an optimizer of its own"
+                )
+        else:
+            self._built_for = (params.size, params.dtype)
+            self._slots = [np.zeros(0, params.dtype) for _ in range(3)]
+        if segments is not None:
+            self.segments = np.ascontiguousarray(segments, dtype=np.int64)
+        elif len(self.segments) == 0:
+            self.segments = np.array([[0, params.size]])
+
+    def forget(self) -> None:
+        """Drop the slots and the count of steps, as if ``build`` had never been called."""
+        self._slots, self.iterations, self.segments = [], 0, _NO_SEGMENTS
+
+    def apply_clipping(self, grads: np.ndarray, segments: np.ndarray | None = None) -> None:
+        """Clip ``grads`` in place, if a limit is set. ``segments``: as in ``build``, by default those given there."""
+        if self.clipnorm is not None:
+            kernel.clip_by_norm(grads, self.segments if segments is None else segments, self.clipnorm)
+        elif self.global_clipnorm is not None:
+            kernel.clip_by_global_norm(grads, self.global_clipnorm)
+        elif self.clipvalue is not None:
+            kernel.clip_by_value(grads, self.clipvalue)
+
+    def step(self, params: np.ndarray, grads: np.ndarray) -> None:
+        """One step on a flat vector, in place. If a limit is set, ``grads`` is clipped in place first.
+
+        Both are C-contiguous, writeable 1-D arrays of the same size and dtype, float32 or float64, that do not
+        share memory. The first call builds the slots. Raises TypeError or ValueError for other arrays.
+        """
+        _check_flat("params", params)
+        _check_flat("grads", grads)
+        if grads.shape != params.shape or grads.dtype != params.dtype:
+            raise ValueError(f"grads must match params, {describe(params)}, got {describe(grads)}")
+        if np.may_share_memory(params, grads):
+            raise ValueError("params and grads must not share memory")
+        self.build(params)
+        self.apply_clipping(grads)
+        self.update(params, grads)
+
+    def update(self, params: np.ndarray, grads: np.ndarray) -> None:
+        """``step`` without checks and clipping, for training's own arrays."""
+        kind = self.kind
+        kernel.step_scalars(self._scalars, kind, self.hyper, self.learning_rate, self.iterations + 1)
+        kernel.update(kind, params, *self.slots, grads, self._scalars)
+        self.iterations += 1
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments, JSON-able. A schedule becomes ``{"class_name", "config"}``."""
+        rate = self._rate if self.schedule is None else serialize(self.schedule)
+        return {"learning_rate": rate, **super().get_config()}
+
+
+OPTIMIZERS = Registry("optimizer", Optimizer, spellings=lambda class_name: (class_name.lower(),))
+
+
+def _check_flat(argument: str, array: np.ndarray) -> None:
+    if not isinstance(array, np.ndarray):
+        raise TypeError(f"{argument} must be a NumPy array, got {describe(array)}")
+    if array.dtype not in (np.float32, np.float64) or not array.dtype.isnative:
+        raise TypeError(f"{argument} must be float32 or float64, got {describe(array)}")
+    if array.ndim != 1 or array.size == 0:
+        raise ValueError(f"{argument} must be a flat array, not empty, got {describe(array)}")
+    if not array.flags.c_contiguous:
+        raise ValueError(f"{argument} must be C-contiguous, got strides {array.strides}")
+    if not array.flags.writeable:
+        raise ValueError(f"{argument} must be writeable, got a read-only array")
