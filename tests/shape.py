@@ -91,7 +91,7 @@ def describe(shape: Shape) -> str:
     section("files of more lines than", FILE_LINES, [(file.lines, file.name) for file in shape.files])
     section("functions of more lines than", FUNCTION_LINES, [(f.lines, f.name) for f in shape.functions])
     section(
-        "internal function of more parameters than", PARAMETERS, [(f.parameters, f.name) for f in internal]
+        "internal functions of more parameters than", PARAMETERS, [(f.parameters, f.name) for f in internal]
     )
     return "\n".join(text)
 
