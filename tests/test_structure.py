@@ -10,6 +10,7 @@ import importlib
 from pathlib import Path
 from typing import NamedTuple
 
+import check
 import pytest
 import shape
 
@@ -322,3 +323,16 @@ def test_shape_counts_what_it_says(tmp_path):
     assert functions["Big._inner"].internal and not functions["helper"].internal
     shown = shape.describe(measured)
     assert "13 lines" in shown and "1 internal functions of more parameters than 8" in shown
+
+
+# ---------------------------------------------------------------- the one command that checks everything
+
+
+def test_check_runs_every_check_and_names_what_failed(monkeypatch, capfd):
+    monkeypatch.setattr(check, "CHECKS", ["no_such_tool", "platform"])
+    assert check.main([]) == 1
+    shown = capfd.readouterr().out
+    assert "+ platform" in shown and shown.endswith("failed: no_such_tool\n")
+    monkeypatch.setattr(check, "CHECKS", ["platform"])
+    assert check.main([]) == 0
+    assert capfd.readouterr().out.endswith("all checks passed\n")
