@@ -17,7 +17,7 @@ from minidl import tiny
 SIZES, N = [12, 16, 8, 5], 7 * tiny.BATCH_SIZE + 9
 IN_ORDER = SimpleNamespace(
     permutation=np.arange
-)  # stands for the generator: the engine is told shuffle=False
+)  # a "generator" that does not shuffle, as fit(shuffle=False)
 TINY = {"sgd": lambda params: tiny.sgd(params, 0.1), "adam": lambda params: tiny.adam(params, 0.01)}
 ORIGINAL = tiny.distillation_loss
 ENGINE = {"sgd": lambda: minidl.SGD(0.1), "adam": lambda: minidl.Adam(0.01)}
