@@ -15,9 +15,8 @@ import minidl
 from minidl import tiny
 
 SIZES, N = [12, 16, 8, 5], 7 * tiny.BATCH_SIZE + 9
-IN_ORDER = SimpleNamespace(
-    permutation=np.arange
-)  # a "generator" that does not shuffle, as fit(shuffle=False)
+# In place of a generator: it does not shuffle, as fit(shuffle=False).
+IN_ORDER = SimpleNamespace(permutation=np.arange)
 TINY = {"sgd": lambda params: tiny.sgd(params, 0.1), "adam": lambda params: tiny.adam(params, 0.01)}
 ORIGINAL = tiny.distillation_loss
 ENGINE = {"sgd": lambda: minidl.SGD(0.1), "adam": lambda: minidl.Adam(0.01)}
