@@ -1,6 +1,9 @@
-"""The README's Python examples run as they stand, one after the other; the commands it names exist."""
+"""The README's Python examples run as they stand, one after the other. What it and the pages in docs/ name exists:
+commands, files, tests. Their pictures are what the code draws.
+"""
 
 import contextlib
+import importlib.util
 import io
 import re
 from pathlib import Path
@@ -9,7 +12,14 @@ import pytest
 
 import minidl
 
-README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "CHANGELOG.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+]
 
 
 def blocks(language: str, text: str = README) -> list[str]:
@@ -46,24 +56,63 @@ def test_a_broken_example_is_seen():
         run([blocks("python", text)[0].replace("epochs=10", "epochs=1")])
 
 
-def test_commands_and_files_it_names_exist():
+def test_readme_is_short():
+    assert len(README.splitlines()) <= 250
+
+
+def test_commands_it_names_exist():
     named = set(re.findall(r"python -m minidl (\w+)", README))
-    assert named >= {"distill", "explain", "matmul", "info"}
+    assert named >= {"distill", "explain", "warmup"}
     main = (Path(minidl.__file__).parent / "__main__.py").read_text(encoding="utf-8")
     assert all(f'"{name}"' in main for name in named)
-    table = README.split("## The flow")[1].split("## The maths")[0]
-    named = re.findall(r"`([\w/]+(?:\.py|/))`", table)
-    assert len(named) > 15
-    root = Path(__file__).parents[1]
+    for page in PAGES:
+        for name in re.findall(
+            r"python -m (minidl\.\w+|benchmarks\.\w+|tests\.\w+)", page.read_text(encoding="utf-8")
+        ):
+            assert (ROOT / f"{name.replace('.', '/')}.py").exists(), f"{page.name} names {name}"
+
+
+def broken_links(page: Path, text: str) -> list[str]:
+    links = re.findall(r"\]\(([^)#\s]+)\)", text)
+    return [link for link in links if "://" not in link and not (page.parent / link).exists()]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    assert broken_links(page, page.read_text(encoding="utf-8")) == []
+
+
+def test_a_broken_link_is_seen():
+    assert broken_links(PAGES[0], "[one](docs/layout.md), [two](docs/nowhere.md)") == ["docs/nowhere.md"]
+
+
+def test_files_in_the_layout_exist():
+    page = (ROOT / "docs" / "layout.md").read_text(encoding="utf-8")
+    named = re.findall(r"`([\w/]+(?:\.py|/))`", page)
+    assert len(named) > 25
     for name in named:
-        places = (root / "minidl" / name, root / "minidl" / "kernels" / name, root / name)
-        assert any(place.exists() for place in places), f"README names {name}"
+        places = (ROOT / "minidl" / name, ROOT / "minidl" / "kernels" / name, ROOT / name)
+        assert any(place.exists() for place in places), f"docs/layout.md names {name}"
 
 
-def promises(text: str = README) -> list[tuple[str, str]]:
-    """(file, test) for every test the section names; a bare name is of the file named before it."""
-    found, file, section = [], "", text.split("## What minidl promises")[1].split("\n## ")[0]
-    for name in re.findall(r"`((?:test_\w+\.py::)?test_\w+)`", section):
+def test_pictures_are_what_the_code_draws():
+    spec = importlib.util.spec_from_file_location("draw", ROOT / "docs" / "draw.py")
+    draw = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(draw)
+    for name, picture in draw.PICTURES.items():
+        assert (ROOT / "docs" / name).read_text(encoding="utf-8") == picture(), (
+            f"run python docs/draw.py: {name}"
+        )
+        assert f"(docs/{name})" in README
+
+
+PROMISES = (ROOT / "docs" / "promises.md").read_text(encoding="utf-8")
+
+
+def promises(text: str = PROMISES) -> list[tuple[str, str]]:
+    """(file, test) for every test the page names; a bare name is of the file named before it."""
+    found, file = [], ""
+    for name in re.findall(r"`((?:test_\w+\.py::)?test_\w+)`", text):
         file = name.split("::")[0] if "::" in name else file
         found.append((file, name.split("::")[-1]))
     return found
