@@ -48,7 +48,7 @@ def knowledge_distillation(row, hyper):
     - Standardized logits are a longer row whose gradient then goes through the row's own mean and deviation.
     """
     stay_apart()
-    s = KDSettings(hyper[0], hyper[1], hyper[2], hyper[3])
+    s = KDSettings(get(hyper, 0), get(hyper, 1), get(hyper, 2), get(hyper, 3))
     # np.int64: a literal would be a type of its own, and compile the callees once more
     if s.soft_weight == 0:  # plain cross-entropy, to the bit
         return add_hard_term(row, 0.0, s.hard_weight, np.int64(0))
@@ -190,7 +190,7 @@ class MatchingSettings(NamedTuple):
 def logit_matching(row, hyper):
     """hard_weight CE + soft_weight mean_i ((z - v) - mean(z - v))^2."""
     stay_apart()
-    s = MatchingSettings(hyper[0], hyper[1], hyper[2])
+    s = MatchingSettings(get(hyper, 0), get(hyper, 1), get(hyper, 2))
     if s.soft_weight == 0:
         return add_hard_term(row, 0.0, s.hard_weight, np.int64(0))
     value = s.soft_weight * _matching_row(row, row.scale * s.soft_weight)

@@ -30,6 +30,7 @@ from .supervised import (
 )
 from .target_aware import DecoupledSettings, NormalizedSettings, decoupled, normalized
 from .threads import meet, share, start_together
+from .vectors import pointer
 
 _SMOOTHING = ("label_smoothing",)
 
@@ -96,11 +97,12 @@ def loss_batch(kind, row_loss, dlogits, batch, hyper):
 @jit(inline=True)
 def loss_rows(kind, row_loss, dlogits, batch, hyper):
     """`loss_batch` for kernels, on any range of rows of a loss whose rows are independent."""
+    settings = pointer(hyper)
     for i in range(batch.logits.shape[0]):
         row = row_of(
             i, dlogits, batch.logits, batch.labels, batch.targets, batch.teacher_logits, batch.row_scale
         )
-        row_loss[i] = _loss_of_row(kind, row, hyper) * row.scale
+        row_loss[i] = _loss_of_row(kind, row, settings) * row.scale
 
 
 @jit

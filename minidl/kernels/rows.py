@@ -31,6 +31,7 @@ class Row(NamedTuple):
 class LossOfRows(NamedTuple):
     """A loss whose rows are independent: ``function(row, hyper)`` gives the value and writes the gradient.
 
+    ``hyper`` is a pointer there, read by `vectors.get`: one register to pass on, where an array is seven.
     ``settings`` names the entries of ``hyper`` in the order of their places, as the function unpacks them.
     """
 

@@ -20,29 +20,30 @@ from .vectors import CHUNK, absolute, get, keep, lanes, load, put, splat, stay_a
 EPSILON = 1e-7
 """Keras's epsilon: probabilities are clipped to [EPSILON, 1 - EPSILON] under a logarithm."""
 
-# ---- losses of the error e = prediction - y: (value, slope) of a vector of errors, 0 at e = 0
+# ---- losses of the error e = prediction - y: (value, slope) of a vector of errors, 0 at e = 0; ``setting`` is the
+# ---- first entry of hyper
 
 
 @jit(inline=True)
-def squared_error(e, hyper):
+def squared_error(e, setting):
     return e * e, e + e
 
 
 @jit(inline=True)
-def half_squared_error(e, hyper):
+def half_squared_error(e, setting):
     return e * 0.5 * e, e
 
 
 @jit(inline=True)
-def absolute_error(e, hyper):
+def absolute_error(e, setting):
     size = absolute(e)
     return size, where_le(size, 0.0, e, _sign(e))
 
 
 @jit(inline=True)
-def huber(e, hyper):
+def huber(e, delta):
     """e^2 / 2 where |e| <= delta, else delta |e| - delta^2 / 2"""
-    size, half, delta = absolute(e), e * 0.5, hyper[0]
+    size, half = absolute(e), e * 0.5
     value = where_le(size, delta, half * e, size * delta + -0.5 * delta * delta)
     return value, where_le(size, delta, half + half, _sign(e) * delta)
 
@@ -59,13 +60,13 @@ def of_error(formula, mean=True):
         stay_apart()
         at, count = row.at, row.count
         share = 1.0 / count if mean else 1.0
-        step = row.scale * share
+        step, setting = row.scale * share, get(hyper, 0)
         value = 0.0
         for first in range(0, count, CHUNK):
             part = splat(row.logits, 0.0)
             for j in range(first, min(first + CHUNK, count), lanes(row.logits)):
                 e = load(row.logits, at + j, count - j, 0.0) - load(row.targets, at + j, count - j, 0.0)
-                loss, slope = formula(e, hyper)
+                loss, slope = formula(e, setting)
                 part = part + loss
                 store(row.dlogits, at + j, row.written - j, slope * step)
             value += np.float64(total(part))
@@ -78,16 +79,14 @@ def of_error(formula, mean=True):
 
 
 def crossentropy(row, hyper):
-    """`crossentropy_row` by itself."""
-    stay_apart()
-    smoothing = hyper[0]
+    smoothing = get(hyper, 0)
     return crossentropy_row(row, row.scale, smoothing, np.int64(0))
 
 
 def binary_crossentropy(row, hyper):
     """mean_i [max(z, 0) - z y + log(1 + exp(-|z|))], gradient (sigmoid(z) - y) / C."""
     stay_apart()
-    at, count, smoothing = row.at, row.count, hyper[0]
+    at, count, smoothing = row.at, row.count, get(hyper, 0)
     spread, share, step = 1.0 - smoothing, 0.5 * smoothing, row.scale / count
     value = 0.0
     for first in range(0, count, CHUNK):
@@ -128,7 +127,7 @@ def kl_divergence(row, hyper):
 def binary_crossentropy_on_probs(row, hyper):
     """-mean_i [y log o + (1 - y) log(1 - o)], o clipped to [1e-7, 1 - 1e-7]; the gradient is 0 where it is."""
     stay_apart()
-    at, count, smoothing = row.at, row.count, hyper[0]
+    at, count, smoothing = row.at, row.count, get(hyper, 0)
     low, high = EPSILON, 1.0 - EPSILON
     spread, share, step = 1.0 - smoothing, 0.5 * smoothing, row.scale / count
     value = 0.0
@@ -154,7 +153,7 @@ def crossentropy_on_probs(row, hyper):
     if row.label == NO_LABEL:
         clear_gradient(row)
         return 0.0
-    at, count, smoothing = row.at, row.count, hyper[0]
+    at, count, smoothing = row.at, row.count, get(hyper, 0)
     low, high = EPSILON, 1.0 - EPSILON
     mass = row_sum(row.logits, at, count)
     spread, share = 1.0 - smoothing, smoothing / count

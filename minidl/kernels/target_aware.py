@@ -29,7 +29,7 @@ class DecoupledSettings(NamedTuple):
 def decoupled(row, hyper):
     """hard_weight CE + T^2 [target_weight KL_bin(p_t || q_t) + nontarget_weight KL(p^ || q^)]."""
     stay_apart()
-    s = DecoupledSettings(hyper[0], hyper[1], hyper[2], hyper[3])
+    s = DecoupledSettings(get(hyper, 0), get(hyper, 1), get(hyper, 2), get(hyper, 3))
     target = _labelled_class(row)
     if target < 0 or row.count < 2:
         return add_hard_term(row, 0.0, s.hard_weight, np.int64(0))
@@ -75,7 +75,7 @@ class NormalizedSettings(NamedTuple):
 def normalized(row, hyper):
     """hard_weight CE - target_weight p_t log q_t + gamma T^2 CE(p^, q^), p_t and q_t at T = 1."""
     stay_apart()
-    s = NormalizedSettings(hyper[0], hyper[1], hyper[2], hyper[3])
+    s = NormalizedSettings(get(hyper, 0), get(hyper, 1), get(hyper, 2), get(hyper, 3))
     target = _labelled_class(row)
     if target < 0 or row.count < 2:
         return add_hard_term(row, 0.0, s.hard_weight, np.int64(0))
