@@ -17,14 +17,14 @@ _PART_FLOPS, _PART_ROWS = 4e9, 64
 """Work, forward and backward, of a longer step that is done at a time, and the fewest rows: then Ctrl-C is heard."""
 
 
-def _rules(model) -> network.Rules:
+def _restraints(model) -> network.Restraints:
     """Penalties, clipping and constraints as data."""
     optimizer, penalties, (places, limits) = model.optimizer, model.penalties, model.max_norms
     clips = [
         float(limit or 0) for limit in (optimizer.clipvalue, optimizer.clipnorm, optimizer.global_clipnorm)
     ]
     active = bool(penalties.any() or limits.size or any(clips))
-    return network.Rules(active, model.segments, penalties, *clips, places, limits)
+    return network.Restraints(active, model.segments, penalties, *clips, places, limits)
 
 
 class CompiledSteps:
@@ -32,7 +32,7 @@ class CompiledSteps:
 
     Where several threads share a small net, parameters and what the optimizer remembers of them are copied in
     panel order, trained there, and come back with `settle`; unless each step must be seen (``stepwise``) or
-    needs whole weights (`network.Rules`).
+    needs whole weights (`network.Restraints`).
     """
 
     _MOST_IN_PANELS = 1 << 19
@@ -55,10 +55,12 @@ class CompiledSteps:
 
         self._model, self._loss, self._samples, self._batch_size = model, loss, samples, batch_size
         self.optimizer, self.params = model.optimizer, model.params
-        self._rules = _rules(model)
+        self._restraints = _restraints(model)
         shared = n_threads > 1 and model.params.nbytes <= self._MOST_IN_PANELS
-        self._in_panels = shared and not (stepwise or self._rules.active)
-        copied = self._in_panels and ops[0].kind == DENSE and batch_size * in_size * itemsize <= self._MOST_COPIED
+        self._in_panels = shared and not (stepwise or self._restraints.active)
+        copied = (
+            self._in_panels and ops[0].kind == DENSE and batch_size * in_size * itemsize <= self._MOST_COPIED
+        )
         self._settled = True
         self._learned = [model.params, *model.optimizer.slots]
         self._trained = self._learned
@@ -116,23 +118,22 @@ class CompiledSteps:
             x, x_order, order, samples.labels, self._targets, self._teacher, samples.weight, self._batch_size
         )
         kind, hyper, _ = model.objective(self._loss)  # anew: a schedule may have moved the temperature
-        objective = network.Objective(kind, hyper, self._metric_kinds, self._metric_ks, losses, metric_sums)
+        table = network.LossTable(kind, hyper, self._metric_kinds, self._metric_ks, losses, metric_sums)
         rates = optimizer.learning_rates(optimizer.iterations, steps)
         self._keep_what_the_optimizer_keeps()
         self._unsettle()
-        state = network.Optimizer(
-            optimizer.kind, optimizer.hyper, *self._trained[1:], rates, optimizer.iterations
+        state = network.UpdateState(
+            optimizer.kind, optimizer.hyper, *self._trained[1:], rates, optimizer.iterations, self._restraints
         )
         moment = network.Moment(model.seed, model.epoch, first_step)
-        arguments = self._program, self._buffers, data, objective, state, self._rules, moment
+        arguments = self._program, self._buffers, data, table, state, moment
         with self._threads.timed(steps) as count:
             for first in range(0, self._batch_size, self._part):
                 if interrupts:
                     return losses[:0]
                 last = first + self._part
-                threads.run(
-                    network.train, *arguments, first, last, last >= self._batch_size, threads=count
-                )
+                part = network.Part(first, last, last >= self._batch_size)
+                threads.run(network.train, *arguments, part, threads=count)
         optimizer.iterations += steps
         return losses
 

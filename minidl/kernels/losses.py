@@ -122,11 +122,11 @@ def loss_rows(kind, row_loss, dlogits, logits, labels, targets, teacher_logits, 
 
 @jit
 def loss_rows_on_threads(
-    thread, threads, sync, kind, row_loss, dlogits, logits, labels, targets, teacher_logits, row_scale, hyper
+    team, kind, row_loss, dlogits, logits, labels, targets, teacher_logits, row_scale, hyper
 ):
     """`loss_rows` with the rows shared among threads."""
-    start_together(thread, sync, threads)
-    low, high = share(logits.shape[0], thread, threads, np.int64(1))
+    start_together(team)
+    low, high = share(logits.shape[0], team, np.int64(1))
     loss_rows(
         kind,
         row_loss[low:high],
@@ -138,7 +138,7 @@ def loss_rows_on_threads(
         row_scale[low:high],
         hyper,
     )
-    meet(sync, threads)
+    meet(team)
 
 
 @jit

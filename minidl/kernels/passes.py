@@ -1,0 +1,127 @@
+"""Forward and backward through all operations of a program, for the rows of one batch.
+
+A thread takes its own rows through one operation after the other, and needs no other thread. Only at a wide dense
+layer the threads share its columns instead of the rows: then each packs only the part of the weight that it uses,
+and the threads meet before and after, since each reads what the others wrote.
+Each number is computed by the same instructions whoever computes it, so the bits do not depend on the threads.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from .barrier import meet, share
+from .jit import jit, larger
+from .matmul import Block, Panels, by_rows, from_zero, product, transposed
+from .ops import DENSE
+from .program import BIAS, IN, IN_AT, KIND, LAYER_INDEX, OUT, OUT_AT, WEIGHT
+from .random import LAYER, make_key
+from .rowwise import rowwise_backward, rowwise_forward
+from .simd import FROM_BIAS, FROM_ZERO, Shape, Start
+from .target import PANEL_BYTES
+
+WIDE = 256
+"""From this many columns on, threads share a dense layer by columns."""
+
+
+class Moment(NamedTuple):
+    """Names the random draws of a step."""
+
+    seed: int
+    epoch: int
+    step: int
+
+
+@jit(inline=True)
+def rows_at(buffer, at, size, low, high):
+    """Rows low..high of the (batch, size) matrix that begins at ``at``."""
+    return buffer[at + low * size : at + high * size].reshape(high - low, size)
+
+
+@jit(inline=True)
+def _dense_forward(program, op, out, x, block, scratch):
+    """A `Block` of out = x weight + bias; ``out`` and ``x`` are whole buffers."""
+    k, n, params = op[IN], op[OUT], program.params
+    mode = np.int64(FROM_BIAS if op[BIAS] >= 0 else FROM_ZERO)
+    panels, weight = Panels(np.int64(0), block.left), by_rows(params, op[WEIGHT] + block.left, n)
+    if program.in_panels:
+        panels, weight = Panels(k, block.left), by_rows(params, op[WEIGHT], n)
+    product(
+        by_rows(out, op[OUT_AT] + block.top * n + block.left, n), by_rows(x, op[IN_AT] + block.top * k, k), weight,
+        panels, Shape(block.bottom - block.top, k, block.right - block.left),
+        Start(mode, params, larger(op[BIAS], 0) + block.left), scratch,
+    )  # fmt: skip
+
+
+@jit(inline=True)
+def _dense_backward(program, op, dvalues, block, scratch):
+    """A `Block` of dx = dout weight^T, both in ``dvalues``."""
+    k, n, params = op[OUT], op[IN], program.params
+    panels, weight = Panels(np.int64(0), block.left), transposed(params, op[WEIGHT] + block.left * k, k)
+    if program.in_panels:
+        panels, weight = Panels(n, block.left), transposed(params, op[WEIGHT], np.int64(0))
+    product(
+        by_rows(dvalues, op[IN_AT] + block.top * n + block.left, n), by_rows(dvalues, op[OUT_AT] + block.top * k, k),
+        weight, panels, Shape(block.bottom - block.top, k, block.right - block.left), from_zero(dvalues), scratch,
+    )  # fmt: skip
+
+
+@jit(inline=True)
+def _shares_columns(team, program, op, rows):
+    """Whether the threads share a dense layer's columns, not the rows of the batch.
+
+    So they do for a wide layer, and for one with more weights than rows to multiply them with, if each thread's
+    columns are whole panels: then it reads the panels that it has just updated, which are in its own cache.
+    """
+    columns, width = op[OUT], PANEL_BYTES // program.params.itemsize
+    has_own_panels = program.in_panels and columns % (team.threads * width) == 0
+    return team.threads > 1 and (columns >= WIDE or (has_own_panels and columns >= rows))
+
+
+@jit(inline=True)
+def forward(team, program, mine, inputs, values, scratch, moment):
+    """All operations on a batch, of which ``mine`` is this thread's `Partition`: from ``inputs`` into ``values``."""
+    zero = np.int64(0)  # a literal would be a type of its own, and compile what it is given to once more
+    for index in range(program.ops.shape[0]):
+        op = program.ops[index]
+        source = inputs if index == 0 else values
+        if op[KIND] != DENSE:
+            out = rows_at(values, op[OUT_AT], op[OUT], mine.low, mine.high)
+            x = rows_at(source, op[IN_AT], op[IN], mine.low, mine.high)
+            key = make_key(moment.seed, LAYER + op[LAYER_INDEX], moment.epoch, moment.step)
+            rowwise_forward(op[KIND], out, x, op, program.settings[index], key, mine.low)
+        elif _shares_columns(team, program, op, mine.end - mine.begin):
+            first, last = share(op[OUT], team, PANEL_BYTES // values.itemsize)
+            if index or not mine.gathers_all:  # other threads wrote some of the rows
+                meet(team)
+            _dense_forward(program, op, values, source, Block(mine.begin, mine.end, first, last), scratch)
+            meet(team)
+        else:
+            _dense_forward(program, op, values, source, Block(mine.low, mine.high, zero, op[OUT]), scratch)
+
+
+@jit(inline=True)
+def backward(team, program, mine, values, dvalues, scratch, moment):
+    """The gradients of all operations' outputs, from the last to the first that has parameters."""
+    zero = np.int64(0)
+    first_dense = 0
+    while first_dense < program.ops.shape[0] and program.ops[first_dense, KIND] != DENSE:
+        first_dense += 1
+    for index in range(program.ops.shape[0] - 1, first_dense, -1):
+        op = program.ops[index]
+        if op[KIND] != DENSE:
+            dx = rows_at(dvalues, op[IN_AT], op[IN], mine.low, mine.high)
+            dout = rows_at(dvalues, op[OUT_AT], op[OUT], mine.low, mine.high)
+            out = rows_at(values, op[OUT_AT], op[OUT], mine.low, mine.high)
+            x = rows_at(values, op[IN_AT], op[IN], mine.low, mine.high)
+            key = make_key(moment.seed, LAYER + op[LAYER_INDEX], moment.epoch, moment.step)
+            rowwise_backward(op[KIND], dx, dout, out, x, op, program.settings[index], key, mine.low)
+        elif team.threads > 1 and op[IN] >= WIDE:
+            first, last = share(op[IN], team, 64)
+            meet(team)
+            _dense_backward(program, op, dvalues, Block(mine.begin, mine.end, first, last), scratch)
+            meet(team)
+        else:
+            _dense_backward(program, op, dvalues, Block(mine.low, mine.high, zero, op[IN]), scratch)
