@@ -172,7 +172,9 @@ def _divergence(ratio, v_sum, z_sum):
 
 
 @jit
-def _short_row(dlogits, logits, targets, teacher, at, count, written, label, scale, temperature, hard, soft):
+def _short_row(
+    dlogits, logits, targets, teacher, at, count, written, label, scale, temperature, hard, soft
+):
     """KnowledgeDistillation of a row that fits one vector: all of it stays in registers."""
     stay_apart()
     inverse = 1.0 / temperature

@@ -130,11 +130,7 @@ def crossentropy_row(dlogits, logits, targets, at, count, written, label, scale,
             y = keep(load(targets, at, count, 0.0) * (1.0 - smoothing) + smoothing / count, count)
             mass, inner, target = np.float64(total(y)), np.float64(total(y * z)), y * rounded(logits, scale)
         else:
-            mass, inner, target = (
-                1.0,
-                np.float64(get(logits, at + label) - peak),
-                in_lane(logits, label, scale),
-            )
+            mass, inner, target = 1.0, np.float64(get(logits, at + label) - peak), in_lane(logits, label, scale)
         store(dlogits, at, written, e * rounded(logits, scale * mass / exp_sum) - target)
         return mass * log(exp_sum) - inner
     peak = row_max(logits, at, count)
