@@ -17,6 +17,7 @@ from minidl.kernels.matmul import (
     K_BLOCK,
     NO_PANELS,
     Panels,
+    by_columns,
     by_rows,
     dense_backward,
     dense_forward,
@@ -26,7 +27,6 @@ from minidl.kernels.matmul import (
     product,
     scratch_size,
     store_panels,
-    transposed,
 )
 from minidl.kernels.simd import PANEL_BYTES, TILE_ROWS, Matrix, NextRows, Shape, matmul_prefetching_panel
 
@@ -178,7 +178,7 @@ def test_the_scratch_of_a_product_is_enough(dtype, transpose):
         scratch, out = guarded(np.full(size, np.nan, dtype), True), np.full((m, n), np.nan, dtype)
         flat, b_matrix = (
             out.reshape(-1),
-            transposed(b.reshape(-1), 0, k) if transpose else by_rows(b.reshape(-1), 0, n),
+            by_columns(b.reshape(-1), 0, k) if transpose else by_rows(b.reshape(-1), 0, n),
         )
         a_matrix = by_rows(a.reshape(-1), 0, k)
         product(by_rows(flat, 0, n), a_matrix, b_matrix, NO_PANELS, Shape(m, k, n), from_zero(flat), scratch)
@@ -190,7 +190,7 @@ def prefetching_panel(c, a, b, stored, order):
     zero, far = np.int64(0), np.int64(1 << 20)
     (k, m), n, flat = a.shape, b.shape[1], c.reshape(-1)
     matmul_prefetching_panel(
-        by_rows(flat, zero, n), transposed(a.reshape(-1), zero, m), by_rows(b.reshape(-1), zero, n),
+        by_rows(flat, zero, n), by_columns(a.reshape(-1), zero, m), by_rows(b.reshape(-1), zero, n),
         Shape(m, k, n), from_zero(flat), NextRows(Matrix(stored, zero, far, far), order, zero),
     )  # fmt: skip
 
@@ -248,7 +248,7 @@ def panelled_products(weight, x, dout, panels):
         layout, Shape(m, k, n), from_zero(stored), scratch,
     )  # fmt: skip
     product(
-        by_rows(dx.reshape(-1), 0, k), by_rows(dout.reshape(-1), 0, n), transposed(stored, 0, stride),
+        by_rows(dx.reshape(-1), 0, k), by_rows(dout.reshape(-1), 0, n), by_columns(stored, 0, stride),
         layout, Shape(m, n, k), from_zero(stored), scratch,
     )  # fmt: skip
     return out, dx

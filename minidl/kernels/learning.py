@@ -14,10 +14,10 @@ import numpy as np
 
 from .barrier import meet, share
 from .jit import jit, smaller
-from .matmul import NO_PANELS, Block, by_rows, column_sums, from_zero, product, transposed
+from .matmul import NO_PANELS, Block, by_columns, by_rows, column_sums, from_zero, product, starting_at
 from .ops import DENSE
 from .program import BIAS, IN, IN_AT, KIND, OUT, OUT_AT, UPDATE_ROWS, WEIGHT
-from .simd import Matrix, NextRows, Shape, matmul_prefetching_panel
+from .simd import NextRows, Shape, matmul_prefetching_panel
 from .target import PANEL_BYTES, TILE_ROWS
 from .updates import add_regularizer, clip_by_global_norm, clip_by_norm, clip_by_value, max_norm, update
 
@@ -96,22 +96,17 @@ def _weight_gradient(dweight, op, block, rows, x, dvalues, scratch, next_rows):
     Its first panel also prefetches the block's features of ``next_rows`` (none if their ``first`` is -1).
     """
     features, columns, done = block.bottom - block.top, block.right - block.left, np.int64(0)
-    x_columns = transposed(x, op[IN_AT] + block.top, op[IN])
+    x_transposed = starting_at(by_columns(x, op[IN_AT], op[IN]), block.top, 0)
+    dout = starting_at(by_rows(dvalues, op[OUT_AT], op[OUT]), 0, block.left)
+    out = by_rows(dweight, np.int64(0), columns)
     if next_rows.first >= 0:
-        done, stored = smaller(PANEL_BYTES // dweight.itemsize, columns), next_rows.stored
-        matmul_prefetching_panel(
-            by_rows(dweight, np.int64(0), columns), x_columns, by_rows(dvalues, op[OUT_AT] + block.left, op[OUT]),
-            Shape(features, rows, done), from_zero(dweight),
-            NextRows(
-                Matrix(stored.data, block.top * stored.row, stored.row, stored.column),
-                next_rows.order, next_rows.first,
-            ),
-        )  # fmt: skip
+        done = smaller(PANEL_BYTES // dweight.itemsize, columns)
+        prefetched = NextRows(starting_at(next_rows.stored, block.top, 0), next_rows.order, next_rows.first)
+        panel = Shape(features, rows, done)
+        matmul_prefetching_panel(out, x_transposed, dout, panel, from_zero(dweight), prefetched)
     if done < columns:
-        product(
-            by_rows(dweight, done, columns), x_columns, by_rows(dvalues, op[OUT_AT] + block.left + done, op[OUT]),
-            NO_PANELS, Shape(features, rows, columns - done), from_zero(dweight), scratch,
-        )  # fmt: skip
+        rest, shape = starting_at(out, 0, done), Shape(features, rows, columns - done)
+        product(rest, x_transposed, starting_at(dout, 0, done), NO_PANELS, shape, from_zero(dweight), scratch)
 
 
 @jit(inline=True)

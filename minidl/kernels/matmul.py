@@ -77,9 +77,16 @@ def by_rows(data, at, columns):
 
 
 @jit(inline=True)
-def transposed(data, at, columns):
-    """The transpose of that matrix."""
-    return Matrix(data, at, np.int64(1), columns)
+def by_columns(data, at, rows):
+    """The matrix whose columns of ``rows`` elements follow one another: the transpose of such rows."""
+    return Matrix(data, at, np.int64(1), rows)
+
+
+@jit(inline=True)
+def starting_at(matrix, i, j):
+    """The part of ``matrix`` from element (i, j) on."""
+    at = matrix.at + i * matrix.row_stride + j * matrix.column_stride
+    return Matrix(matrix.data, at, matrix.row_stride, matrix.column_stride)
 
 
 @jit(inline=True)
@@ -98,7 +105,7 @@ def pack_transposed(panel, b, k, n):
     for j in range(0, n, side):
         for i in range(0, k, side):
             transpose_block(
-                by_rows(panel, i * width + j, width), by_rows(b.data, b.at + i + j * b.column, b.column),
+                by_rows(panel, i * width + j, width), by_rows(b.data, b.at + i + j * b.column_stride, b.column_stride),
                 smaller(side, n - j), smaller(side, k - i),
             )  # fmt: skip
 
@@ -110,20 +117,20 @@ def pack_rows(packed, a, m, k):
     Rows are turned into columns a square block at a time. A block may be taller than what is left of the tile, and
     then writes into the next column too. So the lowest block comes first, and the next store puts that right.
     """
-    side = VECTOR_BYTES // packed.itemsize
+    side, height = VECTOR_BYTES // packed.itemsize, np.int64(TILE_ROWS)
     blocks = (TILE_ROWS + side - 1) // side
     for i0 in range(0, m, TILE_ROWS):
         rows = smaller(TILE_ROWS, m - i0)
-        tile, at = i0 * k, a.at + i0 * a.row
-        whole_k = k // side * side if a.column == 1 and i0 + blocks * side <= m else 0
+        tile_a = starting_at(a, i0, 0)
+        whole_k = k // side * side if a.column_stride == 1 and i0 + blocks * side <= m else 0
         for p in range(0, whole_k, side):
             for block in range(blocks - 1, -1, -1):
                 i = block * side
-                out = by_rows(packed, tile + p * TILE_ROWS + i, np.int64(TILE_ROWS))
-                transpose_block(out, by_rows(a.data, at + i * a.row + p, a.row), side, side)
+                out = by_rows(packed, i0 * k + p * TILE_ROWS + i, height)
+                transpose_block(out, starting_at(tile_a, i, p), side, side)
         for p in range(whole_k, k):
             for i in range(rows):
-                packed[tile + p * TILE_ROWS + i] = a.data[at + i * a.row + p * a.column]
+                packed[i0 * k + p * TILE_ROWS + i] = a.data[starting_at(tile_a, i, p).at]
 
 
 @jit(inline=True)
@@ -141,9 +148,9 @@ def product(c, a, b, panels, shape, start, scratch):
     """
     m, k, n = shape
     width = PANEL_BYTES // c.data.itemsize
-    is_transposed = b.column != 1
+    is_transposed = b.column_stride != 1
     # A panel that many tiles read is worth a copy, unless it lies (nearly) contiguous anyway.
-    packs_b = not is_transposed and m > 2 * TILE_ROWS and b.row > 2 * width and panels.rows == 0
+    packs_b = not is_transposed and m > 2 * TILE_ROWS and b.row_stride > 2 * width and panels.rows == 0
     packs_a = n > 8 * width and _is_large(m, k, c.data.itemsize)
     is_row = m == 1 and not is_transposed and panels.rows == 0
     panel_columns = ROW_VECTORS // TILE_VECTORS * width if is_row else width
@@ -158,12 +165,20 @@ def product(c, a, b, panels, shape, start, scratch):
         blocking = _Blocking(k0, k, panel_columns, packs_a, packs_b)
         for m0 in range(0, m, M_BLOCK):
             rows = smaller(M_BLOCK, m - m0)
-            block_a = Matrix(a.data, a.at + m0 * a.row + k0 * a.column, a.row, a.column)
+            block_a = starting_at(a, m0, k0)
             if packs_a:
                 pack_rows(packed_a, block_a, rows, steps)
-                block_a = Matrix(packed_a, np.int64(0), np.int64(1), np.int64(TILE_ROWS))
-            block_c = by_rows(c.data, c.at + m0 * c.row, c.row)
-            _block_product(block_c, block_a, b, panels, Shape(rows, steps, n), block_start, scratch, blocking)
+                block_a = by_columns(packed_a, np.int64(0), np.int64(TILE_ROWS))
+            _block_product(
+                starting_at(c, m0, 0),
+                block_a,
+                b,
+                panels,
+                Shape(rows, steps, n),
+                block_start,
+                scratch,
+                blocking,
+            )
 
 
 @jit(inline=True)
@@ -174,9 +189,9 @@ def _block_product(c, a, b, panels, shape, start, scratch, blocking):
     while j < n:
         wide = blocking.panel_columns
         columns = wide if n - j >= wide else smaller(width, n - j)
-        panel_c, panel_start = by_rows(c.data, c.at + j, c.row), Start(start.mode, start.bias, start.at + j)
-        panel, first = by_rows(b.data, b.at + blocking.first_k * b.row + j, b.row), 0
-        if b.column != 1:
+        panel_c, panel_start = starting_at(c, 0, j), Start(start.mode, start.bias, start.at + j)
+        panel, first = starting_at(b, blocking.first_k, j), 0
+        if b.column_stride != 1:
             _pack_columns(scratch, b, panels, blocking, j, steps, columns)
             panel = by_rows(scratch, np.int64(0), width)
         elif panels.rows:
@@ -189,11 +204,13 @@ def _block_product(c, a, b, panels, shape, start, scratch, blocking):
         # a packed A changes its address at every tile, a strided one does not
         height = TILE_ROWS if blocking.packs_a else rows
         for i in range(first, rows, height):
-            at = i * steps if blocking.packs_a else a.at + i * a.row
-            matmul_panel(
-                by_rows(panel_c.data, panel_c.at + i * c.row, c.row), Matrix(a.data, at, a.row, a.column), panel,
-                Shape(smaller(height, rows - i), steps, columns), panel_start,
-            )  # fmt: skip
+            tile_a = (
+                by_columns(a.data, i * steps, np.int64(TILE_ROWS))
+                if blocking.packs_a
+                else starting_at(a, i, 0)
+            )
+            tile = Shape(smaller(height, rows - i), steps, columns)
+            matmul_panel(starting_at(panel_c, i, 0), tile_a, panel, tile, panel_start)
         j += columns
 
 
@@ -205,10 +222,9 @@ def _pack_columns(scratch, b, panels, blocking, j, steps, columns):
         for p in range(first_k, first_k + steps, width):
             part = smaller(width, blocking.all_k - p)
             at = b.at + p * panels.rows + (panels.first_column + j) * part
-            pack_transposed(scratch[(p - first_k) * width :], transposed(b.data, at, part), part, columns)
+            pack_transposed(scratch[(p - first_k) * width :], by_columns(b.data, at, part), part, columns)
     else:
-        block = transposed(b.data, b.at + first_k * b.row + j * b.column, b.column)
-        pack_transposed(scratch, block, steps, columns)
+        pack_transposed(scratch, starting_at(b, first_k, j), steps, columns)
 
 
 @jit
@@ -258,7 +274,7 @@ def column_sums(out, x, m, n):
     for j in range(n):
         out[j] = 0
     for i in range(m):
-        row = x.data[x.at + i * x.row : x.at + i * x.row + n]
+        row = x.data[x.at + i * x.row_stride : x.at + i * x.row_stride + n]
         for j in range(n):
             out[j] += row[j]
 
@@ -267,16 +283,16 @@ def column_sums(out, x, m, n):
 def matmul_part(out, a, b, transpose_a, transpose_b, block):
     """A `Block` of out = op(a) op(b), contiguous matrices; op transposes where its flag is set."""
     n, m = out.shape[1], block.bottom - block.top
-    one = np.int64(1)
+    zero, one = np.int64(0), np.int64(1)
     k = a.shape[0] if transpose_a else a.shape[1]
     a_row, a_column = (one, a.shape[1]) if transpose_a else (a.shape[1], one)
     b_row, b_column = (one, b.shape[1]) if transpose_b else (b.shape[1], one)
     scratch = aligned_scratch(scratch_size(m, k, out.itemsize), out)
     flat = out.reshape(-1)
     product(
-        by_rows(flat, block.top * n + block.left, n),
-        Matrix(a.reshape(-1), block.top * a_row, a_row, a_column),
-        Matrix(b.reshape(-1), block.left * b_column, b_row, b_column),
+        starting_at(by_rows(flat, zero, n), block.top, block.left),
+        starting_at(Matrix(a.reshape(-1), zero, a_row, a_column), block.top, zero),
+        starting_at(Matrix(b.reshape(-1), zero, b_row, b_column), zero, block.left),
         NO_PANELS, Shape(m, k, block.right - block.left), from_zero(flat), scratch,
     )  # fmt: skip
 
@@ -329,12 +345,12 @@ def dense_backward(dx, dweight, dbias, dout, x, weight):
     if dweight.size:
         flat = dweight.reshape(-1)
         product(
-            by_rows(flat, zero, n), transposed(x.reshape(-1), zero, k), dout_rows,
+            by_rows(flat, zero, n), by_columns(x.reshape(-1), zero, k), dout_rows,
             NO_PANELS, Shape(k, m, n), from_zero(flat), scratch,
         )  # fmt: skip
     if dx.size:
         flat = dx.reshape(-1)
         product(
-            by_rows(flat, zero, k), dout_rows, transposed(weight.reshape(-1), zero, n),
+            by_rows(flat, zero, k), dout_rows, by_columns(weight.reshape(-1), zero, n),
             NO_PANELS, Shape(m, n, k), from_zero(flat), scratch,
         )  # fmt: skip

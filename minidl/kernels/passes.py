@@ -14,7 +14,7 @@ import numpy as np
 
 from .barrier import meet, share
 from .jit import jit, larger
-from .matmul import Block, Panels, by_rows, from_zero, product, transposed
+from .matmul import NO_PANELS, Block, Panels, by_columns, by_rows, from_zero, product, starting_at
 from .ops import DENSE
 from .program import BIAS, IN, IN_AT, KIND, LAYER_INDEX, OUT, OUT_AT, WEIGHT
 from .random import LAYER, make_key
@@ -44,13 +44,14 @@ def rows_at(buffer, at, size, low, high):
 def _dense_forward(program, op, out, x, block, scratch):
     """A `Block` of out = x weight + bias; ``out`` and ``x`` are whole buffers."""
     k, n, params = op[IN], op[OUT], program.params
+    panels, weight = Panels(k, block.left), by_rows(params, op[WEIGHT], n)
+    if not program.in_panels:
+        panels, weight = NO_PANELS, starting_at(weight, 0, block.left)
     mode = np.int64(FROM_BIAS if op[BIAS] >= 0 else FROM_ZERO)
-    panels, weight = Panels(np.int64(0), block.left), by_rows(params, op[WEIGHT] + block.left, n)
-    if program.in_panels:
-        panels, weight = Panels(k, block.left), by_rows(params, op[WEIGHT], n)
     product(
-        by_rows(out, op[OUT_AT] + block.top * n + block.left, n), by_rows(x, op[IN_AT] + block.top * k, k), weight,
-        panels, Shape(block.bottom - block.top, k, block.right - block.left),
+        starting_at(by_rows(out, op[OUT_AT], n), block.top, block.left),
+        starting_at(by_rows(x, op[IN_AT], k), block.top, 0), weight, panels,
+        Shape(block.bottom - block.top, k, block.right - block.left),
         Start(mode, params, larger(op[BIAS], 0) + block.left), scratch,
     )  # fmt: skip
 
@@ -59,12 +60,13 @@ def _dense_forward(program, op, out, x, block, scratch):
 def _dense_backward(program, op, dvalues, block, scratch):
     """A `Block` of dx = dout weight^T, both in ``dvalues``."""
     k, n, params = op[OUT], op[IN], program.params
-    panels, weight = Panels(np.int64(0), block.left), transposed(params, op[WEIGHT] + block.left * k, k)
-    if program.in_panels:
-        panels, weight = Panels(n, block.left), transposed(params, op[WEIGHT], np.int64(0))
+    panels, weight = Panels(n, block.left), by_columns(params, op[WEIGHT], np.int64(0))
+    if not program.in_panels:
+        panels, weight = NO_PANELS, starting_at(by_columns(params, op[WEIGHT], k), 0, block.left)
     product(
-        by_rows(dvalues, op[IN_AT] + block.top * n + block.left, n), by_rows(dvalues, op[OUT_AT] + block.top * k, k),
-        weight, panels, Shape(block.bottom - block.top, k, block.right - block.left), from_zero(dvalues), scratch,
+        starting_at(by_rows(dvalues, op[IN_AT], n), block.top, block.left),
+        starting_at(by_rows(dvalues, op[OUT_AT], k), block.top, 0), weight, panels,
+        Shape(block.bottom - block.top, k, block.right - block.left), from_zero(dvalues), scratch,
     )  # fmt: skip
 
 

@@ -39,12 +39,12 @@ FROM_ZERO, FROM_OUTPUT, FROM_BIAS = 0, 1, 2
 
 
 class Matrix(NamedTuple):
-    """A matrix in flat memory: element (i, j) is ``data[at + i*row + j*column]``. A transpose swaps the strides."""
+    """A matrix in flat memory: element (i, j) is ``data[at + i*row_stride + j*column_stride]``."""
 
     data: np.ndarray
     at: int
-    row: int
-    column: int
+    row_stride: int
+    column_stride: int
 
 
 class Shape(NamedTuple):
@@ -64,9 +64,9 @@ class Start(NamedTuple):
 
 
 class NextRows(NamedTuple):
-    """The stored rows of the next batch, to prefetch: row ``order[first + p]`` is column p of a later A.
+    """The stored rows of the next batch, to prefetch: row ``order[first + p]`` becomes column p of the next A = x^T.
 
-    ``stored`` describes bytes: a ``row`` of it is one feature, a ``column`` one sample.
+    ``stored`` is their transpose, in bytes: a row of it is one feature, a column one sample.
     """
 
     stored: Matrix
@@ -90,7 +90,7 @@ if JIT_DISABLED:
 
     def _view(matrix, rows, columns):
         size = matrix.data.itemsize
-        strides = matrix.row * size, matrix.column * size
+        strides = matrix.row_stride * size, matrix.column_stride * size
         return np.lib.stride_tricks.as_strided(matrix.data.reshape(-1)[matrix.at :], (rows, columns), strides)
 
     def matmul_panel(c, a, b, shape, start):

@@ -49,15 +49,16 @@ class Packing(NamedTuple):
 
 
 class Prefetching(NamedTuple):
-    """Bytes from which the A of a later product will be made: the product prefetches them while it computes.
+    """Bytes that a later A will be made of. While the product computes, it prefetches them.
 
-    Step p of the loop over k prefetches, for each tile, the cache line at ``bytes + order[p]*column + row*row``.
+    For the tile that begins at row i, step p of the loop over k prefetches the cache line at
+    ``data + order[p]*column_stride + i*row_stride``.
     """
 
-    bytes: ir.Value
+    data: ir.Value
     order: ir.Value
-    row: ir.Value
-    column: ir.Value
+    row_stride: ir.Value
+    column_stride: ir.Value
 
 
 class _VectorWriter:
@@ -251,8 +252,8 @@ class _PanelWriter(_VectorWriter):
     def _prefetched_row(self, row):
         if self.prefetching is None:
             return None
-        offset = self.builder.mul(row, self.prefetching.row)
-        return self.builder.gep(self.prefetching.bytes, [offset], source_etype=emit.BYTE)
+        offset = self.builder.mul(row, self.prefetching.row_stride)
+        return self.builder.gep(self.prefetching.data, [offset], source_etype=emit.BYTE)
 
     def _prefetch(self, next_line, step):
         """Prefetch one cache line of what column ``step`` of a later A will be made of, for the tile's rows.
@@ -263,7 +264,7 @@ class _PanelWriter(_VectorWriter):
             return
         builder = self.builder
         place = builder.load(builder.gep(self.prefetching.order, [step], source_etype=emit.INT), typ=emit.INT)
-        offset = builder.mul(place, self.prefetching.column)
+        offset = builder.mul(place, self.prefetching.column_stride)
         emit.prefetch(builder, builder.gep(next_line, [offset], source_etype=emit.BYTE), 2)
 
 
