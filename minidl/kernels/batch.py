@@ -60,9 +60,7 @@ class Partition(NamedTuple):
     end: int
     low: int  # rows low..high of them are this thread's
     high: int
-    gathers_all: (
-        bool  # whether this thread gathers the inputs of rows begin..end for itself, not only its own
-    )
+    gathers_all: bool  # whether this thread gathers the inputs of all rows begin..end for itself
 
 
 @jit(inline=True)
@@ -123,16 +121,11 @@ def rows_to_prefetch(team, data, in_size, mine):
     return NextRows(stored, data.x_order, first)
 
 
-def octets_of(array: np.ndarray) -> tuple[np.ndarray, int, int]:
-    """``array`` (N, ...), contiguous rows of a dtype in CODES_OF_DTYPES, as the fields of `Rows`; nothing is copied."""
-    data = np.ndarray(array.nbytes, np.uint8, array)
-    data.setflags(write=False)  # whether the array is or not, so that the kernels see one type
-    return data, array.nbytes // (len(array) or 1), CODES_OF_DTYPES[array.dtype]
-
-
 def rows_of(array: np.ndarray) -> Rows:
-    """`octets_of` by name."""
-    return Rows(*octets_of(array))
+    """``array`` (N, ...), contiguous rows of a dtype in CODES_OF_DTYPES, as `Rows`; nothing is copied."""
+    data = np.ndarray(array.nbytes, np.uint8, array)
+    data.setflags(write=False)  # even if the array is writable, so that the kernels see one type
+    return Rows(data, array.nbytes // (len(array) or 1), CODES_OF_DTYPES[array.dtype])
 
 
 NO_ROWS = rows_of(np.empty((0, 1), np.float32))

@@ -51,28 +51,25 @@ class UpdateState(NamedTuple):
 @jit(inline=True)
 def learn(team, program, buffers, inputs, rows, next_rows, state):
     """This thread's share of dW and db: each part is used at once, or kept in ``program.grads`` for `restrain`."""
-    no_rows = NextRows(next_rows.stored, next_rows.order, np.int64(-1))
     for index in range(program.ops.shape[0]):
-        op = program.ops[index]
-        if op[KIND] == DENSE:
-            x = inputs if index == 0 else buffers.values
-            _learn_weight(team, program, buffers, op, x, rows, next_rows if index == 0 else no_rows, state)
-            if op[BIAS] >= 0:
-                _learn_bias(team, program, buffers, op, rows, state)
+        if program.ops[index, KIND] == DENSE:
+            _learn_weight(team, program, buffers, inputs, index, rows, next_rows, state)
+            if program.ops[index, BIAS] >= 0:
+                _learn_bias(team, program, buffers, index, rows, state)
 
 
 @jit(inline=True)
-def _learn_weight(team, program, buffers, op, x, rows, next_rows, state):
-    """Block by block: dW, then the update. The first panel also prefetches ``next_rows``."""
-    scratch, tile = buffers.scratch[team.thread], buffers.tile[team.thread]
-    k, n = op[IN], op[OUT]
+def _learn_weight(team, program, buffers, inputs, index, rows, next_rows, state):
+    """Block by block: dW, then the update. The first panel of the first layer also prefetches ``next_rows``."""
+    scratch, tile, op = buffers.scratch[team.thread], buffers.tile[team.thread], program.ops[index]
+    x, k, n = inputs if index == 0 else buffers.values, op[IN], op[OUT]
     width = smaller(PANEL_BYTES // tile.itemsize, n) if program.in_panels else n
     height = smaller(tile.size // (width * TILE_ROWS) * TILE_ROWS, UPDATE_ROWS)
     # The rows of all panels, one panel after the other. A thread owns one stretch of them, whole panels if they
     # can be divided among the threads.
     panels = (n + width - 1) // width
     first, last = share(panels * k, team, k if panels % team.threads == 0 else np.int64(TILE_ROWS))
-    prefetch_end = first + k
+    prefetch_end = first + k if index == 0 else first
     while first < last:
         top, left = first % k, first // k * width
         bottom = smaller(smaller(top + height, k), top + last - first)
@@ -80,10 +77,9 @@ def _learn_weight(team, program, buffers, op, x, rows, next_rows, state):
         at, size = op[WEIGHT] + left * k + top * (right - left), (bottom - top) * (right - left)
         dweight = tile[:size] if not state.restraints.active else program.grads[at : at + size]
         prefetch_from = next_rows.first if first < prefetch_end else np.int64(-1)
-        _weight_gradient(
-            dweight, op, Block(top, bottom, left, right), rows, x, buffers.dvalues, scratch,
-            NextRows(next_rows.stored, next_rows.order, prefetch_from),
-        )  # fmt: skip
+        features = NextRows(starting_at(next_rows.stored, top, 0), next_rows.order, prefetch_from)
+        block = Block(top, bottom, left, right)
+        _weight_gradient(dweight, op, block, rows, x, buffers.dvalues, scratch, features)
         if not state.restraints.active:
             _update_range(program, state, at, size, dweight, buffers.scalars[team.thread])
         first += bottom - top
@@ -93,7 +89,7 @@ def _learn_weight(team, program, buffers, op, x, rows, next_rows, state):
 def _weight_gradient(dweight, op, block, rows, x, dvalues, scratch, next_rows):
     """A `Block` of dW = x^T dout, stored without gaps.
 
-    Its first panel also prefetches the block's features of ``next_rows`` (none if their ``first`` is -1).
+    Its first panel also prefetches ``next_rows``, the block's features of the next batch (if ``first`` is not -1).
     """
     features, columns, done = block.bottom - block.top, block.right - block.left, np.int64(0)
     x_transposed = starting_at(by_columns(x, op[IN_AT], op[IN]), block.top, 0)
@@ -101,17 +97,17 @@ def _weight_gradient(dweight, op, block, rows, x, dvalues, scratch, next_rows):
     out = by_rows(dweight, np.int64(0), columns)
     if next_rows.first >= 0:
         done = smaller(PANEL_BYTES // dweight.itemsize, columns)
-        prefetched = NextRows(starting_at(next_rows.stored, block.top, 0), next_rows.order, next_rows.first)
         panel = Shape(features, rows, done)
-        matmul_prefetching_panel(out, x_transposed, dout, panel, from_zero(dweight), prefetched)
+        matmul_prefetching_panel(out, x_transposed, dout, panel, from_zero(dweight), next_rows)
     if done < columns:
         rest, shape = starting_at(out, 0, done), Shape(features, rows, columns - done)
         product(rest, x_transposed, starting_at(dout, 0, done), NO_PANELS, shape, from_zero(dweight), scratch)
 
 
 @jit(inline=True)
-def _learn_bias(team, program, buffers, op, rows, state):
+def _learn_bias(team, program, buffers, index, rows, state):
     """db, the sum of dout's rows, then the update."""
+    op = program.ops[index]
     first, last = share(op[OUT], team, 16)
     at, size = op[BIAS] + first, last - first
     if size > 0:

@@ -26,7 +26,6 @@ from .batch import (
     Rows,
     gather,
     gather_batch,
-    octets_of,
     partition,
     rows_of,
     rows_to_prefetch,
@@ -44,17 +43,15 @@ from .updates import step_scalars
 
 __all__ = [
     "CODES_OF_DTYPES", "LINEAR", "NO_ROWS", "Buffers", "Data", "Inference", "LossTable", "Moment", "Part", "Plan",
-    "Program", "Restraints", "Rows", "Space", "UpdateState", "gather", "infer", "infer_rows", "octets_of",
-    "packing_size", "panel_order", "plan", "rows_of", "search_nonfinite", "tile_size", "train",
+    "Program", "Restraints", "Rows", "Space", "UpdateState", "gather", "infer", "infer_rows", "packing_size",
+    "panel_order", "plan", "rows_of", "search_nonfinite", "tile_size", "train",
 ]  # fmt: skip
 
 
 class Buffers(NamedTuple):
     """Everything a step writes besides parameters; allocated once for each fit."""
 
-    inputs: (
-        np.ndarray
-    )  # (threads, batch * input size): each thread gathers a batch for itself; or (1, ...) for all
+    inputs: np.ndarray  # (threads, batch * input size) if each thread gathers for itself, or (1, ...) for all
     values: np.ndarray  # outputs of all operations, (operations, batch, size) one after the other
     dvalues: np.ndarray  # their gradients, in the same places
     scratch: np.ndarray  # (threads, n) for packing
