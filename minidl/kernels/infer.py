@@ -1,4 +1,4 @@
-"""Predictions: the forward pass of the compiled loop, without what training adds."""
+"""Predictions: the same kernels as in the forward pass of training, without batches, draws and gradients."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .activations import LINEAR
-from .barrier import Team, meet, share, start_together
-from .batch import FLOAT32, FLOAT64, Partition, gather
+from .barrier import meet, share, start_together
+from .batch import FLOAT32, FLOAT64, gather
 from .denormals import flush_denormals, restore_denormals
 from .elementwise import copy
 from .finite import has_nonfinite
 from .jit import jit, smaller
+from .matmul import Block
 from .ops import DENSE
-from .passes import Moment, forward, rows_at
-from .program import IN, KIND, OUT, OUT_AT, Program
+from .passes import dense_block, rows_at
+from .program import IN, IN_AT, KIND, OUT, OUT_AT
+from .rowwise import FORWARD, RowwiseOp, rowwise_in_predictions
 from .simd import reals_at
 
 
@@ -45,20 +46,24 @@ def infer_rows(ops, settings, params, values, scratch, source, rows, out):
     plain arrays: Numba takes longer to unpack a NamedTuple than a small net takes for a row.
     """
     mode = flush_denormals()
-    count, zero, one = ops.shape[0], np.int64(0), np.int64(1)
-    team, mine = Team(zero, one, ops.reshape(-1)), Partition(zero, rows, zero, rows, zero, rows, True)
-    out_at, moment = ops[count - 1, OUT_AT] if count else zero, Moment(zero, zero, zero)
-    results, dense_first = source, count > 0 and ops[0, KIND] == DENSE
-    finite = dense_first or not has_nonfinite(source, rows * (ops[0, IN] if count else out.shape[1]))
+    count, key = ops.shape[0], np.uint64(0)
+    results, size, at = source, out.shape[1], np.int64(0)
+    dense_first = count > 0 and ops[0, KIND] == DENSE
+    finite = dense_first or not has_nonfinite(source, rows * (ops[0, IN] if count else size))
     for index in range(count):
-        program = Program(
-            ops[index : index + 1], settings[index : index + 1], params, params, False, out_at, out.shape[1], LINEAR
-        )  # fmt: skip
-        forward(team, program, mine, results, values, scratch, moment)
-        results = values
+        op = ops[index]
+        if op[KIND] == DENSE:
+            dense_block(params, False, op, values, results, Block(0, rows, 0, op[OUT]), scratch)
+        else:
+            to, x = (
+                rows_at(values, op[OUT_AT], op[OUT], 0, rows),
+                rows_at(results, op[IN_AT], op[IN], 0, rows),
+            )
+            rowwise_in_predictions(op[KIND], FORWARD, to, x, to, x, RowwiseOp(op, settings[index], key, 0))
+        results, at = values, op[OUT_AT]
         if index == 0 and dense_first:
-            finite = not has_nonfinite(values[ops[0, OUT_AT] :], rows * ops[0, OUT])
-    copy(out, rows_at(results, out_at, out.shape[1], 0, rows))
+            finite = not has_nonfinite(values[at:], rows * op[OUT])
+    copy(out, rows_at(results, at, size, 0, rows))
     restore_denormals(mode)
     return finite
 

@@ -18,7 +18,7 @@ from .matmul import NO_PANELS, Block, Panels, by_columns, by_rows, from_zero, pr
 from .ops import DENSE
 from .program import BIAS, IN, IN_AT, KIND, LAYER_INDEX, OUT, OUT_AT, WEIGHT
 from .random import LAYER, make_key
-from .rowwise import rowwise_backward, rowwise_forward
+from .rowwise import BACKWARD, FORWARD, RowwiseOp, rowwise
 from .simd import FROM_BIAS, FROM_ZERO, Shape, Start
 from .target import PANEL_BYTES
 
@@ -41,11 +41,11 @@ def rows_at(buffer, at, size, low, high):
 
 
 @jit(inline=True)
-def _dense_forward(program, op, out, x, block, scratch):
-    """A `Block` of out = x weight + bias; ``out`` and ``x`` are whole buffers."""
-    k, n, params = op[IN], op[OUT], program.params
+def dense_block(params, in_panels, op, out, x, block, scratch):
+    """A `Block` of a dense layer's out = x weight + bias; ``out`` and ``x`` are whole buffers."""
+    k, n = op[IN], op[OUT]
     panels, weight = Panels(k, block.left), by_rows(params, op[WEIGHT], n)
-    if not program.in_panels:
+    if not in_panels:
         panels, weight = NO_PANELS, starting_at(weight, 0, block.left)
     mode = np.int64(FROM_BIAS if op[BIAS] >= 0 else FROM_ZERO)
     product(
@@ -57,7 +57,7 @@ def _dense_forward(program, op, out, x, block, scratch):
 
 
 @jit(inline=True)
-def _dense_backward(program, op, dvalues, block, scratch):
+def _dense_block_backward(program, op, dvalues, block, scratch):
     """A `Block` of dx = dout weight^T, both in ``dvalues``."""
     k, n, params = op[OUT], op[IN], program.params
     panels, weight = Panels(n, block.left), by_columns(params, op[WEIGHT], np.int64(0))
@@ -68,6 +68,13 @@ def _dense_backward(program, op, dvalues, block, scratch):
         starting_at(by_rows(dvalues, op[OUT_AT], k), block.top, 0), weight, panels,
         Shape(block.bottom - block.top, k, block.right - block.left), from_zero(dvalues), scratch,
     )  # fmt: skip
+
+
+@jit(inline=True)
+def _rowwise_op(program, index, mine, moment):
+    op = program.ops[index]
+    key = make_key(moment.seed, LAYER + op[LAYER_INDEX], moment.epoch, moment.step)
+    return RowwiseOp(op, program.settings[index], key, mine.low)
 
 
 @jit(inline=True)
@@ -85,29 +92,30 @@ def _shares_columns(team, program, op, rows):
 @jit(inline=True)
 def forward(team, program, mine, inputs, values, scratch, moment):
     """All operations on a batch, of which ``mine`` is this thread's `Partition`: from ``inputs`` into ``values``."""
-    zero = np.int64(0)  # a literal would be a type of its own, and compile what it is given to once more
+    params, in_panels = program.params, program.in_panels
     for index in range(program.ops.shape[0]):
         op = program.ops[index]
         source = inputs if index == 0 else values
         if op[KIND] != DENSE:
             out = rows_at(values, op[OUT_AT], op[OUT], mine.low, mine.high)
             x = rows_at(source, op[IN_AT], op[IN], mine.low, mine.high)
-            key = make_key(moment.seed, LAYER + op[LAYER_INDEX], moment.epoch, moment.step)
-            rowwise_forward(op[KIND], out, x, op, program.settings[index], key, mine.low)
+            at = _rowwise_op(program, index, mine, moment)
+            rowwise(op[KIND], FORWARD, out, x, out, x, at)
         elif _shares_columns(team, program, op, mine.end - mine.begin):
             first, last = share(op[OUT], team, PANEL_BYTES // values.itemsize)
             if index or not mine.gathers_all:  # other threads wrote some of the rows
                 meet(team)
-            _dense_forward(program, op, values, source, Block(mine.begin, mine.end, first, last), scratch)
+            block = Block(mine.begin, mine.end, first, last)
+            dense_block(params, in_panels, op, values, source, block, scratch)
             meet(team)
         else:
-            _dense_forward(program, op, values, source, Block(mine.low, mine.high, zero, op[OUT]), scratch)
+            block = Block(mine.low, mine.high, 0, op[OUT])
+            dense_block(params, in_panels, op, values, source, block, scratch)
 
 
 @jit(inline=True)
 def backward(team, program, mine, values, dvalues, scratch, moment):
     """The gradients of all operations' outputs, from the last to the first that has parameters."""
-    zero = np.int64(0)
     first_dense = 0
     while first_dense < program.ops.shape[0] and program.ops[first_dense, KIND] != DENSE:
         first_dense += 1
@@ -118,12 +126,12 @@ def backward(team, program, mine, values, dvalues, scratch, moment):
             dout = rows_at(dvalues, op[OUT_AT], op[OUT], mine.low, mine.high)
             out = rows_at(values, op[OUT_AT], op[OUT], mine.low, mine.high)
             x = rows_at(values, op[IN_AT], op[IN], mine.low, mine.high)
-            key = make_key(moment.seed, LAYER + op[LAYER_INDEX], moment.epoch, moment.step)
-            rowwise_backward(op[KIND], dx, dout, out, x, op, program.settings[index], key, mine.low)
+            at = _rowwise_op(program, index, mine, moment)
+            rowwise(op[KIND], BACKWARD, dx, dout, out, x, at)
         elif team.threads > 1 and op[IN] >= WIDE:
             first, last = share(op[IN], team, 64)
             meet(team)
-            _dense_backward(program, op, dvalues, Block(mine.begin, mine.end, first, last), scratch)
+            _dense_block_backward(program, op, dvalues, Block(mine.begin, mine.end, first, last), scratch)
             meet(team)
         else:
-            _dense_backward(program, op, dvalues, Block(mine.low, mine.high, zero, op[IN]), scratch)
+            _dense_block_backward(program, op, dvalues, Block(mine.low, mine.high, 0, op[IN]), scratch)

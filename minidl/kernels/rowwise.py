@@ -1,6 +1,12 @@
-"""The operations that work on each row by itself: one row of each table is one kind, forward and backward."""
+"""The operations that work on each row by itself: one function and one line of a table for each kind.
+
+A function serves both directions, FORWARD: out from x, and BACKWARD: dx from dout. It writes ``to`` from ``source``;
+an operation whose gradient depends on more than dout also gets ``out`` and ``x``.
+"""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import numpy as np
 
@@ -11,68 +17,57 @@ from .ops import ACTIVATION, DROPOUT, GAUSSIAN_NOISE, RANDOM_TRANSLATION, RESCAL
 from .program import CHANNELS, CODE, HEIGHT, HIGH_DX, HIGH_DY, LOW_DX, LOW_DY, WIDTH
 from .random import dropout, gaussian_noise, translate_between
 
-
-def _activation(out, x, op, setting, key, first_row):
-    activation_forward(out, x, op[CODE], setting[0])
+FORWARD, BACKWARD = np.int64(1), np.int64(-1)
 
 
-def _activation_gradient(dx, dout, out, x, op, setting, key, first_row):
-    activation_backward(dx, dout, out, x, op[CODE], setting[0])
+class RowwiseOp(NamedTuple):
+    """An operation's rows of the program, and what its random draws depend on."""
+
+    op: np.ndarray
+    setting: np.ndarray
+    key: np.uint64
+    first_row: int  # where the rows at hand begin in their batch
 
 
-def _dropout(out, x, op, setting, key, first_row):
-    dropout(out, x, setting[0], key, first_row)
+def _activation(direction, to, source, out, x, at):
+    if direction == FORWARD:
+        activation_forward(to, source, at.op[CODE], at.setting[0])
+    else:
+        activation_backward(to, source, out, x, at.op[CODE], at.setting[0])
 
 
-def _dropout_gradient(dx, dout, out, x, op, setting, key, first_row):
-    dropout(dx, dout, setting[0], key, first_row)
+def _dropout(direction, to, source, out, x, at):
+    dropout(to, source, at.setting[0], at.key, at.first_row)
 
 
-def _noise(out, x, op, setting, key, first_row):
-    gaussian_noise(out, x, setting[0], key, first_row)
+def _gaussian_noise(direction, to, source, out, x, at):
+    if direction == FORWARD:
+        gaussian_noise(to, source, at.setting[0], at.key, at.first_row)
+    else:
+        copy(to, source)
 
 
-def _noise_gradient(dx, dout, out, x, op, setting, key, first_row):
-    copy(dx, dout)
-
-
-def _translation(out, x, op, setting, key, first_row):
+def _random_translation(direction, to, source, out, x, at):
+    op, fill_value = at.op, at.setting[0] if direction == FORWARD else 0.0
     translate_between(
-        out, x, op[HEIGHT], op[WIDTH], op[CHANNELS], op[LOW_DY], op[HIGH_DY], op[LOW_DX], op[HIGH_DX],
-        setting[0], key, first_row, np.int64(1),
+        to, source, op[HEIGHT], op[WIDTH], op[CHANNELS], op[LOW_DY], op[HIGH_DY], op[LOW_DX], op[HIGH_DX],
+        fill_value, at.key, at.first_row, direction,
     )  # fmt: skip
 
 
-def _translation_gradient(dx, dout, out, x, op, setting, key, first_row):
-    translate_between(
-        dx, dout, op[HEIGHT], op[WIDTH], op[CHANNELS], op[LOW_DY], op[HIGH_DY], op[LOW_DX], op[HIGH_DX],
-        0.0, key, first_row, np.int64(-1),
-    )  # fmt: skip
+def _rescaling(direction, to, source, out, x, at):
+    rescale(to, source, at.setting[0], at.setting[1] if direction == FORWARD else 0.0)
 
 
-def _rescaling(out, x, op, setting, key, first_row):
-    rescale(out, x, setting[0], setting[1])
-
-
-def _rescaling_gradient(dx, dout, out, x, op, setting, key, first_row):
-    rescale(dx, dout, setting[0], 0.0)
-
-
-rowwise_forward = choose({
-    ACTIVATION: _activation,
+_IN_PREDICTIONS = {ACTIVATION: _activation, RESCALING: _rescaling}
+_ONLY_IN_TRAINING = {
     DROPOUT: _dropout,
-    GAUSSIAN_NOISE: _noise,
-    RANDOM_TRANSLATION: _translation,
-    RESCALING: _rescaling,
-})  # fmt: skip
-"""rowwise_forward(kind, out, x, op, setting, key, first_row): one operation on some rows, the first of them
-``first_row`` of its batch; ``op`` and ``setting`` are its rows of the program, ``key`` is for random draws."""
+    GAUSSIAN_NOISE: _gaussian_noise,
+    RANDOM_TRANSLATION: _random_translation,
+}
 
-rowwise_backward = choose({
-    ACTIVATION: _activation_gradient,
-    DROPOUT: _dropout_gradient,
-    GAUSSIAN_NOISE: _noise_gradient,
-    RANDOM_TRANSLATION: _translation_gradient,
-    RESCALING: _rescaling_gradient,
-})  # fmt: skip
-"""rowwise_backward(kind, dx, dout, out, x, op, setting, key, first_row): its gradient."""
+rowwise = choose({**_IN_PREDICTIONS, **_ONLY_IN_TRAINING})
+"""rowwise(kind, direction, to, source, out, x, at): one operation on some rows; ``at`` is a `RowwiseOp`."""
+
+rowwise_in_predictions = choose(_IN_PREDICTIONS)
+"""The same for the kinds that predictions consist of: fewer to compile before a first `predict`."""
