@@ -55,10 +55,8 @@ def infer_rows(ops, settings, params, values, scratch, source, rows, out):
         if op[KIND] == DENSE:
             dense_block(params, False, op, values, results, Block(0, rows, 0, op[OUT]), scratch)
         else:
-            to, x = (
-                rows_at(values, op[OUT_AT], op[OUT], 0, rows),
-                rows_at(results, op[IN_AT], op[IN], 0, rows),
-            )
+            to = rows_at(values, op[OUT_AT], op[OUT], 0, rows)
+            x = rows_at(results, op[IN_AT], op[IN], 0, rows)
             rowwise_in_predictions(op[KIND], FORWARD, to, x, to, x, RowwiseOp(op, settings[index], key, 0))
         results, at = values, op[OUT_AT]
         if index == 0 and dense_first:
