@@ -92,25 +92,25 @@ def _shares_columns(team, program, op, rows):
 @jit(inline=True)
 def forward(team, program, mine, inputs, values, scratch, moment):
     """All operations on a batch, of which ``mine`` is this thread's `Partition`: from ``inputs`` into ``values``."""
-    params, in_panels = program.params, program.in_panels
     for index in range(program.ops.shape[0]):
         op = program.ops[index]
         source = inputs if index == 0 else values
-        if op[KIND] != DENSE:
+        if op[KIND] == DENSE:
+            shares_columns = _shares_columns(team, program, op, mine.end - mine.begin)
+            block = Block(mine.low, mine.high, 0, op[OUT])
+            if shares_columns:
+                first, last = share(op[OUT], team, PANEL_BYTES // values.itemsize)
+                block = Block(mine.begin, mine.end, first, last)
+                if index or not mine.gathers_all:  # other threads wrote some of the rows
+                    meet(team)
+            dense_block(program.params, program.in_panels, op, values, source, block, scratch)
+            if shares_columns:
+                meet(team)
+        else:
             out = rows_at(values, op[OUT_AT], op[OUT], mine.low, mine.high)
             x = rows_at(source, op[IN_AT], op[IN], mine.low, mine.high)
             at = _rowwise_op(program, index, mine, moment)
             rowwise(op[KIND], FORWARD, out, x, out, x, at)
-        elif _shares_columns(team, program, op, mine.end - mine.begin):
-            first, last = share(op[OUT], team, PANEL_BYTES // values.itemsize)
-            if index or not mine.gathers_all:  # other threads wrote some of the rows
-                meet(team)
-            block = Block(mine.begin, mine.end, first, last)
-            dense_block(params, in_panels, op, values, source, block, scratch)
-            meet(team)
-        else:
-            block = Block(mine.low, mine.high, 0, op[OUT])
-            dense_block(params, in_panels, op, values, source, block, scratch)
 
 
 @jit(inline=True)
@@ -121,17 +121,20 @@ def backward(team, program, mine, values, dvalues, scratch, moment):
         first_dense += 1
     for index in range(program.ops.shape[0] - 1, first_dense, -1):
         op = program.ops[index]
-        if op[KIND] != DENSE:
+        if op[KIND] == DENSE:
+            shares_columns = team.threads > 1 and op[IN] >= WIDE
+            block = Block(mine.low, mine.high, 0, op[IN])
+            if shares_columns:
+                first, last = share(op[IN], team, 64)
+                block = Block(mine.begin, mine.end, first, last)
+                meet(team)
+            _dense_block_backward(program, op, dvalues, block, scratch)
+            if shares_columns:
+                meet(team)
+        else:
             dx = rows_at(dvalues, op[IN_AT], op[IN], mine.low, mine.high)
             dout = rows_at(dvalues, op[OUT_AT], op[OUT], mine.low, mine.high)
             out = rows_at(values, op[OUT_AT], op[OUT], mine.low, mine.high)
             x = rows_at(values, op[IN_AT], op[IN], mine.low, mine.high)
             at = _rowwise_op(program, index, mine, moment)
             rowwise(op[KIND], BACKWARD, dx, dout, out, x, at)
-        elif team.threads > 1 and op[IN] >= WIDE:
-            first, last = share(op[IN], team, 64)
-            meet(team)
-            _dense_block_backward(program, op, dvalues, Block(mine.begin, mine.end, first, last), scratch)
-            meet(team)
-        else:
-            _dense_block_backward(program, op, dvalues, Block(mine.low, mine.high, 0, op[IN]), scratch)
