@@ -92,7 +92,8 @@ def current_cpu(typingctx):
 def move_off_cpu(typingctx, cpu):
     """Move this thread to any processor but ``cpu``, if the system allows it another.
 
-    The thread gives up ``cpu`` and takes it back at once: by then it runs elsewhere.
+    ``cpu`` is removed from the processors this thread may use, so that the system moves it at once, and then allowed
+    again.
     """
 
     def codegen(context, builder, signature, args):

@@ -86,7 +86,8 @@ def train(team, program, buffers, data, table, state, moment, part):
     start_together(team)
     mode = flush_denormals()
     scratch, scalars = buffers.scratch[team.thread], buffers.scalars[team.thread]
-    # A thread gathers for itself only in whole steps: another part of a step may find another number of threads.
+    # Each thread gathers all rows for itself only in whole steps. In a step of several calls, the number of threads may
+    # change from call to call, and with it the inputs that a thread still has when it learns.
     is_whole = part.first_row == 0 and part.learns
     gathers_all = team.threads > 1 and buffers.inputs.shape[0] > 1 and is_whole
     inputs, in_size = buffers.inputs[team.thread if gathers_all else 0], program.ops[0, IN]

@@ -2,8 +2,8 @@
 
 A thread takes its own rows through one operation after the other, and needs no other thread. Only at a wide dense
 layer the threads share its columns instead of the rows: then each packs only the part of the weight that it uses,
-and the threads meet before and after, since each reads what the others wrote.
-Each number is computed by the same instructions whoever computes it, so the bits do not depend on the threads.
+and the threads meet before and after, because each reads what the others wrote. An output is one chain of
+multiply-adds over its row and column, in order, so its bits do not depend on who computes it.
 """
 
 from __future__ import annotations
@@ -81,8 +81,8 @@ def _rowwise_op(program, index, mine, moment):
 def _shares_columns(team, program, op, rows):
     """Whether the threads share a dense layer's columns, not the rows of the batch.
 
-    So they do for a wide layer, and for one with more weights than rows to multiply them with, if each thread's
-    columns are whole panels: then it reads the panels that it has just updated, which are in its own cache.
+    They do for a wide layer, and for a layer with at least as many columns as the batch has rows if each thread's
+    columns are whole panels: then a thread reads the panels that it has just updated, which are in its own cache.
     """
     columns, width = op[OUT], PANEL_BYTES // program.params.itemsize
     has_own_panels = program.in_panels and columns % (team.threads * width) == 0
