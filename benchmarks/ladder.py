@@ -9,7 +9,8 @@ import numba
 import numpy as np
 
 from minidl.kernels import matmul as kernels
-from minidl.kernels.simd import FROM_ZERO, PANEL_BYTES, matmul_panel
+from minidl.kernels.matmul import by_rows, from_zero
+from minidl.kernels.simd import PANEL_BYTES, Shape, matmul_panel
 
 COLUMNS = 256
 
@@ -70,8 +71,9 @@ def tiled(c, a, b):
     flat_a, flat_b, flat_c = a.reshape(-1), b.reshape(-1), c.reshape(-1)
     for j in range(0, n, width):
         matmul_panel(
-            flat_c, j, n, flat_a, 0, k, 1, flat_b, j, n, k, m, min(width, n - j), FROM_ZERO, flat_c, 0
-        )
+            by_rows(flat_c, j, n), by_rows(flat_a, 0, k), by_rows(flat_b, j, n),
+            Shape(m, k, min(width, n - j)), from_zero(flat_c),
+        )  # fmt: skip
 
 
 @_jit

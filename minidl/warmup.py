@@ -137,15 +137,15 @@ def _compile_training(dtype: np.dtype) -> None:
         network.rows_of(x), order, order, np.arange(2), network.NO_ROWS, network.NO_ROWS, np.empty(0), _ROWS
     )
     kinds = np.array([Metric.SPARSE_CATEGORICAL_ACCURACY], np.int64)
-    objective = network.Objective(
+    table = network.LossTable(
         Loss.SPARSE_CATEGORICAL_CROSSENTROPY, np.zeros(8), kinds, np.ones(1, np.int64), np.zeros(1), np.zeros(1)
     )
     nothing = np.zeros(0, dtype)
-    optimizer = network.Optimizer(Rule.ADAM, np.zeros(8), slot0, slot1, nothing, np.zeros(1), 0)
     no_norms = np.empty((0, 3), np.int64), np.empty(0)
-    rules = network.Rules(False, _NO_SEGMENTS, _NO_PENALTIES, 0.0, 0.0, 0.0, *no_norms)
-    moment = network.Moment(0, 0, 0)
-    run(network.train, program, buffers, data, objective, optimizer, rules, moment, 0, _ROWS, True)
+    restraints = network.Restraints(False, _NO_SEGMENTS, _NO_PENALTIES, 0.0, 0.0, 0.0, *no_norms)
+    state = network.UpdateState(Rule.ADAM, np.zeros(8), slot0, slot1, nothing, np.zeros(1), 0, restraints)
+    moment, part = network.Moment(0, 0, 0), network.Part(0, _ROWS, True)
+    run(network.train, program, buffers, data, table, state, moment, part)
     network.panel_order(params, grads, plan.ops, False)
 
 
@@ -153,15 +153,14 @@ def _compile_prediction(dtype: np.dtype) -> None:
     """Call the kernels of `predict` and `evaluate`, on arrays of the types that `training.inference` gives them."""
     params, x, out = np.zeros(_PARAMETERS, dtype), np.eye(2, dtype=dtype), np.empty((_ROWS, 2), dtype)
     plan = network.plan(_OPS, 2, _ROWS)
-    model = plan.ops, plan.settings, params, plan.out_at
+    model = network.Inference(plan.ops, plan.settings, params)
     values, scratch, inputs = (
         aligned_rows(1, size, dtype) for size in (plan.size, network.packing_size(_OPS, _ROWS, dtype.itemsize), 4)
     )
     network.infer_rows(*model, values[0], scratch[0], x.ravel(), _ROWS, out)
     counts = np.zeros(1, np.int64)
-    run(
-        network.infer, *model, values, scratch, inputs, counts, _ROWS, *network.octets_of(x), out, threads=1
-    )  # fmt: skip
+    space = network.Space(values, scratch, inputs, counts)
+    run(network.infer, model, space, network.rows_of(x), _ROWS, out, threads=1)
     run(network.search_nonfinite, x.reshape(-1), counts, threads=1)
     labels, none = np.arange(2), np.empty((0, 0), dtype)
     row_values = np.zeros(_ROWS)

@@ -17,7 +17,7 @@ import minidl
 
 
 def test_a_forked_child_trains_to_the_same_bits():
-    minidl.matmul(np.ones((300, 300)), np.ones((300, 300)))  # the helper threads have started
+    minidl.matmul(np.ones((300, 300)), np.ones((300, 300)))  # the workers have started
     whole = new_model()
     fit(whole, epochs=2)
     half = new_model()
@@ -64,7 +64,9 @@ def test_joblibs_workers_train_and_predict_to_the_same_bits():
     model = new_model()
     fit(model)
     parallel = joblib.Parallel(n_jobs=2, backend="loky")
-    for found, seed in zip(parallel(joblib.delayed(trained)(seed) for seed in (1, 2, 3)), (1, 2, 3), strict=True):
+    for found, seed in zip(
+        parallel(joblib.delayed(trained)(seed) for seed in (1, 2, 3)), (1, 2, 3), strict=True
+    ):
         assert np.array_equal(found, trained(seed))
     for found in parallel(joblib.delayed(model.predict)(X[first:]) for first in (0, 3)):
         assert np.array_equal(found, model.predict(X[-len(found) :]))

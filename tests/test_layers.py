@@ -415,10 +415,12 @@ def test_ops_describe_the_layer():
     assert ready(Dense(3, use_bias=False), (4,)).ops()[0].bias == -1
     for nothing in (Dropout(0), Flatten(), Activation("linear"), GaussianNoise(0), RandomTranslation(0, 0.1)):
         assert ready(nothing, (4, 3)).ops() == []
-    for python_only in (ReLU(6.0), Softmax(), RandomTranslation((0, 0.5), 0.0)):
+    for python_only in (ReLU(6.0), Softmax()):
         assert ready(python_only, (4, 3)).ops() is None
     (jitter,) = ready(RandomTranslation(2 / 28, 2 / 28, fill_value=-1), (28, 28)).ops()
-    assert jitter.i == (28, 28, 1, 2, 2) and jitter.f[0] == -1
+    assert jitter.i == (28, 28, 1, -2, 2, -2, 2) and jitter.f[0] == -1
+    (one_way,) = ready(RandomTranslation((0, 0.5), 0.0), (4, 3)).ops()
+    assert one_way.i == (4, 3, 1, 0, 2, 0, 0)
 
 
 # -- bad input ------------------------------------------------------------------------------------------

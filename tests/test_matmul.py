@@ -15,15 +15,20 @@ from minidl.kernels.jit import JIT_DISABLED, jit
 from minidl.kernels.matmul import (
     A_BYTES,
     K_BLOCK,
+    NO_PANELS,
+    Panels,
+    by_columns,
+    by_rows,
     dense_backward,
     dense_forward,
+    from_zero,
     matmul,
     pack_rows,
     product,
     scratch_size,
     store_panels,
 )
-from minidl.kernels.simd import FROM_ZERO, PANEL_BYTES, TILE_ROWS, matmul_asking_panel
+from minidl.kernels.simd import PANEL_BYTES, TILE_ROWS, Matrix, NextRows, Shape, matmul_prefetching_panel
 
 DTYPES = [np.float32, np.float64]
 SIZES = range(0, 71, 7 if JIT_DISABLED else 1)
@@ -56,7 +61,7 @@ def test_packed_rows_are_whole_columns_of_a_tile_and_nothing_after_them(dtype, t
             a = operand(m, k, transpose, dtype)
             tiles = -(-m // TILE_ROWS)
             packed = np.full(tiles * k * TILE_ROWS + 64, np.nan, dtype)
-            pack_rows(packed, a.reshape(-1), 0, *((1, m) if transpose else (k, 1)), m, k)
+            pack_rows(packed, Matrix(a.reshape(-1), 0, *((1, m) if transpose else (k, 1))), m, k)
             found = packed[:-64].reshape(tiles, k, TILE_ROWS).swapaxes(1, 2).reshape(-1, k)
             np.testing.assert_array_equal(found[:m], a.T if transpose else a)
             assert np.isnan(packed[-64:]).all()
@@ -166,41 +171,41 @@ def test_nothing_outside_the_arrays_is_touched(dtype, at_end):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("transpose", [False, True])
 def test_the_scratch_of_a_product_is_enough(dtype, transpose):
-    zero, one = np.int64(0), np.int64(1)
     for m, k, n in ((32, 784, 64), (13, 505, 40), (1, 600, 40), (300, 900, 264), (1300, 520, 264)):
         a, b = operand(m, k, False, dtype), operand(k, n, transpose, dtype)
         size = scratch_size(m, k, a.itemsize)
         assert (size * a.itemsize > 1 << 17) == (m * k * a.itemsize > A_BYTES)
         scratch, out = guarded(np.full(size, np.nan, dtype), True), np.full((m, n), np.nan, dtype)
-        strides = (one, k) if transpose else (n, one)
-        product(
-            out.reshape(-1), zero, n, a.reshape(-1), zero, k, one, b.reshape(-1), zero, *map(np.int64, strides),
-            m, k, n, np.int64(FROM_ZERO), out.reshape(-1), zero, scratch, zero, zero,
-        )  # fmt: skip
+        flat, b_matrix = (
+            out.reshape(-1),
+            by_columns(b.reshape(-1), 0, k) if transpose else by_rows(b.reshape(-1), 0, n),
+        )
+        a_matrix = by_rows(a.reshape(-1), 0, k)
+        product(by_rows(flat, 0, n), a_matrix, b_matrix, NO_PANELS, Shape(m, k, n), from_zero(flat), scratch)
         assert_close(out, a @ (b.T if transpose else b), k)
 
 
 @jit
-def asking_panel(c, a, b, coming, order):
-    zero, one, far = np.int64(0), np.int64(1), np.int64(1 << 20)
-    (k, m), n = a.shape, b.shape[1]
-    matmul_asking_panel(
-        c.reshape(-1), zero, n, a.reshape(-1), zero, one, m, b.reshape(-1), zero, n, k, m, n,
-        coming, zero, far, far, order, zero,
+def prefetching_panel(c, a, b, stored, order):
+    zero, far = np.int64(0), np.int64(1 << 20)
+    (k, m), n, flat = a.shape, b.shape[1], c.reshape(-1)
+    matmul_prefetching_panel(
+        by_rows(flat, zero, n), by_columns(a.reshape(-1), zero, m), by_rows(b.reshape(-1), zero, n),
+        Shape(m, k, n), from_zero(flat), NextRows(Matrix(stored, zero, far, far), order, zero),
     )  # fmt: skip
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("at_end", [True, False])
-def test_a_panel_that_asks_for_memory_nobody_has_is_a_product(dtype, at_end):
+def test_a_panel_that_prefetches_memory_nobody_has_is_a_product(dtype, at_end):
     for m in (1, 4, 12, 13, 31, 50):
         for k in (1, 7, 33):
             for n in range(1, PANEL_BYTES // np.dtype(dtype).itemsize + 1, 3):
                 a, b = operand(m, k, True, dtype), operand(k, n, False, dtype)
                 out = guarded(np.full((m, n), np.nan, dtype), at_end)
                 order = guarded(rng.integers(-1000, 1000, k), at_end)
-                coming = guarded(np.zeros(1, np.uint8), at_end)
-                asking_panel(out, guarded(a, at_end), guarded(b, at_end), coming, order)
+                stored = guarded(np.zeros(1, np.uint8), at_end)
+                prefetching_panel(out, guarded(a, at_end), guarded(b, at_end), stored, order)
                 assert_close(out, reference.matmul(a.T, b), k)
 
 
@@ -232,18 +237,19 @@ def test_bits_do_not_depend_on_threads(threads):
 
 def panelled_products(weight, x, dout, panels):
     """x weight and dout weight^T by `product`, the weight in rows (``panels`` None) or stored in panels."""
-    (k, n), m, zero, one = weight.shape, len(x), np.int64(0), np.int64(1)
-    stored, rows, stride = (weight.reshape(-1), zero, n) if panels is None else (panels, np.int64(k), zero)
+    (k, n), m = weight.shape, len(x)
+    stored, layout, stride = (
+        (weight.reshape(-1), NO_PANELS, n) if panels is None else (panels, Panels(k, 0), 0)
+    )
     scratch = np.empty(scratch_size(m, max(k, n), weight.itemsize), weight.dtype)
     out, dx = np.full((m, n), np.nan, weight.dtype), np.full((m, k), np.nan, weight.dtype)
-    start = np.int64(FROM_ZERO)
     product(
-        out.reshape(-1), zero, n, x.reshape(-1), zero, k, one, stored, zero, n, one,
-        m, k, n, start, stored, zero, scratch, rows, zero,
+        by_rows(out.reshape(-1), 0, n), by_rows(x.reshape(-1), 0, k), by_rows(stored, 0, n),
+        layout, Shape(m, k, n), from_zero(stored), scratch,
     )  # fmt: skip
     product(
-        dx.reshape(-1), zero, k, dout.reshape(-1), zero, n, one, stored, zero, one, stride,
-        m, n, k, start, stored, zero, scratch, rows, zero,
+        by_rows(dx.reshape(-1), 0, k), by_rows(dout.reshape(-1), 0, n), by_columns(stored, 0, stride),
+        layout, Shape(m, n, k), from_zero(stored), scratch,
     )  # fmt: skip
     return out, dx
 
@@ -270,5 +276,8 @@ def test_a_weight_in_panels_gives_the_same_bits(dtype, m, k, n):
 
 def test_a_weight_in_rows_read_as_panels_would_be_caught():
     weight, x, dout = (rng.standard_normal(shape) for shape in ((30, 70), (5, 30), (5, 70)))
-    right, wrong = panelled_products(weight, x, dout, None), panelled_products(weight, x, dout, weight.reshape(-1))
+    right, wrong = (
+        panelled_products(weight, x, dout, None),
+        panelled_products(weight, x, dout, weight.reshape(-1)),
+    )
     assert not any(np.array_equal(a, b) for a, b in zip(right, wrong, strict=True))

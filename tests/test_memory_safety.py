@@ -345,7 +345,7 @@ class GuardedCalls:
     def __call__(self, *arguments, **keywords):
         arguments = tuple(a._function if isinstance(a, GuardedCalls) else a for a in arguments)
         distinct = {self._place(array): array for array in arrays_in(arguments)}
-        distinct = {place: array for place, array in distinct.items() if array is not ALONE}
+        distinct = {place: array for place, array in distinct.items() if array is not ALONE.sync}
         copies = dict(zip(distinct, self._guards.place(*distinct.values()), strict=True))
         for place, array in distinct.items():
             copies[place].flags.writeable = array.flags.writeable

@@ -79,6 +79,10 @@ CASES = {
         ],
         images, ROWS, {"loss": "categorical_crossentropy", "metrics": ["accuracy"]}, {},
     ),
+    "one way": (
+        lambda: [RandomTranslation((0, 0.4), (-0.4, 0.2), input_shape=(6, 5)), Flatten(), *dense()[1:]],
+        images, ROWS, {"loss": "categorical_crossentropy"}, {},
+    ),
     "wide": (
         lambda: [Dense(300, "relu", input_shape=(12,)), Dense(280, "tanh"), Dense(4)],
         vectors, ROWS, {"loss": MeanSquaredError, "optimizer": "adam"}, {},
@@ -158,6 +162,18 @@ def test_compiled_and_layerwise_end_with_the_same_bits(case, dtype):
     assert np.isfinite(compiled.params).all()
     for key in first.history:
         np.testing.assert_allclose(first.history[key], second.history[key], rtol=1e-12)
+
+
+def test_a_translation_one_way_is_compiled_and_differs_from_one_both_ways():
+    one_way, _ = train("one way")
+    assert one_way.ops(training=True) is not None
+    layers, *case = CASES["one way"]
+    wrong = RandomTranslation(0.4, (-0.4, 0.2), input_shape=(6, 5))
+    CASES["both ways"] = (lambda: [wrong, *layers()[1:]], *case)
+    try:
+        assert not np.array_equal(train("both ways")[0].params, one_way.params)
+    finally:
+        del CASES["both ways"]
 
 
 def test_training_did_change_the_parameters():

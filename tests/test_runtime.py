@@ -127,7 +127,7 @@ def test_a_second_process_compiles_a_part(monkeypatch, tmp_path):
     helper = compiling._start_helper("float32")
     assert helper.wait(timeout=300) == 0
     written = {path.name.split("-")[0] for path in tmp_path.rglob("*.nbi")}
-    assert {"losses.loss_rows_for_python", "network.infer_rows"} <= written and "network.train" not in written
+    assert {"losses.loss_rows_for_python", "infer.infer_rows"} <= written and "network.train" not in written
     monkeypatch.setattr(compiling.sys, "executable", str(tmp_path / "nothing"))
     assert compiling._start_helper("float32") is None
 

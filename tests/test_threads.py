@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import minidl
-from minidl.kernels import threads
+from minidl.kernels import atomics, barrier, threads
 from minidl.kernels.jit import JIT_DISABLED, jit
 from minidl.kernels.threads import (
     flush_denormals,
@@ -27,38 +27,38 @@ def _restore_threads():
 
 
 @jit
-def add_in_turns(thread, number, sync, counts, rounds):
+def add_in_turns(team, counts, rounds):
     """Each round every thread adds one to its own count, and checks that nobody is a round away."""
-    start_together(thread, sync, number)
+    start_together(team)
     for done in range(rounds):
-        counts[thread] += 1
-        meet(sync, number)
-        for other in range(number):
+        counts[team.thread] += 1
+        meet(team)
+        for other in range(team.threads):
             if counts[other] != done + 1:
                 counts[-1] += 1
-        meet(sync, number)
+        meet(team)
 
 
 @jit
-def one_round(thread, number, sync, counts):
+def one_round(team, counts):
     """Ends as the kernels of the library do."""
-    start_together(thread, sync, number)
-    counts[thread] += 1
-    meet(sync, number)
+    start_together(team)
+    counts[team.thread] += 1
+    meet(team)
 
 
 @jit
-def fill_shares(thread, number, sync, out, unit):
-    start_together(thread, sync, number)
-    low, high = share(out.size, thread, number, unit)
+def fill_shares(team, out, unit):
+    start_together(team)
+    low, high = share(out.size, team, unit)
     for i in range(low, high):
         out[i] += 1
-    meet(sync, number)
+    meet(team)
 
 
 @pytest.fixture
 def counts():
-    """Of a first call of two threads, so that there is a helper."""
+    """Of a first call of two threads, so that there is a worker."""
     minidl.set_num_threads(2)
     counts = np.zeros(3, np.int64)
     threads.run(add_in_turns, counts, 1)
@@ -84,7 +84,7 @@ def test_shares_cover_everything_once(total, unit):
     assert (out == 1).all()
 
 
-def test_a_second_caller_runs_alone_while_the_helpers_are_taken():
+def test_a_second_caller_runs_alone_while_the_workers_are_taken():
     minidl.set_num_threads(2)
     results = []
 
@@ -104,7 +104,7 @@ def test_a_second_caller_runs_alone_while_the_helpers_are_taken():
 
 
 @pytest.mark.parametrize("pause", [0.0, 5e-4, 5e-3])
-def test_helpers_come_whether_they_linger_or_sleep(pause):
+def test_workers_come_whether_they_spin_or_are_parked(pause):
     minidl.set_num_threads(3)
     counts = np.zeros(3, np.int64)
     for number in [3, 2, 3, 1, 2, 3] * 5:
@@ -113,7 +113,7 @@ def test_helpers_come_whether_they_linger_or_sleep(pause):
     assert counts.tolist() == ([30, 0, 0] if JIT_DISABLED else [30, 25, 15])
 
 
-def test_another_number_of_threads_while_helpers_linger():
+def test_another_number_of_threads_while_workers_spin():
     for number in [2, 3, 1, 2] * 5:
         minidl.set_num_threads(number)
         counts = np.zeros(3, np.int64)
@@ -123,12 +123,12 @@ def test_another_number_of_threads_while_helpers_linger():
 
 @pytest.mark.parametrize("fewer", [1, 2])
 def test_another_number_of_threads_while_a_call_begins(fewer, monkeypatch):
-    """Set by another thread after the call was planned for three, and before it has the helpers to itself."""
+    """Set by another thread after the call was planned for three, and before it has the workers to itself."""
 
     class Lock:
         def acquire(self, blocking):
             monkeypatch.setattr(threads, "_num_threads", 1 if JIT_DISABLED else fewer)
-            monkeypatch.setattr(threads, "_team", None)
+            monkeypatch.setattr(threads, "_pool", None)
             return True
 
         def release(self):
@@ -160,26 +160,26 @@ def test_an_interrupt_before_the_start_leaves_no_helper_waiting(counts):
         assert threads.get_num_threads() == 1
         return
 
-    def interrupted(thread, number, sync, *args):
-        if thread == 0:
+    def interrupted(team, *args):
+        if team.thread == 0:
             raise KeyboardInterrupt
-        add_in_turns(thread, number, sync, *args)
+        add_in_turns(team, *args)
 
     with pytest.raises(KeyboardInterrupt):
         threads.run(interrupted, counts, 1)
     threads.run(add_in_turns, np.zeros(3, np.int64), 5)  # and the next call works
-    assert counts[1] == 1  # the helper was told to go, and did nothing
+    assert counts[1] == 1  # the worker was told to go, and did nothing
 
 
 @pytest.mark.parametrize("woken", [True, False])
 @pytest.mark.parametrize("pause", [0.0, 0.01])
-def test_an_interrupt_while_a_helper_is_woken_leaves_nobody_waiting(woken, pause, counts, monkeypatch):
-    """Before the helper is told to come, and after it was, when nobody could note that it is on its way."""
+def test_an_interrupt_while_a_worker_is_woken_leaves_nobody_waiting(woken, pause, counts, monkeypatch):
+    """Before the worker is told to come, and after it was, when nobody could note that it is on its way."""
     if JIT_DISABLED:
         assert threads.get_num_threads() == 1
         return
-    time.sleep(0.01)  # it sleeps
-    submit = threads._team.executor.submit
+    time.sleep(0.01)  # it is parked
+    submit = threads._pool.executor.submit
 
     def interrupted(*args):
         if woken:
@@ -187,7 +187,7 @@ def test_an_interrupt_while_a_helper_is_woken_leaves_nobody_waiting(woken, pause
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(threads._team.executor, "submit", interrupted)
+        patch.setattr(threads._pool.executor, "submit", interrupted)
         with pytest.raises(KeyboardInterrupt):
             threads.run(add_in_turns, counts, 1)
     assert counts.tolist() == [1, 1, 0]
@@ -234,8 +234,8 @@ def test_a_number_of_threads_is_an_integer(bad):
 
 
 def test_a_kernel_that_cannot_run_is_told_once_and_leaves_nobody_waiting():
-    def out_of_memory(thread, number, sync):
-        raise MemoryError(f"no memory for {number} threads")
+    def out_of_memory(team):
+        raise MemoryError(f"no memory for {team.threads} threads")
 
     minidl.set_num_threads(2)
     for _ in range(2):
@@ -246,16 +246,16 @@ def test_a_kernel_that_cannot_run_is_told_once_and_leaves_nobody_waiting():
     assert counts.all()
 
 
-if threads._KNOWS_CPU and not JIT_DISABLED and len(os.sched_getaffinity(0)) > 1:
+if atomics.KNOWS_CPU and not JIT_DISABLED and len(os.sched_getaffinity(0)) > 1:
 
     @jit
-    def start(thread, number, sync):
+    def start(team):
         """Starts, and tells on which processor it goes on."""
-        start_together(thread, sync, number)
-        return threads._cpu()
+        start_together(team)
+        return atomics.current_cpu()
 
-    def start_as_a_helper(sync):
-        return start(1, 2, sync)
+    def start_as_a_worker(sync):
+        return start(threads.Team(1, 2, sync))
 
     @pytest.fixture
     def allowed():
@@ -264,22 +264,22 @@ if threads._KNOWS_CPU and not JIT_DISABLED and len(os.sched_getaffinity(0)) > 1:
         os.sched_setaffinity(0, before)
 
     def meeting_place(callers_cpu):
-        sync = np.zeros(threads._SIZE, np.int64)
-        sync[threads._CALLERS_CPU] = callers_cpu
+        sync = np.zeros(barrier.SYNC_SIZE, np.int64)
+        sync[barrier.CALLERS_CPU] = callers_cpu
         return sync
 
-    def test_a_helper_leaves_its_callers_processor_and_may_come_back(allowed):
+    def test_a_worker_leaves_its_callers_processor_and_may_come_back(allowed):
         for cpu in allowed:
             os.sched_setaffinity(0, {cpu})  # so that it is there now
             os.sched_setaffinity(0, allowed)
-            assert start_as_a_helper(meeting_place(cpu)) != cpu
+            assert start_as_a_worker(meeting_place(cpu)) != cpu
             assert os.sched_getaffinity(0) == allowed
 
-    def test_a_helper_that_has_nowhere_to_go_stays(allowed):
+    def test_a_worker_that_has_nowhere_to_go_stays(allowed):
         for cpu in allowed:
             os.sched_setaffinity(0, {cpu})
             for caller in allowed:
-                assert start_as_a_helper(meeting_place(caller)) == cpu
+                assert start_as_a_worker(meeting_place(caller)) == cpu
                 assert os.sched_getaffinity(0) == {cpu}
 
     def test_the_caller_tells_its_processor(allowed):
@@ -287,4 +287,4 @@ if threads._KNOWS_CPU and not JIT_DISABLED and len(os.sched_getaffinity(0)) > 1:
         for cpu in allowed:
             os.sched_setaffinity(0, {cpu})
             threads.run(one_round, np.zeros(2, np.int64))
-            assert threads._team.sync[threads._CALLERS_CPU] == cpu
+            assert threads._pool.sync[barrier.CALLERS_CPU] == cpu

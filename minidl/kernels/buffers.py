@@ -38,7 +38,7 @@ def training_buffers(
     return Buffers(
         inputs=aligned_rows(input_copies, batch_size * in_size, dtype),
         values=aligned_zeros(plan.size, dtype),
-        slopes=aligned_zeros(plan.size, dtype),
+        dvalues=aligned_zeros(plan.size, dtype),
         scratch=aligned_rows(threads, packing_size(ops, batch_size, dtype.itemsize), dtype),
         tile=aligned_rows(threads, tile_size(ops, dtype.itemsize), dtype),
         scalars=aligned_rows(threads, 8, np.dtype(np.float64)),

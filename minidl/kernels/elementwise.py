@@ -13,7 +13,7 @@ def rescale(out, x, scale, offset):
     b = real(offset)
     flat_out = out.reshape(out.size)
     flat_x = x.reshape(x.size)
-    # Told apart because a loop that may overlap partially is not vectorised.
+    # Two loops: LLVM does not vectorise one whose input and output may overlap in part.
     if out is x:
         for i in range(flat_out.size):
             flat_out[i] = flat_out[i] * a + b

@@ -35,10 +35,10 @@ _FLAGS = {
     # and a loop with such a branch does not vectorise: Adam takes six times as long.
     "error_model": "numpy",
     # Strict IEEE arithmetic: NaN and inf stay visible, and a formula gives the same bits
-    # whether LLVM vectorises it or not. Fused multiply-add is asked for by name (simd.fma).
+    # whether LLVM vectorises it or not. A fused multiply-add is written by name (simd.fma).
     "fastmath": False,
-    # Do not count references to arrays: the caller holds every one that a kernel is given. Each slice would
-    # count one up and down, atomically, and so wait until all that was stored before it has left the processor.
+    # Do not count references to arrays: the caller holds every array that a kernel is given. Counting is atomic, so
+    # each slice of an array would wait until all stores before it have left the processor.
     "_nrt": False,
 }
 
@@ -46,11 +46,10 @@ _FLAGS = {
 def jit(function=None, *, inline: bool = False, allocates: bool = False):
     """Compile ``function`` with the flags above and keep the machine code on disk.
 
-    ``inline=True`` is for small scalar helpers: the body is pasted into the caller before
-    LLVM sees it. ``allocates=True`` is for kernels that make arrays: those count references.
-    The cache lives in ``__pycache__`` beside the source; where that is not writable Numba takes
-    the user's cache folder, and where neither is, the code is compiled anew in each process; so
-    it is where an access fails later.
+    ``inline=True`` is for helpers: the body is pasted into the caller before LLVM sees it.
+    ``allocates=True`` is for kernels that make arrays: those count references. The cache lives in
+    ``__pycache__`` beside the source, or in the user's cache folder if that is not writable. If
+    neither is, or an access fails later, the code is compiled anew in each process.
     """
     if function is None:
         return lambda wrapped: jit(wrapped, inline=inline, allocates=allocates)

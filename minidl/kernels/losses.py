@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .barrier import meet, share, start_together
 from .choose import Code, choose
 from .dist import DistSettings, dist_batch
 from .distillation import KDSettings, MatchingSettings, knowledge_distillation, logit_matching
@@ -29,7 +30,6 @@ from .supervised import (
     squared_error,
 )
 from .target_aware import DecoupledSettings, NormalizedSettings, decoupled, normalized
-from .threads import meet, share, start_together
 from .vectors import pointer
 
 _SMOOTHING = ("label_smoothing",)
@@ -112,10 +112,10 @@ def loss_rows_for_python(kind, row_loss, dlogits, logits, labels, targets, teach
 
 
 @jit
-def loss_rows_on_threads(thread, threads, sync, kind, row_loss, dlogits, batch, hyper):
+def loss_rows_on_threads(team, kind, row_loss, dlogits, batch, hyper):
     """`loss_rows` with the rows shared among threads."""
-    start_together(thread, sync, threads)
-    low, high = share(batch.logits.shape[0], thread, threads, np.int64(1))
+    start_together(team)
+    low, high = share(batch.logits.shape[0], team, np.int64(1))
     part = Batch(
         batch.logits[low:high],
         batch.labels[low:high] if batch.labels.size else batch.labels,
@@ -124,7 +124,7 @@ def loss_rows_on_threads(thread, threads, sync, kind, row_loss, dlogits, batch, 
         batch.row_scale[low:high],
     )
     loss_rows(kind, row_loss[low:high], dlogits[low:high] if dlogits.size else dlogits, part, hyper)
-    meet(sync, threads)
+    meet(team)
 
 
 @jit

@@ -1,30 +1,31 @@
 """Matrix multiply: panels of B, tiles of C, and the dense layer built on them.
 
-``product`` walks C in panels of two vectors of columns. For each panel a block of B is copied
-("packed") into contiguous memory where that pays, and `simd.matmul_panel` runs down the rows of
-C in tiles that stay in registers. Every output is one chain of multiply-adds over k, in order:
-blocking, packing and the split among threads change the speed, never a bit of the result.
+``product`` walks C in panels of two vectors of columns. For each panel, a block of B is copied ("packed") into
+contiguous memory where that pays, and `simd.matmul_panel` runs down the rows of C in tiles that stay in registers.
+Every output is one chain of multiply-adds over k, in order: blocking, packing and the split among threads change
+the speed, never a bit of the result.
 """
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
+from .barrier import meet, share, start_together
 from .jit import jit, larger, smaller
 from .simd import (
     FROM_BIAS,
     FROM_OUTPUT,
     FROM_ZERO,
-    PANEL_BYTES,
-    ROW_VECTORS,
-    TILE_ROWS,
-    TILE_VECTORS,
-    VECTOR_BYTES,
+    Matrix,
+    Shape,
+    Start,
     matmul_packing_tile,
     matmul_panel,
     transpose_block,
 )
-from .threads import meet, share, start_together
+from .target import PANEL_BYTES, ROW_VECTORS, TILE_ROWS, TILE_VECTORS, VECTOR_BYTES
 from .vectors import lanes, load, store
 
 K_BLOCK = 512
@@ -36,41 +37,100 @@ A_BYTES = 1 << 20
 """An A larger than this is packed: its rows no longer stay in the second-level cache, or collide there."""
 
 
-@jit
-def pack_transposed(panel, width, b, b_at, b_column, k, n):
-    """panel[i*width + j] = b[b_at + i + j*b_column] for a (k, n) block, n <= width: B's columns are contiguous.
+class Panels(NamedTuple):
+    """How B is stored. ``rows`` 0: in rows or columns, and its strides say which.
 
-    Blocks are written whole: up to a block's side more of rows and columns.
+    Else as `store_panels` does, in panels of ``rows`` rows. B is that matrix (column stride 1) or its transpose
+    (column stride 0), from column ``first_column`` on.
     """
-    side = VECTOR_BYTES // panel.itemsize
+
+    rows: int
+    first_column: int
+
+
+NO_PANELS = Panels(0, 0)
+
+
+class Block(NamedTuple):
+    """Rows top..bottom and columns left..right of a matrix."""
+
+    top: int
+    bottom: int
+    left: int
+    right: int
+
+
+class _Blocking(NamedTuple):
+    """One block of a product: where it lies in k, and what is packed for it."""
+
+    first_k: int
+    all_k: int
+    panel_columns: int
+    packs_a: bool
+    packs_b: bool
+
+
+@jit(inline=True)
+def by_rows(data, at, columns):
+    """The matrix whose rows of ``columns`` elements follow one another from ``data[at]`` on."""
+    return Matrix(data, at, columns, np.int64(1))
+
+
+@jit(inline=True)
+def by_columns(data, at, rows):
+    """The matrix whose columns of ``rows`` elements follow one another: the transpose of such rows."""
+    return Matrix(data, at, np.int64(1), rows)
+
+
+@jit(inline=True)
+def starting_at(matrix, i, j):
+    """The part of ``matrix`` from element (i, j) on."""
+    at = matrix.at + i * matrix.row_stride + j * matrix.column_stride
+    return Matrix(matrix.data, at, matrix.row_stride, matrix.column_stride)
+
+
+@jit(inline=True)
+def from_zero(data):
+    """A product that starts from zero; ``data`` stands for the bias, which is not read."""
+    return Start(np.int64(FROM_ZERO), data, np.int64(0))
+
+
+@jit
+def pack_transposed(panel, b, k, n):
+    """panel[i*width + j] = B[i, j] for a (k, n) block whose columns are contiguous, n at most a panel's width.
+
+    Square blocks are written whole: up to a block's side more of rows and columns.
+    """
+    side, width = VECTOR_BYTES // panel.itemsize, PANEL_BYTES // panel.itemsize
     for j in range(0, n, side):
         for i in range(0, k, side):
             transpose_block(
-                panel, i * width + j, width, b, b_at + i + j * b_column, b_column,
+                by_rows(panel, i * width + j, width), by_rows(b.data, b.at + i + j * b.column_stride, b.column_stride),
                 smaller(side, n - j), smaller(side, k - i),
             )  # fmt: skip
 
 
 @jit
-def pack_rows(packed, a, a_at, a_row, a_column, m, k):
-    """Tiles of TILE_ROWS rows, column by column, so that a tile's next column is the next memory.
+def pack_rows(packed, a, m, k):
+    """Tiles of TILE_ROWS rows of A (m, k), column by column, so that a tile's next column is the next memory.
 
-    Rows are turned into columns a square block at a time. A block may be taller than what is left of the tile; so
-    the lowest comes first, and what it writes into the next column the next store puts right.
+    Rows are turned into columns a square block at a time. A block may be taller than what is left of the tile, and
+    then writes into the next column too. So the lowest block comes first, and the next store puts that right.
     """
-    side = VECTOR_BYTES // packed.itemsize
+    side, height = VECTOR_BYTES // packed.itemsize, np.int64(TILE_ROWS)
     blocks = (TILE_ROWS + side - 1) // side
     for i0 in range(0, m, TILE_ROWS):
         rows = smaller(TILE_ROWS, m - i0)
-        tile, at = i0 * k, a_at + i0 * a_row
-        whole_k = k // side * side if a_column == 1 and i0 + blocks * side <= m else 0
+        tile_a = starting_at(a, i0, 0)
+        whole_k = k // side * side if a.column_stride == 1 and i0 + blocks * side <= m else 0
         for p in range(0, whole_k, side):
             for block in range(blocks - 1, -1, -1):
                 i = block * side
-                transpose_block(packed, tile + p * TILE_ROWS + i, TILE_ROWS, a, at + i * a_row + p, a_row, side, side)
+                out = by_rows(packed, i0 * k + p * TILE_ROWS + i, height)
+                transpose_block(out, starting_at(tile_a, i, p), side, side)
         for p in range(whole_k, k):
             for i in range(rows):
-                packed[tile + p * TILE_ROWS + i] = a[at + i * a_row + p * a_column]
+                packed[i0 * k + p * TILE_ROWS + i] = a.data[starting_at(tile_a, i, p).at]
 
 
 @jit(inline=True)
@@ -80,72 +140,91 @@ def _is_large(m, k, itemsize):
 
 
 @jit
-def product(
-    c, c_at, c_row, a, a_at, a_row, a_column, b, b_at, b_row, b_column, m, k, n, start, bias, bias_at, scratch,
-    panel_rows, first_column,
-):  # fmt: skip
-    """C (m, n) = start + A (m, k) B (k, n); arrays are flat memory, ``x_at`` the first element.
+def product(c, a, b, panels, shape, start, scratch):
+    """C (m, n) = start + A (m, k) B (k, n); each is a `Matrix`, ``shape`` their `Shape`.
 
-    A and B may have any strides (a transpose is two strides swapped); rows of C are contiguous.
-    ``start`` is FROM_ZERO, FROM_OUTPUT (C += A B) or FROM_BIAS (the row at ``bias[bias_at:]``).
-    ``scratch`` holds at least ``scratch_size(m, k)`` elements.
-
-    ``panel_rows`` 0: B lies in rows or columns. Else it is stored as `store_panels` does, in panels of so
-    many rows, and B is that matrix (``b_column`` 1) or its transpose (0) from column ``first_column`` on.
+    A and B may have any strides; rows of C are contiguous. ``panels`` says how B is stored. ``start`` is a `Start`:
+    zero, what C holds (C += A B), or a bias row. ``scratch`` holds at least ``scratch_size(m, k)`` elements.
     """
-    width = PANEL_BYTES // c.itemsize
-    transposed = b_column != 1
+    m, k, n = shape
+    width = PANEL_BYTES // c.data.itemsize
+    is_transposed = b.column_stride != 1
     # A panel that many tiles read is worth a copy, unless it lies (nearly) contiguous anyway.
-    packs_b = not transposed and m > 2 * TILE_ROWS and b_row > 2 * width and panel_rows == 0
-    single = m == 1 and not transposed and panel_rows == 0
-    wide = ROW_VECTORS // TILE_VECTORS * width if single else width
-    packs_a = n > 8 * width and _is_large(m, k, c.itemsize)
+    packs_b = not is_transposed and m > 2 * TILE_ROWS and b.row_stride > 2 * width and panels.rows == 0
+    packs_a = n > 8 * width and _is_large(m, k, c.data.itemsize)
+    is_row = m == 1 and not is_transposed and panels.rows == 0
+    panel_columns = ROW_VECTORS // TILE_VECTORS * width if is_row else width
     blocks = 1
-    if transposed or packs_b or packs_a:
+    if is_transposed or packs_b or packs_a:
         blocks = larger(1, (k + K_BLOCK - 1) // K_BLOCK)
     depth = larger(width, (k + blocks * width - 1) // (blocks * width) * width)
     packed_a = scratch[K_BLOCK * width :]
     for k0 in range(0, larger(k, 1), depth):
         steps = smaller(depth, k - k0)
-        mode = start if k0 == 0 else FROM_OUTPUT
+        block_start = Start(start.mode if k0 == 0 else np.int64(FROM_OUTPUT), start.bias, start.at)
+        blocking = _Blocking(k0, k, panel_columns, packs_a, packs_b)
         for m0 in range(0, m, M_BLOCK):
             rows = smaller(M_BLOCK, m - m0)
-            tile, tile_at, tile_row, tile_column = a, a_at + m0 * a_row + k0 * a_column, a_row, a_column
+            block_a = starting_at(a, m0, k0)
             if packs_a:
-                pack_rows(packed_a, a, tile_at, a_row, a_column, rows, steps)
-                tile, tile_at, tile_row, tile_column = packed_a, 0, 1, TILE_ROWS
-            j = np.int64(0)
-            while j < n:
-                columns = wide if n - j >= wide else smaller(width, n - j)
-                c_block = c_at + m0 * c_row + j
-                panel, panel_at, panel_row, first = b, b_at + k0 * b_row + j * b_column, b_row, 0
-                if panel_rows and transposed:
-                    for p in range(k0, k0 + steps, width):
-                        part = smaller(width, k - p)
-                        at = b_at + p * panel_rows + (first_column + j) * part
-                        pack_transposed(scratch[(p - k0) * width :], width, b, at, part, part, columns)
-                elif panel_rows:
-                    panel_at = b_at + (first_column + j) * panel_rows + k0 * columns
-                    panel_row = columns
-                elif transposed:
-                    pack_transposed(scratch, width, b, panel_at, b_column, steps, columns)
-                elif packs_b and rows >= TILE_ROWS:
-                    matmul_packing_tile(
-                        c, c_block, c_row, tile, tile_at, tile_row, tile_column, b, panel_at, b_row,
-                        steps, columns, mode, bias, bias_at + j, scratch,
-                    )  # fmt: skip
-                    first = TILE_ROWS
-                if transposed or first:
-                    panel, panel_at, panel_row = scratch, 0, width
-                # a packed A changes its address at every tile, a strided one does not
-                height = TILE_ROWS if packs_a else rows
-                for i in range(first, rows, height):
-                    at = i * steps if packs_a else tile_at + i * a_row
-                    matmul_panel(
-                        c, c_block + i * c_row, c_row, tile, at, tile_row, tile_column, panel, panel_at,
-                        panel_row, steps, smaller(height, rows - i), columns, mode, bias, bias_at + j,
-                    )  # fmt: skip
-                j += columns
+                pack_rows(packed_a, block_a, rows, steps)
+                block_a = by_columns(packed_a, np.int64(0), np.int64(TILE_ROWS))
+            _block_product(
+                starting_at(c, m0, 0),
+                block_a,
+                b,
+                panels,
+                Shape(rows, steps, n),
+                block_start,
+                scratch,
+                blocking,
+            )
+
+
+@jit(inline=True)
+def _block_product(c, a, b, panels, shape, start, scratch, blocking):
+    """`product` for rows that fit M_BLOCK and steps of k that fit K_BLOCK, panel by panel."""
+    rows, steps, n = shape
+    width, j = PANEL_BYTES // c.data.itemsize, np.int64(0)
+    while j < n:
+        wide = blocking.panel_columns
+        columns = wide if n - j >= wide else smaller(width, n - j)
+        panel_c, panel_start = starting_at(c, 0, j), Start(start.mode, start.bias, start.at + j)
+        panel, first = starting_at(b, blocking.first_k, j), 0
+        if b.column_stride != 1:
+            _pack_columns(scratch, b, panels, blocking, j, steps, columns)
+            panel = by_rows(scratch, np.int64(0), width)
+        elif panels.rows:
+            at = b.at + (panels.first_column + j) * panels.rows + blocking.first_k * columns
+            panel = by_rows(b.data, at, columns)
+        elif blocking.packs_b and rows >= TILE_ROWS:
+            tile = Shape(np.int64(TILE_ROWS), steps, columns)
+            matmul_packing_tile(panel_c, a, panel, tile, panel_start, scratch)
+            panel, first = by_rows(scratch, np.int64(0), width), TILE_ROWS
+        # a packed A changes its address at every tile, a strided one does not
+        height = TILE_ROWS if blocking.packs_a else rows
+        for i in range(first, rows, height):
+            tile_a = (
+                by_columns(a.data, i * steps, np.int64(TILE_ROWS))
+                if blocking.packs_a
+                else starting_at(a, i, 0)
+            )
+            tile = Shape(smaller(height, rows - i), steps, columns)
+            matmul_panel(starting_at(panel_c, i, 0), tile_a, panel, tile, panel_start)
+        j += columns
+
+
+@jit(inline=True)
+def _pack_columns(scratch, b, panels, blocking, j, steps, columns):
+    """Pack columns j..j+columns of a transposed B, rows first_k..first_k+steps."""
+    width, first_k = PANEL_BYTES // scratch.itemsize, blocking.first_k
+    if panels.rows:
+        for p in range(first_k, first_k + steps, width):
+            part = smaller(width, blocking.all_k - p)
+            at = b.at + p * panels.rows + (panels.first_column + j) * part
+            pack_transposed(scratch[(p - first_k) * width :], by_columns(b.data, at, part), part, columns)
+    else:
+        pack_transposed(scratch, starting_at(b, first_k, j), steps, columns)
 
 
 @jit
@@ -153,7 +232,7 @@ def store_panels(panels, rows, at, k, n, back):
     """A (k, n) matrix at ``rows[at:]`` into ``panels[at:]``, or ``back``: whole panels, one after the other.
 
     A panel is all rows of as many columns as a tile has (the last may have fewer). So a product reads it from
-    one end to the other, and what a thread changes lies together.
+    one end to the other, and the weights that one thread changes lie together.
     """
     width = PANEL_BYTES // rows.itemsize
     for j in range(0, n, width):
@@ -172,11 +251,13 @@ def store_panels(panels, rows, at, k, n, back):
 def scratch_size(m, k, itemsize):
     """Elements `product` needs to pack one panel of B, and one block of A if it is large enough to be packed.
 
-    No more: what takes 128 KB or more, the system may hand out anew each time, and a product that takes 12 us
-    would wait 36 for its pages.
+    No more: memory of 128 KB or more may come from the system anew each time, and a product that takes 12 us would
+    wait 36 us for its pages.
     """
     rows = smaller((m + TILE_ROWS - 1) // TILE_ROWS * TILE_ROWS, M_BLOCK)
-    return K_BLOCK * (PANEL_BYTES // itemsize) + (rows * smaller(k, K_BLOCK) if _is_large(m, k, itemsize) else 0)
+    return K_BLOCK * (PANEL_BYTES // itemsize) + (
+        rows * smaller(k, K_BLOCK) if _is_large(m, k, itemsize) else 0
+    )
 
 
 @jit(inline=True)
@@ -188,30 +269,31 @@ def aligned_scratch(size, like):
 
 
 @jit
-def column_sums(out, x, x_at, x_row, m, n):
-    """out[j] = sum over rows i, in order, of X[i, j]."""
+def column_sums(out, x, m, n):
+    """out[j] = sum over rows i, in order, of X[i, j]; X is a `Matrix` of (m, n) with contiguous rows."""
     for j in range(n):
         out[j] = 0
     for i in range(m):
-        row = x[x_at + i * x_row : x_at + i * x_row + n]
+        row = x.data[x.at + i * x.row_stride : x.at + i * x.row_stride + n]
         for j in range(n):
             out[j] += row[j]
 
 
 @jit(allocates=True)
-def matmul_part(out, a, b, transpose_a, transpose_b, rows_from, rows_to, columns_from, columns_to):
-    """A rectangle of out = op(a) op(b), contiguous matrices; op transposes where its flag is set."""
-    n, m = out.shape[1], rows_to - rows_from
-    zero, one, start = np.int64(0), np.int64(1), np.int64(FROM_ZERO)
+def matmul_part(out, a, b, transpose_a, transpose_b, block):
+    """A `Block` of out = op(a) op(b), contiguous matrices; op transposes where its flag is set."""
+    n, m = out.shape[1], block.bottom - block.top
+    zero, one = np.int64(0), np.int64(1)
     k = a.shape[0] if transpose_a else a.shape[1]
     a_row, a_column = (one, a.shape[1]) if transpose_a else (a.shape[1], one)
     b_row, b_column = (one, b.shape[1]) if transpose_b else (b.shape[1], one)
     scratch = aligned_scratch(scratch_size(m, k, out.itemsize), out)
     flat = out.reshape(-1)
     product(
-        flat, rows_from * n + columns_from, n, a.reshape(-1), rows_from * a_row, a_row, a_column,
-        b.reshape(-1), columns_from * b_column, b_row, b_column,
-        m, k, columns_to - columns_from, start, flat, zero, scratch, zero, zero,
+        starting_at(by_rows(flat, zero, n), block.top, block.left),
+        starting_at(Matrix(a.reshape(-1), zero, a_row, a_column), block.top, zero),
+        starting_at(Matrix(b.reshape(-1), zero, b_row, b_column), zero, block.left),
+        NO_PANELS, Shape(m, k, block.right - block.left), from_zero(flat), scratch,
     )  # fmt: skip
 
 
@@ -219,21 +301,22 @@ def matmul_part(out, a, b, transpose_a, transpose_b, rows_from, rows_to, columns
 def matmul(out, a, b, transpose_a, transpose_b):
     """out = op(a) op(b) for contiguous matrices; op transposes where its flag is set."""
     zero = np.int64(0)
-    matmul_part(out, a, b, transpose_a, transpose_b, zero, out.shape[0], zero, out.shape[1])
+    matmul_part(out, a, b, transpose_a, transpose_b, Block(zero, out.shape[0], zero, out.shape[1]))
 
 
 @jit
-def matmul_on_threads(thread, threads, sync, out, a, b, transpose_a, transpose_b):
+def matmul_on_threads(team, out, a, b, transpose_a, transpose_b):
     """`matmul` with the longer side of ``out`` shared among threads; of a square its rows: none packs all of A."""
-    start_together(thread, sync, threads)
+    start_together(team)
     (m, n), zero = out.shape, np.int64(0)
     if m >= n:
-        first, last = share(m, thread, threads, TILE_ROWS)
-        matmul_part(out, a, b, transpose_a, transpose_b, first, last, zero, n)
+        first, last = share(m, team, TILE_ROWS)
+        block = Block(first, last, zero, n)
     else:
-        first, last = share(n, thread, threads, PANEL_BYTES // out.itemsize)
-        matmul_part(out, a, b, transpose_a, transpose_b, zero, m, first, last)
-    meet(sync, threads)
+        first, last = share(n, team, PANEL_BYTES // out.itemsize)
+        block = Block(zero, m, first, last)
+    matmul_part(out, a, b, transpose_a, transpose_b, block)
+    meet(team)
 
 
 @jit(allocates=True)
@@ -241,10 +324,11 @@ def dense_forward(out, x, weight, bias):
     """out = x weight + bias; x (B, I), weight (I, O), bias (O,) or empty."""
     (m, k), n = x.shape, weight.shape[1]
     scratch = aligned_scratch(scratch_size(m, k, out.itemsize), out)
-    zero, one = np.int64(0), np.int64(1)
+    zero = np.int64(0)
+    start = Start(np.int64(FROM_BIAS if bias.size else FROM_ZERO), bias, zero)
     product(
-        out.reshape(-1), zero, n, x.reshape(-1), zero, k, one, weight.reshape(-1), zero, n, one,
-        m, k, n, np.int64(FROM_BIAS if bias.size else FROM_ZERO), bias, zero, scratch, zero, zero,
+        by_rows(out.reshape(-1), zero, n), by_rows(x.reshape(-1), zero, k), by_rows(weight.reshape(-1), zero, n),
+        NO_PANELS, Shape(m, k, n), start, scratch,
     )  # fmt: skip
 
 
@@ -252,21 +336,21 @@ def dense_forward(out, x, weight, bias):
 def dense_backward(dx, dweight, dbias, dout, x, weight):
     """dx = dout weight^T, dweight = x^T dout, dbias = sum of dout's rows; an empty output is skipped."""
     (m, n), k = dout.shape, weight.shape[0]
-    flat_dout, flat_weight = dout.reshape(-1), weight.reshape(-1)
-    zero, one, start = np.int64(0), np.int64(1), np.int64(FROM_ZERO)
+    zero = np.int64(0)
     size = larger(scratch_size(m, n, dout.itemsize), scratch_size(k, m, dout.itemsize))
     scratch = aligned_scratch(size, dout)
+    dout_rows = by_rows(dout.reshape(-1), zero, n)
     if dbias.size:
-        column_sums(dbias, flat_dout, zero, n, m, n)
+        column_sums(dbias, dout_rows, m, n)
     if dweight.size:
         flat = dweight.reshape(-1)
         product(
-            flat, zero, n, x.reshape(-1), zero, one, k, flat_dout, zero, n, one,
-            k, m, n, start, flat, zero, scratch, zero, zero,
+            by_rows(flat, zero, n), by_columns(x.reshape(-1), zero, k), dout_rows,
+            NO_PANELS, Shape(k, m, n), from_zero(flat), scratch,
         )  # fmt: skip
     if dx.size:
         flat = dx.reshape(-1)
         product(
-            flat, zero, k, flat_dout, zero, n, one, flat_weight, zero, one, n,
-            m, n, k, start, flat, zero, scratch, zero, zero,
+            by_rows(flat, zero, k), dout_rows, by_columns(weight.reshape(-1), zero, n),
+            NO_PANELS, Shape(m, n, k), from_zero(flat), scratch,
         )  # fmt: skip

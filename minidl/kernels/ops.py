@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from enum import IntEnum
 from typing import NamedTuple
 
-DENSE = 0
-ACTIVATION = 1
-DROPOUT = 2
-GAUSSIAN_NOISE = 3
-RANDOM_TRANSLATION = 4
-RESCALING = 5
+
+class Operation(IntEnum):
+    """What an operation does. Kernels compare these numbers for equality only."""
+
+    DENSE = 0
+    ACTIVATION = 1
+    DROPOUT = 2
+    GAUSSIAN_NOISE = 3
+    RANDOM_TRANSLATION = 4
+    RESCALING = 5
+
+
+DENSE, ACTIVATION, DROPOUT, GAUSSIAN_NOISE, RANDOM_TRANSLATION, RESCALING = Operation
 
 
 class Op(NamedTuple):
@@ -18,24 +26,24 @@ class Op(NamedTuple):
     ``weight`` and ``bias`` are offsets into the flat parameter vector (-1: none), ``layer`` is the
     layer's position in its model (random operations key their draws with it).
 
-    ==================  =============================================  ====================
-    kind                i                                              f
-    ==================  =============================================  ====================
+    ==================  ===================================================================  =============
+    kind                i                                                                    f
+    ==================  ===================================================================  =============
     DENSE
-    ACTIVATION                                                         slope
-    DROPOUT                                                            rate
-    GAUSSIAN_NOISE                                                     stddev
-    RANDOM_TRANSLATION  height, width, channels, max_dy, max_dx        fill value
-    RESCALING                                                          scale, offset
-    ==================  =============================================  ====================
+    ACTIVATION                                                                               slope
+    DROPOUT                                                                                  rate
+    GAUSSIAN_NOISE                                                                           stddev
+    RANDOM_TRANSLATION  height, width, channels, low_dy, high_dy, low_dx, high_dx            fill value
+    RESCALING                                                                                scale, offset
+    ==================  ===================================================================  =============
     """
 
-    kind: int
+    kind: Operation
     in_size: int
     out_size: int
     weight: int = -1
     bias: int = -1
     activation: int = 0
     layer: int = -1
-    i: tuple[int, int, int, int, int] = (0, 0, 0, 0, 0)
+    i: tuple[int, int, int, int, int, int, int] = (0, 0, 0, 0, 0, 0, 0)
     f: tuple[float, float] = (0.0, 0.0)

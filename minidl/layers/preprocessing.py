@@ -152,12 +152,9 @@ class RandomTranslation(Layer):
         return out
 
     def ops(self):
-        low_dy, high_dy, low_dx, high_dx = self._reach
         if not any(self._reach):
             return []
-        if low_dy != -high_dy or low_dx != -high_dx:
-            return None  # the compiled loop knows symmetric shifts only
-        numbers = (*self._image, high_dy, high_dx)
+        numbers = (*self._image, *self._reach)
         return [Op(RANDOM_TRANSLATION, self._size, self._size, i=numbers, f=(self.fill_value, 0.0))]
 
 

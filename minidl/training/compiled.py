@@ -30,7 +30,7 @@ class CompiledSteps:
 
     Where several threads share a small net, the parameters and the optimizer's slots are copied in panel order and
     trained there; `settle` brings them back. That is not so if the model must hold each step's result
-    (``stepwise``), or a step needs whole weights (`network.Rules`).
+    (``stepwise``), or a step needs whole weights (`network.Restraints`).
     """
 
     def __init__(self, model, loss, metrics, samples: Samples, batch_size: int, stepwise: bool):
@@ -39,9 +39,9 @@ class CompiledSteps:
         self.optimizer, self.params = model.optimizer, model.params
         n_threads = threads.get_num_threads()
         self._threads = ThreadChoice(n_threads)  # never more than there are buffers for
-        self._rules = _rules(model)
+        self._restraints = _restraints(model)
         shared = n_threads > 1 and model.params.nbytes <= _MOST_IN_PANELS
-        self._in_panels = shared and not (stepwise or self._rules.active)
+        self._in_panels = shared and not (stepwise or self._restraints.active)
         self._settled = True
         self._learned = [model.params, *model.optimizer.slots]
         self._trained = self._learned
@@ -88,24 +88,23 @@ class CompiledSteps:
         steps = -(-len(order) // self._batch_size)
         losses = np.zeros(steps)
         kind, hyper, _ = self._model.objective(self._loss)  # anew: a schedule may have moved the temperature
-        objective = network.Objective(kind, hyper, self._metric_kinds, self._metric_ks, losses, metric_sums)
+        table = network.LossTable(kind, hyper, self._metric_kinds, self._metric_ks, losses, metric_sums)
         rates = optimizer.learning_rates(optimizer.iterations, steps)
         self._follow_slots()
         self._unsettle()
-        state = network.Optimizer(
-            optimizer.kind, optimizer.hyper, *self._trained[1:], rates, optimizer.iterations
+        state = network.UpdateState(
+            optimizer.kind, optimizer.hyper, *self._trained[1:], rates, optimizer.iterations, self._restraints
         )
         moment = network.Moment(self._model.seed, self._model.epoch, first_step)
         data = self._data(order)
-        arguments = self._program, self._buffers, data, objective, state, self._rules, moment
+        arguments = self._program, self._buffers, data, table, state, moment
         with self._threads.for_slice(steps) as count:
             for first in range(0, self._batch_size, self._part):
                 if interrupts:
                     return losses[:0]
                 last = first + self._part
-                threads.run(
-                    network.train, *arguments, first, last, last >= self._batch_size, threads=count
-                )
+                part = network.Part(first, last, last >= self._batch_size)
+                threads.run(network.train, *arguments, part, threads=count)
         optimizer.iterations += steps
         return losses
 
@@ -143,7 +142,7 @@ class CompiledSteps:
         self._settled = back
 
 
-def _rules(model) -> network.Rules:
+def _restraints(model) -> network.Restraints:
     """Penalties, clipping and constraints as data."""
     optimizer, flat = model.optimizer, model.flat
     penalties, (places, limits) = flat.penalties, flat.max_norms
@@ -151,4 +150,4 @@ def _rules(model) -> network.Rules:
         float(limit or 0) for limit in (optimizer.clipvalue, optimizer.clipnorm, optimizer.global_clipnorm)
     ]
     active = bool(penalties.any() or limits.size or any(clips))
-    return network.Rules(active, flat.segments, penalties, *clips, places, limits)
+    return network.Restraints(active, flat.segments, penalties, *clips, places, limits)

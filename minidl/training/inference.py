@@ -28,17 +28,17 @@ class Predictor:
         self._in_size, self._outputs = math.prod(model.input_shape), math.prod(model.output_shape)
         self._flops = 2.0 * sum(op.in_size * op.out_size for op in ops if op.kind == DENSE)
         laid_out = network.plan(ops, self._in_size, _CHUNK)
-        self._model = laid_out.ops, laid_out.settings, model.params, laid_out.out_at
+        self._model = network.Inference(laid_out.ops, laid_out.settings, model.params)
         packing = network.packing_size(ops, _CHUNK, model.dtype.itemsize)
         self._sizes = laid_out.size, packing, _CHUNK * self._in_size
         self._buffers = threading.local()  # so that several threads may predict at once
 
     def _space(self, n_threads: int):
-        """values, scratch, inputs and nonfinite of `network.infer`, allocated once a thread."""
+        """`network.Space`, allocated once a thread."""
         found = self._buffers.__dict__.get(n_threads)
         if found is None:
             buffers = [aligned_rows(n_threads, size, self._dtype) for size in self._sizes]
-            found = self._buffers.__dict__[n_threads] = (*buffers, np.zeros(n_threads, np.int64))
+            found = self._buffers.__dict__[n_threads] = network.Space(*buffers, np.zeros(n_threads, np.int64))
             self._buffers.alone = found[0][0], found[1][0]
         return found
 
@@ -51,7 +51,7 @@ class Predictor:
         count = len(x)
         out = np.empty((count, self._outputs), self._dtype)
         n_threads = threads.count_for(self._flops * count)
-        values, scratch, inputs, nonfinite = self._space(n_threads)
+        space = self._space(n_threads)
         if n_threads == 1 and count <= _CHUNK and x.dtype == self._dtype and x.flags.carray:
             return out, network.infer_rows(*self._model, *self._buffers.alone, x.ravel(), count, out)
         finite, step = True, count
@@ -61,12 +61,9 @@ class Predictor:
             step = max(_CHUNK, int(_SLICE_FLOPS / self._flops))
         for first in range(0, count, step):
             part, target = (x, out) if step >= count else (x[first : first + step], out[first : first + step])
-            rows = network.octets_of(part if native else np.ascontiguousarray(part, dtype=self._dtype))
-            threads.run(
-                network.infer, *self._model, values, scratch, inputs, nonfinite, _CHUNK, *rows, target,
-                threads=n_threads,
-            )  # fmt: skip
-            finite = finite and not any(nonfinite.tolist())
+            rows = network.rows_of(part if native else np.ascontiguousarray(part, dtype=self._dtype))
+            threads.run(network.infer, self._model, space, rows, _CHUNK, target, threads=n_threads)
+            finite = finite and not any(space.nonfinite.tolist())
         return out, finite
 
 

@@ -1,0 +1,131 @@
+"""A batch: which of its rows are whose, and how it is gathered from the data."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from .barrier import share
+from .jit import jit, smaller
+from .simd import Matrix, NextRows, read_float32, read_float64
+
+# How stored numbers are coded; every other dtype is converted before it gets here.
+UINT8, FLOAT32, FLOAT64 = 0, 1, 2
+CODES_OF_DTYPES = {np.dtype(np.uint8): UINT8, np.dtype(np.float32): FLOAT32, np.dtype(np.float64): FLOAT64}
+
+_MOST_PREFETCHED = 1 << 18
+"""Bytes of the next batch that are prefetched while this one is learnt from: more would push the weights out."""
+
+
+class Rows(NamedTuple):
+    """A matrix in its stored dtype, read row by row: the bytes, bytes a row, and the code of the dtype."""
+
+    data: np.ndarray  # uint8, 1-D, read-only
+    stride: int
+    code: int
+
+
+class Data(NamedTuple):
+    """What one slice of training reads."""
+
+    x: Rows
+    x_order: np.ndarray  # int64: rows of x, one after the other
+    order: np.ndarray  # int64: rows of all else
+    labels: np.ndarray  # int64 (N,) or (0,)
+    targets: Rows
+    teacher: Rows
+    sample_weight: np.ndarray  # float64 (N,) or (0,)
+    batch_size: int
+
+
+class Part(NamedTuple):
+    """The rows of each batch that one call of `network.train` works on. Parameters change only if it ``learns``.
+
+    A long step comes in several calls, one part of its batch after the other, so that Ctrl-C is heard in between. The
+    last one learns, from the rows of all parts.
+    """
+
+    first_row: int
+    last_row: int
+    learns: bool
+
+
+class Partition(NamedTuple):
+    """The rows of one batch as one thread sees them."""
+
+    start: int  # where the batch begins in the order
+    rows: int  # rows of the whole batch
+    begin: int  # rows begin..end are worked on in this call (see `Part`)
+    end: int
+    low: int  # rows low..high of them are this thread's
+    high: int
+    gathers_all: bool  # whether this thread gathers the inputs of all rows begin..end for itself
+
+
+@jit(inline=True)
+def partition(team, data, part, step, gathers_all):
+    """This thread's `Partition` of the batch of step ``step``."""
+    start = step * data.batch_size
+    rows = smaller(data.batch_size, data.order.size - start)
+    begin, end = smaller(part.first_row, rows), smaller(part.last_row, rows)
+    low, high = share(end - begin, team, 4)
+    return Partition(start, rows, begin, end, begin + low, begin + high, gathers_all)
+
+
+@jit
+def gather(out, rows, order, first, low, high):
+    """out[i] = rows[order[first + i]] for i in low..high, converted; an empty order is the identity."""
+    width = out.shape[1]
+    for i in range(low, high):
+        row = order[first + i] if order.size else first + i
+        at = row * rows.stride
+        target = out[i]
+        if rows.code == FLOAT32:
+            for j in range(width):
+                target[j] = read_float32(rows.data, at + 4 * j)
+        elif rows.code == FLOAT64:
+            for j in range(width):
+                target[j] = read_float64(rows.data, at + 8 * j)
+        elif rows.code == UINT8:
+            for j in range(width):
+                target[j] = rows.data[at + j]
+
+
+@jit(inline=True)
+def gather_batch(buffers, inputs, in_size, data, mine):
+    """The inputs, labels, targets, teacher's logits and weights of this thread's rows, ``mine``."""
+    first, last = (mine.begin, mine.end) if mine.gathers_all else (mine.low, mine.high)
+    matrix = inputs[: mine.rows * in_size].reshape(mine.rows, in_size)
+    gather(matrix, data.x, data.x_order, mine.start, first, last)
+    if data.targets.data.size:
+        gather(buffers.targets, data.targets, data.order, mine.start, mine.low, mine.high)
+    if data.teacher.data.size:
+        gather(buffers.teacher, data.teacher, data.order, mine.start, mine.low, mine.high)
+    for i in range(mine.low, mine.high):
+        row = data.order[mine.start + i]
+        if data.labels.size:
+            buffers.labels[i] = data.labels[row]
+        weight = data.sample_weight[row] if data.sample_weight.size else 1.0
+        buffers.row_scale[i] = weight / mine.rows
+
+
+@jit(inline=True)
+def rows_to_prefetch(team, data, in_size, mine):
+    """The next batch as `NextRows`. ``first`` is -1, and nothing is prefetched, unless this thread will gather all
+    of its rows, they are as many as this batch has, and they fit the cache beside the weights."""
+    reads_all = mine.gathers_all or team.threads == 1
+    fits = mine.start + 2 * mine.rows <= data.order.size and mine.rows * data.x.stride <= _MOST_PREFETCHED
+    first = mine.start + mine.rows if reads_all and fits else np.int64(-1)
+    stored = Matrix(data.x.data, np.int64(0), data.x.stride // in_size, data.x.stride)
+    return NextRows(stored, data.x_order, first)
+
+
+def rows_of(array: np.ndarray) -> Rows:
+    """``array`` (N, ...), contiguous rows of a dtype in CODES_OF_DTYPES, as `Rows`; nothing is copied."""
+    data = np.ndarray(array.nbytes, np.uint8, array)
+    data.setflags(write=False)  # even if the array is writable, so that the kernels see one type
+    return Rows(data, array.nbytes // (len(array) or 1), CODES_OF_DTYPES[array.dtype])
+
+
+NO_ROWS = rows_of(np.empty((0, 1), np.float32))

@@ -1,0 +1,94 @@
+"""Predictions: the same kernels as in the forward pass of training, without batches, draws and gradients."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from .barrier import meet, share, start_together
+from .batch import FLOAT32, FLOAT64, gather
+from .denormals import flush_denormals, restore_denormals
+from .elementwise import copy
+from .finite import has_nonfinite
+from .jit import jit, smaller
+from .matmul import Block
+from .ops import DENSE
+from .passes import dense_block, rows_at
+from .program import IN, IN_AT, KIND, OUT, OUT_AT
+from .rowwise import FORWARD, RowwiseOp, rowwise_in_predictions
+from .simd import reals_at
+
+
+class Inference(NamedTuple):
+    """What predictions need of a model: see `program.Plan`."""
+
+    ops: np.ndarray
+    settings: np.ndarray
+    params: np.ndarray
+
+
+class Space(NamedTuple):
+    """What predictions write, for chunks of rows; the first three are (threads, n)."""
+
+    values: np.ndarray
+    scratch: np.ndarray
+    inputs: np.ndarray
+    nonfinite: np.ndarray  # int64 (threads,): chunks with a NaN or an infinity
+
+
+@jit
+def infer_rows(ops, settings, params, values, scratch, source, rows, out):
+    """out (rows, out_size) = the operations applied to ``rows`` rows of flat ``source``, on this thread alone.
+
+    Returns True only if all inputs are finite. If the first operation is dense, its outputs are looked at instead,
+    which are fewer: an input that is not finite makes each of them so (and so does an overflow). The arguments are
+    plain arrays: Numba takes longer to unpack a NamedTuple than a small net takes for a row.
+    """
+    mode = flush_denormals()
+    count, key = ops.shape[0], np.uint64(0)
+    results, size, at = source, out.shape[1], np.int64(0)
+    dense_first = count > 0 and ops[0, KIND] == DENSE
+    finite = dense_first or not has_nonfinite(source, rows * (ops[0, IN] if count else size))
+    for index in range(count):
+        op = ops[index]
+        if op[KIND] == DENSE:
+            dense_block(params, False, op, values, results, Block(0, rows, 0, op[OUT]), scratch)
+        else:
+            to = rows_at(values, op[OUT_AT], op[OUT], 0, rows)
+            x = rows_at(results, op[IN_AT], op[IN], 0, rows)
+            rowwise_in_predictions(op[KIND], FORWARD, to, x, to, x, RowwiseOp(op, settings[index], key, 0))
+        results, at = values, op[OUT_AT]
+        if index == 0 and dense_first:
+            finite = not has_nonfinite(values[at:], rows * op[OUT])
+    copy(out, rows_at(results, at, size, 0, rows))
+    restore_denormals(mode)
+    return finite
+
+
+@jit
+def infer(team, model, space, x, chunk, out):
+    """`infer_rows` for all rows of ``x`` (`Rows`), ``chunk`` rows at a time, on several threads.
+
+    ``model`` is an `Inference`, ``space`` a `Space`. Rows that are already of the model's dtype are read in place.
+    """
+    start_together(team)
+    ops, thread = model.ops, team.thread
+    identity = ops.reshape(-1)[:0]
+    in_size = ops[0, IN] if ops.shape[0] else out.shape[1]
+    in_place = x.code == (FLOAT32 if out.itemsize == 4 else FLOAT64)
+    space.nonfinite[thread] = 0
+    first, last = share(out.shape[0], team, 4)
+    for start in range(first, last, chunk):
+        rows = smaller(chunk, last - start)
+        if in_place:
+            source = reals_at(x.data, start * x.stride, out)
+        else:
+            source = space.inputs[thread]
+            gather(source[: rows * in_size].reshape(rows, in_size), x, identity, start, 0, rows)
+        finite = infer_rows(
+            ops, model.settings, model.params, space.values[thread], space.scratch[thread], source, rows,
+            out[start : start + rows],
+        )  # fmt: skip
+        space.nonfinite[thread] += not finite
+    meet(team)

@@ -1,0 +1,140 @@
+"""Forward and backward through all operations of a program, for the rows of one batch.
+
+A thread takes its own rows through one operation after the other, and needs no other thread. Only at a wide dense
+layer the threads share its columns instead of the rows: then each packs only the part of the weight that it uses,
+and the threads meet before and after, because each reads what the others wrote. An output is one chain of
+multiply-adds over its row and column, in order, so its bits do not depend on who computes it.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from .barrier import meet, share
+from .jit import jit, larger
+from .matmul import NO_PANELS, Block, Panels, by_columns, by_rows, from_zero, product, starting_at
+from .ops import DENSE
+from .program import BIAS, IN, IN_AT, KIND, LAYER_INDEX, OUT, OUT_AT, WEIGHT
+from .random import LAYER, make_key
+from .rowwise import BACKWARD, FORWARD, RowwiseOp, rowwise
+from .simd import FROM_BIAS, FROM_ZERO, Shape, Start
+from .target import PANEL_BYTES
+
+WIDE = 256
+"""From this many columns on, threads share a dense layer by columns."""
+
+
+class Moment(NamedTuple):
+    """Names the random draws of a step."""
+
+    seed: int
+    epoch: int
+    step: int
+
+
+@jit(inline=True)
+def rows_at(buffer, at, size, low, high):
+    """Rows low..high of the (batch, size) matrix that begins at ``at``."""
+    return buffer[at + low * size : at + high * size].reshape(high - low, size)
+
+
+@jit(inline=True)
+def dense_block(params, in_panels, op, out, x, block, scratch):
+    """A `Block` of a dense layer's out = x weight + bias; ``out`` and ``x`` are whole buffers."""
+    k, n = op[IN], op[OUT]
+    panels, weight = Panels(k, block.left), by_rows(params, op[WEIGHT], n)
+    if not in_panels:
+        panels, weight = NO_PANELS, starting_at(weight, 0, block.left)
+    mode = np.int64(FROM_BIAS if op[BIAS] >= 0 else FROM_ZERO)
+    product(
+        starting_at(by_rows(out, op[OUT_AT], n), block.top, block.left),
+        starting_at(by_rows(x, op[IN_AT], k), block.top, 0), weight, panels,
+        Shape(block.bottom - block.top, k, block.right - block.left),
+        Start(mode, params, larger(op[BIAS], 0) + block.left), scratch,
+    )  # fmt: skip
+
+
+@jit(inline=True)
+def _dense_block_backward(program, op, dvalues, block, scratch):
+    """A `Block` of dx = dout weight^T, both in ``dvalues``."""
+    k, n, params = op[OUT], op[IN], program.params
+    panels, weight = Panels(n, block.left), by_columns(params, op[WEIGHT], np.int64(0))
+    if not program.in_panels:
+        panels, weight = NO_PANELS, starting_at(by_columns(params, op[WEIGHT], k), 0, block.left)
+    product(
+        starting_at(by_rows(dvalues, op[IN_AT], n), block.top, block.left),
+        starting_at(by_rows(dvalues, op[OUT_AT], k), block.top, 0), weight, panels,
+        Shape(block.bottom - block.top, k, block.right - block.left), from_zero(dvalues), scratch,
+    )  # fmt: skip
+
+
+@jit(inline=True)
+def _rowwise_op(program, index, mine, moment):
+    op = program.ops[index]
+    key = make_key(moment.seed, LAYER + op[LAYER_INDEX], moment.epoch, moment.step)
+    return RowwiseOp(op, program.settings[index], key, mine.low)
+
+
+@jit(inline=True)
+def _shares_columns(team, program, op, rows):
+    """Whether the threads share a dense layer's columns, not the rows of the batch.
+
+    They do for a wide layer, and for a layer with at least as many columns as the batch has rows if each thread's
+    columns are whole panels: then a thread reads the panels that it has just updated, which are in its own cache.
+    """
+    columns, width = op[OUT], PANEL_BYTES // program.params.itemsize
+    has_own_panels = program.in_panels and columns % (team.threads * width) == 0
+    return team.threads > 1 and (columns >= WIDE or (has_own_panels and columns >= rows))
+
+
+@jit(inline=True)
+def forward(team, program, mine, inputs, values, scratch, moment):
+    """All operations on a batch, of which ``mine`` is this thread's `Partition`: from ``inputs`` into ``values``."""
+    for index in range(program.ops.shape[0]):
+        op = program.ops[index]
+        source = inputs if index == 0 else values
+        if op[KIND] == DENSE:
+            shares_columns = _shares_columns(team, program, op, mine.end - mine.begin)
+            block = Block(mine.low, mine.high, 0, op[OUT])
+            if shares_columns:
+                first, last = share(op[OUT], team, PANEL_BYTES // values.itemsize)
+                block = Block(mine.begin, mine.end, first, last)
+                if index or not mine.gathers_all:  # other threads wrote some of the rows
+                    meet(team)
+            dense_block(program.params, program.in_panels, op, values, source, block, scratch)
+            if shares_columns:
+                meet(team)
+        else:
+            out = rows_at(values, op[OUT_AT], op[OUT], mine.low, mine.high)
+            x = rows_at(source, op[IN_AT], op[IN], mine.low, mine.high)
+            at = _rowwise_op(program, index, mine, moment)
+            rowwise(op[KIND], FORWARD, out, x, out, x, at)
+
+
+@jit(inline=True)
+def backward(team, program, mine, values, dvalues, scratch, moment):
+    """The gradients of all operations' outputs, from the last to the first that has parameters."""
+    first_dense = 0
+    while first_dense < program.ops.shape[0] and program.ops[first_dense, KIND] != DENSE:
+        first_dense += 1
+    for index in range(program.ops.shape[0] - 1, first_dense, -1):
+        op = program.ops[index]
+        if op[KIND] == DENSE:
+            shares_columns = team.threads > 1 and op[IN] >= WIDE
+            block = Block(mine.low, mine.high, 0, op[IN])
+            if shares_columns:
+                first, last = share(op[IN], team, 64)
+                block = Block(mine.begin, mine.end, first, last)
+                meet(team)
+            _dense_block_backward(program, op, dvalues, block, scratch)
+            if shares_columns:
+                meet(team)
+        else:
+            dx = rows_at(dvalues, op[IN_AT], op[IN], mine.low, mine.high)
+            dout = rows_at(dvalues, op[OUT_AT], op[OUT], mine.low, mine.high)
+            out = rows_at(values, op[OUT_AT], op[OUT], mine.low, mine.high)
+            x = rows_at(values, op[IN_AT], op[IN], mine.low, mine.high)
+            at = _rowwise_op(program, index, mine, moment)
+            rowwise(op[KIND], BACKWARD, dx, dout, out, x, at)

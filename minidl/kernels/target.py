@@ -1,0 +1,46 @@
+"""What this processor has, and the shapes of registers, tiles and panels that follow from it."""
+
+from __future__ import annotations
+
+import llvmlite.binding as llvm
+import numba
+import numpy as np
+
+
+def _target_features() -> frozenset[str]:
+    """Instruction sets of the processor that kernels are compiled for (NUMBA_CPU_FEATURES is obeyed)."""
+    if numba.config.CPU_FEATURES is not None:
+        listed = numba.config.CPU_FEATURES.split(",")
+        return frozenset(name[1:] for name in listed if name.startswith("+"))
+    return frozenset(name for name, present in llvm.get_host_cpu_features().items() if present)
+
+
+FEATURES = _target_features()
+IS_X86 = "sse2" in FEATURES or "avx2" in FEATURES
+HAS_FMA = "fma" in FEATURES or "neon" in FEATURES
+
+# (feature, bytes of a vector register, rows of a tile). A tile keeps rows * 2 sums, 2 vectors of B and one
+# element of A in registers: AVX-512 and NEON have 32 of them, the others 16.
+_TARGETS = [("avx512f", 64, 12), ("avx2", 32, 6), ("neon", 16, 12)]
+VECTOR_BYTES, TILE_ROWS = next(
+    ((size, rows) for feature, size, rows in _TARGETS if feature in FEATURES), (16, 6)
+)
+TILE_VECTORS = 2
+"""Vectors of columns in a tile."""
+PANEL_BYTES = TILE_VECTORS * VECTOR_BYTES
+"""Bytes of one row of a panel: a panel is as wide as a tile."""
+ROW_VECTORS = 4
+"""Vectors of columns in a tile of one row: it has registers to spare, and so reads longer stretches of B."""
+# Remaining rows are covered by lower tiles, the highest first: 13 rows are 12 + 1, 22 are 12 + 8 + 1 + 1.
+TILE_HEIGHTS = [TILE_ROWS] + [height for height in (8, 4, 1) if height < TILE_ROWS]
+
+ALIGNMENT = 64
+"""Bytes of a cache line and of the widest vector. A vector that straddles two lines costs twice."""
+
+
+def aligned_zeros(size: int, dtype) -> np.ndarray:
+    """Zeros that begin on a cache line."""
+    dtype = np.dtype(dtype)
+    raw = np.zeros(size * dtype.itemsize + ALIGNMENT, np.uint8)
+    start = -raw.ctypes.data % ALIGNMENT
+    return raw[start : start + size * dtype.itemsize].view(dtype)

@@ -1,0 +1,344 @@
+"""The inner loop of the matrix product and a transposition, written in LLVM instructions.
+
+LLVM vectorises simple loops by itself, and most kernels rely on that. The product cannot: its sums must stay in
+registers over the whole loop over k. So the loop is written here, instruction by instruction, for the vectors
+that this processor has. `simd` makes it callable from kernels.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from llvmlite import ir
+from numba.core import cgutils
+
+from . import emit
+from .target import ROW_VECTORS, TILE_HEIGHTS, TILE_ROWS, TILE_VECTORS, VECTOR_BYTES
+
+_GROUP_ROWS = 4
+"""Rows of A addressed from one pointer: a load can add up to three strides to it without an instruction."""
+
+_PREFETCH_ROWS = 24
+"""Rows of B between the one in use and the one prefetched: the rows of a strided B lie in as many pages."""
+
+
+class Operands(NamedTuple):
+    """The LLVM arguments of one panel product: addresses, and strides in elements."""
+
+    c: ir.Value
+    c_row: ir.Value
+    a: ir.Value
+    a_row: ir.Value
+    a_column: ir.Value
+    b: ir.Value
+    b_row: ir.Value
+    k: ir.Value
+    m: ir.Value
+    n: ir.Value
+    start: ir.Value  # what the sums start from
+    start_row: ir.Value  # its row stride; negative: they start from zero
+
+
+class Packing(NamedTuple):
+    """A panel that the product also copies B into, for the tiles below to read.
+
+    The stores hide behind the arithmetic, where a separate copy would cost a tenth of the product.
+    """
+
+    panel: ir.Value
+
+
+class Prefetching(NamedTuple):
+    """Bytes that a later A will be made of. While the product computes, it prefetches them.
+
+    For the tile that begins at row i, step p of the loop over k prefetches the cache line at
+    ``data + order[p]*column_stride + i*row_stride``.
+    """
+
+    data: ir.Value
+    order: ir.Value
+    row_stride: ir.Value
+    column_stride: ir.Value
+
+
+class _VectorWriter:
+    """Writes code on this processor's vectors of ``element``."""
+
+    def __init__(self, builder, element):
+        self.builder = builder
+        self.element = element
+        self.align = 4 if element == ir.FloatType() else 8
+        self.lanes = VECTOR_BYTES // self.align
+        self.vector = ir.VectorType(element, self.lanes)
+        self.zeros = ir.Constant(self.vector, None)
+
+    def address(self, base, *offsets):
+        for offset in offsets:
+            base = self.builder.gep(base, [offset], source_etype=self.element)
+        return base
+
+    def row(self, base, index, stride):
+        return self.address(base, self.builder.mul(index, stride))
+
+    def load(self, address, mask=None):
+        pointer = self.builder.bitcast(address, self.vector.as_pointer())
+        if mask is None:
+            return self.builder.load(pointer, align=self.align, typ=self.vector)
+        return emit.masked_load(self.builder, pointer, self.align, mask, self.zeros)
+
+    def store(self, value, address, mask=None):
+        pointer = self.builder.bitcast(address, self.vector.as_pointer())
+        if mask is None:
+            self.builder.store(value, pointer, align=self.align)
+        else:
+            emit.masked_store(self.builder, value, pointer, self.align, mask)
+
+    def column_mask(self, columns):
+        return emit.lane_mask(self.builder, columns, self.lanes)
+
+
+class _PanelWriter(_VectorWriter):
+    """Writes one panel product: C (m, n) from A (m, k) and B (k, n), n at most two vectors, or four if m is 1."""
+
+    def __init__(self, builder, element, operands: Operands, besides: Packing | Prefetching | None):
+        super().__init__(builder, element)
+        self.operands = operands
+        self.packing = besides if isinstance(besides, Packing) else None
+        self.prefetching = besides if isinstance(besides, Prefetching) else None
+
+    def write(self):
+        """Choose the number of vectors, and a mask for the last one where it is not full."""
+        builder, n = self.builder, self.operands.n
+        lanes = emit.constant(self.lanes)
+        if self.packing is None and self.prefetching is None:
+            single = builder.icmp_signed("==", n, emit.constant(ROW_VECTORS * self.lanes))
+            with builder.if_then(single, likely=False):
+                self._tile(emit.constant(0), 1, [None] * ROW_VECTORS)
+                builder.ret_void()
+        is_full = builder.icmp_signed("==", n, emit.constant(TILE_VECTORS * self.lanes))
+        with builder.if_else(is_full) as (full, partial):
+            with full:
+                self._all_rows([None] * TILE_VECTORS)
+            with partial:
+                with builder.if_else(builder.icmp_signed(">", n, lanes)) as (wide, narrow):
+                    with wide:
+                        self._all_rows([None, self.column_mask(builder.sub(n, lanes))])
+                    with narrow:
+                        self._all_rows([self.column_mask(n)])
+
+    def _all_rows(self, masks):
+        """Tiles of full height while they fit, then lower ones. Packing writes a single full tile."""
+        builder = self.builder
+        if self.packing is not None:
+            self._tile(emit.constant(0), TILE_ROWS, masks)
+            return
+        row_slot = cgutils.alloca_once_value(builder, emit.constant(0))
+        for height in TILE_HEIGHTS:
+            check = builder.append_basic_block(f"rows{height}")
+            body = builder.append_basic_block(f"tile{height}")
+            after = builder.append_basic_block(f"after{height}")
+            builder.branch(check)
+            builder.position_at_end(check)
+            row = builder.load(row_slot)
+            end = builder.add(row, emit.constant(height))
+            builder.cbranch(builder.icmp_signed("<=", end, self.operands.m), body, after)
+            builder.position_at_end(body)
+            self._tile(row, height, masks)
+            builder.store(end, row_slot)
+            builder.branch(check)
+            builder.position_at_end(after)
+
+    def _tile(self, row, rows, masks):
+        """C[row:row+rows, :] in registers: ``masks`` has one entry for each vector of columns (None: all lanes)."""
+        builder, given = self.builder, self.operands
+        before = builder.block
+        init, enter, loop, done = (
+            builder.append_basic_block(name) for name in ("init", "enter", "k", "done")
+        )
+        next_line = self._prefetched_row(row)
+        a_tile, offsets = self.row(given.a, row, given.a_row), self._row_offsets()
+        c_cells = self._cells(self.row(given.c, row, given.c_row), given.c_row, rows, masks)
+        starts_from_zero = builder.icmp_signed("<", given.start_row, emit.constant(0))
+        builder.cbranch(starts_from_zero, enter, init)
+
+        builder.position_at_end(init)
+        start_cells = self._cells(self.row(given.start, row, given.start_row), given.start_row, rows, masks)
+        loaded = [self.load(address, mask) for address, mask in start_cells]
+        builder.branch(enter)
+
+        builder.position_at_end(enter)
+        starts = self._phis(([self.zeros] * len(c_cells), before), (loaded, init))
+        builder.cbranch(builder.icmp_signed(">", given.k, emit.constant(0)), loop, done)
+
+        builder.position_at_end(loop)
+        step = builder.phi(emit.INT)
+        step.add_incoming(emit.constant(0), enter)
+        sums = self._phis((starts, enter))
+        b_vectors = self._row_of_b(step, masks)
+        self._prefetch(next_line, step)
+        a_vectors = self._column_of_a(a_tile, offsets, step, rows)
+        products = [
+            emit.fma(builder, a_vector, b_vector, sums[i * len(masks) + j])
+            for i, a_vector in enumerate(a_vectors)
+            for j, b_vector in enumerate(b_vectors)
+        ]
+        following = builder.add(step, emit.constant(1))
+        step.add_incoming(following, loop)
+        for phi, value in zip(sums, products, strict=True):
+            phi.add_incoming(value, loop)
+        builder.cbranch(builder.icmp_signed("<", following, given.k), loop, done)
+
+        builder.position_at_end(done)
+        results = self._phis((starts, enter), (products, loop))
+        for value, (address, mask) in zip(results, c_cells, strict=True):
+            self.store(value, address, mask)
+
+    def _vectors(self, base, masks):
+        """(address, mask) of the vectors of one row."""
+        return [(self.address(base, emit.constant(j * self.lanes)), mask) for j, mask in enumerate(masks)]
+
+    def _cells(self, base, stride, rows, masks):
+        """(address, mask) of all vectors of a tile, row by row."""
+        row_addresses = [self.row(base, emit.constant(i), stride) for i in range(rows)]
+        return [cell for address in row_addresses for cell in self._vectors(address, masks)]
+
+    def _phis(self, *sources):
+        """One phi node for each vector of the tile; a source is (values, the block they come from)."""
+        merged = [self.builder.phi(self.vector) for _ in sources[0][0]]
+        for values, block in sources:
+            for phi, value in zip(merged, values, strict=True):
+                phi.add_incoming(value, block)
+        return merged
+
+    def _row_of_b(self, step, masks):
+        """Row ``step`` of B, copied into the packed panel on the way if there is one."""
+        given = self.operands
+        vectors = [self.load(*cell) for cell in self._vectors(self.row(given.b, step, given.b_row), masks)]
+        if self.packing is not None:
+            later = self.builder.add(step, emit.constant(_PREFETCH_ROWS))
+            for address, _ in self._vectors(self.row(given.b, later, given.b_row), masks):
+                emit.prefetch(self.builder, address, 3)
+            packed = self.row(self.packing.panel, step, emit.constant(TILE_VECTORS * self.lanes))
+            for vector, (address, _) in zip(vectors, self._vectors(packed, masks), strict=True):
+                self.store(vector, address)
+        return vectors
+
+    def _row_offsets(self):
+        """How far rows 0 to _GROUP_ROWS of A lie from the first."""
+        return [self.builder.mul(emit.constant(i), self.operands.a_row) for i in range(_GROUP_ROWS + 1)]
+
+    def _column_of_a(self, a_tile, offsets, step, rows):
+        """Column ``step`` of the tile's rows of A, each element in all lanes of a vector."""
+        groups = [self._opaque(self.row(a_tile, step, self.operands.a_column))]
+        while len(groups) * _GROUP_ROWS < rows:
+            groups.append(self._opaque(self.address(groups[-1], offsets[-1])))
+        addresses = [self.address(groups[i // _GROUP_ROWS], offsets[i % _GROUP_ROWS]) for i in range(rows)]
+        return [
+            emit.splat(
+                self.builder, self.builder.load(address, align=self.align, typ=self.element), self.lanes
+            )
+            for address in addresses
+        ]
+
+    def _opaque(self, pointer):
+        """``pointer``, with its origin hidden from LLVM.
+
+        LLVM would address each row from the row before it: a chain of additions that takes as long as the
+        multiply-adds.
+        """
+        kind = ir.FunctionType(pointer.type, [pointer.type])
+        return self.builder.asm(kind, "", "=r,0", [pointer], False)
+
+    def _prefetched_row(self, row):
+        if self.prefetching is None:
+            return None
+        offset = self.builder.mul(row, self.prefetching.row_stride)
+        return self.builder.gep(self.prefetching.data, [offset], source_etype=emit.BYTE)
+
+    def _prefetch(self, next_line, step):
+        """Prefetch one cache line of what column ``step`` of a later A will be made of, for the tile's rows.
+
+        Those lines are far away. One at each step keeps many under way, and the product waits for none.
+        """
+        if self.prefetching is None:
+            return
+        builder = self.builder
+        place = builder.load(builder.gep(self.prefetching.order, [step], source_etype=emit.INT), typ=emit.INT)
+        offset = builder.mul(place, self.prefetching.column_stride)
+        emit.prefetch(builder, builder.gep(next_line, [offset], source_etype=emit.BYTE), 2)
+
+
+def _function(module, name, kinds, write):
+    """An LLVM function, one for each module; ``write(builder, arguments)`` makes its body."""
+    if name in module.globals:
+        return module.globals[name]
+    function = ir.Function(module, ir.FunctionType(emit.VOID, kinds), name)
+    function.linkage = "linkonce_odr"
+    function.attributes.add("noinline")
+    builder = ir.IRBuilder(function.append_basic_block("entry"))
+    write(builder, function.args)
+    builder.ret_void()
+    return function
+
+
+def call_panel(builder, element, operands: Operands, besides: Packing | Prefetching | None = None) -> None:
+    """Call the panel product, which is written at the first call in each module."""
+    count = len(operands)
+
+    def write(inner, arguments):
+        more = None if besides is None else type(besides)(*arguments[count:])
+        _PanelWriter(inner, element, Operands(*arguments[:count]), more).write()
+
+    given = [*operands, *(besides or ())]
+    variant = "" if besides is None else f"_{type(besides).__name__.lower()}"
+    name = f"minidl_panel{variant}_{emit.suffix(element)}"
+    builder.call(_function(builder.module, name, [value.type for value in given], write), given)
+
+
+def call_transposition(builder, element, out, out_row, source, source_row, rows, columns) -> None:
+    """Call the transposition of a square block with a vector's length as its side.
+
+    Where the source has fewer rows or columns only those are read; the block is written whole.
+    """
+    given = [out, out_row, source, source_row, rows, columns]
+    kinds, name = [value.type for value in given], f"minidl_transpose_{emit.suffix(element)}"
+    function = _function(
+        builder.module, name, kinds, lambda inner, args: _write_transposition(inner, element, *args)
+    )
+    builder.call(function, given)
+
+
+def _write_transposition(builder, element, out, out_row, source, source_row, rows, columns) -> None:
+    """Load the rows, exchange halves, quarters, ... between them in registers, and store them as columns."""
+    writer = _VectorWriter(builder, element)
+    lanes = writer.lanes
+    indices = [emit.constant(i) for i in range(lanes)]
+    is_full = builder.and_(
+        *(builder.icmp_signed(">=", size, emit.constant(lanes)) for size in (rows, columns))
+    )
+    last = builder.sub(rows, emit.constant(1))
+    with builder.if_else(is_full) as (full, partial):
+        with full:
+            loaded = [writer.load(writer.row(source, i, source_row)) for i in indices]
+            full_block = builder.block
+        with partial:
+            mask = writer.column_mask(columns)
+            nearest = [builder.select(builder.icmp_signed("<", i, rows), i, last) for i in indices]
+            masked = [writer.load(writer.row(source, i, source_row), mask) for i in nearest]
+            partial_block = builder.block
+    values = [builder.phi(writer.vector) for _ in indices]
+    for value, *sources in zip(values, loaded, masked, strict=True):
+        for source_value, block in zip(sources, (full_block, partial_block), strict=True):
+            value.add_incoming(source_value, block)
+    distance = 1
+    while distance < lanes:
+        # lane l of row i and lane l of row i + distance: the off-diagonal blocks change places
+        lower = [x if not x & distance else lanes + x - distance for x in range(lanes)]
+        upper = [x + distance if not x & distance else lanes + x for x in range(lanes)]
+        picks = [ir.Constant(ir.VectorType(emit.INT32, lanes), chosen) for chosen in (lower, upper)]
+        for i in (i for i in range(lanes) if not i & distance):
+            pair = values[i], values[i + distance]
+            values[i], values[i + distance] = (builder.shuffle_vector(*pair, chosen) for chosen in picks)
+        distance *= 2
+    for i, value in zip(indices, values, strict=True):
+        writer.store(value, writer.row(out, i, out_row))
