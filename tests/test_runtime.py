@@ -121,7 +121,7 @@ def test_a_second_process_compiles_a_part(monkeypatch, tmp_path):
     helper = runtime._start_helper("float32")
     assert helper.wait(timeout=300) == 0
     written = {path.name.split("-")[0] for path in tmp_path.rglob("*.nbi")}
-    assert {"losses.loss_rows", "network.infer_rows"} <= written and "network.train" not in written
+    assert {"losses.loss_rows", "infer.infer_rows"} <= written and "network.train" not in written
     monkeypatch.setattr(runtime.sys, "executable", str(tmp_path / "nothing"))
     assert runtime._start_helper("float32") is None
 
