@@ -69,7 +69,7 @@ def test_a_long_step_is_given_up(monkeypatch, callbacks):
     def interrupting(kernel, *args, **kwargs):
         run(kernel, *args, **kwargs)
         if kernel is network.train:
-            calls.append(args[-3:])
+            calls.append(tuple(args[-1]))
             if len(calls) == 7:  # the second part of the second step
                 os.kill(os.getpid(), signal.SIGINT)
 
