@@ -5,8 +5,6 @@ or the new one whole. A file is read without pickles and without decompression, 
 Members and sizes are checked before anything is allocated. Whatever is wrong is a ValueError that names the file.
 """
 
-from __future__ import annotations
-
 import contextlib
 import io
 import json

@@ -1,7 +1,5 @@
 """Is a backward pass right? Every entry of every gradient against central differences, in float64."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -10,8 +8,8 @@ import numpy as np
 
 from . import losses
 from .models import Sequential
+from .training.objective import score_rows
 from .training.samples import Samples
-from .training.scoring import score_rows
 from .validation import (
     check_bool,
     check_float,
@@ -138,7 +136,10 @@ class _Scorer:
         if self._by_kernel:
             row_loss, dout = score_rows(self._loss, objective, logits, self._batch, len(out), True)
             return float(row_loss.sum()), dout.reshape(out.shape)
-        batch, teacher = self._batch, () if self._batch.teacher_logits is None else (self._batch.teacher_logits,)
+        batch, teacher = (
+            self._batch,
+            () if self._batch.teacher_logits is None else (self._batch.teacher_logits,),
+        )
         weight = batch.weight if batch.weight.size else None
         value, dout = self._loss.value_and_grad(logits, batch.y, *teacher, sample_weight=weight)
         return float(value), np.asarray(dout).reshape(out.shape)

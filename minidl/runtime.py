@@ -1,7 +1,5 @@
 """The machine under the library: the matrix product by itself, the number of threads, compiling ahead."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from .kernels import matmul as kernel
@@ -38,7 +36,10 @@ def matmul(
     if not plain:
         a, b = (check_array(name, x, ndim=2, allow_empty=True) for name, x in (("a", a), ("b", b)))
     if not (type(transpose_a) is type(transpose_b) is bool):
-        transpose_a, transpose_b = check_bool("transpose_a", transpose_a), check_bool("transpose_b", transpose_b)
+        transpose_a, transpose_b = (
+            check_bool("transpose_a", transpose_a),
+            check_bool("transpose_b", transpose_b),
+        )
     m, k = a.shape[::-1] if transpose_a else a.shape
     inner, n = b.shape[::-1] if transpose_b else b.shape
     if k != inner:

@@ -3,8 +3,6 @@
 Kernels assume clean input. A data set is looked at block by block and never copied: it may be a memory map.
 """
 
-from __future__ import annotations
-
 import difflib
 import numbers
 import sys

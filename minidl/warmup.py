@@ -3,8 +3,6 @@
 Kernels are compiled by calling them on tiny tables, without any model.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import subprocess
@@ -131,14 +129,21 @@ def _compile_training(dtype: np.dtype) -> None:
     plan = network.plan(_OPS, 2, _ROWS)
     x, order = np.eye(2, dtype=dtype), np.arange(_ROWS)
     permutation(order, np.uint64(make_key(0, SHUFFLE, 0, 0)))
-    program = network.Program(plan.ops, plan.settings, params, grads, False, plan.out_at, 2, Activation.SOFTMAX)
+    program = network.Program(
+        plan.ops, plan.settings, params, grads, False, plan.out_at, 2, Activation.SOFTMAX
+    )
     buffers = training_buffers(_OPS, plan, _ROWS, dtype, threads, 1, BatchParts(metrics=1, labels=True))
     data = network.Data(
         network.rows_of(x), order, order, np.arange(2), network.NO_ROWS, network.NO_ROWS, np.empty(0), _ROWS
     )
     kinds = np.array([Metric.SPARSE_CATEGORICAL_ACCURACY], np.int64)
     table = network.LossTable(
-        Loss.SPARSE_CATEGORICAL_CROSSENTROPY, np.zeros(8), kinds, np.ones(1, np.int64), np.zeros(1), np.zeros(1)
+        Loss.SPARSE_CATEGORICAL_CROSSENTROPY,
+        np.zeros(8),
+        kinds,
+        np.ones(1, np.int64),
+        np.zeros(1),
+        np.zeros(1),
     )
     nothing = np.zeros(0, dtype)
     no_norms = np.empty((0, 3), np.int64), np.empty(0)
@@ -155,7 +160,8 @@ def _compile_prediction(dtype: np.dtype) -> None:
     plan = network.plan(_OPS, 2, _ROWS)
     model = network.Inference(plan.ops, plan.settings, params)
     values, scratch, inputs = (
-        aligned_rows(1, size, dtype) for size in (plan.size, network.packing_size(_OPS, _ROWS, dtype.itemsize), 4)
+        aligned_rows(1, size, dtype)
+        for size in (plan.size, network.packing_size(_OPS, _ROWS, dtype.itemsize), 4)
     )
     network.infer_rows(*model, values[0], scratch[0], x.ravel(), _ROWS, out)
     counts = np.zeros(1, np.int64)

@@ -1,7 +1,5 @@
 """Runs training steps in the compiled loop: model, loss, optimizer and data as the tables that it reads."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np
@@ -61,7 +59,11 @@ class CompiledSteps:
         needs_output = objective.on_logits and any(metric.needs_output_for(outputs) for metric in metrics)
         sparse = samples.targets is None
         parts = BatchParts(
-            len(metrics), samples.labels.size > 0, not sparse, samples.teacher_logits is not None, needs_output
+            len(metrics),
+            samples.labels.size > 0,
+            not sparse,
+            samples.teacher_logits is not None,
+            needs_output,
         )
         self._buffers = training_buffers(
             ops, laid_out, batch_size, dtype, n_threads, n_threads if copied else 1, parts

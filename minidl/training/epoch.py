@@ -3,8 +3,6 @@
 Neither the slices nor the number of threads changes a result.
 """
 
-from __future__ import annotations
-
 import time
 from dataclasses import dataclass
 from typing import NamedTuple

@@ -4,8 +4,6 @@ A model whose parts are all minidl's own runs in the compiled loop, in slices of
 other model runs layer by layer. The way of running changes no result.
 """
 
-from __future__ import annotations
-
 from ..callbacks import CallbackList, History
 from ..validation import warn
 from ..warmup import compile_before_fit
@@ -78,7 +76,9 @@ def _validate(model, data: TrainingData, callbacks: CallbackList) -> dict[str, f
     """Loss and metrics of the validation samples, their names with ``val_`` before."""
     callbacks.on_test_begin()
     y = data.validation.y
-    values = evaluate_samples(model, loss_without_teacher(model, data.loss, y), model.metrics, data.validation)
+    values = evaluate_samples(
+        model, loss_without_teacher(model, data.loss, y), model.metrics, data.validation
+    )
     callbacks.on_test_end(values)
     return {f"val_{name}": value for name, value in values.items()}
 

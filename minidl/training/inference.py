@@ -1,7 +1,5 @@
 """`Sequential.predict` and `Sequential.evaluate` on the compiled loop."""
 
-from __future__ import annotations
-
 import math
 import threading
 
@@ -12,8 +10,8 @@ from ..kernels import network, threads
 from ..kernels.buffers import aligned_rows
 from ..kernels.ops import DENSE
 from ..validation import check_inputs, check_int
+from .objective import metric_values, score_rows
 from .samples import CHUNK_BYTES, Samples, check_samples, is_native, loss_without_teacher
-from .scoring import metric_values, score_rows
 
 _CHUNK = 96  # rows whose activations stay in the cache
 _SLICE_FLOPS = 2e9  # work of one kernel call at most: between two calls Ctrl-C is heard

@@ -1,7 +1,5 @@
 """Ctrl-C during training: it waits until parameters, optimizer and counters belong to the same step."""
 
-from __future__ import annotations
-
 import contextlib
 import signal
 import threading

@@ -4,14 +4,12 @@ The compiled loop (``kernels/network.py``) does the same with the same kernels i
 same bits. Layers, losses and constraints of the user's own train here.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from ..kernels.threads import flush_denormals, restore_denormals
 from ..kernels.updates import add_regularizer, max_norm
+from .objective import metric_values, score_rows
 from .samples import Samples
-from .scoring import metric_values, score_rows
 
 
 def layerwise_step(

@@ -1,7 +1,5 @@
 """The arguments of `Sequential.fit`: spelled and checked here, once, and handed on as one object."""
 
-from __future__ import annotations
-
 import functools
 import inspect
 from collections.abc import Callable
@@ -69,7 +67,10 @@ class FitOptions:
         def store(name: str, value: object) -> None:
             object.__setattr__(self, name, value)  # the dataclass is frozen
 
-        store("batch_size", check_int("batch_size", 32 if self.batch_size is None else self.batch_size, minimum=1))
+        store(
+            "batch_size",
+            check_int("batch_size", 32 if self.batch_size is None else self.batch_size, minimum=1),
+        )
         store("epochs", check_int("epochs", self.epochs, minimum=0))
         store("initial_epoch", check_int("initial_epoch", self.initial_epoch, minimum=0))
         store("validation_freq", check_int("validation_freq", self.validation_freq, minimum=1))

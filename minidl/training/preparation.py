@@ -1,7 +1,5 @@
 """What a `fit` begins with: its loss, its data and its teacher, all checked before anything is trained."""
 
-from __future__ import annotations
-
 import math
 from typing import NamedTuple
 
@@ -23,7 +21,9 @@ class TrainingData(NamedTuple):
     count: int  # samples to train on
     validation: Samples | None
     metrics: list[Metric]  # those of training: none where no sample has a label
-    online_teacher: Teacher | None  # asked about each batch; None: the samples hold its logits, or there is none
+    online_teacher: (
+        Teacher | None
+    )  # asked about each batch; None: the samples hold its logits, or there is none
 
     @property
     def labelled(self):

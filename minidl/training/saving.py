@@ -1,7 +1,5 @@
 """What a file holds of a training: what ``compile`` was given, the optimizer's state, and where training was left."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from .. import losses, metrics, optimizers

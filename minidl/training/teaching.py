@@ -1,7 +1,5 @@
 """Who teaches in a `fit`: ``target_model`` becomes logits by sample, or a teacher who is asked about each batch."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np
@@ -31,9 +29,7 @@ def training_loss(model, options: FitOptions) -> Loss:
     return KnowledgeDistillation(**settings)
 
 
-def taught(
-    model, loss, samples: Samples, options: FitOptions
-) -> tuple[Samples, teachers.Teacher | None]:
+def taught(model, loss, samples: Samples, options: FitOptions) -> tuple[Samples, teachers.Teacher | None]:
     """The samples with the teacher's logits, computed once, or the teacher itself where inputs are augmented."""
     teacher = teachers.as_teacher(options.target_model, student=model)
     classes = math.prod(model.output_shape)
@@ -55,9 +51,7 @@ def taught(
         _check_order(model)
         return samples, teacher
     temperature = getattr(loss, "temperature", 1.0)
-    logits = teachers.cached_logits(
-        teacher, samples.x, _ASKED_AT_A_TIME, temperature, model.dtype, classes
-    )
+    logits = teachers.cached_logits(teacher, samples.x, _ASKED_AT_A_TIME, temperature, model.dtype, classes)
     return samples._replace(teacher_logits=logits), None
 
 

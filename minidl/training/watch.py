@@ -1,7 +1,5 @@
 """Watches a training for numbers that are not finite: NaN and infinity, in losses and in parameters."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np
