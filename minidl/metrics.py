@@ -3,8 +3,6 @@
 A metric is one class: its kernel, which direction is better, what it needs. Formulas are in ``kernels/metrics.py``.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 import numpy as np
@@ -216,9 +214,7 @@ def get(identifier: str | type[Metric] | dict | Metric) -> Metric:
     return metric
 
 
-def deserialize(config: dict) -> Metric:
-    """The inverse of ``serialize``; only this module's classes are built."""
-    return get(config)
+deserialize = get
 
 
 def get_all(metrics: str | Metric | Iterable | None) -> list[Metric]:

@@ -4,8 +4,6 @@ So an optimizer is one loop over one array, a checkpoint is one array, a gradien
 data-parallel step needs one reduction. ``lay_out`` gives each layer's parameters their place.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 
 import numpy as np

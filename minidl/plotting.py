@@ -3,8 +3,6 @@
 Needs matplotlib: ``pip install "minidl[plots]"``.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """Callbacks made of a user's functions."""
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Callable
 

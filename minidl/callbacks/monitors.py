@@ -1,7 +1,5 @@
 """Callbacks that watch a log: stop, save the best, lower the learning rate, or stop at NaN."""
 
-from __future__ import annotations
-
 import math
 import os
 import warnings

@@ -1,7 +1,5 @@
 """What all layers share: names, shapes, and parameters that are views of the model's flat vectors."""
 
-from __future__ import annotations
-
 import functools
 import itertools
 import math
@@ -306,7 +304,7 @@ class Layer(Configurable):
         return math.prod(self.input_shape)
 
 
-LAYERS = Registry("layer class", Layer, spellings=lambda name: (name,))
+LAYERS = Registry("layer class", Layer, spellings=(str,))
 
 
 def as_matrix(array: np.ndarray) -> np.ndarray:

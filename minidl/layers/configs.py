@@ -1,7 +1,5 @@
 """Layers as plain data, and from it: only minidl's own classes and those the caller names are ever built."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 from ..registry import serialize

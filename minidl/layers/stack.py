@@ -1,7 +1,5 @@
 """Layers in a row over flat parameter vectors: what a model computes, apart from how it is trained."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Iterable
 

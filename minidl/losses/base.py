@@ -1,7 +1,5 @@
 """The base class of all losses: it checks the arguments, calls the kernel, and gives value and gradient together."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from ..kernels import losses as kernels

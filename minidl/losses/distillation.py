@@ -12,8 +12,6 @@ exactly at any T. An example: for a confident MNIST teacher and an untrained stu
 gradient at T = 1, 4, 20 are as 1 : 2.6 : 2.2 with T squared, and as 1 : 0.16 : 0.0056 without.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from typing import Any
@@ -22,7 +20,7 @@ import numpy as np
 
 from ..kernels import losses as kernels
 from ..kernels.losses import Batch
-from ..registry import Configurable, resolve
+from ..registry import Configurable, Registry
 from ..registry import serialize as _serialize
 from ..validation import REALS, check_bool, check_float, check_int
 from .base import LOSSES, NO_LABELS, Loss, no_rows, row_scale
@@ -31,6 +29,10 @@ from .softmax import as_kernel_array, as_real, check_logits
 Schedule = float | Callable[[int], float]
 
 
+_SCHEDULES = Registry("schedule", Configurable, spellings=(str,))
+
+
+@_SCHEDULES.register()
 class Ramp(Configurable):
     """A schedule over epochs: linear from ``start`` at epoch 0 to ``end`` at epoch ``epochs``, then constant.
 
@@ -69,7 +71,7 @@ class DistillationLoss(Loss):
         self._weight_names = [setting for setting in settings if setting != "temperature"]
         for setting, value in settings.items():
             if isinstance(value, dict):
-                value = resolve(setting, value, Ramp, {"Ramp": Ramp})
+                value = _SCHEDULES.get(value, setting)
             if callable(value):
                 self.schedules[setting] = value
                 value = value(0)

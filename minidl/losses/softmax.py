@@ -1,7 +1,5 @@
 """Softmax and its logarithm, and the check that numbers are logits and not probabilities."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from ..kernels.softmax import log_softmax_forward, softmax_forward

@@ -4,8 +4,6 @@ z are the logits (B, C), q the probabilities ``softmax(z)``, yhat the model's ou
 is the loss of one sample. The class gives the mean over the batch, the function below it one loss per sample.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np

@@ -23,6 +23,4 @@ def get(identifier) -> Optimizer:
     return optimizer
 
 
-def deserialize(config: dict) -> Optimizer:
-    """The inverse of ``serialize``; only this module's classes are built."""
-    return get(config)
+deserialize = get

@@ -1,7 +1,5 @@
 """What all optimizers share: learning rate, weight decay, clipping, and the step over the flat vector."""
 
-from __future__ import annotations
-
 from typing import Any, TypedDict
 
 import numpy as np
@@ -217,7 +215,7 @@ class Optimizer(Configurable):
         return {"learning_rate": rate, **super().get_config()}
 
 
-OPTIMIZERS = Registry("optimizer", Optimizer, spellings=lambda class_name: (class_name.lower(),))
+OPTIMIZERS = Registry("optimizer", Optimizer, spellings=(str.lower,))
 
 
 def _check_flat(argument: str, array: np.ndarray) -> None:
