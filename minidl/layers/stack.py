@@ -12,8 +12,8 @@ from ..validation import check_array, check_bool, check_inputs, check_int, check
 from .activation import Activation, Softmax
 from .base import Layer
 from .dense import Dense
-from .preprocessing import Flatten, Input, RandomTranslation
-from .regularization import Dropout, GaussianNoise
+from .preprocessing import Flatten, Input
+from .random import Dropout, GaussianNoise, RandomTranslation
 
 AUGMENTING = (GaussianNoise, RandomTranslation)
 """Layers that change inputs at random: a teacher is asked about what they make of them."""
