@@ -66,7 +66,7 @@ class Metric(Configurable):
         if pred.ndim == 1:
             pred = pred[:, None]
         dtype = pred.dtype if pred.dtype in (np.float32, np.float64) else np.dtype(np.float64)
-        pred = _for_kernel(pred, dtype).reshape(len(pred), -1)
+        pred = np.require(pred, dtype, "CAW").reshape(len(pred), -1)  # what the kernel is compiled for
         outputs = pred.shape[1]
         true = check_array("y_true", y_true)
         sparse = outputs > 1 and true[:1].size == 1
@@ -81,7 +81,7 @@ class Metric(Configurable):
             labels = check_labels(true, outputs, "y_true", unlabelled=True)
         else:
             flat = true.reshape(len(true), -1)
-            targets = _for_kernel(check_targets(flat, (outputs,), dtype, "y_true"), dtype)
+            targets = np.require(check_targets(flat, (outputs,), dtype, "y_true"), dtype, "CAW")
         check_rows("y_true", len(true), len(pred), "y_pred")
         values = np.empty(len(pred))
         kernel.metric_rows(kind, values, pred, labels, targets, self.k)
@@ -106,11 +106,6 @@ class Metric(Configurable):
 
     def result(self) -> float:
         return _ratio(self._total, self._count)
-
-
-def _for_kernel(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """Contiguous, aligned and writeable, as the kernels are compiled for."""
-    return np.require(array, dtype, ["C", "A", "W"])
 
 
 def _ratio(total: float, count: float) -> float:

@@ -14,10 +14,9 @@ from ..validation import (
     check_sample_weight,
     check_targets,
 )
-from .softmax import as_kernel_array, as_real
+from .softmax import as_real
 
 NO_LABELS = np.empty(0, np.int64)
-_MEANS = ("sum_over_batch_size", "mean")
 _FLOPS_OF_A_ROW, _FLOPS_OF_AN_ENTRY = 12_000.0, 150.0
 """What a sample and each of its classes cost, in operations of a matrix product that take as long."""
 
@@ -59,7 +58,7 @@ class Loss(Configurable):
     label_smoothing = 0.0  # of the losses that have no such argument
 
     def __init__(self, reduction: str = "sum_over_batch_size", name: str | None = None):
-        if reduction not in _MEANS:
+        if reduction not in ("sum_over_batch_size", "mean"):
             raise ValueError(
                 f"reduction must be 'sum_over_batch_size', got {reduction!r}; for the loss of each sample "
                 f"there is the function minidl.losses.{snake_case(type(self).__name__)}"
@@ -126,13 +125,12 @@ class Loss(Configurable):
             raise ValueError(f"{names[0]} must have shape (B, C), got {z.shape}")
         teacher = self._checked_teacher(names[0], z, teacher_logits)
         labels, targets = self.labels_or_targets(names[1], y, z)
-        scale = row_scale(len(z))
+        scale = np.full(len(z), 1.0 / len(z))
         if sample_weight is not None:
             scale *= check_sample_weight(sample_weight, len(z))
         return Batch(z, labels, targets, teacher, scale)
 
     def _checked_teacher(self, name: str, z: np.ndarray, teacher_logits) -> np.ndarray:
-        """The teacher's logits, checked; size 0 for a loss without a teacher."""
         return no_rows(z)
 
     def labels_or_targets(self, argument: str, y, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -148,7 +146,7 @@ class Loss(Configurable):
         limits = (0.0, 1.0) if self.fused_activation else None
         targets = check_targets(y, z.shape[1:], z.dtype, argument, limits=limits)
         check_rows(argument, len(targets), len(z), "the logits")
-        return NO_LABELS, as_kernel_array(targets, z.dtype)
+        return NO_LABELS, np.require(targets, z.dtype, "CAW")
 
     def check_probabilities(self, argument: str, outputs: np.ndarray) -> None:
         """Raises ValueError if ``outputs`` should be probabilities and are not."""
@@ -168,13 +166,6 @@ class Loss(Configurable):
 def no_rows(z: np.ndarray) -> np.ndarray:
     """In place of an array (B, C) that the kernel does not need."""
     return np.empty((0, 0), z.dtype)
-
-
-def row_scale(rows: int) -> np.ndarray:
-    """The factors of a plain mean, float64 (rows,)."""
-    scale = np.empty(rows)
-    scale.fill(1.0 / rows)
-    return scale
 
 
 LOSSES = Registry("loss", Loss)

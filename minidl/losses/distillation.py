@@ -23,8 +23,8 @@ from ..kernels.losses import Batch
 from ..registry import Configurable, Registry
 from ..registry import serialize as _serialize
 from ..validation import REALS, check_bool, check_float, check_int
-from .base import LOSSES, NO_LABELS, Loss, no_rows, row_scale
-from .softmax import as_kernel_array, as_real, check_logits
+from .base import LOSSES, NO_LABELS, Loss, no_rows
+from .softmax import as_real, check_logits
 
 Schedule = float | Callable[[int], float]
 
@@ -128,7 +128,8 @@ class DistillationLoss(Loss):
         labels out of range, a teacher's probabilities instead of logits, and y=None where a term needs labels.
         """
         if sample_weight is None and self._can_skip_checks(logits, y, teacher_logits):
-            batch = Batch(logits, y, no_rows(logits), teacher_logits, row_scale(len(logits)))
+            scale = np.full(len(logits), 1.0 / len(logits))
+            batch = Batch(logits, y, no_rows(logits), teacher_logits, scale)
             result = self._run_kernel(self.kind_on_logits, batch, gradient=True)
             if math.isfinite(result[0]):  # so all logits were finite
                 return result
@@ -146,13 +147,12 @@ class DistillationLoss(Loss):
             return False
         if not (type(logits) is type(teacher_logits) is type(y) is np.ndarray and logits.dtype in REALS):
             return False
-        rows, classes = logits.shape if logits.ndim == 2 else (0, 0)
         return (
-            rows > 0
-            and classes > 0
+            logits.ndim == 2
+            and logits.size > 0
             and teacher_logits.shape == logits.shape
             and teacher_logits.dtype == logits.dtype
-            and y.shape == (rows,)
+            and y.shape == logits.shape[:1]
             and y.dtype == np.int64
             and logits.flags.carray
             and teacher_logits.flags.carray
@@ -166,7 +166,7 @@ class DistillationLoss(Loss):
         teacher = check_logits("teacher_logits", teacher_logits)
         if teacher.shape != z.shape:
             raise ValueError(f"teacher_logits must have the shape of {name} {z.shape}, got {teacher.shape}")
-        return as_kernel_array(teacher, z.dtype)
+        return np.require(teacher, z.dtype, "CAW")
 
     def labels_or_targets(self, argument: str, y, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         if y is not None:
