@@ -5,19 +5,11 @@ index of the slice's last batch and the means of loss and metrics since the epoc
 batch if a callback wants every batch: see ``Callback.wants_every_batch``.
 """
 
-from .base import Callback
+from .base import Callback, LambdaCallback
 from .callback_list import CallbackList
 from .display import CSVLogger, History, ProgressBar, check_verbose
-from .functions import LambdaCallback, LearningRateScheduler
-from .monitors import EarlyStopping, ModelCheckpoint, ReduceLROnPlateau, TerminateOnNaN
+from .monitors import EarlyStopping, LearningRateScheduler, ModelCheckpoint, ReduceLROnPlateau, TerminateOnNaN
 
-__all__ = [
-    "CSVLogger",
-    "Callback",
-    "CallbackList",
-    "EarlyStopping",
-    "History",
-    "LambdaCallback",
-    "LearningRateScheduler",
-]
-__all__ += ["ModelCheckpoint", "ProgressBar", "ReduceLROnPlateau", "TerminateOnNaN", "check_verbose"]
+__all__ = ["CSVLogger", "Callback", "CallbackList", "EarlyStopping", "History", "LambdaCallback"]
+__all__ += ["LearningRateScheduler", "ModelCheckpoint", "ProgressBar", "ReduceLROnPlateau", "TerminateOnNaN"]
+__all__ += ["check_verbose"]

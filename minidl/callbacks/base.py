@@ -1,6 +1,7 @@
-"""The base class of all callbacks."""
+"""The base class of all callbacks, and a callback made of functions."""
 
 import os
+from collections.abc import Callable
 
 from ..validation import describe
 
@@ -65,6 +66,46 @@ class Callback:
 
 
 HOOKS = tuple(name for name in vars(Callback) if name.startswith("on_"))
+
+
+class LambdaCallback(Callback):
+    """Hooks from functions: ``LambdaCallback(on_epoch_end=lambda epoch, logs: print(epoch, logs))``.
+
+    Any hook of ``Callback`` can be given by keyword. A hook that is called at training batches is called for every
+    single batch.
+    """
+
+    def __init__(
+        self,
+        on_epoch_begin: Callable | None = None,
+        on_epoch_end: Callable | None = None,
+        on_train_begin: Callable | None = None,
+        on_train_end: Callable | None = None,
+        on_train_batch_begin: Callable | None = None,
+        on_train_batch_end: Callable | None = None,
+        **hooks: Callable | None,
+    ):
+        super().__init__()
+        hooks.update(
+            on_epoch_begin=on_epoch_begin,
+            on_epoch_end=on_epoch_end,
+            on_train_begin=on_train_begin,
+            on_train_end=on_train_end,
+            on_train_batch_begin=on_train_batch_begin,
+            on_train_batch_end=on_train_batch_end,
+        )
+        for name, function in hooks.items():
+            if name not in HOOKS:
+                raise TypeError(f"LambdaCallback takes {', '.join(HOOKS)}; got {name}")
+            if function is None:
+                continue
+            if not callable(function):
+                raise TypeError(f"{name} must be a function, got {describe(function)}")
+            setattr(self, name, function)
+
+    @property
+    def wants_every_batch(self) -> bool:
+        return any("batch" in name and "test" not in name for name in vars(self) if name.startswith("on_"))
 
 
 def check_path(argument: str, value: object) -> str:

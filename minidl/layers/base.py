@@ -20,13 +20,6 @@ from ..validation import check_array, check_int, check_shape, describe
 _names_given: defaultdict[str, itertools.count] = defaultdict(itertools.count)
 
 
-def _automatic_name(kind: type) -> str:
-    """dense, dense_1, dense_2, ...: counted over the process, as in Keras."""
-    stem = snake_case(kind.__name__.lstrip("_"))
-    number = next(_names_given[stem])
-    return f"{stem}_{number}" if number else stem
-
-
 @dataclass
 class Parameter:
     """One trainable array of a layer and its place in the model's flat vectors.
@@ -126,7 +119,11 @@ class Layer(Configurable):
                     f"give input_dim or input_shape, not both: got {input_dim!r} and {input_shape!r}"
                 )
             input_shape = (check_int("input_dim", input_dim, minimum=1),)
-        self.name = name or _automatic_name(type(self))
+        if name is None:  # dense, dense_1, dense_2, ...: counted over the process, as in Keras
+            name = snake_case(type(self).__name__.lstrip("_"))
+            number = next(_names_given[name])
+            name = f"{name}_{number}" if number else name
+        self.name = name
         self.input_shape = None if input_shape is None else check_shape("input_shape", input_shape)
         self.output_shape: tuple[int, ...] | None = None
         self.parameters: list[Parameter] = []
@@ -189,15 +186,9 @@ class Layer(Configurable):
         for attribute in (name, f"d{name}"):
             if attribute in taken:
                 raise ValueError(f"layer {self.name} already has {attribute!r}: rename its weight {name!r}")
-        self.parameters.append(
-            Parameter(
-                name,
-                check_shape("shape", shape),
-                initializers.get(initializer),
-                regularizers.get(regularizer),
-                constraints.get(constraint),
-            )
-        )
+        shape, initializer = check_shape("shape", shape), initializers.get(initializer)
+        regularizer, constraint = regularizers.get(regularizer), constraints.get(constraint)
+        self.parameters.append(Parameter(name, shape, initializer, regularizer, constraint))
 
     def unbuild(self) -> None:
         """Undo ``build``: parameters and shapes are forgotten, except the ``input_shape`` of the constructor."""

@@ -20,11 +20,7 @@ if TYPE_CHECKING:
 
 
 class RandomLayer(Layer):
-    """Base of the random layers, which define ``ops`` (empty if the layer changes nothing) and ``draw``.
-
-    ``seed`` is accepted for compatibility with Keras and has no effect: draws follow from the model's seed and the
-    layer's place in it.
-    """
+    """Base of the random layers, which define ``ops`` (empty if the layer changes nothing) and ``draw``."""
 
     def __init__(self, seed: int | None = None, **options: Unpack[LayerOptions]):
         super().__init__(**options)

@@ -4,12 +4,8 @@ z are the student's logits and v the teacher's, (B, C); ``q = softmax(z / T)`` a
 cross-entropy of the labels with softmax(z), at temperature 1. Each formula is the loss of one sample; the value is
 the mean over the batch, with ``sample_weight`` the weighted sum divided by B. Gradients are by z.
 
-Why the soft term is multiplied by T squared: the gradient of KL(p || q) is ``(q - p) / T``. This 1/T is the chain
-rule through ``z / T``, exactly, at any temperature. A second 1/T hides in ``q - p``, but only as the logits become
-small beside T: then softmax is nearly linear and ``q - p`` is about ``(z - v) / (C T)``, z and v centred. T squared
-undoes both factors. So the weights of the hard and the soft term keep their meaning roughly when T changes, but not
-exactly at any T. An example: for a confident MNIST teacher and an untrained student, the norms of the soft term's
-gradient at T = 1, 4, 20 are as 1 : 2.6 : 2.2 with T squared, and as 1 : 0.16 : 0.0056 without.
+The soft term is multiplied by T squared so that its weight keeps its meaning, roughly, when T changes: the gradient
+of KL(p || q) is ``(q - p) / T``, and ``q - p`` is about ``(z - v) / (C T)`` where T is large, z and v centred.
 """
 
 import math
@@ -108,11 +104,8 @@ class DistillationLoss(Loss):
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments: a `Ramp` as ``{"class_name", "config"}``, another schedule as the function."""
-        saved = {
-            setting: _serialize(schedule) if isinstance(schedule, Ramp) else schedule
-            for setting, schedule in self.schedules.items()
-        }
-        return super().get_config() | saved
+        ramps = {name: _serialize(ramp) for name, ramp in self.schedules.items() if isinstance(ramp, Ramp)}
+        return super().get_config() | self.schedules | ramps
 
     def __call__(self, y_true, y_pred, teacher_logits=None, sample_weight=None) -> float:  # type: ignore[override]
         """The mean loss. y_pred: the student's logits (B, C); the rest as in `value_and_grad`."""

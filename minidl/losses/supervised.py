@@ -20,8 +20,7 @@ CLASS_OF: dict[Callable, type[Loss]] = {}
 
 
 def _loss_of_each_sample(loss: Loss, y_true, y_pred) -> np.ndarray:
-    pred = as_real("y_pred", y_pred)
-    y = check_array("y_true", y_true)
+    pred, y = as_real("y_pred", y_pred), check_array("y_true", y_true)
     rows = pred.reshape(-1, pred.shape[-1])
     if loss.sparse and y.ndim == pred.ndim and y.shape[-1] == 1:
         y = y[..., 0]
