@@ -19,9 +19,14 @@ classes and from those the user names in ``custom_objects``.
 import inspect
 import re
 from collections.abc import Callable
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from .validation import describe, unknown_name
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack as Unpack  # in typing since Python 3.11
+else:
+    Unpack = dict  # only type checkers read ``**options: Unpack[...]``
 
 _Base = TypeVar("_Base")
 _Class = TypeVar("_Class", bound=type)

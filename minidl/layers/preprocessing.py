@@ -1,19 +1,14 @@
 """What stands between the raw samples and the first Dense: shapes and scales."""
 
-from __future__ import annotations
-
 import math
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..kernels.elementwise import rescale
 from ..kernels.ops import RESCALING, Op
+from ..registry import Unpack
 from ..validation import check_float, check_shape
 from .base import LAYERS, Layer, LayerOptions, as_matrix
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 
 class Input(Layer):

@@ -4,19 +4,13 @@ No mask is stored. Each draw follows from ``key``, which the model derives from 
 step. So a backward can repeat its forward's draws, and two layers never share them.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from ..kernels import random
 from ..kernels.ops import DROPOUT, GAUSSIAN_NOISE, RANDOM_TRANSLATION, Op
+from ..registry import Unpack
 from ..validation import check_choice, check_float, check_int
 from .base import LAYERS, Layer, LayerOptions, as_matrix
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 
 class RandomLayer(Layer):

@@ -2,18 +2,11 @@
 
 import numpy as np
 
+from .. import validation
 from ..kernels import losses as kernels
 from ..kernels import threads
 from ..kernels.losses import Batch
 from ..registry import Configurable, Registry, snake_case
-from ..validation import (
-    check_array,
-    check_labels,
-    check_range,
-    check_rows,
-    check_sample_weight,
-    check_targets,
-)
 from .softmax import as_real
 
 NO_LABELS = np.empty(0, np.int64)
@@ -127,7 +120,7 @@ class Loss(Configurable):
         labels, targets = self.labels_or_targets(names[1], y, z)
         scale = np.full(len(z), 1.0 / len(z))
         if sample_weight is not None:
-            scale *= check_sample_weight(sample_weight, len(z))
+            scale *= validation.check_sample_weight(sample_weight, len(z))
         return Batch(z, labels, targets, teacher, scale)
 
     def _checked_teacher(self, name: str, z: np.ndarray, teacher_logits) -> np.ndarray:
@@ -137,21 +130,23 @@ class Loss(Configurable):
         """Class indices (B,) or rows of targets (B, C), from ``y``; the other one has size 0."""
         sparse = self.sparse
         if sparse is None:
-            y = check_array(argument, y)
+            y = validation.check_array(argument, y)
             sparse = y.ndim == 1 or (y.shape[1:] == (1,) and z.shape[1] > 1)
         if sparse:
-            labels = check_labels(y, z.shape[1], argument, unlabelled=self.distills)
-            check_rows(argument, len(labels), len(z), "the logits")
+            labels = validation.check_labels(y, z.shape[1], argument, unlabelled=self.distills)
+            validation.check_rows(argument, len(labels), len(z), "the logits")
             return labels, no_rows(z)
         limits = (0.0, 1.0) if self.fused_activation else None
-        targets = check_targets(y, z.shape[1:], z.dtype, argument, limits=limits)
-        check_rows(argument, len(targets), len(z), "the logits")
+        targets = validation.check_targets(y, z.shape[1:], z.dtype, argument, limits=limits)
+        validation.check_rows(argument, len(targets), len(z), "the logits")
         return NO_LABELS, np.require(targets, z.dtype, "CAW")
 
     def check_probabilities(self, argument: str, outputs: np.ndarray) -> None:
         """Raises ValueError if ``outputs`` should be probabilities and are not."""
         if self.kind_on_logits != self.kind_on_outputs and not self.from_logits:
-            check_range(argument, outputs, 0.0, 1.0, why=" (probabilities; for logits say from_logits=True)")
+            validation.check_range(
+                argument, outputs, 0.0, 1.0, why=" (probabilities; for logits say from_logits=True)"
+            )
 
     def _run_kernel(self, kind: int, batch: Batch, gradient: bool) -> tuple[float, np.ndarray]:
         z = batch.logits
