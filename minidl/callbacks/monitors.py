@@ -3,12 +3,11 @@
 import inspect
 import math
 import os
-import warnings
 from collections.abc import Callable
 
 import numpy as np
 
-from ..validation import check_bool, check_choice, check_float, check_int, describe
+from ..validation import check_bool, check_choice, check_float, check_int, describe, warn
 from .base import Callback, check_path
 
 
@@ -51,9 +50,7 @@ class Monitor(Callback):
         value = (logs or {}).get(self.monitor)
         if value is None:
             known = ", ".join(logs or ()) or "none"
-            warnings.warn(
-                f"{type(self).__name__}: there is no log {self.monitor!r}; there are: {known}", stacklevel=3
-            )
+            warn(f"{type(self).__name__}: there is no log {self.monitor!r}; there are: {known}")
         return value
 
 

@@ -86,9 +86,8 @@ class Layer(Configurable):
     input_dim : int, optional
         ``input_dim=n`` is ``input_shape=(n,)``.
 
-    A subclass with arguments of its own hands the others on: ``__init__(self, rate, **options)`` calls
-    ``super().__init__(**options)``. It keeps each argument as an attribute of the same name, so that ``get_config``
-    finds it and the layer can be saved.
+    A subclass hands these on as ``**options`` and keeps each argument of its own as an attribute of the same name:
+    see the example in ``minidl.layers``.
 
     Attributes
     ----------

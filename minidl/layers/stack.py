@@ -314,7 +314,7 @@ class Stack:
     def ops(self, training: bool = False, logits: bool = False) -> list[Op] | None:
         """The layers as primitive operations for the compiled loop; None if a part of them is the user's own."""
         self.require_built("ops")
-        if self.flat.has_own_constraints():
+        if self.flat.own_constraints:
             return None
         found = []
         for index, layer in enumerate(self._layers):

@@ -14,18 +14,6 @@ _FLOPS_OF_A_ROW, _FLOPS_OF_AN_ENTRY = 12_000.0, 150.0
 """What a sample and each of its classes cost, in operations of a matrix product that take as long."""
 
 
-def run_kernel(
-    kind: int, row_loss: np.ndarray, dlogits: np.ndarray, batch: Batch, hyper: np.ndarray, n_threads: int = 1
-) -> None:
-    """Fill row_loss (B,) and, unless its size is 0, dlogits (B, C). The only place that calls the kernels of losses."""
-    if n_threads == 1:
-        kernels.loss_batch(kind, row_loss, dlogits, batch, hyper)
-    else:
-        threads.run(
-            kernels.loss_rows_on_threads, int(kind), row_loss, dlogits, batch, hyper, threads=n_threads
-        )
-
-
 class Loss(Configurable):
     """Base of the losses. minidl's own name a kernel; a user's own loss overrides ``value_and_grad``.
 
@@ -154,7 +142,11 @@ class Loss(Configurable):
         dlogits = np.empty_like(z) if gradient else no_rows(z)
         work = _FLOPS_OF_A_ROW * len(z) + _FLOPS_OF_AN_ENTRY * z.size
         n_threads = 1 if self.whole_batch else threads.count_for(work)
-        run_kernel(kind, row_loss, dlogits, batch, self.hyper, n_threads)
+        arguments = row_loss, dlogits, batch, self.hyper
+        if n_threads == 1:
+            kernels.loss_batch(kind, *arguments)
+        else:
+            threads.run(kernels.loss_rows_on_threads, int(kind), *arguments, threads=n_threads)
         return kernels.sum_of_rows(row_loss), dlogits
 
 

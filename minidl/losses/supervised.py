@@ -12,7 +12,7 @@ from ..kernels import losses as kernels
 from ..kernels.losses import Batch
 from ..registry import function_of
 from ..validation import check_array, check_bool, check_float
-from .base import LOSSES, Loss, no_rows, run_kernel
+from .base import LOSSES, Loss, no_rows
 from .softmax import as_real
 
 CLASS_OF: dict[Callable, type[Loss]] = {}
@@ -33,7 +33,7 @@ def _loss_of_each_sample(loss: Loss, y_true, y_pred) -> np.ndarray:
     loss.check_probabilities("y_pred", rows)
     out, empty = np.empty(len(rows)), no_rows(rows)
     batch = Batch(rows, labels, targets, empty, np.ones(len(rows)))
-    run_kernel(loss.kind(loss.from_logits), out, empty, batch, loss.hyper)
+    kernels.loss_batch(loss.kind(loss.from_logits), out, empty, batch, loss.hyper)
     return out.astype(pred.dtype).reshape(pred.shape[:-1])
 
 
