@@ -45,4 +45,4 @@ class MaxNorm(Constraint):
 
 
 max_norm = MaxNorm
-get = deserialize = CONSTRAINTS.get
+get, deserialize = CONSTRAINTS.get, CONSTRAINTS.deserialize

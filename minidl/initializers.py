@@ -221,4 +221,5 @@ def get(identifier) -> Initializer:
     return initializer
 
 
-deserialize = get
+def deserialize(config: dict) -> Initializer:
+    return get(config)

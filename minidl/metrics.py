@@ -203,7 +203,8 @@ def get(identifier: str | type[Metric] | dict | Metric) -> Metric:
     return metric
 
 
-deserialize = get
+def deserialize(config: dict) -> Metric:
+    return get(config)
 
 
 def get_all(metrics: str | Metric | Iterable | None) -> list[Metric]:

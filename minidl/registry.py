@@ -206,4 +206,6 @@ class Registry(Generic[_Base]):
         cls = self.names[name]
         return cls.from_config(config) if node is identifier else cls()
 
-    deserialize = get
+    def deserialize(self, config: dict[str, Any] | None) -> _Base | None:
+        """The inverse of ``serialize``."""
+        return self.get(config)

@@ -67,4 +67,5 @@ def get(identifier) -> Regularizer | None:
     return REGULARIZERS.get(identifier)
 
 
-deserialize = get
+def deserialize(config: dict) -> Regularizer | None:
+    return get(config)

@@ -14,7 +14,10 @@ from .base import LAYERS, Layer, LayerOptions, as_matrix
 
 
 class RandomLayer(Layer):
-    """Base of the random layers, which define ``ops`` (empty if the layer changes nothing) and ``draw``."""
+    """Base of the random layers, which define ``ops`` (empty if the layer changes nothing) and ``_draw``.
+
+    ``_draw(out, array, direction)`` fills ``out`` (B, D), forward if ``direction`` is 1, backward if it is -1.
+    """
 
     def __init__(self, seed: int | None = None, **options: Unpack[LayerOptions]):
         super().__init__(**options)
@@ -33,12 +36,8 @@ class RandomLayer(Layer):
         if not self._is_random:
             return array
         out = np.empty_like(array)
-        self.draw(as_matrix(out), as_matrix(array), direction)
+        self._draw(as_matrix(out), as_matrix(array), direction)
         return out
-
-    def draw(self, out: np.ndarray, array: np.ndarray, direction: int) -> None:
-        """Fill ``out`` (B, D) by ``self._forward_key``: forward if ``direction`` is 1, backward if it is -1."""
-        raise NotImplementedError
 
 
 @LAYERS.register()
@@ -53,7 +52,7 @@ class Dropout(RandomLayer):
         super().__init__(seed, **options)
         self.rate = check_float("rate", rate, minimum=0, below=1)
 
-    def draw(self, out, array, direction):  # the mask is its own derivative
+    def _draw(self, out, array, direction):  # the mask is its own derivative
         random.dropout(out, array, self.rate, self._forward_key, 0)
 
     def ops(self):
@@ -68,7 +67,7 @@ class GaussianNoise(RandomLayer):
         super().__init__(seed, **options)
         self.stddev = check_float("stddev", stddev, minimum=0)
 
-    def draw(self, out, array, direction):
+    def _draw(self, out, array, direction):
         random.gaussian_noise(out, array, self.stddev, self._forward_key, 0)
 
     def backward(self, dout):
@@ -115,7 +114,7 @@ class RandomTranslation(RandomLayer):
         horizontal = (round(bound * self._image.width) for bound in self._width_range)
         self._reach = random.Reach(*vertical, *horizontal)
 
-    def draw(self, out, array, direction):
+    def _draw(self, out, array, direction):
         fill_value = self.fill_value if direction == 1 else 0.0
         random.translate(out, array, self._image, self._reach, fill_value, self._forward_key, 0, direction)
 

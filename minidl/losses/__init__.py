@@ -49,4 +49,4 @@ def serialize(loss: Loss | None) -> dict | None:
     return saved
 
 
-deserialize = LOSSES.get
+deserialize = LOSSES.deserialize

@@ -23,4 +23,5 @@ def get(identifier) -> Optimizer:
     return optimizer
 
 
-deserialize = get
+def deserialize(config: dict) -> Optimizer:
+    return get(config)

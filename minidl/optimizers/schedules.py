@@ -28,7 +28,7 @@ SCHEDULES = Registry("learning-rate schedule", LearningRateSchedule, spellings=(
 
 
 class _Formula(LearningRateSchedule):
-    """A schedule that computes many steps at once in NumPy."""
+    """A schedule that computes many steps at once in NumPy: a subclass defines ``_rates(steps)``."""
 
     def __call__(self, step):
         rates = self._rates(np.atleast_1d(np.asarray(step, dtype=np.float64)))
@@ -41,9 +41,6 @@ class _Formula(LearningRateSchedule):
         size = -(-(offset + count) // _BLOCK) * _BLOCK
         steps = np.arange(first - offset, first - offset + size, dtype=np.float64)
         return self._rates(steps)[offset : offset + count]
-
-    def _rates(self, steps: np.ndarray) -> np.ndarray:
-        raise NotImplementedError
 
 
 @SCHEDULES.register()
@@ -138,4 +135,4 @@ class CosineDecay(_Formula):
         return rates
 
 
-deserialize = SCHEDULES.get
+deserialize = SCHEDULES.deserialize
