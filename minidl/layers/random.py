@@ -14,9 +14,9 @@ from .base import LAYERS, Layer, LayerOptions, as_matrix
 
 
 class RandomLayer(Layer):
-    """Base of the random layers, which define ``ops`` (empty if the layer changes nothing) and ``_draw``.
+    """Base of the random layers, which define ``ops`` (empty if the layer changes nothing) and ``_fill``.
 
-    ``_draw(out, array, direction)`` fills ``out`` (B, D), forward if ``direction`` is 1, backward if it is -1.
+    ``_fill(out, array, direction)`` fills ``out`` (B, D), forward if ``direction`` is 1, backward if it is -1.
     """
 
     def __init__(self, seed: int | None = None, **options: Unpack[LayerOptions]):
@@ -27,16 +27,16 @@ class RandomLayer(Layer):
     def forward(self, x, training=False):
         self._x = self._checked_input(x)
         self._is_random, self._forward_key = training and bool(self.ops()), np.uint64(self.key)
-        return self._drawn(self._x, 1)
+        return self._apply(self._x, 1)
 
     def backward(self, dout):
-        return self._drawn(self._checked_gradient(dout, self._x), -1)
+        return self._apply(self._checked_gradient(dout, self._x), -1)
 
-    def _drawn(self, array: np.ndarray, direction: int) -> np.ndarray:
+    def _apply(self, array: np.ndarray, direction: int) -> np.ndarray:
         if not self._is_random:
             return array
         out = np.empty_like(array)
-        self._draw(as_matrix(out), as_matrix(array), direction)
+        self._fill(as_matrix(out), as_matrix(array), direction)
         return out
 
 
@@ -52,7 +52,7 @@ class Dropout(RandomLayer):
         super().__init__(seed, **options)
         self.rate = check_float("rate", rate, minimum=0, below=1)
 
-    def _draw(self, out, array, direction):  # the mask is its own derivative
+    def _fill(self, out, array, direction):  # the mask is its own derivative
         random.dropout(out, array, self.rate, self._forward_key, 0)
 
     def ops(self):
@@ -67,7 +67,7 @@ class GaussianNoise(RandomLayer):
         super().__init__(seed, **options)
         self.stddev = check_float("stddev", stddev, minimum=0)
 
-    def _draw(self, out, array, direction):
+    def _fill(self, out, array, direction):
         random.gaussian_noise(out, array, self.stddev, self._forward_key, 0)
 
     def backward(self, dout):
@@ -114,7 +114,7 @@ class RandomTranslation(RandomLayer):
         horizontal = (round(bound * self._image.width) for bound in self._width_range)
         self._reach = random.Reach(*vertical, *horizontal)
 
-    def _draw(self, out, array, direction):
+    def _fill(self, out, array, direction):
         fill_value = self.fill_value if direction == 1 else 0.0
         random.translate(out, array, self._image, self._reach, fill_value, self._forward_key, 0, direction)
 
