@@ -121,7 +121,8 @@ class DistillationLoss(Loss):
         labels out of range, a teacher's probabilities instead of logits, and y=None where a term needs labels.
         """
         if sample_weight is None and self._can_skip_checks(logits, y, teacher_logits):
-            scale = np.full(len(logits), 1.0 / len(logits))
+            scale = np.empty(len(logits))
+            scale.fill(1.0 / len(logits))
             batch = Batch(logits, y, no_rows(logits), teacher_logits, scale)
             result = self._run_kernel(self.kind_on_logits, batch, gradient=True)
             if math.isfinite(result[0]):  # so all logits were finite
