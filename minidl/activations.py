@@ -3,8 +3,6 @@
 The formulas, the derivatives and the table of names are in ``kernels/activations.py``; ``NAMES`` lists them.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from .kernels.activations import ACTIVATIONS, CODES, activation_backward, activation_forward

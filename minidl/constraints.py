@@ -1,7 +1,5 @@
 """Constraints: rules that a weight is made to fulfil again after each optimizer step."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np
@@ -47,5 +45,4 @@ class MaxNorm(Constraint):
 
 
 max_norm = MaxNorm
-get = CONSTRAINTS.get
-deserialize = CONSTRAINTS.deserialize
+get, deserialize = CONSTRAINTS.get, CONSTRAINTS.deserialize

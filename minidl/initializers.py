@@ -5,8 +5,6 @@ An initializer with a ``seed`` of its own gives the same values at every call, w
 Values are drawn in float64 and then rounded, so a float32 and a float64 model of one seed begin alike.
 """
 
-from __future__ import annotations
-
 import math
 
 import numpy as np
@@ -224,5 +222,4 @@ def get(identifier) -> Initializer:
 
 
 def deserialize(config: dict) -> Initializer:
-    """The inverse of ``serialize``; only this module's classes are built."""
     return get(config)

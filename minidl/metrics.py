@@ -3,24 +3,14 @@
 A metric is one class: its kernel, which direction is better, what it needs. Formulas are in ``kernels/metrics.py``.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 import numpy as np
 
+from . import validation
 from .kernels import metrics as kernel
 from .registry import Configurable, Registry, function_of, snake_case
 from .registry import serialize as serialize
-from .validation import (
-    check_array,
-    check_int,
-    check_labels,
-    check_rows,
-    check_sample_weight,
-    check_targets,
-    describe,
-)
 
 
 class Metric(Configurable):
@@ -45,7 +35,7 @@ class Metric(Configurable):
 
     def __init__(self, name: str | None = None):
         if name is not None and not isinstance(name, str):
-            raise TypeError(f"name must be a string, got {describe(name)}")
+            raise TypeError(f"name must be a string, got {validation.describe(name)}")
         self.name = name or snake_case(type(self).__name__)
         self.reset_state()
 
@@ -64,13 +54,13 @@ class Metric(Configurable):
 
     def rows(self, y_true: np.ndarray, y_pred: np.ndarray) -> np.ndarray:
         """Each sample's value, float64 (N,). y_pred (N, C); y_true: class indices (N,) or targets (N, C)."""
-        pred = check_array("y_pred", y_pred)
+        pred = validation.check_array("y_pred", y_pred)
         if pred.ndim == 1:
             pred = pred[:, None]
         dtype = pred.dtype if pred.dtype in (np.float32, np.float64) else np.dtype(np.float64)
-        pred = _for_kernel(pred, dtype).reshape(len(pred), -1)
+        pred = np.require(pred, dtype, "CAW").reshape(len(pred), -1)  # what the kernel is compiled for
         outputs = pred.shape[1]
-        true = check_array("y_true", y_true)
+        true = validation.check_array("y_true", y_true)
         sparse = outputs > 1 and true[:1].size == 1
         try:
             kind = self.kind_for(sparse, outputs)
@@ -80,11 +70,11 @@ class Metric(Configurable):
             ) from None
         labels, targets = np.empty(0, np.int64), np.empty((0, 0), dtype)
         if sparse:
-            labels = check_labels(true, outputs, "y_true", unlabelled=True)
+            labels = validation.check_labels(true, outputs, "y_true", unlabelled=True)
         else:
             flat = true.reshape(len(true), -1)
-            targets = _for_kernel(check_targets(flat, (outputs,), dtype, "y_true"), dtype)
-        check_rows("y_true", len(true), len(pred), "y_pred")
+            targets = np.require(validation.check_targets(flat, (outputs,), dtype, "y_true"), dtype, "CAW")
+        validation.check_rows("y_true", len(true), len(pred), "y_pred")
         values = np.empty(len(pred))
         kernel.metric_rows(kind, values, pred, labels, targets, self.k)
         return values
@@ -93,7 +83,7 @@ class Metric(Configurable):
         values = self.rows(y_true, y_pred)
         if sample_weight is None:
             return float(values.mean())
-        weight = check_sample_weight(sample_weight, len(values))
+        weight = validation.check_sample_weight(sample_weight, len(values))
         return _ratio(float(values @ weight), float(weight.sum()))
 
     def reset_state(self) -> None:
@@ -102,17 +92,14 @@ class Metric(Configurable):
     def update_state(self, y_true, y_pred, sample_weight=None) -> None:
         values = self.rows(y_true, y_pred)
         count = len(values)
-        weight = np.ones(count) if sample_weight is None else check_sample_weight(sample_weight, count)
+        weight = (
+            np.ones(count) if sample_weight is None else validation.check_sample_weight(sample_weight, count)
+        )
         self._total += float(values @ weight)
         self._count += float(weight.sum())
 
     def result(self) -> float:
         return _ratio(self._total, self._count)
-
-
-def _for_kernel(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """Contiguous, aligned and writeable, as the kernels are compiled for."""
-    return np.require(array, dtype, ["C", "A", "W"])
 
 
 def _ratio(total: float, count: float) -> float:
@@ -172,7 +159,7 @@ class TopKCategoricalAccuracy(Metric):
     direction = "up"
 
     def __init__(self, k: int = 5, name: str | None = None):
-        self.k = check_int("k", k, minimum=1, maximum=2**31 - 1)
+        self.k = validation.check_int("k", k, minimum=1, maximum=2**31 - 1)
         super().__init__(name)
 
 
@@ -217,7 +204,6 @@ def get(identifier: str | type[Metric] | dict | Metric) -> Metric:
 
 
 def deserialize(config: dict) -> Metric:
-    """The inverse of ``serialize``; only this module's classes are built."""
     return get(config)
 
 

@@ -4,13 +4,11 @@ So an optimizer is one loop over one array, a checkpoint is one array, a gradien
 data-parallel step needs one reduction. ``lay_out`` gives each layer's parameters their place.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from .constraints import MaxNorm
+from .constraints import Constraint, MaxNorm
 from .kernels.random import INITIALIZER
 from .kernels.simd import aligned_zeros
 from .kernels.updates import add_regularizer
@@ -89,15 +87,11 @@ class FlatParameters:
         places = [MaxNorm.segment(p.offset, p.shape) for p in bound]
         return np.array(places, np.int64).reshape(-1, 3), np.array([p.constraint.max_value for p in bound])
 
-    def has_own_constraints(self) -> bool:
-        """Whether a parameter has a constraint that only Python knows: a class of the user's."""
-        return any(p.constraint is not None and type(p.constraint) is not MaxNorm for p in self.entries)
-
-    def apply_own_constraints(self) -> None:
-        """Put parameters back to what the user's own constraints allow."""
-        for parameter, view in zip(self.entries, self.views, strict=True):
-            if parameter.constraint is not None and type(parameter.constraint) is not MaxNorm:
-                view[...] = parameter.constraint(view)
+    @property
+    def own_constraints(self) -> list[tuple[Constraint, np.ndarray]]:
+        """The constraints that only Python knows, of the user's own classes, each with its parameter's view."""
+        pairs = zip((p.constraint for p in self.entries), self.views, strict=True)
+        return [(own, view) for own, view in pairs if own is not None and type(own) is not MaxNorm]
 
     def assign(self, arrays: Iterable) -> None:
         """Overwrite all parameters with ``arrays``, one for each view, or change nothing."""

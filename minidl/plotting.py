@@ -3,8 +3,6 @@
 Needs matplotlib: ``pip install "minidl[plots]"``.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -102,8 +100,7 @@ def confusion(teacher_logits: np.ndarray, student_logits: np.ndarray, ax=None):
         dark = counts[row, column] > counts.max() / 2
         ax.text(column, row, counts[row, column], ha="center", va="center", color="w" if dark else "k")
     ax.set(xlabel="student says", ylabel="teacher says", title=f"they agree on {agreed:.2%}")
-    ax.set_xticks(range(classes))
-    ax.set_yticks(range(classes))
+    ax.set(xticks=range(classes), yticks=range(classes))
     return ax
 
 
@@ -158,9 +155,8 @@ def sweep(result: Any, ax=None):
     ax.set(xlabel="temperature", ylabel="errors", xscale="log")
     ax.set_xticks(shown, [f"{temperature:g}" for temperature in shown])
     ax.set_xticks([], minor=True)
-    ax.legend(
-        loc="lower left", bbox_to_anchor=(0, 1), fontsize="x-small"
-    )  # above the plot, where it hides no points
+    # above the plot, where it hides no points
+    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), fontsize="x-small")
     return ax
 
 
@@ -174,11 +170,7 @@ def _labels_of(rows):
     labels = []
     for row, method, mine in zip(rows, methods, settings, strict=True):
         others = [other for name, other in zip(methods, settings, strict=True) if name == method]
-        apart = [
-            f"{key}={value}"
-            for key, value in mine.items()
-            if any(other.get(key) != value for other in others)
-            and (key != "temperature" or row["temperature"] is None)
-        ]
-        labels.append(", ".join([method, *apart]))
+        apart = [key for key, value in mine.items() if any(other.get(key) != value for other in others)]
+        shown = [key for key in apart if key != "temperature" or row["temperature"] is None]
+        labels.append(", ".join([method, *(f"{key}={mine[key]}" for key in shown)]))
     return labels

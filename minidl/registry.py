@@ -16,14 +16,17 @@ A class joins a registry by the decorator only. A user's subclass does not: a fi
 classes and from those the user names in ``custom_objects``.
 """
 
-from __future__ import annotations
-
 import inspect
 import re
-from collections.abc import Callable, Mapping
-from typing import Any, Generic, TypeVar
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from .validation import describe, unknown_name
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack as Unpack  # in typing since Python 3.11
+else:
+    Unpack = dict  # only type checkers read ``**options: Unpack[...]``
 
 _Base = TypeVar("_Base")
 _Class = TypeVar("_Class", bound=type)
@@ -115,33 +118,6 @@ def _check_arguments_are_kept(thing: Configurable) -> None:
             )
 
 
-def resolve(argument: str, identifier, base: type[_Base], known: Mapping[str, Any]) -> _Base | None:
-    """The object meant by a name, a class, a ``{"class_name", "config"}`` or an object of type ``base``.
-
-    ``known`` maps names to classes; only these are ever built from a name or a config.
-    None stays None. Raises ValueError for an unknown name (with the nearest known one) or a malformed
-    config, TypeError for anything else.
-    """
-    if identifier is None or isinstance(identifier, base):
-        return identifier
-    if isinstance(identifier, type) and issubclass(identifier, base):
-        return identifier()
-    if isinstance(identifier, str):
-        if identifier not in known:
-            raise unknown_name(argument, identifier, known)
-        return known[identifier]()
-    if isinstance(identifier, dict):
-        name, config = identifier.get("class_name"), identifier.get("config", {})
-        if not isinstance(name, str) or not isinstance(config, dict):
-            raise ValueError(
-                f"{argument} as a dict must have 'class_name' (string) and 'config' (dict), got {identifier}"
-            )
-        if name not in known:
-            raise unknown_name(argument, name, known)
-        return known[name].from_config(config)
-    raise TypeError(f"{argument} must be a name, a config or {base.__name__}, got {describe(identifier)}")
-
-
 def function_of(cls: type, run: Callable, leave_out: tuple[str, ...] = ("name",)) -> Callable:
     """``function(y_true, y_pred, ...)`` that returns ``run(cls(...), y_true, y_pred)``: a class in one call.
 
@@ -167,10 +143,6 @@ def function_of(cls: type, run: Callable, leave_out: tuple[str, ...] = ("name",)
     return function
 
 
-def _as_is_and_snake_case(name: str) -> tuple[str, ...]:
-    return name, snake_case(name)
-
-
 class Registry(Generic[_Base]):
     """minidl's own classes of one kind, by name.
 
@@ -178,7 +150,7 @@ class Registry(Generic[_Base]):
     ----------
     argument : what error messages call such an object: "initializer".
     base : the class they derive from; a user's own object of it passes through ``get``.
-    spellings : the names of a class from its ``__name__``; by default itself and in snake case.
+    spellings : functions of the class's ``__name__``, each giving a name it is known by: itself and in snake case.
 
     Attributes
     ----------
@@ -190,7 +162,7 @@ class Registry(Generic[_Base]):
         self,
         argument: str,
         base: type[_Base],
-        spellings: Callable[[str], tuple[str, ...]] = _as_is_and_snake_case,
+        spellings: tuple[Callable[[str], str], ...] = (str, snake_case),
     ):
         self.argument, self.base, self.spellings = argument, base, spellings
         self.classes: dict[str, type[_Base]] = {}
@@ -201,17 +173,39 @@ class Registry(Generic[_Base]):
 
         def join(cls: _Class) -> _Class:
             self.classes[cls.__name__] = cls
-            for name in (*self.spellings(cls.__name__), *aliases):
+            for name in (*(spell(cls.__name__) for spell in self.spellings), *aliases):
                 if self.names.setdefault(name, cls) is not cls:
                     raise ValueError(f"{self.argument} {name!r} is {self.names[name].__name__} already")
             return cls
 
         return join
 
-    def get(self, identifier) -> _Base | None:
-        """The object meant by a name, a class, a config or itself; None stays None: see `resolve`."""
-        return resolve(self.argument, identifier, self.base, self.names)
+    def get(self, identifier, argument: str | None = None) -> _Base | None:
+        """The object meant by a name, a class, a ``{"class_name", "config"}`` or an object of the base class.
+
+        Only registered classes are built from a name or a config. None stays None. ``argument``: another name in
+        error messages. Raises ValueError for an unknown name (with the nearest known one) or a malformed config,
+        TypeError for anything else.
+        """
+        argument = argument or self.argument
+        if identifier is None or isinstance(identifier, self.base):
+            return identifier
+        if isinstance(identifier, type) and issubclass(identifier, self.base):
+            return identifier()
+        if not isinstance(identifier, (str, dict)):
+            expected = f"a name, a config or {self.base.__name__}"
+            raise TypeError(f"{argument} must be {expected}, got {describe(identifier)}")
+        node = {"class_name": identifier} if isinstance(identifier, str) else identifier
+        name, config = node.get("class_name"), node.get("config", {})
+        if not isinstance(name, str) or not isinstance(config, dict):
+            raise ValueError(
+                f"{argument} as a dict must have 'class_name' (string) and 'config' (dict), got {node}"
+            )
+        if name not in self.names:
+            raise unknown_name(argument, name, self.names)
+        cls = self.names[name]
+        return cls.from_config(config) if node is identifier else cls()
 
     def deserialize(self, config: dict[str, Any] | None) -> _Base | None:
-        """The inverse of ``serialize``; only registered classes are built."""
+        """The inverse of ``serialize``."""
         return self.get(config)

@@ -1,7 +1,5 @@
 """Weight penalties, added to the loss and to the gradient (sample weights do not scale them), as in Keras."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from .kernels import updates as kernel
@@ -65,12 +63,9 @@ l1, l2, l1_l2 = L1, L2, L1L2
 def get(identifier) -> Regularizer | None:
     """A regularizer from its name (``"l2"``: coefficient 0.01), a config, a class, itself, or None."""
     if isinstance(identifier, str) and REGULARIZERS.names.get(identifier) is L1L2:
-        return L1L2(
-            0.01, 0.01
-        )  # Keras's defaults for the name; the class's own are 0, which would do nothing
+        return L1L2(0.01, 0.01)  # Keras's defaults for the name; the class's own, 0, would do nothing
     return REGULARIZERS.get(identifier)
 
 
 def deserialize(config: dict) -> Regularizer | None:
-    """The inverse of ``serialize``; only this module's classes are built."""
     return get(config)

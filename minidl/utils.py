@@ -1,7 +1,5 @@
 """Seeds, and labels as rows of zeros and ones."""
 
-from __future__ import annotations
-
 import random
 
 import numpy as np

@@ -193,7 +193,7 @@ def test_functions_of_metrics_show_what_they_take():
         if function is not None:
             assert function.__name__ == snake_case(name) and name in function.__doc__
             assert list(inspect.signature(function).parameters)[:2] == ["y_true", "y_pred"]
-    assert str(inspect.signature(metrics.top_k_categorical_accuracy)) == "(y_true, y_pred, k: 'int' = 5)"
+    assert str(inspect.signature(metrics.top_k_categorical_accuracy)) == "(y_true, y_pred, k: int = 5)"
     for arguments in ({}, {"y_pred": [[0.0]], "name": "x"}):
         with pytest.raises(TypeError, match=r"top_k_categorical_accuracy\(\) (missing|got an unexpected)"):
             metrics.top_k_categorical_accuracy([0], **arguments)

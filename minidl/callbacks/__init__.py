@@ -5,15 +5,11 @@ index of the slice's last batch and the means of loss and metrics since the epoc
 batch if a callback wants every batch: see ``Callback.wants_every_batch``.
 """
 
-from .base import Callback as Callback
-from .callback_list import CallbackList as CallbackList
-from .display import CSVLogger as CSVLogger
-from .display import History as History
-from .display import ProgressBar as ProgressBar
-from .display import check_verbose as check_verbose
-from .functions import LambdaCallback as LambdaCallback
-from .functions import LearningRateScheduler as LearningRateScheduler
-from .monitors import EarlyStopping as EarlyStopping
-from .monitors import ModelCheckpoint as ModelCheckpoint
-from .monitors import ReduceLROnPlateau as ReduceLROnPlateau
-from .monitors import TerminateOnNaN as TerminateOnNaN
+from .base import Callback, LambdaCallback
+from .callback_list import CallbackList
+from .display import CSVLogger, History, ProgressBar, check_verbose
+from .monitors import EarlyStopping, LearningRateScheduler, ModelCheckpoint, ReduceLROnPlateau, TerminateOnNaN
+
+__all__ = ["CSVLogger", "Callback", "CallbackList", "EarlyStopping", "History", "LambdaCallback"]
+__all__ += ["LearningRateScheduler", "ModelCheckpoint", "ProgressBar", "ReduceLROnPlateau", "TerminateOnNaN"]
+__all__ += ["check_verbose"]

@@ -1,8 +1,7 @@
-"""The base class of all callbacks."""
-
-from __future__ import annotations
+"""The base class of all callbacks, and a callback made of functions."""
 
 import os
+from collections.abc import Callable
 
 from ..validation import describe
 
@@ -12,6 +11,16 @@ _TRAINING_BATCH_HOOKS = ("on_batch_begin", "on_batch_end", "on_train_batch_begin
 class Callback:
     """Base class: override the hooks you need. ``self.model`` is the model, ``self.params`` holds ``epochs``,
     ``steps`` and ``verbose``. Setting ``self.model.stop_training = True`` ends training after the epoch.
+
+    =====================================  ===================================================================
+    ``on_train_begin``, ``on_train_end``   around a ``fit``; at its end with the last epoch's ``logs``
+    ``on_epoch_begin``, ``on_epoch_end``   around an epoch, its validation included; ``epoch`` counts from 0
+    ``on_train_batch_begin``, ``..._end``  around some batches; ``batch`` is the first of them, then the last
+    ``on_batch_begin``, ``on_batch_end``   older names of these two
+    ``on_test_...``, ``on_predict_...``    the same around an evaluation and a prediction, and their batches
+    =====================================  ===================================================================
+
+    ``logs``: loss and metrics by name; validation's begin with ``val_``.
     """
 
     def __init__(self):
@@ -33,58 +42,70 @@ class Callback:
         """
         return any(getattr(type(self), hook) is not getattr(Callback, hook) for hook in _TRAINING_BATCH_HOOKS)
 
-    def on_train_begin(self, logs=None):
-        """Before the first epoch."""
-
-    def on_train_end(self, logs=None):
-        """After the last epoch, with that epoch's ``logs``."""
-
-    def on_epoch_begin(self, epoch, logs=None):
-        """Before an epoch; ``epoch`` counts from 0."""
-
-    def on_epoch_end(self, epoch, logs=None):
-        """After an epoch and its validation. ``logs``: loss and metrics; validation's begin with ``val_``."""
+    def on_train_begin(self, logs=None): ...
+    def on_train_end(self, logs=None): ...
+    def on_epoch_begin(self, epoch, logs=None): ...
+    def on_epoch_end(self, epoch, logs=None): ...
 
     def on_train_batch_begin(self, batch, logs=None):
-        """Before some batches of an epoch, the first of which is ``batch``."""
         self.on_batch_begin(batch, logs=logs)
 
     def on_train_batch_end(self, batch, logs=None):
-        """After some batches of an epoch, the last of which is ``batch``."""
         self.on_batch_end(batch, logs=logs)
 
-    def on_test_begin(self, logs=None):
-        """Before an evaluation."""
-
-    def on_test_end(self, logs=None):
-        """After an evaluation."""
-
-    def on_test_batch_begin(self, batch, logs=None):
-        """Before some batches of an evaluation."""
-
-    def on_test_batch_end(self, batch, logs=None):
-        """After some batches of an evaluation."""
-
-    def on_predict_begin(self, logs=None):
-        """Before a prediction."""
-
-    def on_predict_end(self, logs=None):
-        """After a prediction."""
-
-    def on_predict_batch_begin(self, batch, logs=None):
-        """Before some batches of a prediction."""
-
-    def on_predict_batch_end(self, batch, logs=None):
-        """After some batches of a prediction."""
-
-    def on_batch_begin(self, batch, logs=None):
-        """The older name of ``on_train_batch_begin``."""
-
-    def on_batch_end(self, batch, logs=None):
-        """The older name of ``on_train_batch_end``."""
+    def on_test_begin(self, logs=None): ...
+    def on_test_end(self, logs=None): ...
+    def on_test_batch_begin(self, batch, logs=None): ...
+    def on_test_batch_end(self, batch, logs=None): ...
+    def on_predict_begin(self, logs=None): ...
+    def on_predict_end(self, logs=None): ...
+    def on_predict_batch_begin(self, batch, logs=None): ...
+    def on_predict_batch_end(self, batch, logs=None): ...
+    def on_batch_begin(self, batch, logs=None): ...
+    def on_batch_end(self, batch, logs=None): ...
 
 
 HOOKS = tuple(name for name in vars(Callback) if name.startswith("on_"))
+
+
+class LambdaCallback(Callback):
+    """Hooks from functions: ``LambdaCallback(on_epoch_end=lambda epoch, logs: print(epoch, logs))``.
+
+    Any hook of ``Callback`` can be given by keyword. A hook that is called at training batches is called for every
+    single batch.
+    """
+
+    def __init__(
+        self,
+        on_epoch_begin: Callable | None = None,
+        on_epoch_end: Callable | None = None,
+        on_train_begin: Callable | None = None,
+        on_train_end: Callable | None = None,
+        on_train_batch_begin: Callable | None = None,
+        on_train_batch_end: Callable | None = None,
+        **hooks: Callable | None,
+    ):
+        super().__init__()
+        hooks.update(
+            on_epoch_begin=on_epoch_begin,
+            on_epoch_end=on_epoch_end,
+            on_train_begin=on_train_begin,
+            on_train_end=on_train_end,
+            on_train_batch_begin=on_train_batch_begin,
+            on_train_batch_end=on_train_batch_end,
+        )
+        for name, function in hooks.items():
+            if name not in HOOKS:
+                raise TypeError(f"LambdaCallback takes {', '.join(HOOKS)}; got {name}")
+            if function is None:
+                continue
+            if not callable(function):
+                raise TypeError(f"{name} must be a function, got {describe(function)}")
+            setattr(self, name, function)
+
+    @property
+    def wants_every_batch(self) -> bool:
+        return any("batch" in name and "test" not in name for name in vars(self) if name.startswith("on_"))
 
 
 def check_path(argument: str, value: object) -> str:

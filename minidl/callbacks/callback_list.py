@@ -1,7 +1,5 @@
 """Several callbacks called as one."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 
 from ..validation import describe

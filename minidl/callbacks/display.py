@@ -1,7 +1,5 @@
 """Callbacks that record and show a run: history, CSV file, progress bar."""
 
-from __future__ import annotations
-
 import csv
 import os
 import sys
@@ -13,9 +11,7 @@ import numpy as np
 from ..validation import check_choice
 from .base import Callback, check_path
 
-
-def _no_model() -> None:
-    """The model of a ``History`` that has none: called in place of a weak reference."""
+_no_model = type(None)  # called in place of a weak reference, it gives None, and it can be pickled
 
 
 class History(Callback):
@@ -70,7 +66,6 @@ class CSVLogger(Callback):
     def on_train_begin(self, logs=None):
         self._close()
         self._file = open(self.filename, "a" if self.append else "w", newline="", encoding="utf-8")
-        self._writer = None
 
     def on_epoch_end(self, epoch, logs=None):
         logs = logs or {}
@@ -111,8 +106,6 @@ class ProgressBar(Callback):
         self.verbose = None if verbose is None else check_verbose(verbose)
         self._stream = stream
         self._in_fit = False
-        self._drawn = 0
-        self._mode = 0
 
     def _start_clock(self) -> None:
         verbose = self.params.get("verbose", "auto") if self.verbose is None else self.verbose
@@ -135,10 +128,10 @@ class ProgressBar(Callback):
         stream.write(text)
         stream.flush()
 
-    def _draw_bar(self, done: int, logs: dict, last: bool) -> None:
+    def _draw_bar(self, done: int, logs: dict | None, last: bool = False) -> None:
         total = self.params.get("steps") or done
         now = time.perf_counter()
-        if not last and now - self._last < self._INTERVAL:
+        if self._mode != 1 or (not last and now - self._last < self._INTERVAL):
             return
         self._last = now
         seconds = now - self._start
@@ -151,11 +144,10 @@ class ProgressBar(Callback):
         self._write("\r" + line.ljust(self._drawn) + ("\n" if last else ""))
         self._drawn = len(line)
 
-    def _show_end(self, logs: dict, before_line: str = "") -> None:
+    def _show_end(self, logs: dict | None, before_line: str = "") -> None:
         steps = self.params.get("steps") or 1
-        if self._mode == 1:
-            self._draw_bar(steps, logs, last=True)
-        elif self._mode == 2:
+        self._draw_bar(steps, logs, last=True)
+        if self._mode == 2:
             seconds = time.perf_counter() - self._start
             clock = f"{_format_seconds(seconds)} - {_format_step_time(seconds / steps)}"
             self._write(f"{before_line}{clock}{_format_logs(logs)}\n")
@@ -172,34 +164,32 @@ class ProgressBar(Callback):
             self._write(f"Epoch {epoch + 1}/{self.params['epochs']}\n")
 
     def on_train_batch_end(self, batch, logs=None):
-        if self._mode == 1:
-            self._draw_bar(batch + 1, logs or {}, last=False)
+        self._draw_bar(batch + 1, logs)
 
     def on_epoch_end(self, epoch, logs=None):
-        self._show_end(logs or {}, f"Epoch {epoch + 1}/{self.params.get('epochs', 1)} - ")
+        self._show_end(logs, f"Epoch {epoch + 1}/{self.params.get('epochs', 1)} - ")
 
     def on_test_begin(self, logs=None):
         if not self._in_fit:
             self._start_clock()
 
     def on_test_batch_end(self, batch, logs=None):
-        if not self._in_fit and self._mode == 1:
-            self._draw_bar(batch + 1, logs or {}, last=False)
+        if not self._in_fit:
+            self._draw_bar(batch + 1, logs)
 
     def on_test_end(self, logs=None):
         if not self._in_fit:
-            self._show_end(logs or {})
+            self._show_end(logs)
 
     def on_predict_begin(self, logs=None):
         self._start_clock()
 
     def on_predict_batch_end(self, batch, logs=None):
-        if self._mode == 1:
-            self._draw_bar(batch + 1, {}, last=False)
+        self._draw_bar(batch + 1, None)
 
     def on_predict_end(self, logs=None):
         if self._mode == 1:
-            self._show_end({})
+            self._show_end(None)
 
 
 def check_verbose(verbose: object) -> int | str:
@@ -223,8 +213,8 @@ def _format_step_time(seconds: float) -> str:
     return f"{seconds * 1e3:.0f}ms/step" if seconds >= 1e-3 else f"{seconds * 1e6:.0f}us/step"
 
 
-def _format_logs(logs: dict) -> str:
-    shown = ((key, float(value)) for key, value in logs.items())
+def _format_logs(logs: dict | None) -> str:
+    shown = ((key, float(value)) for key, value in (logs or {}).items())
     return "".join(
         f" - {key}: {value:.4f}" if abs(value) > 1e-3 or value == 0 else f" - {key}: {value:.4e}"
         for key, value in shown

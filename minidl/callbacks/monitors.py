@@ -1,14 +1,13 @@
-"""Callbacks that watch a log: stop, save the best, lower the learning rate, or stop at NaN."""
+"""Callbacks that steer a run: stop it, save the best model, set the learning rate, stop at NaN."""
 
-from __future__ import annotations
-
+import inspect
 import math
 import os
-import warnings
+from collections.abc import Callable
 
 import numpy as np
 
-from ..validation import check_bool, check_choice, check_float, check_int, describe
+from ..validation import check_bool, check_choice, check_float, check_int, describe, warn
 from .base import Callback, check_path
 
 
@@ -51,9 +50,7 @@ class Monitor(Callback):
         value = (logs or {}).get(self.monitor)
         if value is None:
             known = ", ".join(logs or ()) or "none"
-            warnings.warn(
-                f"{type(self).__name__}: there is no log {self.monitor!r}; there are: {known}", stacklevel=3
-            )
+            warn(f"{type(self).__name__}: there is no log {self.monitor!r}; there are: {known}")
         return value
 
 
@@ -260,6 +257,44 @@ class ReduceLROnPlateau(Monitor):
                 self.wait = 0
                 if self.verbose:
                     print(f"\nEpoch {epoch + 1}: ReduceLROnPlateau: learning rate {optimizer.learning_rate}.")
+
+
+class LearningRateScheduler(Callback):
+    """Set the learning rate to ``schedule(epoch, learning_rate)``, or ``schedule(epoch)``, before each epoch.
+
+    ``epoch`` counts from 0. An epoch resumed in the middle keeps the rate it started with.
+    """
+
+    def __init__(self, schedule: Callable[..., float], verbose: int = 0):
+        super().__init__()
+        if not callable(schedule):
+            raise TypeError(
+                f"schedule must be a function of epoch and learning rate, got {describe(schedule)}"
+            )
+        self.schedule = schedule
+        self.verbose = verbose
+
+    def _scheduled(self, epoch: int, rate: float) -> float:
+        try:
+            inspect.signature(self.schedule).bind(epoch, rate)
+        except TypeError:  # Keras takes schedule(epoch) too
+            return self.schedule(epoch)
+        except ValueError:  # a built-in without a signature
+            pass
+        return self.schedule(epoch, rate)
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if getattr(self.model, "unfinished", None):
+            return
+        optimizer = self.model.optimizer
+        rate = self._scheduled(epoch, float(optimizer.learning_rate))
+        optimizer.learning_rate = check_float("the value schedule returned", rate, minimum=0)
+        if self.verbose:
+            print(f"\nEpoch {epoch + 1}: LearningRateScheduler setting learning rate to {rate}.")
+
+    def on_epoch_end(self, epoch, logs=None):
+        if logs is not None:
+            logs["learning_rate"] = float(self.model.optimizer.learning_rate)
 
 
 class TerminateOnNaN(Callback):

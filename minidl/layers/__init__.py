@@ -32,17 +32,11 @@ It trains, and is saved with the model; ``load_model(path, custom_objects={"Scal
 layer runs layer by layer in Python, not in the compiled loop (see `Layer.ops`).
 """
 
-from .activation import Activation as Activation
-from .activation import LeakyReLU as LeakyReLU
-from .activation import ReLU as ReLU
-from .activation import Softmax as Softmax
-from .base import LAYERS as LAYERS
-from .base import Layer as Layer
-from .base import Parameter as Parameter
-from .dense import Dense as Dense
-from .preprocessing import Flatten as Flatten
-from .preprocessing import Input as Input
-from .preprocessing import RandomTranslation as RandomTranslation
-from .preprocessing import Rescaling as Rescaling
-from .regularization import Dropout as Dropout
-from .regularization import GaussianNoise as GaussianNoise
+from .activation import Activation, LeakyReLU, ReLU, Softmax
+from .base import LAYERS, Layer, Parameter
+from .dense import Dense
+from .preprocessing import Flatten, Input, Rescaling
+from .random import Dropout, GaussianNoise, RandomTranslation
+
+__all__ = ["LAYERS", "Activation", "Dense", "Dropout", "Flatten", "GaussianNoise", "Input", "Layer"]
+__all__ += ["LeakyReLU", "Parameter", "RandomTranslation", "ReLU", "Rescaling", "Softmax"]

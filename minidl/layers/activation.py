@@ -1,17 +1,11 @@
 """Activations as layers of their own."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from ..activations import ActivationFunction
+from ..registry import Unpack
 from ..validation import check_float
 from .base import LAYERS, Layer, LayerOptions
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 
 @LAYERS.register()

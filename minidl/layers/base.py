@@ -1,7 +1,5 @@
 """What all layers share: names, shapes, and parameters that are views of the model's flat vectors."""
 
-from __future__ import annotations
-
 import functools
 import itertools
 import math
@@ -20,13 +18,6 @@ from ..regularizers import Regularizer
 from ..validation import check_array, check_int, check_shape, describe
 
 _names_given: defaultdict[str, itertools.count] = defaultdict(itertools.count)
-
-
-def _automatic_name(kind: type) -> str:
-    """dense, dense_1, dense_2, ...: counted over the process, as in Keras."""
-    stem = snake_case(kind.__name__.lstrip("_"))
-    number = next(_names_given[stem])
-    return f"{stem}_{number}" if number else stem
 
 
 @dataclass
@@ -95,9 +86,8 @@ class Layer(Configurable):
     input_dim : int, optional
         ``input_dim=n`` is ``input_shape=(n,)``.
 
-    A subclass with arguments of its own hands the others on: ``__init__(self, rate, **options)`` calls
-    ``super().__init__(**options)``. It keeps each argument as an attribute of the same name, so that ``get_config``
-    finds it and the layer can be saved.
+    A subclass hands these on as ``**options`` and keeps each argument of its own as an attribute of the same name:
+    see the example in ``minidl.layers``.
 
     Attributes
     ----------
@@ -128,7 +118,11 @@ class Layer(Configurable):
                     f"give input_dim or input_shape, not both: got {input_dim!r} and {input_shape!r}"
                 )
             input_shape = (check_int("input_dim", input_dim, minimum=1),)
-        self.name = name or _automatic_name(type(self))
+        if name is None:  # dense, dense_1, dense_2, ...: counted over the process, as in Keras
+            name = snake_case(type(self).__name__.lstrip("_"))
+            number = next(_names_given[name])
+            name = f"{name}_{number}" if number else name
+        self.name = name
         self.input_shape = None if input_shape is None else check_shape("input_shape", input_shape)
         self.output_shape: tuple[int, ...] | None = None
         self.parameters: list[Parameter] = []
@@ -191,15 +185,9 @@ class Layer(Configurable):
         for attribute in (name, f"d{name}"):
             if attribute in taken:
                 raise ValueError(f"layer {self.name} already has {attribute!r}: rename its weight {name!r}")
-        self.parameters.append(
-            Parameter(
-                name,
-                check_shape("shape", shape),
-                initializers.get(initializer),
-                regularizers.get(regularizer),
-                constraints.get(constraint),
-            )
-        )
+        shape, initializer = check_shape("shape", shape), initializers.get(initializer)
+        regularizer, constraint = regularizers.get(regularizer), constraints.get(constraint)
+        self.parameters.append(Parameter(name, shape, initializer, regularizer, constraint))
 
     def unbuild(self) -> None:
         """Undo ``build``: parameters and shapes are forgotten, except the ``input_shape`` of the constructor."""
@@ -306,7 +294,7 @@ class Layer(Configurable):
         return math.prod(self.input_shape)
 
 
-LAYERS = Registry("layer class", Layer, spellings=lambda name: (name,))
+LAYERS = Registry("layer class", Layer, spellings=(str,))
 
 
 def as_matrix(array: np.ndarray) -> np.ndarray:

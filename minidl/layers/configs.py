@@ -1,11 +1,9 @@
 """Layers as plain data, and from it: only minidl's own classes and those the caller names are ever built."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 from ..registry import serialize
-from ..validation import describe, unknown_name
+from ..validation import describe
 from .base import LAYERS, Layer
 
 
@@ -64,6 +62,4 @@ def _layer(node, custom: dict[str, type]) -> Layer:
         return layer
     if node.get("custom"):
         raise ValueError(f"layer class {name} is not minidl's: pass custom_objects={{{name!r}: {name}}}")
-    if name not in LAYERS.classes:
-        raise unknown_name("layer class", name, LAYERS.classes)
-    return LAYERS.classes[name].from_config(revive(node["config"], custom))
+    return LAYERS.get({"class_name": name, "config": revive(node["config"], custom)})

@@ -1,7 +1,5 @@
 """Dense: the matrix product, the bias and the activation."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from .. import constraints, initializers, regularizers

@@ -1,7 +1,5 @@
 """Layers in a row over flat parameter vectors: what a model computes, apart from how it is trained."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Iterable
 
@@ -14,8 +12,8 @@ from ..validation import check_array, check_bool, check_inputs, check_int, check
 from .activation import Activation, Softmax
 from .base import Layer
 from .dense import Dense
-from .preprocessing import Flatten, Input, RandomTranslation
-from .regularization import Dropout, GaussianNoise
+from .preprocessing import Flatten, Input
+from .random import Dropout, GaussianNoise, RandomTranslation
 
 AUGMENTING = (GaussianNoise, RandomTranslation)
 """Layers that change inputs at random: a teacher is asked about what they make of them."""
@@ -27,7 +25,8 @@ class Stack:
     """Layers in a row: built for an input shape, run forward and backward, described as a table.
 
     ``_logits_layers`` are the layers without a final softmax or sigmoid, on the same weights. Losses that are
-    fused with that activation run these.
+    fused with that activation run these. ``flat``: the flat vectors with the place, penalty and constraint of each
+    parameter.
     """
 
     def __init__(self, layers: Iterable[Layer] | None, dtype: np.dtype, seed: int):
@@ -38,7 +37,7 @@ class Stack:
         self._layers: list[Layer] = []
         self._logits_layers: list[Layer] = []
         self._input: Input | None = None
-        self._flat = FlatParameters(dtype)
+        self.flat = FlatParameters(dtype)
         if layers is not None:
             if isinstance(layers, Layer) or not isinstance(layers, Iterable):
                 raise TypeError(f"layers must be a list of layers, got {describe(layers)}")
@@ -52,7 +51,6 @@ class Stack:
         return list(self._layers)
 
     def add(self, layer: Layer) -> None:
-        """Put ``layer`` on top. It is built at once if the input's shape is known; other weights stay."""
         if not isinstance(layer, Layer):
             hint = ": write it with ()" if isinstance(layer, type) else ""
             raise TypeError(f"layer must be a minidl.layers.Layer, got {describe(layer)}{hint}")
@@ -78,18 +76,16 @@ class Stack:
             self._attach()
 
     def pop(self) -> Layer:
-        """Take the last layer away."""
         if not self._layers:
             raise ValueError("there are no layers in the model")
         layer = self._layers.pop()
         layer._in_model = False
         if self.built:
-            self._flat.detach(layer)
+            self.flat.detach(layer)
             self._attach()
         return layer
 
     def build(self, input_shape: int | tuple[int | None, ...] | None = None) -> None:
-        """Make the parameters for samples of ``input_shape``: ``(784,)`` or, as in Keras, ``(None, 784)``."""
         if not self._layers:
             raise ValueError("a model without layers cannot be built: add a layer first")
         if isinstance(input_shape, (tuple, list)) and input_shape and input_shape[0] is None:
@@ -98,9 +94,7 @@ class Stack:
             if not self.built:
                 raise ValueError("input_shape must be given: no layer says what the model's input is")
             return
-        shape = check_shape(
-            "input_shape", tuple(input_shape) if isinstance(input_shape, list) else input_shape
-        )
+        shape = check_shape("input_shape", input_shape)
         if self.input_shape not in (None, shape):
             raise ValueError(f"input_shape of {self.name} is {self.input_shape}, got {shape}")
         if self.built:
@@ -122,7 +116,7 @@ class Stack:
         """Undo ``build``: the shape it was given turned out to be wrong."""
         for layer in self._layers:
             layer.unbuild()
-        self._flat = FlatParameters(self.dtype)
+        self.flat = FlatParameters(self.dtype)
         self.built = False
 
     def fill(self, layers: list[Layer], input_shape: tuple[int, ...] | None, size: int | None = None) -> None:
@@ -144,7 +138,7 @@ class Stack:
 
     def _attach(self, initialize: bool = True) -> None:
         """Lay the parameters out anew, and find the layers that give the logits."""
-        self._flat.lay_out(self._layers, self.seed, initialize)
+        self.flat.lay_out(self._layers, self.seed, initialize)
         self.predictors = {}
         self._logits_layers = self._layers
         if self.final_activation in ("softmax", "sigmoid"):
@@ -220,45 +214,40 @@ class Stack:
 
     @property
     def params(self) -> np.ndarray:
-        return self._flat.values
+        return self.flat.values
 
     @params.setter
     def params(self, value: np.ndarray) -> None:
-        if value is not self._flat.values:  # `model.params *= 2` assigns the vector itself
+        if value is not self.flat.values:  # `model.params *= 2` assigns the vector itself
             raise AttributeError("layers view model.params: write model.params[...] = value")
 
     @property
     def grads(self) -> np.ndarray:
-        return self._flat.grads
+        return self.flat.grads
 
     @grads.setter
     def grads(self, value: np.ndarray) -> None:
-        if value is not self._flat.grads:
+        if value is not self.flat.grads:
             raise AttributeError("layers view model.grads: write model.grads[...] = value")
-
-    @property
-    def flat(self) -> FlatParameters:
-        """The flat vectors with the place, penalty and constraint of each parameter."""
-        return self._flat
 
     @property
     def parameters(self) -> list:
         """Every layer's ``Parameter`` entries, in the order of the flat vector."""
-        return [parameter for layer in self._layers for parameter in layer.parameters]
+        return self.flat.entries
 
     @property
     def segments(self) -> np.ndarray:
         """int64 (n, 2): offset and size of each parameter in the flat vector."""
-        return self._flat.segments
+        return self.flat.segments
 
     def penalty(self) -> float:
         """What the regularizers add to the loss."""
-        return self._flat.penalty()
+        return self.flat.penalty()
 
     @property
     def weights(self) -> list[np.ndarray]:
         """Views of all parameters, as [weight, bias, weight, bias, ...]."""
-        return self._flat.views if self.built else []
+        return self.flat.views if self.built else []
 
     trainable_weights = weights
 
@@ -274,7 +263,7 @@ class Stack:
     def set_weights(self, weights: Iterable) -> None:
         """Overwrite all parameters with arrays shaped as those of ``get_weights``, or change nothing."""
         self.require_built("set_weights")
-        self._flat.assign(weights)
+        self.flat.assign(weights)
 
     # -- layer by layer ------------------------------------------------------------------------------
 
@@ -325,7 +314,7 @@ class Stack:
     def ops(self, training: bool = False, logits: bool = False) -> list[Op] | None:
         """The layers as primitive operations for the compiled loop; None if a part of them is the user's own."""
         self.require_built("ops")
-        if self._flat.has_own_constraints():
+        if self.flat.own_constraints:
             return None
         found = []
         for index, layer in enumerate(self._layers):
@@ -362,7 +351,7 @@ class Stack:
     def __getstate__(self) -> dict:
         flat = FlatParameters(self.dtype)
         flat.values = np.array(self.params)
-        return {**self.__dict__, "_flat": flat, "_logits_layers": None, "predictors": {}}
+        return {**self.__dict__, "flat": flat, "_logits_layers": None, "predictors": {}}
 
     def __setstate__(self, state: dict) -> None:
         """Copies and unpickled models: views are made anew, of vectors of their own."""

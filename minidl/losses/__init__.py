@@ -5,10 +5,8 @@ over the batch, with ``sample_weight`` the weighted sum divided by B. See ``supe
 from labels, and ``distillation`` for those that learn from a teacher.
 """
 
-import warnings
-
 from ..registry import serialize as _serialize
-from ..validation import describe
+from ..validation import describe, warn
 from .base import LOSSES, Loss
 from .distillation import *  # noqa: F403  (every loss, without a list of their names)
 from .distillation import DistillationLoss, Ramp, Schedule
@@ -44,14 +42,11 @@ def serialize(loss: Loss | None) -> dict | None:
     for setting, value in saved["config"].items():
         if callable(value):
             saved["config"][setting] = getattr(loss, setting)
-            warnings.warn(
+            warn(
                 f"{setting} of {loss.name} is a function and is saved as its value now, "
-                f"{getattr(loss, setting)}; a minidl.losses.Ramp is saved whole",
-                stacklevel=2,
+                f"{getattr(loss, setting)}; a minidl.losses.Ramp is saved whole"
             )
     return saved
 
 
-def deserialize(config: dict | None) -> Loss | None:
-    """The inverse of `serialize`; only this module's classes are built."""
-    return LOSSES.deserialize(config)
+deserialize = LOSSES.deserialize

@@ -1,39 +1,17 @@
 """The base class of all losses: it checks the arguments, calls the kernel, and gives value and gradient together."""
 
-from __future__ import annotations
-
 import numpy as np
 
+from .. import validation
 from ..kernels import losses as kernels
 from ..kernels import threads
 from ..kernels.losses import Batch
 from ..registry import Configurable, Registry, snake_case
-from ..validation import (
-    check_array,
-    check_labels,
-    check_range,
-    check_rows,
-    check_sample_weight,
-    check_targets,
-)
-from .softmax import as_kernel_array, as_real
+from .softmax import as_real
 
 NO_LABELS = np.empty(0, np.int64)
-_MEANS = ("sum_over_batch_size", "mean")
 _FLOPS_OF_A_ROW, _FLOPS_OF_AN_ENTRY = 12_000.0, 150.0
 """What a sample and each of its classes cost, in operations of a matrix product that take as long."""
-
-
-def run_kernel(
-    kind: int, row_loss: np.ndarray, dlogits: np.ndarray, batch: Batch, hyper: np.ndarray, n_threads: int = 1
-) -> None:
-    """Fill row_loss (B,) and, unless its size is 0, dlogits (B, C). The only place that calls the kernels of losses."""
-    if n_threads == 1:
-        kernels.loss_batch(kind, row_loss, dlogits, batch, hyper)
-    else:
-        threads.run(
-            kernels.loss_rows_on_threads, int(kind), row_loss, dlogits, batch, hyper, threads=n_threads
-        )
 
 
 class Loss(Configurable):
@@ -61,7 +39,7 @@ class Loss(Configurable):
     label_smoothing = 0.0  # of the losses that have no such argument
 
     def __init__(self, reduction: str = "sum_over_batch_size", name: str | None = None):
-        if reduction not in _MEANS:
+        if reduction not in ("sum_over_batch_size", "mean"):
             raise ValueError(
                 f"reduction must be 'sum_over_batch_size', got {reduction!r}; for the loss of each sample "
                 f"there is the function minidl.losses.{snake_case(type(self).__name__)}"
@@ -128,34 +106,36 @@ class Loss(Configurable):
             raise ValueError(f"{names[0]} must have shape (B, C), got {z.shape}")
         teacher = self._checked_teacher(names[0], z, teacher_logits)
         labels, targets = self.labels_or_targets(names[1], y, z)
-        scale = row_scale(len(z))
+        scale = np.empty(len(z))
+        scale.fill(1.0 / len(z))  # twice as fast as np.full
         if sample_weight is not None:
-            scale *= check_sample_weight(sample_weight, len(z))
+            scale *= validation.check_sample_weight(sample_weight, len(z))
         return Batch(z, labels, targets, teacher, scale)
 
     def _checked_teacher(self, name: str, z: np.ndarray, teacher_logits) -> np.ndarray:
-        """The teacher's logits, checked; size 0 for a loss without a teacher."""
         return no_rows(z)
 
     def labels_or_targets(self, argument: str, y, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Class indices (B,) or rows of targets (B, C), from ``y``; the other one has size 0."""
         sparse = self.sparse
         if sparse is None:
-            y = check_array(argument, y)
+            y = validation.check_array(argument, y)
             sparse = y.ndim == 1 or (y.shape[1:] == (1,) and z.shape[1] > 1)
         if sparse:
-            labels = check_labels(y, z.shape[1], argument, unlabelled=self.distills)
-            check_rows(argument, len(labels), len(z), "the logits")
+            labels = validation.check_labels(y, z.shape[1], argument, unlabelled=self.distills)
+            validation.check_rows(argument, len(labels), len(z), "the logits")
             return labels, no_rows(z)
         limits = (0.0, 1.0) if self.fused_activation else None
-        targets = check_targets(y, z.shape[1:], z.dtype, argument, limits=limits)
-        check_rows(argument, len(targets), len(z), "the logits")
-        return NO_LABELS, as_kernel_array(targets, z.dtype)
+        targets = validation.check_targets(y, z.shape[1:], z.dtype, argument, limits=limits)
+        validation.check_rows(argument, len(targets), len(z), "the logits")
+        return NO_LABELS, np.require(targets, z.dtype, "CAW")
 
     def check_probabilities(self, argument: str, outputs: np.ndarray) -> None:
         """Raises ValueError if ``outputs`` should be probabilities and are not."""
         if self.kind_on_logits != self.kind_on_outputs and not self.from_logits:
-            check_range(argument, outputs, 0.0, 1.0, why=" (probabilities; for logits say from_logits=True)")
+            validation.check_range(
+                argument, outputs, 0.0, 1.0, why=" (probabilities; for logits say from_logits=True)"
+            )
 
     def _run_kernel(self, kind: int, batch: Batch, gradient: bool) -> tuple[float, np.ndarray]:
         z = batch.logits
@@ -163,20 +143,17 @@ class Loss(Configurable):
         dlogits = np.empty_like(z) if gradient else no_rows(z)
         work = _FLOPS_OF_A_ROW * len(z) + _FLOPS_OF_AN_ENTRY * z.size
         n_threads = 1 if self.whole_batch else threads.count_for(work)
-        run_kernel(kind, row_loss, dlogits, batch, self.hyper, n_threads)
+        arguments = row_loss, dlogits, batch, self.hyper
+        if n_threads == 1:
+            kernels.loss_batch(kind, *arguments)
+        else:
+            threads.run(kernels.loss_rows_on_threads, int(kind), *arguments, threads=n_threads)
         return kernels.sum_of_rows(row_loss), dlogits
 
 
 def no_rows(z: np.ndarray) -> np.ndarray:
     """In place of an array (B, C) that the kernel does not need."""
     return np.empty((0, 0), z.dtype)
-
-
-def row_scale(rows: int) -> np.ndarray:
-    """The factors of a plain mean, float64 (rows,)."""
-    scale = np.empty(rows)
-    scale.fill(1.0 / rows)
-    return scale
 
 
 LOSSES = Registry("loss", Loss)

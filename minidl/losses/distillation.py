@@ -4,15 +4,9 @@ z are the student's logits and v the teacher's, (B, C); ``q = softmax(z / T)`` a
 cross-entropy of the labels with softmax(z), at temperature 1. Each formula is the loss of one sample; the value is
 the mean over the batch, with ``sample_weight`` the weighted sum divided by B. Gradients are by z.
 
-Why the soft term is multiplied by T squared: the gradient of KL(p || q) is ``(q - p) / T``. This 1/T is the chain
-rule through ``z / T``, exactly, at any temperature. A second 1/T hides in ``q - p``, but only as the logits become
-small beside T: then softmax is nearly linear and ``q - p`` is about ``(z - v) / (C T)``, z and v centred. T squared
-undoes both factors. So the weights of the hard and the soft term keep their meaning roughly when T changes, but not
-exactly at any T. An example: for a confident MNIST teacher and an untrained student, the norms of the soft term's
-gradient at T = 1, 4, 20 are as 1 : 2.6 : 2.2 with T squared, and as 1 : 0.16 : 0.0056 without.
+The soft term is multiplied by T squared so that its weight keeps its meaning, roughly, when T changes: the gradient
+of KL(p || q) is ``(q - p) / T``, and ``q - p`` is about ``(z - v) / (C T)`` where T is large, z and v centred.
 """
-
-from __future__ import annotations
 
 import math
 from collections.abc import Callable
@@ -22,15 +16,19 @@ import numpy as np
 
 from ..kernels import losses as kernels
 from ..kernels.losses import Batch
-from ..registry import Configurable, resolve
+from ..registry import Configurable, Registry
 from ..registry import serialize as _serialize
 from ..validation import REALS, check_bool, check_float, check_int
-from .base import LOSSES, NO_LABELS, Loss, no_rows, row_scale
-from .softmax import as_kernel_array, as_real, check_logits
+from .base import LOSSES, NO_LABELS, Loss, no_rows
+from .softmax import as_real, check_logits
 
 Schedule = float | Callable[[int], float]
 
 
+_SCHEDULES = Registry("schedule", Configurable, spellings=(str,))
+
+
+@_SCHEDULES.register()
 class Ramp(Configurable):
     """A schedule over epochs: linear from ``start`` at epoch 0 to ``end`` at epoch ``epochs``, then constant.
 
@@ -69,7 +67,7 @@ class DistillationLoss(Loss):
         self._weight_names = [setting for setting in settings if setting != "temperature"]
         for setting, value in settings.items():
             if isinstance(value, dict):
-                value = resolve(setting, value, Ramp, {"Ramp": Ramp})
+                value = _SCHEDULES.get(value, setting)
             if callable(value):
                 self.schedules[setting] = value
                 value = value(0)
@@ -106,11 +104,8 @@ class DistillationLoss(Loss):
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments: a `Ramp` as ``{"class_name", "config"}``, another schedule as the function."""
-        saved = {
-            setting: _serialize(schedule) if isinstance(schedule, Ramp) else schedule
-            for setting, schedule in self.schedules.items()
-        }
-        return super().get_config() | saved
+        ramps = {name: _serialize(ramp) for name, ramp in self.schedules.items() if isinstance(ramp, Ramp)}
+        return super().get_config() | self.schedules | ramps
 
     def __call__(self, y_true, y_pred, teacher_logits=None, sample_weight=None) -> float:  # type: ignore[override]
         """The mean loss. y_pred: the student's logits (B, C); the rest as in `value_and_grad`."""
@@ -126,7 +121,9 @@ class DistillationLoss(Loss):
         labels out of range, a teacher's probabilities instead of logits, and y=None where a term needs labels.
         """
         if sample_weight is None and self._can_skip_checks(logits, y, teacher_logits):
-            batch = Batch(logits, y, no_rows(logits), teacher_logits, row_scale(len(logits)))
+            scale = np.empty(len(logits))
+            scale.fill(1.0 / len(logits))
+            batch = Batch(logits, y, no_rows(logits), teacher_logits, scale)
             result = self._run_kernel(self.kind_on_logits, batch, gradient=True)
             if math.isfinite(result[0]):  # so all logits were finite
                 return result
@@ -144,13 +141,12 @@ class DistillationLoss(Loss):
             return False
         if not (type(logits) is type(teacher_logits) is type(y) is np.ndarray and logits.dtype in REALS):
             return False
-        rows, classes = logits.shape if logits.ndim == 2 else (0, 0)
         return (
-            rows > 0
-            and classes > 0
+            logits.ndim == 2
+            and logits.size > 0
             and teacher_logits.shape == logits.shape
             and teacher_logits.dtype == logits.dtype
-            and y.shape == (rows,)
+            and y.shape == logits.shape[:1]
             and y.dtype == np.int64
             and logits.flags.carray
             and teacher_logits.flags.carray
@@ -164,7 +160,7 @@ class DistillationLoss(Loss):
         teacher = check_logits("teacher_logits", teacher_logits)
         if teacher.shape != z.shape:
             raise ValueError(f"teacher_logits must have the shape of {name} {z.shape}, got {teacher.shape}")
-        return as_kernel_array(teacher, z.dtype)
+        return np.require(teacher, z.dtype, "CAW")
 
     def labels_or_targets(self, argument: str, y, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         if y is not None:

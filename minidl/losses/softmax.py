@@ -1,7 +1,5 @@
 """Softmax and its logarithm, and the check that numbers are logits and not probabilities."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from ..kernels.softmax import log_softmax_forward, softmax_forward
@@ -45,12 +43,8 @@ def as_real(argument: str, value) -> np.ndarray:
     array = check_array(argument, value)
     check_finite(argument, array)
     single = array.dtype.newbyteorder("=") == np.float32
-    return as_kernel_array(array, np.float32 if single else np.float64)
-
-
-def as_kernel_array(array: np.ndarray, dtype: np.dtype | type) -> np.ndarray:
-    """C-contiguous, aligned and writeable: the kernels are compiled for such arrays alone."""
-    return np.require(array, dtype, ("C", "A", "W"))
+    # also aligned and writeable: the kernels are compiled for such arrays alone
+    return np.require(array, np.float32 if single else np.float64, "CAW")
 
 
 def looks_like_probabilities(array: np.ndarray) -> bool:

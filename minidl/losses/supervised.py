@@ -1,10 +1,8 @@
 """Losses that learn from labels. Formulas and defaults are Keras 3's.
 
 z are the logits (B, C), q the probabilities ``softmax(z)``, yhat the model's outputs, y the targets. Each formula
-is the loss of one sample. The class gives the mean over the batch, the function below it one loss per sample.
+is the loss of one sample. The class gives the mean over the batch, the function of its name one loss per sample.
 """
-
-from __future__ import annotations
 
 from collections.abc import Callable
 
@@ -14,7 +12,7 @@ from ..kernels import losses as kernels
 from ..kernels.losses import Batch
 from ..registry import function_of
 from ..validation import check_array, check_bool, check_float
-from .base import LOSSES, Loss, no_rows, run_kernel
+from .base import LOSSES, Loss, no_rows
 from .softmax import as_real
 
 CLASS_OF: dict[Callable, type[Loss]] = {}
@@ -22,8 +20,7 @@ CLASS_OF: dict[Callable, type[Loss]] = {}
 
 
 def _loss_of_each_sample(loss: Loss, y_true, y_pred) -> np.ndarray:
-    pred = as_real("y_pred", y_pred)
-    y = check_array("y_true", y_true)
+    pred, y = as_real("y_pred", y_pred), check_array("y_true", y_true)
     rows = pred.reshape(-1, pred.shape[-1])
     if loss.sparse and y.ndim == pred.ndim and y.shape[-1] == 1:
         y = y[..., 0]
@@ -36,7 +33,7 @@ def _loss_of_each_sample(loss: Loss, y_true, y_pred) -> np.ndarray:
     loss.check_probabilities("y_pred", rows)
     out, empty = np.empty(len(rows)), no_rows(rows)
     batch = Batch(rows, labels, targets, empty, np.ones(len(rows)))
-    run_kernel(loss.kind(loss.from_logits), out, empty, batch, loss.hyper)
+    kernels.loss_batch(loss.kind(loss.from_logits), out, empty, batch, loss.hyper)
     return out.astype(pred.dtype).reshape(pred.shape[:-1])
 
 
@@ -71,9 +68,6 @@ class CategoricalCrossentropy(Loss):
         self.label_smoothing = check_float("label_smoothing", label_smoothing, minimum=0, maximum=1)
 
 
-categorical_crossentropy = per_sample(CategoricalCrossentropy)
-
-
 @LOSSES.register()
 class SparseCategoricalCrossentropy(Loss):
     """``-log q_y``, y a class index: (B,) or (B, 1).
@@ -93,9 +87,6 @@ class SparseCategoricalCrossentropy(Loss):
         self.from_logits = check_bool("from_logits", from_logits)
 
 
-sparse_categorical_crossentropy = per_sample(SparseCategoricalCrossentropy)
-
-
 @LOSSES.register("bce", "BCE")
 class BinaryCrossentropy(CategoricalCrossentropy):
     """Mean over the outputs of ``-[y log o + (1 - y) log(1 - o)]``, ``o = sigmoid(z)``.
@@ -109,17 +100,11 @@ class BinaryCrossentropy(CategoricalCrossentropy):
     kind_on_outputs = kernels.BINARY_CROSSENTROPY_ON_PROBS
 
 
-binary_crossentropy = per_sample(BinaryCrossentropy)
-
-
 @LOSSES.register("mse", "MSE")
 class MeanSquaredError(Loss):
     """Mean over the outputs of ``(y - yhat)^2``."""
 
     kind_on_logits = kind_on_outputs = kernels.MEAN_SQUARED_ERROR
-
-
-mean_squared_error = per_sample(MeanSquaredError)
 
 
 @LOSSES.register()
@@ -132,17 +117,11 @@ class HalfMeanSquaredError(Loss):
     kind_on_logits = kind_on_outputs = kernels.HALF_MEAN_SQUARED_ERROR
 
 
-half_mean_squared_error = per_sample(HalfMeanSquaredError)
-
-
 @LOSSES.register("mae", "MAE")
 class MeanAbsoluteError(Loss):
     """Mean over the outputs of ``|y - yhat|``; at 0 the gradient is 0."""
 
     kind_on_logits = kind_on_outputs = kernels.MEAN_ABSOLUTE_ERROR
-
-
-mean_absolute_error = per_sample(MeanAbsoluteError)
 
 
 @LOSSES.register()
@@ -156,9 +135,6 @@ class Huber(Loss):
         self.delta = check_float("delta", delta, above=0)
 
 
-huber = per_sample(Huber)
-
-
 @LOSSES.register("kld", "KLD")
 class KLDivergence(Loss):
     """``sum_i y_i log(y_i / q_i)`` on probabilities, both clipped to [1e-7, 1]."""
@@ -166,4 +142,11 @@ class KLDivergence(Loss):
     kind_on_logits = kind_on_outputs = kernels.KL_DIVERGENCE
 
 
+categorical_crossentropy = per_sample(CategoricalCrossentropy)
+sparse_categorical_crossentropy = per_sample(SparseCategoricalCrossentropy)
+binary_crossentropy = per_sample(BinaryCrossentropy)
+mean_squared_error = per_sample(MeanSquaredError)
+half_mean_squared_error = per_sample(HalfMeanSquaredError)
+mean_absolute_error = per_sample(MeanAbsoluteError)
+huber = per_sample(Huber)
 kl_divergence = per_sample(KLDivergence)

@@ -24,5 +24,4 @@ def get(identifier) -> Optimizer:
 
 
 def deserialize(config: dict) -> Optimizer:
-    """The inverse of ``serialize``; only this module's classes are built."""
     return get(config)

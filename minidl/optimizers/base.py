@@ -1,7 +1,5 @@
 """What all optimizers share: learning rate, weight decay, clipping, and the step over the flat vector."""
 
-from __future__ import annotations
-
 from typing import Any, TypedDict
 
 import numpy as np
@@ -68,18 +66,16 @@ class Optimizer(Configurable):
         if not isinstance(learning_rate, LearningRateSchedule):
             learning_rate = check_float("learning_rate", learning_rate, above=0)
         self._rate = learning_rate
-        self.weight_decay = (
-            None if weight_decay is None else check_float("weight_decay", weight_decay, minimum=0)
-        )
+        if weight_decay is not None:
+            weight_decay = check_float("weight_decay", weight_decay, minimum=0)
+        self.weight_decay = weight_decay
         limits = {"clipnorm": clipnorm, "clipvalue": clipvalue, "global_clipnorm": global_clipnorm}
         given = {key: check_float(key, value, above=0) for key, value in limits.items() if value is not None}
         if len(given) > 1:
             raise ValueError(
                 f"at most one of clipnorm, clipvalue and global_clipnorm can be set, got {given}"
             )
-        self.clipnorm = given.get("clipnorm")
-        self.clipvalue = given.get("clipvalue")
-        self.global_clipnorm = given.get("global_clipnorm")
+        self.clipnorm, self.clipvalue, self.global_clipnorm = (given.get(limit) for limit in limits)
         self.iterations = 0
         self._slots: list[np.ndarray] = []
         self._built_for: tuple[int, np.dtype] = 0, np.dtype(np.float64)
@@ -108,28 +104,25 @@ class Optimizer(Configurable):
     @property
     def learning_rate(self) -> float:
         """The rate of the next step. It can be set to a schedule, or to a number >= 0 if it follows none."""
-        if isinstance(self._rate, LearningRateSchedule):
-            return float(self.learning_rates(self.iterations, 1)[0])
-        return self._rate
+        return float(self.learning_rates(self.iterations, 1)[0])
 
     @learning_rate.setter
     def learning_rate(self, value: float | LearningRateSchedule) -> None:
-        if isinstance(value, LearningRateSchedule):
-            self._rate = value
-            return
-        if isinstance(self._rate, LearningRateSchedule):
-            raise TypeError(
-                f"learning_rate follows {self._rate!r} and cannot be set to {value}; "
-                "make the optimizer with a number to change it later"
-            )
-        self._rate = check_float("learning_rate", value, minimum=0)
+        if not isinstance(value, LearningRateSchedule):
+            if self.schedule is not None:
+                raise TypeError(
+                    f"learning_rate follows {self._rate!r} and cannot be set to {value}; "
+                    "make the optimizer with a number to change it later"
+                )
+            value = check_float("learning_rate", value, minimum=0)
+        self._rate = value
 
     def learning_rates(self, first: int, count: int) -> np.ndarray:
         """float64 (count,): the rates of the steps ``first``, ``first + 1``, ..., counted from 0.
 
         Raises ValueError if the schedule gives a negative, NaN or infinite rate.
         """
-        if not isinstance(self._rate, LearningRateSchedule):
+        if self.schedule is None:
             return np.full(count, self._rate)
         rates = self._rate.series(first, count)
         bad = ~(np.isfinite(rates) & (rates >= 0))
@@ -217,7 +210,7 @@ class Optimizer(Configurable):
         return {"learning_rate": rate, **super().get_config()}
 
 
-OPTIMIZERS = Registry("optimizer", Optimizer, spellings=lambda class_name: (class_name.lower(),))
+OPTIMIZERS = Registry("optimizer", Optimizer, spellings=(str.lower,))
 
 
 def _check_flat(argument: str, array: np.ndarray) -> None:

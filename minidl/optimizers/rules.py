@@ -3,17 +3,11 @@
 The formulas are Keras 3's. g is the gradient, lr the learning rate, t the step counted from 1.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 from ..kernels import updates as kernel
+from ..registry import Unpack
 from ..validation import check_bool, check_float
 from .base import OPTIMIZERS, CommonOptions, LimitsAndName, Optimizer
 from .schedules import LearningRateSchedule
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack  # in typing since Python 3.11
 
 
 @OPTIMIZERS.register()

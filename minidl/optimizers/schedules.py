@@ -4,8 +4,6 @@ A schedule is called with the number of finished steps, which is 0 at the first 
 array of step numbers gives an array of the same shape.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from ..registry import Configurable, Registry
@@ -26,13 +24,11 @@ class LearningRateSchedule(Configurable):
         return np.array([float(self(step)) for step in range(first, first + count)])
 
 
-SCHEDULES = Registry(
-    "learning-rate schedule", LearningRateSchedule, spellings=lambda class_name: (class_name,)
-)
+SCHEDULES = Registry("learning-rate schedule", LearningRateSchedule, spellings=(str,))
 
 
 class _Formula(LearningRateSchedule):
-    """A schedule that computes many steps at once in NumPy."""
+    """A schedule that computes many steps at once in NumPy: a subclass defines ``_rates(steps)``."""
 
     def __call__(self, step):
         rates = self._rates(np.atleast_1d(np.asarray(step, dtype=np.float64)))
@@ -45,9 +41,6 @@ class _Formula(LearningRateSchedule):
         size = -(-(offset + count) // _BLOCK) * _BLOCK
         steps = np.arange(first - offset, first - offset + size, dtype=np.float64)
         return self._rates(steps)[offset : offset + count]
-
-    def _rates(self, steps: np.ndarray) -> np.ndarray:
-        raise NotImplementedError
 
 
 @SCHEDULES.register()
@@ -142,6 +135,4 @@ class CosineDecay(_Formula):
         return rates
 
 
-def deserialize(config: dict) -> LearningRateSchedule:
-    """The inverse of ``serialize``; only this module's classes are built."""
-    return SCHEDULES.deserialize(config)  # type: ignore[return-value]  # None only for None
+deserialize = SCHEDULES.deserialize

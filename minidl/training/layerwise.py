@@ -40,7 +40,8 @@ def layerwise_step(
         optimizer.apply_clipping(flat.grads, flat.segments)
         optimizer.update(flat.values, flat.grads)
         max_norm(flat.values, *flat.max_norms)
-        flat.apply_own_constraints()
+        for constraint, view in flat.own_constraints:
+            view[...] = constraint(view)
     finally:
         restore_denormals(mode)
     # added one after the other, as the compiled loop does

@@ -8,9 +8,8 @@ from typing import NamedTuple
 import numpy as np
 
 from ..kernels.activations import CODES, activation_forward
-from ..kernels.losses import Batch
+from ..kernels.losses import Batch, loss_batch
 from ..kernels.metrics import metric_rows
-from ..losses.base import run_kernel
 from ..validation import describe
 from .samples import Samples
 
@@ -79,7 +78,7 @@ def score_rows(
         raise ValueError(f"teacher must give logits of shape {logits.shape}, got {teacher.shape}")
     scale = batch.weight / count if batch.weight.size else np.full(rows, 1.0 / count)
     rows_batch = Batch(logits, *_labels_and_targets(batch, dtype), teacher, scale)
-    run_kernel(objective.kind, row_loss, dlogits, rows_batch, objective.hyper)
+    loss_batch(objective.kind, row_loss, dlogits, rows_batch, objective.hyper)
     return row_loss, dlogits
 
 

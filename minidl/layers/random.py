@@ -1,0 +1,136 @@
+"""Layers that are random in training and the identity otherwise.
+
+No mask is stored. Each draw follows from ``key``, which the model derives from its seed, the layer's place and the
+step. So a backward can repeat its forward's draws, and two layers never share them.
+"""
+
+import numpy as np
+
+from ..kernels import random
+from ..kernels.ops import DROPOUT, GAUSSIAN_NOISE, RANDOM_TRANSLATION, Op
+from ..registry import Unpack
+from ..validation import check_choice, check_float, check_int
+from .base import LAYERS, Layer, LayerOptions, as_matrix
+
+
+class RandomLayer(Layer):
+    """Base of the random layers, which define ``ops`` (empty if the layer changes nothing) and ``_fill``.
+
+    ``_fill(out, array, direction)`` fills ``out`` (B, D), forward if ``direction`` is 1, backward if it is -1.
+    """
+
+    def __init__(self, seed: int | None = None, **options: Unpack[LayerOptions]):
+        super().__init__(**options)
+        self.seed = None if seed is None else check_int("seed", seed)
+        self._x = None
+
+    def forward(self, x, training=False):
+        self._x = self._checked_input(x)
+        self._is_random, self._forward_key = training and bool(self.ops()), np.uint64(self.key)
+        return self._apply(self._x, 1)
+
+    def backward(self, dout):
+        return self._apply(self._checked_gradient(dout, self._x), -1)
+
+    def _apply(self, array: np.ndarray, direction: int) -> np.ndarray:
+        if not self._is_random:
+            return array
+        out = np.empty_like(array)
+        self._fill(as_matrix(out), as_matrix(array), direction)
+        return out
+
+
+@LAYERS.register()
+class Dropout(RandomLayer):
+    """In training each number is dropped with probability ``rate``, the others are divided by 1 - rate.
+
+    ``seed`` is accepted for compatibility with Keras and has no effect: draws follow from the model's seed and the
+    layer's place in it.
+    """
+
+    def __init__(self, rate: float, seed: int | None = None, **options: Unpack[LayerOptions]):
+        super().__init__(seed, **options)
+        self.rate = check_float("rate", rate, minimum=0, below=1)
+
+    def _fill(self, out, array, direction):  # the mask is its own derivative
+        random.dropout(out, array, self.rate, self._forward_key, 0)
+
+    def ops(self):
+        return [Op(DROPOUT, self._size, self._size, f=(self.rate, 0.0))] if self.rate else []
+
+
+@LAYERS.register()
+class GaussianNoise(RandomLayer):
+    """In training, out = x + stddev * normal; the gradient passes unchanged. ``seed``: see `Dropout`."""
+
+    def __init__(self, stddev: float, seed: int | None = None, **options: Unpack[LayerOptions]):
+        super().__init__(seed, **options)
+        self.stddev = check_float("stddev", stddev, minimum=0)
+
+    def _fill(self, out, array, direction):
+        random.gaussian_noise(out, array, self.stddev, self._forward_key, 0)
+
+    def backward(self, dout):
+        return self._checked_batch("dout", dout, self.output_shape)
+
+    def ops(self):
+        return [Op(GAUSSIAN_NOISE, self._size, self._size, f=(self.stddev, 0.0))] if self.stddev else []
+
+
+@LAYERS.register()
+class RandomTranslation(RandomLayer):
+    """In training, each image (H, W) or (H, W, C) is shifted by its own whole number of pixels.
+
+    A factor is a fraction of the height (positive: down) or width (positive: right), in [-1, 1]. One number allows
+    that much either way, a pair is (lowest, highest). ``RandomTranslation(2 / 28, 2 / 28)`` shifts digits by up to
+    two pixels. Pixels that move in from outside are ``fill_value``. Keras shifts by fractions of a pixel and
+    reflects by default; here the shift is whole and the only ``fill_mode`` is "constant". ``seed``: see `Dropout`.
+    """
+
+    fixed_once_built = Layer.fixed_once_built | {"height_factor", "width_factor"}
+
+    def __init__(
+        self,
+        height_factor: float | tuple[float, float],
+        width_factor: float | tuple[float, float],
+        fill_mode: str = "constant",
+        fill_value: float = 0.0,
+        seed: int | None = None,
+        **options: Unpack[LayerOptions],
+    ):
+        super().__init__(seed, **options)
+        self.height_factor, self._height_range = _checked_factor("height_factor", height_factor)
+        self.width_factor, self._width_range = _checked_factor("width_factor", width_factor)
+        self.fill_mode = check_choice("fill_mode", fill_mode, ("constant",))
+        self.fill_value = check_float("fill_value", fill_value)
+
+    def build(self, input_shape):
+        if len(input_shape) not in (2, 3):
+            raise ValueError(
+                f"layer {self.name} needs images (H, W) or (H, W, C), got samples of shape {input_shape}"
+            )
+        self._image = random.Image(*(*input_shape, 1)[:3])
+        vertical = (round(bound * self._image.height) for bound in self._height_range)
+        horizontal = (round(bound * self._image.width) for bound in self._width_range)
+        self._reach = random.Reach(*vertical, *horizontal)
+
+    def _fill(self, out, array, direction):
+        fill_value = self.fill_value if direction == 1 else 0.0
+        random.translate(out, array, self._image, self._reach, fill_value, self._forward_key, 0, direction)
+
+    def ops(self):
+        if not any(self._reach):
+            return []
+        numbers = (*self._image, *self._reach)
+        return [Op(RANDOM_TRANSLATION, self._size, self._size, i=numbers, f=(self.fill_value, 0.0))]
+
+
+def _checked_factor(argument, factor):
+    """A factor in the form that is saved, and as (lowest, highest)."""
+    if isinstance(factor, (tuple, list)):
+        if len(factor) != 2:
+            raise ValueError(f"{argument} must be a number or (lowest, highest), got {factor!r}")
+        low, high = sorted(check_float(argument, bound, minimum=-1, maximum=1) for bound in factor)
+        return [low, high], (low, high)
+    factor = check_float(argument, factor, minimum=-1, maximum=1)
+    return factor, (-abs(factor), abs(factor))
