@@ -3,17 +3,14 @@
 Needs matplotlib: ``pip install "minidl[plots]"``.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from .distillation.labels import as_labels
-from .distillation.measure import calibration_bins, expected_calibration_error
 from .losses import check_logits, softmax
+from .report import as_labels, calibration_bins, expected_calibration_error
 from .validation import check_array, check_finite, check_labels, check_rows, describe
 
 

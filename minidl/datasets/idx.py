@@ -4,8 +4,6 @@ A file is: two zero bytes, one byte for the element type, one for the number of 
 a big-endian uint32 for each dimension, then the elements, big-endian, in C order.
 """
 
-from __future__ import annotations
-
 import gzip
 import math
 import os

@@ -1,25 +1,25 @@
 """What ``distill`` and its relatives refuse before anything is trained."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from .. import losses
+from ..callbacks import CallbackList
 from ..losses import KnowledgeDistillation
 from ..models import Sequential
+from ..report import as_labels, has_labels, holds_rows
 from ..teachers import Teacher, as_teacher
 from ..validation import check_array, check_finite, check_float, check_inputs, check_rows, describe
-from .labels import as_labels, holds_rows
 
 _MISPLACED = {
     # an argument that distill does not take: what to write instead
     "target_model": "target_model is what distill calls teacher: pass it as the first argument",
-    **{
-        name: name + " belongs to the loss: loss=KnowledgeDistillation(" + name + "={value})"
-        for name in ("temperature", "hard_weight", "soft_weight")
-    },
+    **dict.fromkeys(
+        ("temperature", "hard_weight", "soft_weight"),
+        "{name} belongs to the loss: loss=KnowledgeDistillation({name}={value})",
+    ),
     "alpha": "alpha means the labels' weight in some libraries and the teacher's in others: write "
     "loss=KnowledgeDistillation(hard_weight=..., soft_weight=...)",
 }
@@ -48,12 +48,16 @@ def check_job(
     check_student(student)
     for name, message in _MISPLACED.items():
         if name in fit_arguments:
-            raise TypeError(message.format(value=fit_arguments[name]))
+            raise TypeError(message.format(name=name, value=fit_arguments[name]))
     loss = distillation_loss(loss, fit_arguments["y"])
     x = build_for(student, fit_arguments["x"])
     teacher = as_teacher(teacher, student, from_probs)
     student.check_y(fit_arguments["y"], len(x), loss)
-    fit_arguments = {**fit_arguments, "x": x}
+    fit_arguments = {
+        **fit_arguments,
+        "x": x,
+        "callbacks": CallbackList(fit_arguments.get("callbacks")).callbacks,
+    }
     if transfer is not None:
         fit_arguments = _with_transfer(fit_arguments, transfer, student.dtype)
     if fit_arguments["validation_data"] is not None:
@@ -66,6 +70,21 @@ def check_job(
 def check_student(student: object) -> None:
     if not isinstance(student, Sequential):
         raise TypeError(f"student must be a Sequential, got {describe(student)}")
+
+
+def check_some_labels(y: np.ndarray | None) -> None:
+    if not has_labels(y):
+        raise ValueError("plain_student=True needs labels, got y without any")
+
+
+def check_pair(student: Sequential, argument: str, given: Any, lengths: tuple[int, ...] = (2, 3)) -> tuple:
+    """``x`` and ``y`` of a pair the user passed, which may hold sample weights as a third."""
+    if not isinstance(given, (tuple, list)) or len(given) not in lengths:
+        raise ValueError(f"{argument} must be (x, y), got {describe(given)}")
+    x, y = check_inputs(given[0], student.input_shape, student.dtype, f"{argument} x"), given[1]
+    if y is not None:
+        student.check_y(y, len(x), KnowledgeDistillation(), f"{argument} y")
+    return x, y
 
 
 def distillation_loss(loss: object, y: np.ndarray | None) -> losses.Loss:

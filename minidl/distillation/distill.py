@@ -1,20 +1,24 @@
-"""``distill``: check, train, measure, report."""
+"""``distill``: check, train, measure, report; and the plain student, the same model trained on labels alone."""
 
-from __future__ import annotations
-
+import copy
 import time
 
 import numpy as np
 
-from ..callbacks import History, check_verbose
+from .. import callbacks, losses, optimizers
 from ..models import Sequential
+from ..report import DistillationReport, as_labels, describe_loss, holds_rows
 from ..teachers import untrained_note
 from ..warmup import compile_before_fit
-from .checks import Job, check_job, check_not_swapped
-from .plain import PlainStudent, check_some_labels
-from .report import DistillationReport
-from .report_data import choose_report_data
-from .text import describe_loss
+from .checks import Job, check_job, check_not_swapped, check_some_labels
+from .report_data import choose_report_data, split_rows
+
+_STEERING = {
+    callbacks.EarlyStopping,
+    callbacks.LearningRateScheduler,
+    callbacks.ReduceLROnPlateau,
+    callbacks.TerminateOnNaN,
+}
 
 
 def distill(
@@ -73,7 +77,7 @@ def distill(
     # check: whatever is refused is refused here
     fit_arguments |= dict(x=x, y=y, batch_size=batch_size, epochs=epochs)
     fit_arguments |= dict(validation_data=validation_data, validation_split=validation_split)
-    verbose = check_verbose(fit_arguments.get("verbose", "auto"))
+    verbose = callbacks.check_verbose(fit_arguments.get("verbose", "auto"))
     job = check_job(teacher, student, loss, fit_arguments, transfer, from_probs)
     compile_before_fit(student.dtype.name, aloud=verbose != 0)
     note = untrained_note(job.teacher, student, resumed=bool(fit_arguments.get("initial_epoch")))
@@ -84,16 +88,16 @@ def distill(
 
     # train
     optimizer = student.optimizer or "adam" if optimizer is None else optimizer
-    plain = PlainStudent(student, optimizer, job.fit_arguments) if plain_student else None
+    plain = _plain_student(student, optimizer, job.fit_arguments) if plain_student else None
     started = time.perf_counter()
     history = _train(job, optimizer)
     seconds = time.perf_counter() - started
-    plain_history = plain.train() if plain else None
+    plain_history = train_on_labels(*plain) if plain else None
 
     # measure and report
     report = DistillationReport(
         teacher=data.measure_teacher(job),
-        plain=data.measure_student("plain student", plain.model) if plain else None,
+        plain=data.measure_student("plain student", plain[0]) if plain else None,
         student=data.measure_student("student", student),
         loss=describe_loss(job.loss),
         unseen=data.unseen,
@@ -106,7 +110,7 @@ def distill(
     return report
 
 
-def _train(job: Job, optimizer: object) -> History:
+def _train(job: Job, optimizer: object) -> callbacks.History:
     """Compile the student with the loss and fit it; if that is refused, it is compiled as it was before."""
     student = job.student
     compiled = student.optimizer, student.loss, student.metrics
@@ -116,3 +120,57 @@ def _train(job: Job, optimizer: object) -> History:
     except (TypeError, ValueError):
         student.optimizer, student.loss, student.metrics = compiled
         raise
+
+
+# ---------------------------------------------------------------- labels alone
+
+
+def _plain_student(student: Sequential, optimizer: object, fit_arguments: dict) -> tuple:
+    """What `train_on_labels` is to be given: copies, so that the student's training changes none of it."""
+    # not the callbacks that write files, nor the user's own
+    steering = [copy.deepcopy(each) for each in fit_arguments["callbacks"] if type(each) in _STEERING]
+    return copy.deepcopy(student), fresh_optimizer(optimizer), {**fit_arguments, "callbacks": steering}
+
+
+def fresh_optimizer(optimizer: object) -> object:
+    """The same kind of optimizer, without state."""
+    if isinstance(optimizer, (str, dict, type)):
+        return optimizer
+    optimizer = optimizers.get(optimizer)
+    return type(optimizer).from_config(optimizer.get_config())
+
+
+def train_on_labels(model: Sequential, optimizer: object, fit_arguments: dict) -> callbacks.History:
+    """Fit ``model`` to the samples that have labels; the samples held out for validation are the distilled one's."""
+    arguments = _labelled_only(fit_arguments)
+    y, validation_data = arguments["y"], arguments.get("validation_data")
+    soft = holds_rows(y)
+    kind = losses.CategoricalCrossentropy if soft else losses.SparseCategoricalCrossentropy
+    loss = kind(from_logits=model.final_activation != "softmax")
+    model.compile(optimizer=optimizer, loss=loss, metrics=["accuracy"])
+    if validation_data is not None and np.ndim(validation_data[1]) != np.ndim(y):
+        x_val, y_val, *rest = validation_data
+        y_val = np.eye(np.shape(y)[1])[as_labels(y_val)] if soft else as_labels(y_val)
+        arguments["validation_data"] = (x_val, y_val, *rest)
+    return model.fit(**arguments)
+
+
+def _labelled_only(fit_arguments: dict) -> dict:
+    """``fit_arguments`` without the samples that have no label (-1)."""
+    x, y, weight = fit_arguments["x"], fit_arguments["y"], fit_arguments.get("sample_weight")
+    labels = as_labels(y)
+    known = labels >= 0
+    arguments = dict(fit_arguments)
+    if known.all():
+        return arguments
+    seen, held_out = split_rows(len(x), arguments.pop("validation_split", 0.0))
+    if held_out is not None:
+        kept = np.arange(len(x))[held_out][known[held_out]]
+        arguments["validation_data"] = (x[kept], labels[kept])
+    rows = np.flatnonzero(known[seen])
+    if not len(rows):
+        raise ValueError(
+            f"y must hold labels to learn from without a teacher, got -1 for all {len(known[seen])}"
+        )
+    weight = None if weight is None else np.asarray(weight)[rows]
+    return {**arguments, "x": x[rows], "y": labels[rows], "sample_weight": weight}

@@ -1,24 +1,20 @@
 """Relatives of distillation: born-again networks, and models that teach each other."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..callbacks import EarlyStopping, History, ReduceLROnPlateau, check_verbose
+from ..callbacks import CallbackList, EarlyStopping, History, ReduceLROnPlateau, check_verbose
 from ..losses import KnowledgeDistillation
 from ..models import Sequential
+from ..report import DistillationReport, has_labels
 from ..teachers import Ensemble, as_teacher
 from ..validation import check_array, check_float, check_int, describe
 from ..warmup import compile_before_fit
 from .checks import build_for
-from .distill import distill
-from .labels import has_labels
-from .plain import fresh_optimizer, train_on_labels
-from .report import DistillationReport
+from .distill import distill, fresh_optimizer, train_on_labels
 
 
 @dataclass
@@ -70,7 +66,11 @@ def born_again(
     loss = KnowledgeDistillation(temperature=1.0, hard_weight=0.5, soft_weight=0.5) if loss is None else loss
     result = BornAgain([])
     for _ in range(generations):
-        model = _new_model(build_student, result.models)
+        model = build_student()
+        if not isinstance(model, Sequential):
+            raise TypeError(f"build_student must return a Sequential, got {describe(model)}")
+        if any(model is earlier for earlier in result.models):
+            raise ValueError("build_student must return a new model each time, got the same one again")
         if teacher is None:
             kept = {name: value for name, value in arguments.items() if name not in _ONLY_OF_DISTILL}
             train_on_labels(model, fresh_optimizer(optimizer), {"epochs": 20, **kept, "x": x, "y": y})
@@ -81,15 +81,6 @@ def born_again(
         result.models.append(model)
         teacher = model
     return result
-
-
-def _new_model(build_student: Callable[[], Sequential], earlier: list[Sequential]) -> Sequential:
-    model = build_student()
-    if not isinstance(model, Sequential):
-        raise TypeError(f"build_student must return a Sequential, got {describe(model)}")
-    if any(model is other for other in earlier):
-        raise ValueError("build_student must return a new model each time, got the same one again")
-    return model
 
 
 # ---------------------------------------------------------------- mutual learning
@@ -124,9 +115,17 @@ def mutual_learning(
         hard_weight=check_float("hard_weight", hard_weight, above=0),
         soft_weight=soft_weight,
     )
-    _check_labels_to_begin_with(y)
+    if y is None:
+        raise ValueError("y must be given, got None: models that know nothing yet begin with labels")
+    if not has_labels(check_array("y", y)):
+        raise ValueError("y must hold labels, got none >= 0: models that know nothing yet begin with labels")
     verbose = check_verbose(fit_arguments.get("verbose", "auto"))
-    _refuse_epoch_comparing(fit_arguments.get("callbacks") or ())
+    fit_arguments["callbacks"] = CallbackList(fit_arguments.get("callbacks")).callbacks
+    for callback in fit_arguments["callbacks"]:
+        if isinstance(callback, (EarlyStopping, ReduceLROnPlateau)):
+            raise ValueError(
+                f"callbacks must not compare epochs, got {type(callback).__name__}: each fit is of one epoch here"
+            )
     x = build_for(models[0], x)
     for model in models[1:]:
         if not model.built:
@@ -181,18 +180,3 @@ def _check_models(models: object) -> list[Sequential]:
     if len({id(model) for model in listed}) < len(listed):
         raise ValueError("models must be different models, got one of them twice")
     return listed
-
-
-def _check_labels_to_begin_with(y: object) -> None:
-    if y is None:
-        raise ValueError("y must be given, got None: models that know nothing yet begin with labels")
-    if not has_labels(check_array("y", y)):
-        raise ValueError("y must hold labels, got none >= 0: models that know nothing yet begin with labels")
-
-
-def _refuse_epoch_comparing(callbacks: object) -> None:
-    for callback in callbacks if isinstance(callbacks, (list, tuple)) else (callbacks,):
-        if isinstance(callback, (EarlyStopping, ReduceLROnPlateau)):
-            raise ValueError(
-                f"callbacks must not compare epochs, got {type(callback).__name__}: each fit is of one epoch here"
-            )

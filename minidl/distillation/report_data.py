@@ -1,20 +1,16 @@
 """The samples a report is measured on, and whether training has seen them."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from ..callbacks import ModelCheckpoint
-from ..losses import KnowledgeDistillation
 from ..models import Sequential
+from ..report import Figures, as_labels, measure
 from ..teachers import cached_logits, named_teacher
-from ..validation import check_inputs, check_rows, describe
-from .checks import Job
-from .labels import as_labels
-from .measure import Figures, measure
+from ..validation import check_rows
+from .checks import Job, check_pair
 
 
 @dataclass
@@ -51,10 +47,11 @@ def choose_report_data(job: Job, test_data: object, test_teacher: object) -> Rep
     """The test data, or else the validation data, or else the training samples; with the teacher's answers."""
     x, y, validation_data = (job.fit_arguments[name] for name in ("x", "y", "validation_data"))
     seen, held_out = split_rows(len(x), job.fit_arguments["validation_split"])
-    if test_data is not None:
-        data = _given_data(job.student, "test_data", test_data)
-    elif validation_data is not None:
-        data = _given_data(job.student, "validation_data", validation_data)
+    given = {"test_data": test_data, "validation_data": validation_data}
+    argument = next((name for name, pair in given.items() if pair is not None), None)
+    if argument is not None:
+        data = ReportData(*check_pair(job.student, argument, given[argument]))
+        data.notes.append(f"measured on the {len(data.x)} samples of {argument}")
     elif held_out is not None:
         data = ReportData(x[held_out], None if y is None else np.asarray(y)[held_out], held_out)
         data.notes.append(f"measured on the {len(data.x)} samples of validation_split")
@@ -81,16 +78,6 @@ def split_rows(count: int, validation_split: float) -> tuple[slice, slice | None
         return slice(0, count), None
     kept = math.floor(count * (1 - validation_split))
     return slice(0, kept), slice(kept, count)
-
-
-def _given_data(student: Sequential, argument: str, given: object) -> ReportData:
-    """``(x, y)`` as the user passed it, checked."""
-    if not isinstance(given, (tuple, list)) or len(given) not in (2, 3):
-        raise ValueError(f"{argument} must be (x, y), got {describe(given)}")
-    x, y = check_inputs(given[0], student.input_shape, student.dtype, f"{argument} x"), given[1]
-    if y is not None:
-        student.check_y(y, len(x), KnowledgeDistillation(), f"{argument} y")
-    return ReportData(x, y, notes=[f"measured on the {len(x)} samples of {argument}"])
 
 
 def _teacher_logits(job: Job, data: ReportData, test_teacher: object) -> np.ndarray | None:
@@ -122,8 +109,8 @@ def _note_choice_of_epoch(
     data: ReportData, fit_arguments: dict, held_out: slice | None, is_test_data: bool
 ) -> None:
     """Note on ``data`` if a callback chose the epoch by these samples, as far as that can be seen."""
-    chooser = _epoch_chooser(fit_arguments.get("callbacks"))
-    if not chooser:
+    choosers = [callback for callback in fit_arguments["callbacks"] if _chooses_epoch(callback)]
+    if not choosers:
         return
     chosen_on = None
     if fit_arguments["validation_data"] is not None:
@@ -133,20 +120,15 @@ def _note_choice_of_epoch(
     if not is_test_data or (chosen_on is not None and _count_shared(chosen_on, data.x)):
         data.unseen = False
         data.notes.append(
-            f"{chooser} chose the epoch on these samples, so the figures flatter the student: "
+            f"{type(choosers[0]).__name__} chose the epoch on these samples, so the figures flatter the student: "
             f"give {'other test_data' if is_test_data else 'test_data'}"
         )
 
 
-def _epoch_chooser(callbacks: object) -> str:
-    """The name of the callback that chooses weights by the validation data, "" if there is none."""
-    listed = callbacks if isinstance(callbacks, (list, tuple)) else [callbacks]
-    for callback in listed:
-        watches_validation = str(getattr(callback, "monitor", "")).startswith("val_")
-        keeps_best = not isinstance(callback, ModelCheckpoint) or getattr(callback, "save_best_only", False)
-        if watches_validation and keeps_best:
-            return type(callback).__name__
-    return ""
+def _chooses_epoch(callback: object) -> bool:
+    """Whether a callback chooses weights by the validation data."""
+    keeps_best = not isinstance(callback, ModelCheckpoint) or callback.save_best_only
+    return keeps_best and str(getattr(callback, "monitor", "")).startswith("val_")
 
 
 def _count_shared(x: np.ndarray, x_test: np.ndarray) -> int:

@@ -1,7 +1,5 @@
 """Weights in safetensors files, named ``<layer>.weight``, ``<layer>.bias``. Needs ``minidl[safetensors]``."""
 
-from __future__ import annotations
-
 import os
 
 import numpy as np
@@ -41,12 +39,8 @@ def load_safetensors(model: Sequential, path: str | os.PathLike) -> None:
     except _safetensors("safetensors").SafetensorError as error:
         raise ValueError(f"{path}: not a safetensors file, or damaged ({error})") from error
     views = _views(model)
-    if set(arrays) != set(views):
-        raise ValueError(f"{path}: holds {sorted(arrays)}, and the model has {sorted(views)}")
-    for name, view in views.items():
-        if arrays[name].shape != view.shape:
-            raise ValueError(
-                f"{path}: {name} has shape {arrays[name].shape}, and the model's is {view.shape}"
-            )
+    found, wanted = ({name: each[name].shape for name in sorted(each)} for each in (arrays, views))
+    if found != wanted:
+        raise ValueError(f"{path}: holds {found}, and the model has {wanted}")
     for name, view in views.items():
         view[...] = arrays[name]

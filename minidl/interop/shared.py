@@ -1,7 +1,5 @@
 """What several bridges need: optional packages, and the activation of a layer."""
 
-from __future__ import annotations
-
 import importlib
 from typing import Any
 

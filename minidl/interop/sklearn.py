@@ -1,7 +1,5 @@
 """scikit-learn: a classifier for its pipelines, its estimators as teachers. Needs ``minidl[sklearn]``."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np
@@ -76,16 +74,14 @@ class MinidlClassifier(ClassifierMixin, BaseEstimator):
         outputs = max(2, len(self.classes_))
         layers = [Input((X.shape[1],)), *layers, Dense(outputs, activation="softmax")]
         self.model_ = Sequential(layers, seed=self.random_state)
-        arguments = dict(
-            epochs=self.epochs, batch_size=self.batch_size, sample_weight=sample_weight, verbose=0
-        )
-        loss = SparseCategoricalCrossentropy()
-        if self.teacher is not None:
+        loss, teacher = SparseCategoricalCrossentropy(), self.teacher
+        if teacher is not None:
             loss = KnowledgeDistillation(self.temperature, self.hard_weight, self.soft_weight)
-            is_estimator = hasattr(self.teacher, "predict_proba") and not callable(self.teacher)
-            arguments["target_model"] = sklearn_teacher(self.teacher) if is_estimator else self.teacher
+            if hasattr(teacher, "predict_proba") and not callable(teacher):
+                teacher = sklearn_teacher(teacher)
         self.model_.compile(optimizer=Adam(self.learning_rate), loss=loss)
-        self.model_.fit(X, labels, **arguments)
+        arguments = dict(epochs=self.epochs, batch_size=self.batch_size, verbose=0)
+        self.model_.fit(X, labels, sample_weight=sample_weight, target_model=teacher, **arguments)
         return self
 
     def _outputs(self, X, predict: str) -> np.ndarray:

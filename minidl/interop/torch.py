@@ -6,8 +6,6 @@
     minidl.distill(torch_teacher(module), student, x, y)
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np
@@ -77,9 +75,9 @@ def _without_activation(nn, layer: Layer) -> list:
     """The module for what ``layer`` does before its activation, in a list that is empty if that is nothing."""
     if isinstance(layer, Dense):
         linear = nn.Linear(*layer.weight.shape, bias=layer.use_bias)
-        _copy(linear.weight, layer.weight.T)
+        linear.weight.data = _torch().from_numpy(layer.weight.T.copy())
         if layer.use_bias:
-            _copy(linear.bias, layer.bias)
+            linear.bias.data = _torch().from_numpy(layer.bias.copy())
         return [linear]
     if isinstance(layer, Dropout):
         return [nn.Dropout(layer.rate)]
@@ -124,9 +122,3 @@ def from_torch(module: object, input_shape: tuple[int, ...] | None = None) -> Se
     model = Sequential([Input(input_shape), *layers], dtype=str(weights[0].dtype))
     model.set_weights(weights)
     return model
-
-
-def _copy(parameter, values: np.ndarray) -> None:
-    torch = _torch()
-    with torch.no_grad():
-        parameter.data = torch.from_numpy(np.array(values))

@@ -1,27 +1,16 @@
 """The logit cache: a teacher is asked once about each sample; its answers are kept by index, or in a file."""
 
-from __future__ import annotations
-
 import json
 import os
-import zipfile
 from pathlib import Path
 
 import numpy as np
 
-from ..archive import replacing
-from ..validation import (
-    check_array,
-    check_finite,
-    check_float,
-    check_int,
-    check_logits,
-    check_rows,
-    describe,
-)
-from .base import fingerprint
+from .. import validation
+from ..archive import READ_ERRORS, replacing
+from ..validation import check_array, check_finite, check_rows
 from .conversion import as_teacher
-from .kinds import ArrayTeacher
+from .kinds import ArrayTeacher, fingerprint
 from .refusals import refuse_probabilities
 
 _FORMAT = "minidl logits 1"
@@ -55,8 +44,8 @@ def cached_logits(
         the teacher's rows, classes or values do not fit.
     """
     teacher, dtype = as_teacher(teacher), np.dtype(dtype)
-    batch_size = check_int("batch_size", batch_size, minimum=1)
-    temperature = check_float("temperature", temperature, above=0)
+    batch_size = validation.check_int("batch_size", batch_size, minimum=1)
+    temperature = validation.check_float("temperature", temperature, above=0)
     x = check_array("x", x)
     if teacher.samples is not None:
         check_rows("teacher", teacher.samples, len(x))
@@ -76,7 +65,7 @@ def cached_logits(
         logits = teacher.logits(batch, rows, temperature)
         if out.shape[1] == 0:  # a function tells the number of classes by its first answer
             out = np.empty((len(x), logits.shape[1]), dtype)
-        out[rows] = check_logits(logits, len(batch), out.shape[1], dtype, "what teacher returned")
+        out[rows] = validation.check_logits(logits, len(batch), out.shape[1], dtype, "what teacher returned")
     return out
 
 
@@ -125,7 +114,7 @@ def load_logits(path: str | os.PathLike, x: np.ndarray, teacher: object) -> np.n
             raise ValueError(f"its header is {header}")
     except FileNotFoundError:
         raise
-    except (ValueError, KeyError, EOFError, OSError, AttributeError, TypeError, zipfile.BadZipFile) as error:
+    except (*READ_ERRORS, AttributeError) as error:
         raise ValueError(f"{path}: not a file of save_logits, or damaged ({error})") from error
     again = "compute them again with cached_logits and save_logits"
     if header.get("x") != fingerprint(check_array("x", x)):
@@ -134,12 +123,12 @@ def load_logits(path: str | os.PathLike, x: np.ndarray, teacher: object) -> np.n
         raise ValueError(
             f"{path}: these logits were computed by another teacher, or it was trained since; {again}"
         )
-    return check_logits(logits, len(x), logits.shape[1], logits.dtype, str(path))
+    return validation.check_logits(logits, len(x), logits.shape[1], logits.dtype, str(path))
 
 
 def _check_path(path: object) -> Path:
     if not isinstance(path, (str, os.PathLike)):
-        raise TypeError(f"path must be the name of a file, got {describe(path)}")
+        raise TypeError(f"path must be the name of a file, got {validation.describe(path)}")
     return Path(path)
 
 

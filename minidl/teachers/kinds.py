@@ -1,23 +1,62 @@
-"""The three kinds of teacher: a model, an array of logits, a function."""
+"""``Teacher``, what every teacher offers, and its three kinds: a model, an array of logits, a function."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
 from ..validation import check_array, check_finite
-from .base import Teacher, fingerprint
-from .refusals import (
-    are_probabilities,
-    has_initial_weights,
-    log_probabilities,
-    objects_used_by,
-    refuse_active_dropout,
-    refuse_probabilities,
-)
+from . import refusals
+
+
+class Teacher:
+    """Anything that gives logits.
+
+    Attributes
+    ----------
+    name : str, for messages.
+    classes : the number of logits per sample, or None while it is not known.
+    samples : None, or the number of samples of the one data set this teacher knows (an array of logits).
+    softens : True if the logits depend on the temperature at which they will be used.
+    """
+
+    name = "teacher"
+    classes: int | None = None
+    samples: int | None = None
+    softens = False
+
+    def logits(
+        self, x: np.ndarray, rows: np.ndarray | slice | None = None, temperature: float = 1.0
+    ) -> np.ndarray:
+        """The logits ``(B, C)`` of a batch ``x`` ``(B, ...)``, in inference mode.
+
+        ``rows`` are the indices of the batch in the data set, for a teacher that knows its samples by index.
+        The student will be trained to match ``softmax(logits / temperature)``.
+        """
+        raise NotImplementedError
+
+    def members(self) -> tuple[Teacher, ...]:
+        """The teachers this one consists of."""
+        return ()
+
+    def models(self) -> Iterable[object]:
+        """The objects that may be models and that this teacher runs, as far as that can be seen."""
+        own = [self.model] if hasattr(self, "model") else []
+        return own + [model for member in self.members() for model in member.models()]
+
+    def is_untrained(self) -> bool:
+        """Whether this teacher is known to have its initial weights still."""
+        return any(member.is_untrained() for member in self.members())
+
+    def fingerprint(self) -> str:
+        """A text that changes when the teacher would give other logits; "" if that cannot be known."""
+        return ""
+
+    def __call__(self, x: np.ndarray, temperature: float = 1.0) -> np.ndarray:
+        return self.logits(x, temperature=temperature)
 
 
 class ModelTeacher(Teacher):
@@ -41,7 +80,7 @@ class ModelTeacher(Teacher):
         except (ValueError, TypeError) as error:
             raise type(error)(f"teacher {self.name!r} cannot take x: {error}") from error
         if not self._gives_logits and len(logits) > 1:  # one row may sum to 1 by chance
-            if are_probabilities(logits):
+            if refusals.are_probabilities(logits):
                 raise ValueError(
                     f"teacher {self.name!r} gives probabilities where logits are wanted: let softmax be its last "
                     "layer, and there once"
@@ -50,7 +89,7 @@ class ModelTeacher(Teacher):
         return logits
 
     def is_untrained(self):
-        return has_initial_weights(self.model)
+        return refusals.has_initial_weights(self.model)
 
     def fingerprint(self):
         layers = getattr(self.model, "layers", [])
@@ -71,9 +110,9 @@ class ArrayTeacher(Teacher):
             raise ValueError(f"teacher must have shape (N, classes), classes >= 2, got {array.shape}")
         check_finite("teacher", array)
         if from_probs:
-            array = log_probabilities(array)
+            array = refusals.log_probabilities(array)
         else:
-            refuse_probabilities("teacher", array)
+            refusals.refuse_probabilities("teacher", array)
         self.array = array
         self.samples, self.classes = array.shape
 
@@ -95,7 +134,7 @@ class CallableTeacher(Teacher):
     """A function ``x -> logits``. It is given C-contiguous float batches ``(B, ...)``."""
 
     def __init__(self, function: Callable, from_probs: bool = False):
-        refuse_active_dropout(function)
+        refusals.refuse_active_dropout(function)
         self.function = function
         self.name = getattr(function, "__name__", type(function).__name__)
         self.from_probs = from_probs
@@ -107,9 +146,9 @@ class CallableTeacher(Teacher):
             raise ValueError(f"teacher must return logits of shape ({len(x)}, classes), got {array.shape}")
         check_finite("what teacher returned", array)
         if self.from_probs:
-            return log_probabilities(array)
+            return refusals.log_probabilities(array)
         if not self._gives_logits and len(array) > 1:  # one row may sum to 1 by chance
-            refuse_probabilities("what teacher returned", array)
+            refusals.refuse_probabilities("what teacher returned", array)
             self._gives_logits = True
         return array
 
@@ -130,4 +169,15 @@ class CallableTeacher(Teacher):
         return check_array("what teacher returned", array)
 
     def models(self):
-        return objects_used_by(self.function).values()
+        return refusals.objects_used_by(self.function).values()
+
+
+def fingerprint(array: np.ndarray) -> str:
+    """SHA-256 of an array's dtype, shape and values, read in blocks of about 4 MB."""
+    array = np.asarray(array)
+    little_endian = array.dtype.newbyteorder("<")
+    digest = hashlib.sha256(f"{little_endian.str}{array.shape}".encode())
+    step = max(1, (1 << 22) // max(1, array[:1].nbytes))
+    for first in range(0, len(array), step):
+        digest.update(np.ascontiguousarray(array[first : first + step], dtype=little_endian).data)
+    return digest.hexdigest()

@@ -1,6 +1,4 @@
-"""What is refused in a teacher: probabilities, dropout left on, the student itself, weights never trained."""
-
-from __future__ import annotations
+"""What makes a teacher useless: probabilities in place of logits, dropout left on, weights never trained."""
 
 import inspect
 from collections.abc import Callable
@@ -9,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from ..losses.softmax import looks_like_probabilities
-from .base import Teacher
 
 PROBABILITY_FLOOR = 1e-7
 """Smaller probabilities are raised to this one before their logarithm is taken, as in Keras."""
@@ -39,18 +36,12 @@ def log_probabilities(array: np.ndarray) -> np.ndarray:
     return np.log(np.maximum(array, PROBABILITY_FLOOR), dtype=dtype)
 
 
-# ---------------------------------------------------------------- functions and foreign objects
-
-FOREIGN_PACKAGES = ("torch", "keras", "onnxruntime")
-
-
 def package_of(thing: object) -> str:
-    """The one of ``FOREIGN_PACKAGES`` that defines the class of ``thing`` or an ancestor of it; else ""."""
-    for kind in type(thing).__mro__:
-        package = kind.__module__.split(".")[0]
-        if package in FOREIGN_PACKAGES:
-            return package
-    return ""
+    """torch, keras or onnxruntime, if it defines the class of ``thing`` or else an ancestor of it; else ""."""
+    packages = (
+        kind.__module__.split(".")[0] for kind in type(thing).__mro__
+    )  # Keras layers may be torch modules
+    return next((package for package in packages if package in ("torch", "keras", "onnxruntime")), "")
 
 
 def objects_used_by(function: Callable) -> dict[str, object]:
@@ -85,30 +76,6 @@ def refuse_active_dropout(function: Callable) -> None:
                 )
 
 
-# ---------------------------------------------------------------- teacher and student
-
-
-def refuse_student(teacher: Teacher, student: object) -> None:
-    """Refuse a teacher that is the student, runs it, or shares its parameters; and other numbers of classes."""
-    for model in teacher.models():
-        if model is student:
-            raise ValueError(
-                "teacher must not be the student itself: teach a copy, or a model of an earlier generation"
-            )
-        params = getattr(model, "params", None), getattr(student, "params", None)
-        if all(isinstance(array, np.ndarray) for array in params) and np.may_share_memory(*params):
-            raise ValueError(
-                "teacher must not share its parameters with the student: they would change as it learns"
-            )
-    shape = getattr(student, "output_shape", None)
-    if not shape:
-        return
-    if shape[-1] < 2:
-        raise ValueError(f"student must have an output for each class, two or more, got {shape[-1]}")
-    if teacher.classes not in (None, shape[-1]):
-        raise ValueError(f"teacher must have the student's {shape[-1]} classes, got {teacher.classes}")
-
-
 def has_initial_weights(model: Any) -> bool:
     """Whether ``model`` is known to have its initial weights still."""
     if getattr(model, "epoch", 0) or getattr(getattr(model, "optimizer", None), "iterations", 0):
@@ -123,23 +90,3 @@ def has_initial_weights(model: Any) -> bool:
     except Exception:  # a user's own layer may not be rebuilt from its config; then nothing is known
         return False
     return bool(model.params.size) and np.array_equal(fresh.params, model.params)
-
-
-def untrained_note(teacher: Teacher, student: object, resumed: bool = False) -> str:
-    """A warning about a teacher with its initial weights; "" for any other teacher.
-
-    If the student was trained already, teacher and student were probably swapped, which is a ValueError. A
-    student that a teacher trained (``was_taught``, or ``resumed``) is not taken for a swapped one.
-    """
-    if not teacher.is_untrained():
-        return ""
-    note = f"the teacher {teacher.name!r} still has its initial weights and knows nothing to teach"
-    if resumed or getattr(student, "was_taught", False):
-        return note
-    all_untrained = all(member.is_untrained() for member in teacher.members() or (teacher,))
-    if all_untrained and not has_initial_weights(student):
-        raise ValueError(
-            f"teacher and student look swapped: {note}, while the student was trained already. "
-            "The order is distill(teacher, student, x, y), or student.fit(x, y, target_model=teacher)"
-        )
-    return note
