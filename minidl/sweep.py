@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .distillation.checks import build_for, check_pair, check_some_labels, check_student, distillation_loss
+from .distillation.checks import build_for, check_pair, check_some_labels, distillation_loss
 from .distillation.distill import fresh_optimizer, train_on_labels
 from .losses import KnowledgeDistillation
 from .models import Sequential
@@ -96,7 +96,6 @@ def distill_sweep(
     Raises ValueError or TypeError before anything is trained for arguments that do not fit, for a teacher that
     only knows the logits of ``x``, and for a student that augments its inputs, which has to be taught online.
     """
-    check_student(student)
     _check_lists(temperatures, weights, loss_list, seeds)
     seeds = [check_int(f"seeds[{i}]", seed, minimum=0) for i, seed in enumerate(seeds)]
     if not seeds:

@@ -63,10 +63,7 @@ def download(
     timeout : seconds to wait for an answer before the next mirror is tried.
     patience : seconds a whole transfer may take.
 
-    Raises
-    ------
-    OSError
-        if no mirror gave the file (with what each did), or the folder cannot be written.
+    Raises OSError if no mirror gave the file (with what each did), or if the folder cannot be written.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -41,14 +41,8 @@ def load_data(path: str | os.PathLike | None = None) -> tuple[Split, Split]:
         user's cache folder. Files that are in neither are downloaded to ``MINIDL_DATA`` if it
         is set, else to the cache, and their SHA-256 is checked.
 
-    Raises
-    ------
-    FileNotFoundError
-        ``path`` is given and lacks a file.
-    ValueError
-        a file is damaged, or images and labels do not belong together; it is named.
-    OSError
-        no mirror could be reached or none gave the right bytes.
+    Raises FileNotFoundError if ``path`` is given and lacks a file; ValueError, naming the file, if one is damaged or
+    images and labels do not belong together; OSError if no mirror could be reached or none gave the right bytes.
     """
     if path is not None:
         found = _find(Path(path))

@@ -45,7 +45,6 @@ def check_job(
     from_probs: bool = False,
 ) -> Job:
     """The arguments of ``distill``, checked; ``x`` and ``y`` are in ``fit_arguments``."""
-    check_student(student)
     for name, message in _MISPLACED.items():
         if name in fit_arguments:
             raise TypeError(message.format(name=name, value=fit_arguments[name]))
@@ -62,14 +61,16 @@ def check_job(
         fit_arguments = _with_transfer(fit_arguments, transfer, student.dtype)
     if fit_arguments["validation_data"] is not None:
         fit_arguments["validation_split"] = 0.0  # as in Keras, the data given count
-    _check_teacher_rows(teacher, len(x), len(fit_arguments["x"]) - len(x))
+    rows = len(fit_arguments["x"])
+    if transfer is not None and teacher.samples not in (None, rows):
+        raise ValueError(
+            f"teacher must have a row for each of the {len(x)} samples of x and of the {rows - len(x)} of "
+            f"transfer, got {teacher.samples}"
+        )
+    if teacher.samples is not None:
+        check_rows("teacher", teacher.samples, rows)
     split = check_float("validation_split", fit_arguments["validation_split"], minimum=0, below=1)
     return Job(teacher, student, loss, {**fit_arguments, "validation_split": split})
-
-
-def check_student(student: object) -> None:
-    if not isinstance(student, Sequential):
-        raise TypeError(f"student must be a Sequential, got {describe(student)}")
 
 
 def check_some_labels(y: np.ndarray | None) -> None:
@@ -102,6 +103,8 @@ def distillation_loss(loss: object, y: np.ndarray | None) -> losses.Loss:
 
 def build_for(student: Sequential, x: object) -> np.ndarray:
     """``x`` as an array that fits the student, which is built if its input shape was left to the data."""
+    if not isinstance(student, Sequential):
+        raise TypeError(f"student must be a Sequential, got {describe(student)}")
     x = check_array("x", x)
     checked = check_inputs(x, student.input_shape, student.dtype)
     if not student.built:
@@ -133,18 +136,6 @@ def _with_transfer(fit_arguments: dict, transfer: object, dtype: np.dtype) -> di
         check_rows("sample_weight", len(weight), len(x))
         weight = np.concatenate([weight, np.ones(len(transfer))])
     return {**fit_arguments, "x": np.concatenate([x, transfer]), "y": y, "sample_weight": weight}
-
-
-def _check_teacher_rows(teacher: Teacher, samples: int, transferred: int) -> None:
-    """An array of logits must have a row for each sample it will be asked about."""
-    if teacher.samples is None:
-        return
-    if transferred and teacher.samples != samples + transferred:
-        raise ValueError(
-            f"teacher must have a row for each of the {samples} samples of x and of the {transferred} of "
-            f"transfer, got {teacher.samples}"
-        )
-    check_rows("teacher", teacher.samples, samples + transferred)
 
 
 def check_not_swapped(job: Job) -> None:

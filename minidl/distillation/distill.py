@@ -63,16 +63,12 @@ def distill(
     from_probs : the teacher is an array of probabilities, or a function that returns them.
     fit_arguments : ``callbacks``, ``verbose``, ``shuffle``, ``sample_weight``, ``class_weight`` and so on.
 
-    Returns
-    -------
-    DistillationReport
-        ``print`` it. The student is trained and compiled with ``loss``; ``evaluate`` needs labels only.
+    Returns a ``DistillationReport``: ``print`` it. The student is trained and compiled with ``loss``; ``evaluate``
+    needs labels only.
 
-    Raises
-    ------
-    ValueError, TypeError
-        before anything is trained: arguments that do not fit, a teacher that is the student, teacher and
-        student swapped, probabilities where logits are meant, no labels where ``hard_weight`` wants them.
+    Raises ValueError or TypeError before anything is trained: for arguments that do not fit, a teacher that is
+    the student, teacher and student swapped, probabilities where logits are meant, no labels where
+    ``hard_weight`` wants them.
     """
     # check: whatever is refused is refused here
     fit_arguments |= dict(x=x, y=y, batch_size=batch_size, epochs=epochs)

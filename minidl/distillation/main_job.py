@@ -81,21 +81,17 @@ def run(options: argparse.Namespace) -> int:
     groups = _train_all(options, loss, (x, y))
     teacher_logits = groups["teacher"][0].predict_logits(x_test)
     rows = [_row(name, models, x_test, y_test, teacher_logits) for name, models in groups.items()]
-    print()
-    print(format_table(_HEAD, [_cells(row) for row in rows]))
+    table = format_table(_HEAD, [_cells(row) for row in rows])
     verdict = _verdict(rows[1], rows[2], loss)
     seconds = time.perf_counter() - started
-    print(f"\n{verdict}\n{seconds:.0f} seconds in all, {compile_seconds:.1f} of them for the kernels.")
+    print(
+        f"\n{table}\n\n{verdict}\n{seconds:.0f} seconds in all, {compile_seconds:.1f} of them for the kernels."
+    )
     if options.output:
-        result = {
-            "models": rows,
-            "verdict": verdict,
-            "seconds": seconds,
-            "seconds_compiling": compile_seconds,
-        }
+        result = dict(models=rows, verdict=verdict, seconds=seconds, seconds_compiling=compile_seconds)
         kept_out = ("run", "command", "output", "save")
         result["settings"] = {k: v for k, v in vars(options).items() if k not in kept_out}
-        _write_result(options.output, result | {"training_digits": len(x), "test_digits": len(x_test)})
+        _write_result(options.output, result | dict(training_digits=len(x), test_digits=len(x_test)))
     if options.save:
         groups["distilled student"][-1].save(options.save)
     return 0
@@ -112,20 +108,22 @@ def compile_kernels(dtype: str = "float32") -> float:
 # ---------------------------------------------------------------- training
 
 
-def make_teacher(shape, sizes, classes, seed) -> Sequential:
+def _make_teacher(shape, sizes, classes, seed) -> Sequential:
     """A large net that sees each digit shifted a little and with pixels missing, never twice the same."""
-    layers = [Input(shape), Rescaling(1 / 255), RandomTranslation(2 / shape[0], 2 / shape[1])]
-    layers += [Flatten(), Dropout(0.1)]
+    layers = [RandomTranslation(2 / shape[0], 2 / shape[1]), Flatten(), Dropout(0.1)]
     for units in sizes:
         layers += [Dense(units, activation="relu"), Dropout(0.3)]
-    return Sequential([*layers, Dense(classes, activation="softmax")], name="teacher", seed=seed)
+    return Sequential(
+        [Input(shape), Rescaling(1 / 255), *layers, Dense(classes, "softmax")], "teacher", seed=seed
+    )
 
 
-def make_student(shape, sizes, classes, seed) -> Sequential:
+def _make_student(shape, sizes, classes, seed) -> Sequential:
     """A small net without regularization. Plain and distilled students of one seed have the same initial weights."""
-    layers = [Input(shape), Rescaling(1 / 255), Flatten()]
-    layers += [Dense(units, activation="relu") for units in sizes]
-    return Sequential([*layers, Dense(classes, activation="softmax")], name="student", seed=seed)
+    layers = [Flatten(), *(Dense(units, activation="relu") for units in sizes)]
+    return Sequential(
+        [Input(shape), Rescaling(1 / 255), *layers, Dense(classes, "softmax")], "student", seed=seed
+    )
 
 
 def _train_all(options: argparse.Namespace, loss: Loss, digits: tuple) -> dict[str, list[Sequential]]:
@@ -138,15 +136,15 @@ def _train_all(options: argparse.Namespace, loss: Loss, digits: tuple) -> dict[s
     shape, classes = x.shape[1:], int(y.max()) + 1
     labels_only = SparseCategoricalCrossentropy()
 
-    teacher = make_teacher(shape, options.teacher, classes, options.seed)
+    teacher = _make_teacher(shape, options.teacher, classes, options.seed)
     _train("teacher", teacher, digits, labels_only, *for_teacher)
     # The teacher is asked once: every student learns from the same logits, matched to the digits by index.
     teacher_logits = cached_logits(teacher, x)
     plain, distilled = [], []
     for seed in range(options.seed, options.seed + options.seeds):
-        plain.append(make_student(shape, options.student, classes, seed))
+        plain.append(_make_student(shape, options.student, classes, seed))
         _train(f"plain student {seed}", plain[-1], digits, labels_only, *for_students)
-        distilled.append(make_student(shape, options.student, classes, seed))
+        distilled.append(_make_student(shape, options.student, classes, seed))
         _train(f"distilled student {seed}", distilled[-1], digits, loss, *for_students, teacher_logits)
     return {"teacher": [teacher], "plain student": plain, "distilled student": distilled}
 

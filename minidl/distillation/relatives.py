@@ -1,6 +1,7 @@
 """Relatives of distillation: born-again networks, and models that teach each other."""
 
 import copy
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -106,7 +107,7 @@ def mutual_learning(
     ``hard_weight`` must be > 0. A model that augments its inputs is taught by copies of the others that see the
     augmented inputs. ``fit_arguments`` go to each ``fit``, of one epoch, so callbacks that compare epochs are refused.
 
-    Returns each model's ``History``, its epochs joined.
+    Returns each model's ``History`` of all epochs.
     """
     models = _check_models(models)
     epochs = check_int("epochs", epochs, minimum=1)
@@ -120,8 +121,8 @@ def mutual_learning(
     if not has_labels(check_array("y", y)):
         raise ValueError("y must hold labels, got none >= 0: models that know nothing yet begin with labels")
     verbose = check_verbose(fit_arguments.get("verbose", "auto"))
-    fit_arguments["callbacks"] = CallbackList(fit_arguments.get("callbacks")).callbacks
-    for callback in fit_arguments["callbacks"]:
+    callbacks = CallbackList(fit_arguments.pop("callbacks", None)).callbacks
+    for callback in callbacks:
         if isinstance(callback, (EarlyStopping, ReduceLROnPlateau)):
             raise ValueError(
                 f"callbacks must not compare epochs, got {type(callback).__name__}: each fit is of one epoch here"
@@ -130,24 +131,24 @@ def mutual_learning(
     for model in models[1:]:
         if not model.built:
             model.build(x.shape[1:])
+    for model, other in itertools.permutations(models, 2):
+        as_teacher(other, student=model)
     for model in models:
-        for other in models:
-            if other is not model:
-                as_teacher(other, student=model)
         loss = KnowledgeDistillation(**settings)
         model.compile(optimizer=fresh_optimizer(optimizer), loss=loss, metrics=["accuracy"])
     compile_before_fit(models[0].dtype.name, aloud=verbose != 0)
-    parts: list[list[History]] = [[] for _ in models]
+    histories = [History() for _ in models]  # one serves all the fits of a model
     for epoch in range(epochs):
         arguments = settings | dict(initial_epoch=epoch, epochs=epoch + 1)
         if epoch == 0:
             arguments["soft_weight"] = 0.0
-        for model, teacher, histories in zip(models, _peers(models, x, temperature), parts, strict=True):
-            histories.append(model.fit(x, y, target_model=teacher, **arguments, **fit_arguments))
-    joined = [_joined(histories) for histories in parts]
-    for model, history in zip(models, joined, strict=True):
-        model.history = history
-    return joined
+        for model, teacher, history in zip(models, _peers(models, x, temperature), histories, strict=True):
+            model.fit(
+                x, y, target_model=teacher, callbacks=[*callbacks, history], **arguments, **fit_arguments
+            )
+    for history in histories:
+        history.epoch = list(range(len(history.history["loss"])))
+    return histories
 
 
 def _peers(models: list[Sequential], x: np.ndarray, temperature: float) -> Iterator:
@@ -161,16 +162,6 @@ def _peers(models: list[Sequential], x: np.ndarray, temperature: float) -> Itera
             yield Ensemble([copies[j] for j in others])
         else:
             yield Ensemble([logits[j] for j in others]).logits(x, temperature=temperature)
-
-
-def _joined(histories: list[History]) -> History:
-    """The histories of consecutive epochs as one."""
-    joined, *later = histories
-    for history in later:
-        joined.epoch += history.epoch
-        for name, values in history.history.items():
-            joined.history.setdefault(name, []).extend(values)
-    return joined
 
 
 def _check_models(models: object) -> list[Sequential]:

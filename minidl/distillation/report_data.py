@@ -15,23 +15,14 @@ from .checks import Job, check_pair
 
 @dataclass
 class ReportData:
-    """Samples to measure models on.
-
-    Attributes
-    ----------
-    x, y : the samples and their labels, or y None.
-    rows : which samples of the training arrays they are; None if they are others.
-    unseen : whether neither training nor the choice of the epoch saw them, as far as is known.
-    notes : what a reader of figures measured on them must know.
-    teacher_logits : the teacher's answers on them, None if they are not known.
-    """
+    """Samples to measure models on."""
 
     x: np.ndarray
     y: np.ndarray | None
-    rows: slice | None = None
-    unseen: bool = True
-    notes: list[str] = field(default_factory=list)
-    teacher_logits: np.ndarray | None = None
+    rows: slice | None = None  # of the training arrays; None: they are other samples
+    unseen: bool = True  # neither training nor the choice of the epoch saw them, as far as is known
+    notes: list[str] = field(default_factory=list)  # what a reader of figures measured on them must know
+    teacher_logits: np.ndarray | None = None  # the teacher's answers on them, if they are known
 
     def measure_teacher(self, job: Job) -> Figures | None:
         if self.teacher_logits is None:

@@ -8,7 +8,7 @@ import numpy as np
 from ..archive import replacing
 from ..layers import Activation, Dense, Dropout, Flatten, GaussianNoise, Layer, RandomTranslation, Rescaling
 from ..models import Sequential
-from .shared import activation_of, import_extra
+from . import activation_of, import_extra
 
 _OPSET, _GELU_OPSET = 17, 20  # opset 20 is the first with Gelu
 _NODES = {

@@ -6,7 +6,7 @@ import numpy as np
 
 from ..archive import replacing
 from ..models import Sequential
-from .shared import import_extra
+from . import import_extra
 
 
 def _safetensors(module: str):

@@ -13,7 +13,7 @@ import numpy as np
 from ..layers import Activation, Dense, Dropout, Flatten, Input, Layer, LeakyReLU, Softmax
 from ..models import Sequential
 from ..validation import describe
-from .shared import activation_of, import_extra
+from . import activation_of, import_extra
 
 _MODULES = {
     "relu": "ReLU",

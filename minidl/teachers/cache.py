@@ -10,8 +10,7 @@ from .. import validation
 from ..archive import READ_ERRORS, replacing
 from ..validation import check_array, check_finite, check_rows
 from .conversion import as_teacher
-from .kinds import ArrayTeacher, fingerprint
-from .refusals import refuse_probabilities
+from .kinds import ArrayTeacher, fingerprint, refuse_probabilities
 
 _FORMAT = "minidl logits 1"
 
@@ -38,10 +37,7 @@ def cached_logits(
     dtype : of the result.
     classes : how many logits a sample must have, where that is known.
 
-    Raises
-    ------
-    ValueError
-        the teacher's rows, classes or values do not fit.
+    Raises ValueError if the teacher's rows, classes or values do not fit.
     """
     teacher, dtype = as_teacher(teacher), np.dtype(dtype)
     batch_size = validation.check_int("batch_size", batch_size, minimum=1)
@@ -100,11 +96,8 @@ def save_logits(path: str | os.PathLike, logits: np.ndarray, x: np.ndarray, teac
 def load_logits(path: str | os.PathLike, x: np.ndarray, teacher: object) -> np.ndarray:
     """The logits in a file of ``save_logits``, if they belong to these samples and this teacher.
 
-    Raises
-    ------
-    ValueError
-        the file is damaged or of another kind, or the logits are stale: ``x`` was changed,
-        reordered or converted since, or the teacher was trained further.
+    Raises ValueError if the file is damaged or of another kind, or if the logits are stale: ``x`` was changed,
+    reordered or converted since, or the teacher was trained further.
     """
     path = _check_path(path)
     try:

@@ -3,13 +3,13 @@
 import hashlib
 import json
 from collections.abc import Callable, Sequence
+from functools import reduce
 from typing import Any
 
 import numpy as np
 
 from ..validation import check_bool, check_choice, check_float, describe
-from .kinds import ArrayTeacher, CallableTeacher, ModelTeacher, Teacher
-from .refusals import has_initial_weights, package_of
+from .kinds import ArrayTeacher, CallableTeacher, ModelTeacher, Teacher, has_initial_weights, package_of
 
 _KINDS: tuple[tuple[Callable[[Any], bool], Any], ...] = (
     # (how it is recognized, what makes a Teacher of it or the message that refuses it); the first match counts
@@ -65,7 +65,6 @@ def as_teacher(teacher: object, student: object = None, from_probs: bool = False
 
     Parameters
     ----------
-    teacher : what is to teach.
     student : the model that is to learn; it is refused as its own teacher, also inside an
         ensemble, as a bound method, or as another model on the same parameters, and it must
         have as many outputs as the teacher has classes.
@@ -73,10 +72,7 @@ def as_teacher(teacher: object, student: object = None, from_probs: bool = False
         Their logarithm is taken (not below 1e-7). Without it an array all of whose rows lie in
         [0, 1] and sum to 1 is refused: softened once more it would teach next to nothing.
 
-    Raises
-    ------
-    TypeError, ValueError
-        naming what was wrong with ``teacher`` and what to write instead.
+    Raises TypeError or ValueError, naming what was wrong with ``teacher`` and what to write instead.
     """
     if check_bool("from_probs", from_probs) and (
         isinstance(teacher, Teacher) or hasattr(teacher, "predict_logits")
@@ -194,19 +190,20 @@ class Ensemble(Teacher):
         return self._members
 
     def logits(self, x, rows=None, temperature=1.0):
-        total = None
-        for member, weight in zip(self._members, self.weights, strict=True):
-            v = np.asarray(member.logits(x, rows, temperature), dtype=np.float64)
-            if total is not None and v.shape != total.shape:
-                raise ValueError(f"members must give logits of one shape, got {total.shape} and {v.shape}")
-            if self.mean == "geometric":
-                total = weight * v if total is None else total + weight * v
-            else:
-                scaled = v / temperature
-                scaled = scaled - scaled.max(axis=1, keepdims=True)  # exp cannot overflow
-                log_p = scaled - np.log(np.exp(scaled).sum(axis=1, keepdims=True)) + np.log(weight)
-                total = log_p if total is None else np.logaddexp(total, log_p)
-        return total if self.mean == "geometric" else temperature * total
+        answers = [np.asarray(member.logits(x, rows, temperature), np.float64) for member in self._members]
+        for v in answers[1:]:
+            if v.shape != answers[0].shape:
+                raise ValueError(
+                    f"members must give logits of one shape, got {answers[0].shape} and {v.shape}"
+                )
+        if self.mean == "geometric":
+            return reduce(np.add, map(np.multiply, self.weights, answers))
+        log_p = []
+        for v, weight in zip(answers, self.weights, strict=True):
+            scaled = v / temperature
+            scaled = scaled - scaled.max(axis=1, keepdims=True)  # exp cannot overflow
+            log_p.append(scaled - np.log(np.exp(scaled).sum(axis=1, keepdims=True)) + np.log(weight))
+        return temperature * reduce(np.logaddexp, log_p)
 
     def predict(self, x: np.ndarray, temperature: float = 1.0) -> np.ndarray:
         """The averaged probabilities ``(B, C)``, each member's softened by ``temperature`` first."""

@@ -1,15 +1,21 @@
-"""``Teacher``, what every teacher offers, and its three kinds: a model, an array of logits, a function."""
+"""``Teacher``, what every teacher offers; its three kinds, a model, an array of logits and a function.
 
-from __future__ import annotations
+Each kind refuses what would teach next to nothing: probabilities in place of logits, a module with dropout left on.
+"""
 
 import hashlib
+import inspect
 import json
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import numpy as np
 
+from ..losses.softmax import looks_like_probabilities
 from ..validation import check_array, check_finite
-from . import refusals
+
+PROBABILITY_FLOOR = 1e-7
+"""Smaller probabilities are raised to this one before their logarithm is taken, as in Keras."""
 
 
 class Teacher:
@@ -38,7 +44,7 @@ class Teacher:
         """
         raise NotImplementedError
 
-    def members(self) -> tuple[Teacher, ...]:
+    def members(self) -> tuple["Teacher", ...]:
         """The teachers this one consists of."""
         return ()
 
@@ -80,7 +86,7 @@ class ModelTeacher(Teacher):
         except (ValueError, TypeError) as error:
             raise type(error)(f"teacher {self.name!r} cannot take x: {error}") from error
         if not self._gives_logits and len(logits) > 1:  # one row may sum to 1 by chance
-            if refusals.are_probabilities(logits):
+            if are_probabilities(logits):
                 raise ValueError(
                     f"teacher {self.name!r} gives probabilities where logits are wanted: let softmax be its last "
                     "layer, and there once"
@@ -89,7 +95,7 @@ class ModelTeacher(Teacher):
         return logits
 
     def is_untrained(self):
-        return refusals.has_initial_weights(self.model)
+        return has_initial_weights(self.model)
 
     def fingerprint(self):
         layers = getattr(self.model, "layers", [])
@@ -110,9 +116,9 @@ class ArrayTeacher(Teacher):
             raise ValueError(f"teacher must have shape (N, classes), classes >= 2, got {array.shape}")
         check_finite("teacher", array)
         if from_probs:
-            array = refusals.log_probabilities(array)
+            array = log_probabilities(array)
         else:
-            refusals.refuse_probabilities("teacher", array)
+            refuse_probabilities("teacher", array)
         self.array = array
         self.samples, self.classes = array.shape
 
@@ -134,7 +140,7 @@ class CallableTeacher(Teacher):
     """A function ``x -> logits``. It is given C-contiguous float batches ``(B, ...)``."""
 
     def __init__(self, function: Callable, from_probs: bool = False):
-        refusals.refuse_active_dropout(function)
+        refuse_active_dropout(function)
         self.function = function
         self.name = getattr(function, "__name__", type(function).__name__)
         self.from_probs = from_probs
@@ -146,9 +152,9 @@ class CallableTeacher(Teacher):
             raise ValueError(f"teacher must return logits of shape ({len(x)}, classes), got {array.shape}")
         check_finite("what teacher returned", array)
         if self.from_probs:
-            return refusals.log_probabilities(array)
+            return log_probabilities(array)
         if not self._gives_logits and len(array) > 1:  # one row may sum to 1 by chance
-            refusals.refuse_probabilities("what teacher returned", array)
+            refuse_probabilities("what teacher returned", array)
             self._gives_logits = True
         return array
 
@@ -169,7 +175,7 @@ class CallableTeacher(Teacher):
         return check_array("what teacher returned", array)
 
     def models(self):
-        return refusals.objects_used_by(self.function).values()
+        return objects_used_by(self.function).values()
 
 
 def fingerprint(array: np.ndarray) -> str:
@@ -181,3 +187,82 @@ def fingerprint(array: np.ndarray) -> str:
     for first in range(0, len(array), step):
         digest.update(np.ascontiguousarray(array[first : first + step], dtype=little_endian).data)
     return digest.hexdigest()
+
+
+# ---------------------------------------------------------------- what is refused
+
+
+def are_probabilities(array: np.ndarray) -> bool:
+    """Whether every row of ``array`` ``(N, C)`` lies in [0, 1] and sums to 1."""
+    # `looks_like_probabilities` says False for a single row, so a single row is shown twice
+    return looks_like_probabilities(array if len(array) > 1 else np.repeat(array, 2, axis=0))
+
+
+def refuse_probabilities(argument: str, array: np.ndarray) -> None:
+    """Refuse ``array`` if it holds probabilities: softened once more, they would teach next to nothing."""
+    if are_probabilities(array):
+        raise ValueError(
+            f"{argument} looks like probabilities: every row lies in [0, 1] and sums to 1. Logits are wanted "
+            "(before the softmax); if probabilities are all there is, write "
+            "teacher=minidl.teachers.as_teacher(p, from_probs=True)"
+        )
+
+
+def log_probabilities(array: np.ndarray) -> np.ndarray:
+    """The logarithms of probabilities, which are logits that give these probabilities."""
+    if not are_probabilities(array):
+        raise ValueError("from_probs=True wants rows in [0, 1] that sum to 1, and these are not")
+    dtype = np.float64 if array.dtype == np.float64 else np.float32
+    return np.log(np.maximum(array, PROBABILITY_FLOOR), dtype=dtype)
+
+
+def package_of(thing: object) -> str:
+    """torch, keras or onnxruntime, if it defines the class of ``thing`` or else an ancestor of it; else ""."""
+    packages = (
+        kind.__module__.split(".")[0] for kind in type(thing).__mro__
+    )  # Keras layers may be torch modules
+    return next((package for package in packages if package in ("torch", "keras", "onnxruntime")), "")
+
+
+def objects_used_by(function: Callable) -> dict[str, object]:
+    """The global and enclosing variables a function names, and the object it is or is bound to."""
+    names = _closure_variables(function)
+    found = {"module": getattr(function, "__self__", function)}
+    return found if names is None else {**found, **names.globals, **names.nonlocals}
+
+
+def _closure_variables(function: Callable):
+    """The variables a function names; None for a callable that is no function or has a variable not yet set."""
+    try:
+        return inspect.getclosurevars(inspect.unwrap(function))
+    except (TypeError, ValueError):
+        return None
+
+
+def refuse_active_dropout(function: Callable) -> None:
+    """Refuse a function that calls a PyTorch module whose dropout or batch norm is in training mode."""
+    names = _closure_variables(function)
+    if names is not None and {"eval", "train"} & {*names.unbound, *names.builtins}:
+        return  # the function sets the mode itself
+    for name, thing in objects_used_by(function).items():
+        if package_of(thing) != "torch" or not hasattr(thing, "modules"):
+            continue
+        for part in thing.modules():
+            kind = type(part).__name__
+            if part.training and ("Dropout" in kind or "BatchNorm" in kind):
+                raise ValueError(
+                    f"teacher calls the PyTorch module {name!r}, whose {kind} is in training mode: "
+                    f"write {name}.eval() first"
+                )
+
+
+def has_initial_weights(model: Any) -> bool:
+    """Whether ``model`` is known to have its initial weights still."""
+    if getattr(model, "epoch", 0) or getattr(getattr(model, "optimizer", None), "iterations", 0):
+        return False
+    try:
+        fresh = type(model).from_config(model.get_config())
+        fresh.build(model.input_shape)
+    except Exception:  # a user's own layer may not be rebuilt from its config; then nothing is known
+        return False
+    return bool(model.params.size) and np.array_equal(fresh.params, model.params)
