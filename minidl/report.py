@@ -13,34 +13,21 @@ from .validation import check_array, check_int
 
 @dataclass
 class Figures:
-    """One model's row of a report; None where nothing is known.
-
-    Attributes
-    ----------
-    layers : sizes, ``"784-64-64-10"``.
-    parameters, bytes : how many numbers, and how much memory they take.
-    latency : microseconds per sample, predicted one at a time (the median).
-    loss : mean cross-entropy with the labels, natural logarithm, temperature 1.
-    errors, accuracy : wrong answers among ``samples``, and the fraction of right ones.
-    agreement : fraction of samples on which model and teacher give the same answer.
-    teacher_kl : mean ``KL(teacher || model)`` at temperature 1, summed over classes.
-    calibration_error : ``expected_calibration_error``.
-    class_errors : wrong answers among the samples of each class.
-    """
+    """One model's row of a report; None where nothing is known."""
 
     role: str
-    layers: str = ""
-    parameters: int | None = None
-    bytes: int | None = None
-    latency: float | None = None
+    layers: str = ""  # sizes, "784-64-64-10"
+    parameters: int | None = None  # how many numbers
+    bytes: int | None = None  # how much memory they take
+    latency: float | None = None  # microseconds per sample, predicted one at a time (the median)
     samples: int | None = None
-    loss: float | None = None
-    errors: int | None = None
-    accuracy: float | None = None
-    agreement: float | None = None
-    teacher_kl: float | None = None
-    calibration_error: float | None = None
-    class_errors: list[int] | None = None
+    loss: float | None = None  # mean cross-entropy with the labels, natural logarithm, temperature 1
+    errors: int | None = None  # wrong answers among ``samples``
+    accuracy: float | None = None  # fraction of right answers
+    agreement: float | None = None  # fraction of samples on which model and teacher give the same answer
+    teacher_kl: float | None = None  # mean KL(teacher || model) at temperature 1, summed over classes
+    calibration_error: float | None = None  # see `expected_calibration_error`
+    class_errors: list[int] | None = None  # wrong answers among the samples of each class
 
 
 COLUMNS = {
@@ -63,27 +50,17 @@ COLUMNS = {
 class DistillationReport:
     """What ``distill`` did and how well.
 
-    ``print(report)`` shows the table; ``report.student``, ``report.teacher`` and ``report.plain``
-    are ``Figures`` (plain: the same student trained on labels alone, if that was asked for).
-
-    Attributes
-    ----------
-    student, teacher, plain : Figures; teacher or plain may be None.
-    notes : what a reader of the figures must know, such as what they were measured on.
-    unseen : True if the figures were measured on data that neither training nor the choice of
-        the epoch ever saw.
-    history, plain_history : what ``fit`` returned.
-    seconds : the time training took.
+    ``print(report)`` shows the table; ``report.student``, ``report.teacher`` and ``report.plain`` are ``Figures``.
     """
 
     student: Figures
     teacher: Figures | None = None
-    plain: Figures | None = None
-    notes: list[str] = field(default_factory=list)
-    unseen: bool = True
+    plain: Figures | None = None  # the same student trained on labels alone, if that was asked for
+    notes: list[str] = field(default_factory=list)  # what a reader must know, such as what was measured on
+    unseen: bool = True  # measured on data that neither training nor the choice of the epoch ever saw
     loss: str = ""
-    seconds: float = 0.0
-    history: object = None
+    seconds: float = 0.0  # the time training took
+    history: object = None  # what ``fit`` returned
     plain_history: object = None
 
     @property

@@ -19,20 +19,12 @@ PROBABILITY_FLOOR = 1e-7
 
 
 class Teacher:
-    """Anything that gives logits.
+    """Anything that gives logits."""
 
-    Attributes
-    ----------
-    name : str, for messages.
-    classes : the number of logits per sample, or None while it is not known.
-    samples : None, or the number of samples of the one data set this teacher knows (an array of logits).
-    softens : True if the logits depend on the temperature at which they will be used.
-    """
-
-    name = "teacher"
-    classes: int | None = None
-    samples: int | None = None
-    softens = False
+    name = "teacher"  # for messages
+    classes: int | None = None  # logits per sample, where that is known
+    samples: int | None = None  # how many, if it knows those of one data set alone (an array of logits)
+    softens = False  # whether the logits depend on the temperature at which they will be used
 
     def logits(
         self, x: np.ndarray, rows: np.ndarray | slice | None = None, temperature: float = 1.0
