@@ -12,6 +12,7 @@ import math
 import platform
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numba
@@ -32,7 +33,8 @@ def main(arguments: list[str] | None = None) -> int:
         arguments.insert(0, "distill")
     options = _parser().parse_args(arguments)
     try:
-        return options.run(options) or 0
+        options.run(options)
+        return 0
     except (ValueError, OSError) as error:
         print(f"minidl {options.command}: {error}", file=sys.stderr)
         return 2
@@ -57,37 +59,28 @@ def _parser() -> argparse.ArgumentParser:
 
     main_job.add_options(command("distill", main_job.run, "the main job (default)"))
 
-    add = command("explain", _explain, "one training step, every number").add_argument
+    def run_explain(options):
+        print(explain(options.temperature, options.learning_rate), end="")
+
+    add = command("explain", run_explain, "one training step, every number").add_argument
     add("--temperature", type=float, default=None, help="distil from a teacher at this temperature")
     add("--learning-rate", type=float, default=0.1)
 
+    shape = partial(
+        main_job.parse_numbers, separators="x", rule="a product must look like 128x784x1200", count=3
+    )
     add = command("matmul", _matmul, "time the matrix product").add_argument
-    add("sizes", nargs="*", type=_product_shape, metavar="MxKxN", help="default: a few")
+    add("sizes", nargs="*", type=shape, metavar="MxKxN", help="default: a few")
     add("--dtype", choices=("float32", "float64"), default="float32")
     add("--threads", type=int, default=None, help="default: all processors")
 
     command("info", _info, "versions, processor, threads, folders")
 
-    add = command("warmup", _warmup, "compile ahead").add_argument
+    add = command(
+        "warmup", lambda options: main_job.compile_kernels(options.dtype), "compile ahead"
+    ).add_argument
     add("--dtype", choices=("float32", "float64"), default="float32")
     return parser
-
-
-def _explain(options: argparse.Namespace) -> None:
-    print(explain(options.temperature, options.learning_rate), end="")
-
-
-def _warmup(options: argparse.Namespace) -> None:
-    main_job.compile_kernels(options.dtype)
-
-
-def _product_shape(text: str) -> tuple[int, ...]:
-    """Rows, inner size and columns of a product such as ``128x784x1200``."""
-    rule = "a product must look like 128x784x1200"
-    numbers = main_job.parse_numbers(text, "x", rule)
-    if len(numbers) != 3:
-        raise argparse.ArgumentTypeError(f"{rule}, got {text!r}")
-    return numbers
 
 
 def _matmul(options: argparse.Namespace) -> None:

@@ -6,6 +6,7 @@ import math
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +29,11 @@ _FEW_DIGITS = 10_000
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
+    sizes = partial(parse_numbers, separators="-,", rule="hidden layer sizes must look like 64-64")
     embedded = "folder with MNIST's four IDX files; without it the 8,000 embedded digits"
     add("--data", metavar="FOLDER", help=embedded)
-    add("--teacher", type=_sizes, default="512-512", metavar="SIZES", help="the teacher's hidden layers")
-    add("--student", type=_sizes, default="64-64", metavar="SIZES", help="the student's hidden layers")
+    add("--teacher", type=sizes, default="512-512", metavar="SIZES", help="the teacher's hidden layers")
+    add("--student", type=sizes, default="64-64", metavar="SIZES", help="the student's hidden layers")
     add("--temperature", type=float, default=4.0, help="softens the answers of both")
     add("--hard-weight", type=float, default=0.1, help="weight of the labels")
     add("--soft-weight", type=float, default=0.9, help="weight of the teacher's answers")
@@ -47,24 +49,23 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--threads", type=int, default=None, help="default: all processors")
 
 
-def parse_numbers(text: str, separators: str, rule: str) -> tuple[int, ...]:
-    """The numbers >= 1 in an option such as ``512-512``; ``rule`` is the error message for anything else."""
+def parse_numbers(text: str, separators: str, rule: str, count: int | None = None) -> tuple[int, ...]:
+    """The numbers >= 1 in an option such as ``512-512``; ``rule`` is the error message for anything else.
+
+    ``count``: how many there must be; any number of them by default.
+    """
     for separator in separators:
         text = text.replace(separator, " ")
     try:
         numbers = tuple(int(part) for part in text.split())
     except ValueError:
         numbers = ()
-    if not numbers or min(numbers) < 1:
+    if not numbers or min(numbers) < 1 or count not in (None, len(numbers)):
         raise argparse.ArgumentTypeError(f"{rule}, got {text!r}")
     return numbers
 
 
-def _sizes(text: str) -> tuple[int, ...]:
-    return parse_numbers(text, "-,", "hidden layer sizes must look like 64-64")
-
-
-def run(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace) -> None:
     """Teacher, plain students, distilled students; then the table."""
     started = time.perf_counter()
     if options.seeds < 1:
@@ -94,7 +95,6 @@ def run(options: argparse.Namespace) -> int:
         _write_result(options.output, result | dict(training_digits=len(x), test_digits=len(x_test)))
     if options.save:
         groups["distilled student"][-1].save(options.save)
-    return 0
 
 
 def compile_kernels(dtype: str = "float32") -> float:

@@ -27,17 +27,13 @@ _MODULES = {
 }
 
 
-def _torch():
-    return import_extra("torch", "torch", "bench")
-
-
 def torch_teacher(module: object, device: str | None = None) -> Callable[[np.ndarray], np.ndarray]:
     """A PyTorch module that returns logits, as a teacher: ``x -> logits`` in NumPy arrays.
 
     It runs in eval mode (dropout off, batch norm by its running means) without gradients, and is put back into
     the mode it was in. A module that ends in ``Softmax`` must be given without it: the teacher must give logits.
     """
-    torch = _torch()
+    torch = import_extra("torch", "torch", "bench")
     if not isinstance(module, torch.nn.Module):
         raise TypeError(f"module must be a torch.nn.Module, got {describe(module)}")
 
@@ -58,10 +54,20 @@ def to_torch(model: Sequential) -> object:
 
     Raises ValueError for a layer PyTorch has no plain counterpart of.
     """
-    nn = _torch().nn
-    modules = []
+    torch = import_extra("torch", "torch", "bench")
+    nn = torch.nn
+    modules: list = []
     for layer in model.layers:
-        modules += _without_activation(nn, layer)
+        if isinstance(layer, Dense):
+            modules.append(nn.Linear(*layer.weight.shape, bias=layer.use_bias))
+            for theirs, ours in zip(modules[-1].parameters(), layer.parameters, strict=True):
+                theirs.data = torch.from_numpy(getattr(layer, ours.name).T.copy())
+        elif isinstance(layer, Dropout):
+            modules.append(nn.Dropout(layer.rate))
+        elif isinstance(layer, Flatten):
+            modules.append(nn.Flatten())
+        elif not isinstance(layer, Activation):
+            raise ValueError(f"layer {layer.name!r} ({type(layer).__name__}) has no counterpart in PyTorch")
         name, slope = activation_of(layer, "torch")
         if name == "leaky_relu":
             modules.append(nn.LeakyReLU(slope))
@@ -71,26 +77,9 @@ def to_torch(model: Sequential) -> object:
     return result.double() if model.dtype == np.float64 else result
 
 
-def _without_activation(nn, layer: Layer) -> list:
-    """The module for what ``layer`` does before its activation, in a list that is empty if that is nothing."""
-    if isinstance(layer, Dense):
-        linear = nn.Linear(*layer.weight.shape, bias=layer.use_bias)
-        linear.weight.data = _torch().from_numpy(layer.weight.T.copy())
-        if layer.use_bias:
-            linear.bias.data = _torch().from_numpy(layer.bias.copy())
-        return [linear]
-    if isinstance(layer, Dropout):
-        return [nn.Dropout(layer.rate)]
-    if isinstance(layer, Flatten):
-        return [nn.Flatten()]
-    if isinstance(layer, Activation):
-        return []
-    raise ValueError(f"layer {layer.name!r} ({type(layer).__name__}) has no counterpart in PyTorch")
-
-
 def from_torch(module: object, input_shape: tuple[int, ...] | None = None) -> Sequential:
     """A ``torch.nn.Sequential`` of Linear, activations, Dropout and Flatten, with copies of its weights."""
-    nn = _torch().nn
+    nn = import_extra("torch", "torch", "bench").nn
     if not isinstance(module, nn.Sequential):
         raise TypeError(f"module must be a torch.nn.Sequential, got {describe(module)}")
     names = {kind: name for name, kind in _MODULES.items()}
@@ -102,9 +91,7 @@ def from_torch(module: object, input_shape: tuple[int, ...] | None = None) -> Se
             if input_shape is None:
                 input_shape = (part.in_features,)
             layers.append(Dense(part.out_features, use_bias=part.bias is not None))
-            weights.append(part.weight.detach().cpu().numpy().T)
-            if part.bias is not None:
-                weights.append(part.bias.detach().cpu().numpy())
+            weights += [parameter.detach().cpu().numpy().T for parameter in part.parameters()]
         elif kind == "Flatten" and input_shape is not None:
             layers.append(Flatten())
         elif kind == "Dropout":
