@@ -22,8 +22,7 @@ def _axes(ax):
     except ImportError as error:
         raise ImportError('plotting needs matplotlib: pip install "minidl[plots]"') from error
     # a figure outside pyplot needs no display and no closing
-    figure = Figure(figsize=(6, 4), layout="constrained")
-    return figure.add_subplot()
+    return Figure(figsize=(6, 4), layout="constrained").add_subplot()
 
 
 def learning_curves(histories: object, metric: str = "loss", ax=None):
@@ -155,9 +154,8 @@ def sweep(result: Any, ax=None):
     ax.set(xlabel="temperature", ylabel="errors", xscale="log")
     ax.set_xticks(shown, [f"{temperature:g}" for temperature in shown])
     ax.set_xticks([], minor=True)
-    ax.legend(
-        loc="lower left", bbox_to_anchor=(0, 1), fontsize="x-small"
-    )  # above the plot, where it hides no points
+    # above the plot, where it hides no points
+    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), fontsize="x-small")
     return ax
 
 
