@@ -156,9 +156,6 @@ def describe_loss(loss) -> str:
     return f"{type(loss).__name__}({', '.join(listed)})"
 
 
-# ---------------------------------------------------------------- labels
-
-
 def holds_rows(y: np.ndarray) -> bool:
     """Whether ``y`` holds a row of class probabilities per sample, (N, C), rather than class indices."""
     return np.ndim(y) == 2 and np.shape(y)[1] > 1
@@ -267,9 +264,6 @@ def latency(model, x: np.ndarray, repeats: int = 200) -> float:
         answer(row)
         seconds.append(time.perf_counter() - started)
     return float(np.median(seconds[warm_up:]) * 1e6)
-
-
-# ---------------------------------------------------------------- calibration
 
 
 def expected_calibration_error(probs: np.ndarray, labels: np.ndarray, bins: int = 15) -> float:

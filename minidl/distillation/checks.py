@@ -1,7 +1,6 @@
 """What ``distill`` and its relatives refuse before anything is trained."""
 
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -25,15 +24,13 @@ _MISPLACED = {
 }
 
 
-@dataclass(frozen=True)
-class Job:
+class Job(NamedTuple):
     """A distillation whose arguments have been checked: who teaches whom, by which loss, on which data."""
 
     teacher: Teacher
     student: Sequential
     loss: losses.Loss
-    fit_arguments: dict = field(repr=False)
-    """``x``, ``y`` and all else that ``student.fit`` is called with, the teacher left out."""
+    fit_arguments: dict  # ``x``, ``y`` and all else that ``student.fit`` is called with, the teacher left out
 
 
 def check_job(
@@ -52,11 +49,8 @@ def check_job(
     x = build_for(student, fit_arguments["x"])
     teacher = as_teacher(teacher, student, from_probs)
     student.check_y(fit_arguments["y"], len(x), loss)
-    fit_arguments = {
-        **fit_arguments,
-        "x": x,
-        "callbacks": CallbackList(fit_arguments.get("callbacks")).callbacks,
-    }
+    callbacks = CallbackList(fit_arguments.get("callbacks")).callbacks
+    fit_arguments = {**fit_arguments, "x": x, "callbacks": callbacks}
     if transfer is not None:
         fit_arguments = _with_transfer(fit_arguments, transfer, student.dtype)
     if fit_arguments["validation_data"] is not None:

@@ -1,14 +1,12 @@
 """scikit-learn: a classifier for its pipelines, its estimators as teachers. Needs ``minidl[sklearn]``."""
 
-from collections.abc import Callable
-
 import numpy as np
 
 from ..layers import Dense, Input
 from ..losses import KnowledgeDistillation, SparseCategoricalCrossentropy
 from ..models import Sequential
 from ..optimizers import Adam
-from ..teachers import PROBABILITY_FLOOR
+from ..teachers import Teacher, as_teacher
 from ..validation import describe
 
 try:
@@ -98,12 +96,8 @@ class MinidlClassifier(ClassifierMixin, BaseEstimator):
         return self.classes_[answers]
 
 
-def sklearn_teacher(estimator: object) -> Callable[[np.ndarray], np.ndarray]:
+def sklearn_teacher(estimator: object) -> Teacher:
     """A fitted classifier as a teacher: the logarithms of its probabilities, which are raised to 1e-7 first."""
     if not hasattr(estimator, "predict_proba"):
         raise TypeError(f"estimator must have predict_proba, got {describe(estimator)}")
-
-    def teacher(x: np.ndarray) -> np.ndarray:
-        return np.log(np.maximum(estimator.predict_proba(x.reshape(len(x), -1)), PROBABILITY_FLOOR))
-
-    return teacher
+    return as_teacher(lambda x: estimator.predict_proba(x.reshape(len(x), -1)), from_probs=True)

@@ -49,11 +49,6 @@ _KINDS: tuple[tuple[Callable[[Any], bool], Any], ...] = (
     ),
     (lambda thing: isinstance(thing, (list, tuple)) or hasattr(thing, "__array__"), ArrayTeacher),
     (callable, CallableTeacher),
-    (
-        lambda thing: True,
-        "must be a model, an Ensemble, an array of logits (N, classes) or a function x -> logits, "
-        "got {description}",
-    ),
 )
 
 
@@ -81,9 +76,14 @@ def as_teacher(teacher: object, student: object = None, from_probs: bool = False
             "from_probs=True is for arrays and functions that give probabilities, "
             f"got {describe(teacher)}, which gives logits"
         )
-    make = next(make for recognizes, make in _KINDS if recognizes(teacher))
+    make = next((make for recognizes, make in _KINDS if recognizes(teacher)), None)
+    if make is None:
+        raise TypeError(
+            "teacher must be a model, an Ensemble, an array of logits (N, classes) or a function x -> logits, "
+            f"got {describe(teacher)}"
+        )
     if isinstance(make, str):
-        raise TypeError("teacher " + make.format(thing=teacher, description=describe(teacher)))
+        raise TypeError("teacher " + make.format(thing=teacher))
     found = make(teacher, from_probs)
     if student is not None:
         _refuse_student(found, student)

@@ -14,7 +14,7 @@ import numpy as np
 from ..losses.softmax import looks_like_probabilities
 from ..validation import check_array, check_finite
 
-PROBABILITY_FLOOR = 1e-7
+_PROBABILITY_FLOOR = 1e-7
 """Smaller probabilities are raised to this one before their logarithm is taken, as in Keras."""
 
 
@@ -78,7 +78,7 @@ class ModelTeacher(Teacher):
         except (ValueError, TypeError) as error:
             raise type(error)(f"teacher {self.name!r} cannot take x: {error}") from error
         if not self._gives_logits and len(logits) > 1:  # one row may sum to 1 by chance
-            if are_probabilities(logits):
+            if _are_probabilities(logits):
                 raise ValueError(
                     f"teacher {self.name!r} gives probabilities where logits are wanted: let softmax be its last "
                     "layer, and there once"
@@ -108,7 +108,7 @@ class ArrayTeacher(Teacher):
             raise ValueError(f"teacher must have shape (N, classes), classes >= 2, got {array.shape}")
         check_finite("teacher", array)
         if from_probs:
-            array = log_probabilities(array)
+            array = _log_probabilities(array)
         else:
             refuse_probabilities("teacher", array)
         self.array = array
@@ -132,28 +132,16 @@ class CallableTeacher(Teacher):
     """A function ``x -> logits``. It is given C-contiguous float batches ``(B, ...)``."""
 
     def __init__(self, function: Callable, from_probs: bool = False):
-        refuse_active_dropout(function)
+        _refuse_active_dropout(function)
         self.function = function
         self.name = getattr(function, "__name__", type(function).__name__)
         self.from_probs = from_probs
         self._gives_logits = False  # not checked yet
 
     def logits(self, x, rows=None, temperature=1.0):
-        array = self._call(x if x.dtype.kind == "f" else x.astype(np.float32))
-        if array.ndim != 2 or len(array) != len(x) or array.shape[1] < 2:
-            raise ValueError(f"teacher must return logits of shape ({len(x)}, classes), got {array.shape}")
-        check_finite("what teacher returned", array)
-        if self.from_probs:
-            return log_probabilities(array)
-        if not self._gives_logits and len(array) > 1:  # one row may sum to 1 by chance
-            refuse_probabilities("what teacher returned", array)
-            self._gives_logits = True
-        return array
-
-    def _call(self, x: np.ndarray) -> np.ndarray:
-        """What the function returns, as an array."""
+        x = np.ascontiguousarray(x, x.dtype if x.dtype.kind == "f" else np.float32)
         try:
-            returned = self.function(np.ascontiguousarray(x))
+            returned = self.function(x)
         except (TypeError, ValueError) as error:
             kind = TypeError if isinstance(error, TypeError) else ValueError
             raise kind(f"teacher {self.name!r} cannot take x: {error}") from error
@@ -164,10 +152,19 @@ class CallableTeacher(Teacher):
                 f"teacher must return a NumPy array, got {type(returned).__name__} ({error}); for PyTorch: "
                 "lambda x: module(torch.from_numpy(x)).detach().numpy()"
             ) from error
-        return check_array("what teacher returned", array)
+        array = check_array("what teacher returned", array)
+        if array.ndim != 2 or len(array) != len(x) or array.shape[1] < 2:
+            raise ValueError(f"teacher must return logits of shape ({len(x)}, classes), got {array.shape}")
+        check_finite("what teacher returned", array)
+        if self.from_probs:
+            return _log_probabilities(array)
+        if not self._gives_logits and len(array) > 1:  # one row may sum to 1 by chance
+            refuse_probabilities("what teacher returned", array)
+            self._gives_logits = True
+        return array
 
     def models(self):
-        return objects_used_by(self.function).values()
+        return _variables_of(self.function)[0].values()
 
 
 def fingerprint(array: np.ndarray) -> str:
@@ -184,7 +181,7 @@ def fingerprint(array: np.ndarray) -> str:
 # ---------------------------------------------------------------- what is refused
 
 
-def are_probabilities(array: np.ndarray) -> bool:
+def _are_probabilities(array: np.ndarray) -> bool:
     """Whether every row of ``array`` ``(N, C)`` lies in [0, 1] and sums to 1."""
     # `looks_like_probabilities` says False for a single row, so a single row is shown twice
     return looks_like_probabilities(array if len(array) > 1 else np.repeat(array, 2, axis=0))
@@ -192,7 +189,7 @@ def are_probabilities(array: np.ndarray) -> bool:
 
 def refuse_probabilities(argument: str, array: np.ndarray) -> None:
     """Refuse ``array`` if it holds probabilities: softened once more, they would teach next to nothing."""
-    if are_probabilities(array):
+    if _are_probabilities(array):
         raise ValueError(
             f"{argument} looks like probabilities: every row lies in [0, 1] and sums to 1. Logits are wanted "
             "(before the softmax); if probabilities are all there is, write "
@@ -200,12 +197,12 @@ def refuse_probabilities(argument: str, array: np.ndarray) -> None:
         )
 
 
-def log_probabilities(array: np.ndarray) -> np.ndarray:
+def _log_probabilities(array: np.ndarray) -> np.ndarray:
     """The logarithms of probabilities, which are logits that give these probabilities."""
-    if not are_probabilities(array):
+    if not _are_probabilities(array):
         raise ValueError("from_probs=True wants rows in [0, 1] that sum to 1, and these are not")
     dtype = np.float64 if array.dtype == np.float64 else np.float32
-    return np.log(np.maximum(array, PROBABILITY_FLOOR), dtype=dtype)
+    return np.log(np.maximum(array, _PROBABILITY_FLOOR), dtype=dtype)
 
 
 def package_of(thing: object) -> str:
@@ -216,27 +213,22 @@ def package_of(thing: object) -> str:
     return next((package for package in packages if package in ("torch", "keras", "onnxruntime")), "")
 
 
-def objects_used_by(function: Callable) -> dict[str, object]:
-    """The global and enclosing variables a function names, and the object it is or is bound to."""
-    names = _closure_variables(function)
+def _variables_of(function: Callable) -> tuple[dict[str, object], set[str]]:
+    """What a function's global and enclosing variables hold, with the object it is or is bound to; its other names."""
     found = {"module": getattr(function, "__self__", function)}
-    return found if names is None else {**found, **names.globals, **names.nonlocals}
-
-
-def _closure_variables(function: Callable):
-    """The variables a function names; None for a callable that is no function or has a variable not yet set."""
     try:
-        return inspect.getclosurevars(inspect.unwrap(function))
-    except (TypeError, ValueError):
-        return None
+        names = inspect.getclosurevars(inspect.unwrap(function))
+    except (TypeError, ValueError):  # it is no function, or has a variable that is not yet set
+        return found, set()
+    return {**found, **names.globals, **names.nonlocals}, {*names.unbound, *names.builtins}
 
 
-def refuse_active_dropout(function: Callable) -> None:
+def _refuse_active_dropout(function: Callable) -> None:
     """Refuse a function that calls a PyTorch module whose dropout or batch norm is in training mode."""
-    names = _closure_variables(function)
-    if names is not None and {"eval", "train"} & {*names.unbound, *names.builtins}:
+    objects, names = _variables_of(function)
+    if {"eval", "train"} & names:
         return  # the function sets the mode itself
-    for name, thing in objects_used_by(function).items():
+    for name, thing in objects.items():
         if package_of(thing) != "torch" or not hasattr(thing, "modules"):
             continue
         for part in thing.modules():
