@@ -54,10 +54,9 @@ def parse_numbers(text: str, separators: str, rule: str, count: int | None = Non
 
     ``count``: how many there must be; any number of them by default.
     """
-    for separator in separators:
-        text = text.replace(separator, " ")
+    spaced = text.translate(dict.fromkeys(map(ord, separators), " "))
     try:
-        numbers = tuple(int(part) for part in text.split())
+        numbers = tuple(int(part) for part in spaced.split())
     except ValueError:
         numbers = ()
     if not numbers or min(numbers) < 1 or count not in (None, len(numbers)):

@@ -121,12 +121,7 @@ def mutual_learning(
     if not has_labels(check_array("y", y)):
         raise ValueError("y must hold labels, got none >= 0: models that know nothing yet begin with labels")
     verbose = check_verbose(fit_arguments.get("verbose", "auto"))
-    callbacks = CallbackList(fit_arguments.pop("callbacks", None)).callbacks
-    for callback in callbacks:
-        if isinstance(callback, (EarlyStopping, ReduceLROnPlateau)):
-            raise ValueError(
-                f"callbacks must not compare epochs, got {type(callback).__name__}: each fit is of one epoch here"
-            )
+    callbacks = _check_callbacks(fit_arguments.pop("callbacks", None))
     x = build_for(models[0], x)
     for model in models[1:]:
         if not model.built:
@@ -171,3 +166,13 @@ def _check_models(models: object) -> list[Sequential]:
     if len({id(model) for model in listed}) < len(listed):
         raise ValueError("models must be different models, got one of them twice")
     return listed
+
+
+def _check_callbacks(given: object) -> list:
+    callbacks = CallbackList(given).callbacks
+    for callback in callbacks:
+        if isinstance(callback, (EarlyStopping, ReduceLROnPlateau)):
+            raise ValueError(
+                f"callbacks must not compare epochs, got {type(callback).__name__}: each fit is of one epoch here"
+            )
+    return callbacks
