@@ -11,6 +11,7 @@ from .conversion import Ensemble as Ensemble
 from .conversion import as_teacher as as_teacher
 from .conversion import named_teacher as named_teacher
 from .conversion import untrained_note as untrained_note
+from .kinds import PROBABILITY_FLOOR as PROBABILITY_FLOOR
 from .kinds import ArrayTeacher as ArrayTeacher
 from .kinds import CallableTeacher as CallableTeacher
 from .kinds import ModelTeacher as ModelTeacher

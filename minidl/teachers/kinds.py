@@ -14,7 +14,7 @@ import numpy as np
 from ..losses.softmax import looks_like_probabilities
 from ..validation import check_array, check_finite
 
-_PROBABILITY_FLOOR = 1e-7
+PROBABILITY_FLOOR = 1e-7
 """Smaller probabilities are raised to this one before their logarithm is taken, as in Keras."""
 
 
@@ -202,7 +202,7 @@ def _log_probabilities(array: np.ndarray) -> np.ndarray:
     if not _are_probabilities(array):
         raise ValueError("from_probs=True wants rows in [0, 1] that sum to 1, and these are not")
     dtype = np.float64 if array.dtype == np.float64 else np.float32
-    return np.log(np.maximum(array, _PROBABILITY_FLOOR), dtype=dtype)
+    return np.log(np.maximum(array, PROBABILITY_FLOOR), dtype=dtype)
 
 
 def package_of(thing: object) -> str:
