@@ -7,13 +7,24 @@ python -m minidl info        versions, processor, threads, folders
 python -m minidl warmup      compile ahead, so that the first training need not
 """
 
-from __future__ import annotations
-
 import argparse
+import math
+import platform
 import sys
+import time
+from functools import partial
+from pathlib import Path
 
-from . import commands
+import numba
+import numpy as np
+
+from . import __version__, runtime
+from .datasets import mnist
 from .distillation import main_job
+from .explain import explain
+from .kernels import simd
+from .kernels.jit import JIT_DISABLED
+from .report import format_table
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -22,7 +33,8 @@ def main(arguments: list[str] | None = None) -> int:
         arguments.insert(0, "distill")
     options = _parser().parse_args(arguments)
     try:
-        return options.run(options) or 0
+        options.run(options)
+        return 0
     except (ValueError, OSError) as error:
         print(f"minidl {options.command}: {error}", file=sys.stderr)
         return 2
@@ -47,20 +59,82 @@ def _parser() -> argparse.ArgumentParser:
 
     main_job.add_options(command("distill", main_job.run, "the main job (default)"))
 
-    add = command("explain", commands.run_explain, "one training step, every number").add_argument
+    def run_explain(options):
+        print(explain(options.temperature, options.learning_rate), end="")
+
+    add = command("explain", run_explain, "one training step, every number").add_argument
     add("--temperature", type=float, default=None, help="distil from a teacher at this temperature")
     add("--learning-rate", type=float, default=0.1)
 
-    add = command("matmul", commands.run_matmul, "time the matrix product").add_argument
-    add("sizes", nargs="*", type=commands.product_shape, metavar="MxKxN", help="default: a few")
+    shape = partial(
+        main_job.parse_numbers, separators="x", rule="a product must look like 128x784x1200", count=3
+    )
+    add = command("matmul", _matmul, "time the matrix product").add_argument
+    add("sizes", nargs="*", type=shape, metavar="MxKxN", help="default: a few")
     add("--dtype", choices=("float32", "float64"), default="float32")
     add("--threads", type=int, default=None, help="default: all processors")
 
-    command("info", commands.run_info, "versions, processor, threads, folders")
+    command("info", _info, "versions, processor, threads, folders")
 
-    add = command("warmup", commands.run_warmup, "compile ahead").add_argument
+    add = command(
+        "warmup", lambda options: main_job.compile_kernels(options.dtype), "compile ahead"
+    ).add_argument
     add("--dtype", choices=("float32", "float64"), default="float32")
     return parser
+
+
+def _matmul(options: argparse.Namespace) -> None:
+    """Check each product against NumPy's, then time both in turn and give the better of many runs."""
+    if options.threads is not None:
+        runtime.set_num_threads(options.threads)
+    shapes = [(32, 784, 64), (32, 64, 64), (128, 784, 1200), (128, 1200, 1200), (1024, 1024, 1024)]
+    rows = [_compare(shape, options.dtype) for shape in options.sizes or shapes]
+    print(f"{options.dtype}, {runtime.get_num_threads()} threads, GFLOP/s")
+    print(format_table(("product", "minidl", "numpy", "ratio", "relative error"), rows))
+
+
+def _compare(shape: tuple[int, ...], dtype: str) -> list[str]:
+    """One row of the table: the speed of both products, their ratio and the error of minidl's."""
+    m, k, n = shape
+    rng = np.random.default_rng(0)
+    a, b = (rng.normal(size=size).astype(dtype) for size in ((m, k), (k, n)))
+    out = np.empty((m, n), dtype)
+    runtime.matmul(a, b, out=out)
+    expected = a.astype(np.float64) @ b
+    error = float(np.abs(out - expected).max() / np.abs(expected).max())
+    if not error < 10 * np.finfo(dtype).eps * math.sqrt(k):
+        raise ValueError(f"{m}x{k}x{n}: wrong by {error:.1e}")
+    ours, theirs = _fastest(lambda: runtime.matmul(a, b, out=out), lambda: np.matmul(a, b, out=out))
+    gflop = 2e-9 * m * k * n
+    speeds = [f"{gflop / ours:.0f}", f"{gflop / theirs:.0f}", f"{theirs / ours:.2f}"]
+    return [f"{m}x{k}x{n}", *speeds, f"{error:.0e}"]
+
+
+def _fastest(*functions, seconds: float = 0.3) -> list[float]:
+    """Each function's shortest time. The functions take turns, so that a busy moment slows them all."""
+    best = [math.inf] * len(functions)
+    end = time.perf_counter() + seconds * len(functions)
+    while time.perf_counter() < end:
+        for i, function in enumerate(functions):
+            started = time.perf_counter()
+            function()
+            best[i] = min(best[i], time.perf_counter() - started)
+    return best
+
+
+def _info(options: argparse.Namespace) -> None:
+    cache = "off (NUMBA_DISABLE_JIT)" if JIT_DISABLED else Path(simd.__file__).parent / "__pycache__"
+    rows = {
+        "minidl": __version__,
+        "python": f"{platform.python_version()} on {platform.system()} {platform.machine()}",
+        "numpy, numba": f"{np.__version__}, {numba.__version__}",
+        "vectors": f"{8 * simd.VECTOR_BYTES} bits, fused multiply-add: {'yes' if simd.HAS_FMA else 'no'}",
+        "threads": runtime.get_num_threads(),
+        "compiled code": cache,
+        "data folder": f"{mnist.cache_folder()} (or MINIDL_DATA)",
+    }
+    width = max(map(len, rows))
+    print("\n".join(f"{name:<{width}}  {value}" for name, value in rows.items()))
 
 
 if __name__ == "__main__":

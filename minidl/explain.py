@@ -1,13 +1,11 @@
 """One training step of a tiny net with every number shown: ``python -m minidl explain``."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from .layers import Dense, Input
-from .losses import CategoricalCrossentropy, KnowledgeDistillation, Loss, log_softmax, softmax
+from .losses import CategoricalCrossentropy, KnowledgeDistillation, log_softmax, softmax
 from .models import Sequential
 from .optimizers import SGD
 
@@ -22,6 +20,30 @@ WEIGHTS = (
 )
 
 
+class _Text:
+    """The lines of the text: titles with formulas, matrices, sums of products."""
+
+    def __init__(self):
+        self.lines: list[str] = []
+
+    def head(self, title: str, formula: str) -> None:
+        self.lines += ["", title, "-" * len(title), formula]
+
+    def matrix(self, name: str, values: np.ndarray, note: str = "") -> None:
+        options: dict = dict(precision=4, floatmode="fixed", sign=" ", max_line_width=110, prefix=" " * 14)
+        shown = np.array2string(np.atleast_2d(values), **options)
+        self.lines.append(f"{name + ' =':>13} {shown}" + (f"   {note}" if note else ""))
+
+    def parameters(self, model: Sequential, note: str = "") -> None:
+        for number, layer in enumerate(model.layers, 1):
+            self.matrix(f"weight_{number}", layer.weight, note if number == 1 else "")
+            self.matrix(f"bias_{number}", layer.bias)
+
+    def sum(self, name: str, a: np.ndarray, b: np.ndarray, start: Sequence[float], result: float) -> None:
+        terms = [f"{u:.4g}*{v:.4g}" for u, v in zip(a, b, strict=True)] + [f"{v:.4g}" for v in start]
+        self.lines.append(f"{'':>14}{name} = {' + '.join(terms)} = {result:.4f}")
+
+
 def explain(temperature: float | None = None, learning_rate: float = 0.1) -> str:
     """The text: forward, loss, backward, update, and a numerical check of every gradient.
 
@@ -31,18 +53,22 @@ def explain(temperature: float | None = None, learning_rate: float = 0.1) -> str
     model = Sequential([Input((2,)), Dense(3, "relu"), Dense(3, "softmax")], dtype="float64", seed=0)
     model.set_weights(WEIGHTS)
     text = _Text()
-    _show_net(text, model)
+    text.head("The net", "2 inputs -> 3 hidden units, ReLU -> 3 classes, softmax. A batch of B = 2 samples.")
+    text.matrix("x", X, "(B, 2)")
+    text.matrix("y", Y, "one-hot labels (B, 3)")
+    text.parameters(model, "(in, out)")
     logits = _show_forward(text, model)
-    loss: Loss = CategoricalCrossentropy(from_logits=True)
-    teacher_logits: tuple = ()
-    if temperature is not None:
-        loss = KnowledgeDistillation(temperature=temperature, hard_weight=0.1, soft_weight=0.9)
-        teacher_logits = (TEACHER_LOGITS,)
+
+    def value_and_grad(logits: np.ndarray) -> tuple[float, np.ndarray]:
+        if temperature is None:
+            return CategoricalCrossentropy(from_logits=True).value_and_grad(logits, Y)
+        loss = KnowledgeDistillation(temperature, hard_weight=0.1, soft_weight=0.9)
+        return loss.value_and_grad(logits, Y, TEACHER_LOGITS)
 
     def loss_now() -> float:
-        return loss.value_and_grad(model.forward(X, logits=True), Y, *teacher_logits)[0]
+        return value_and_grad(model.forward(X, logits=True))[0]
 
-    value, dlogits = loss.value_and_grad(logits, Y, *teacher_logits)
+    value, dlogits = value_and_grad(logits)
     if temperature is None:
         _show_crossentropy(text, logits, value)
     else:
@@ -51,15 +77,8 @@ def explain(temperature: float | None = None, learning_rate: float = 0.1) -> str
     _show_backward(text, model, dlogits)
     _show_gradient_check(text, model, loss_now)
     _show_update(text, model, learning_rate)
-    text.line(f"the loss was {value:.6f}, and is now {loss_now():.6f}")
-    return str(text)
-
-
-def _show_net(text: _Text, model: Sequential) -> None:
-    text.head("The net", "2 inputs -> 3 hidden units, ReLU -> 3 classes, softmax. A batch of B = 2 samples.")
-    text.matrix("x", X, "(B, 2)")
-    text.matrix("y", Y, "one-hot labels (B, 3)")
-    text.parameters(model, "(in, out)")
+    text.lines.append(f"the loss was {value:.6f}, and is now {loss_now():.6f}")
+    return "\n".join(text.lines).lstrip("\n") + "\n"
 
 
 def _show_forward(text: _Text, model: Sequential) -> np.ndarray:
@@ -69,10 +88,10 @@ def _show_forward(text: _Text, model: Sequential) -> np.ndarray:
     h, a = hidden.forward(X), X @ hidden.weight + hidden.bias
     text.head("1. Forward", "a = x weight_1 + bias_1;  h = max(a, 0);  logits = h weight_2 + bias_2")
     text.matrix("a", a)
-    text.sum("a[0,0]", X[0], hidden.weight[:, 0], hidden.bias[0], a[0, 0])
+    text.sum("a[0,0]", X[0], hidden.weight[:, 0], hidden.bias[:1], a[0, 0])
     text.matrix("h", h, "negative ones became 0")
     text.matrix("logits", logits)
-    text.sum("logits[0,0]", h[0], output.weight[:, 0], output.bias[0], logits[0, 0])
+    text.sum("logits[0,0]", h[0], output.weight[:, 0], output.bias[:1], logits[0, 0])
     text.matrix("q", softmax(logits), "softmax: exp(logit) / sum of exp(logits), each row sums to 1")
     return logits
 
@@ -80,7 +99,7 @@ def _show_forward(text: _Text, model: Sequential) -> np.ndarray:
 def _show_crossentropy(text: _Text, logits: np.ndarray, value: float) -> None:
     text.head("2. Loss", "cross-entropy: -log q of the right class, mean over the batch")
     log_q = (Y * log_softmax(logits)).sum(axis=1)
-    text.line(f"loss = -({log_q[0]:.6f} + {log_q[1]:.6f}) / 2 = {value:.6f}")
+    text.lines.append(f"loss = -({log_q[0]:.6f} + {log_q[1]:.6f}) / 2 = {value:.6f}")
     text.head("3. Gradient on the logits", "dlogits = (q - y) / B, each row sums to 0")
 
 
@@ -93,15 +112,13 @@ def _show_distillation_loss(text: _Text, logits: np.ndarray, temperature: float,
     text.matrix("v", TEACHER_LOGITS, "the teacher's logits")
     text.matrix("p_T", p_t, "softmax(v / T): the teacher's answer, softened")
     text.matrix("q_T", q_t, "softmax(logits / T): the student's answer, softened in the same way")
-    text.line(f"CE = {hard:.6f}, KL = sum of p_T log(p_T / q_T), mean over the batch = {kl:.6f}")
-    text.line(f"loss = 0.1 * {hard:.6f} + 0.9 * {t}^2 * {kl:.6f} = {value:.6f}")
-    text.line(
-        "Why T^2: the gradient of KL on the logits is (q_T - p_T) / T. This 1/T is the chain rule, at any T."
-    )
-    text.line(
-        "Once the logits are small beside T, q_T - p_T shrinks like 1/T too. T^2 undoes both, so the weights"
-    )
-    text.line("0.1 and 0.9 keep their meaning roughly, but not exactly at every T.")
+    text.lines.append(f"CE = {hard:.6f}, KL = sum of p_T log(p_T / q_T), mean over the batch = {kl:.6f}")
+    text.lines.append(f"loss = 0.1 * {hard:.6f} + 0.9 * {t}^2 * {kl:.6f} = {value:.6f}")
+    text.lines += [
+        "Why T^2: the gradient of KL on the logits is (q_T - p_T) / T. This 1/T is the chain rule, at any T.",
+        "Once the logits are small beside T, q_T - p_T shrinks like 1/T too. T^2 undoes both, so the weights",
+        "0.1 and 0.9 keep their meaning roughly, but not exactly at every T.",
+    ]
     text.head("3. Gradient on the logits", "dlogits = [0.1 (q - y) + 0.9 T (q_T - p_T)] / B, rows sum to 0")
 
 
@@ -112,7 +129,7 @@ def _show_backward(text: _Text, model: Sequential, dlogits: np.ndarray) -> None:
     dh = dlogits @ output.weight.T
     text.head("4. Backward", "dweight = input^T dout;  dbias = column sums of dout;  dinput = dout weight^T")
     text.matrix("dweight_2", output.dweight, "h^T dlogits")
-    text.sum("dweight_2[0,0]", h[:, 0], dlogits[:, 0], None, output.dweight[0, 0])
+    text.sum("dweight_2[0,0]", h[:, 0], dlogits[:, 0], (), output.dweight[0, 0])
     text.matrix("dbias_2", output.dbias)
     text.matrix("dh", dh, "dlogits weight_2^T")
     da = np.where(a > 0, dh, 0.0)
@@ -134,47 +151,12 @@ def _show_gradient_check(text: _Text, model: Sequential, loss_now: Callable[[], 
     text.head("5. Is that right?", formula)
     text.matrix("gradients", model.grads[None], "dweight_1, dbias_1, dweight_2, dbias_2 in one flat vector")
     text.matrix("measured", numeric[None])
-    text.line(f"largest difference: {np.abs(numeric - model.grads).max():.1e}")
+    text.lines.append(f"largest difference: {np.abs(numeric - model.grads).max():.1e}")
 
 
 def _show_update(text: _Text, model: Sequential, learning_rate: float) -> None:
     old, grad, rate = model.params[0], model.grads[0], f"{learning_rate:g}"
     SGD(learning_rate).step(model.params, model.grads)
     text.head("6. Update", f"gradient descent: params -= {rate} * grads")
-    text.line(f"weight_1[0,0] = {old:.6f} - {rate} * {grad:.6f} = {model.params[0]:.6f}")
+    text.lines.append(f"weight_1[0,0] = {old:.6f} - {rate} * {grad:.6f} = {model.params[0]:.6f}")
     text.parameters(model)
-
-
-class _Text:
-    """The lines of the text: titles with formulas, matrices, sums of products."""
-
-    def __init__(self):
-        self._lines: list[str] = []
-
-    def head(self, title: str, formula: str) -> None:
-        self._lines += ["", title, "-" * len(title), formula]
-
-    def line(self, text: str) -> None:
-        self._lines.append(text)
-
-    def matrix(self, name: str, values: np.ndarray, note: str = "") -> None:
-        rows = np.array2string(
-            np.atleast_2d(values), precision=4, floatmode="fixed", sign=" ", max_line_width=96
-        )
-        title = f"{name} ="
-        body = rows.replace("\n", "\n" + " " * 14)
-        self._lines.append(f"{title:>13} {body}" + (f"   {note}" if note else ""))
-
-    def parameters(self, model: Sequential, note: str = "") -> None:
-        for number, layer in enumerate(model.layers, 1):
-            self.matrix(f"weight_{number}", layer.weight, note if number == 1 else "")
-            self.matrix(f"bias_{number}", layer.bias)
-
-    def sum(self, name: str, a: np.ndarray, b: np.ndarray, start: float | None, result: float) -> None:
-        terms = [f"{u:.4g}*{v:.4g}" for u, v in zip(a, b, strict=True)]
-        if start is not None:
-            terms.append(f"{start:.4g}")
-        self._lines.append(f"{'':>14}{name} = {' + '.join(terms)} = {result:.4f}")
-
-    def __str__(self) -> str:
-        return "\n".join(self._lines).lstrip("\n") + "\n"

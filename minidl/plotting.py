@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from .distillation.labels import as_labels
-from .distillation.measure import calibration_bins, expected_calibration_error
 from .losses import check_logits, softmax
+from .report import as_labels, calibration_bins, expected_calibration_error
 from .validation import check_array, check_finite, check_labels, check_rows, describe
 
 
@@ -23,8 +22,7 @@ def _axes(ax):
     except ImportError as error:
         raise ImportError('plotting needs matplotlib: pip install "minidl[plots]"') from error
     # a figure outside pyplot needs no display and no closing
-    figure = Figure(figsize=(6, 4), layout="constrained")
-    return figure.add_subplot()
+    return Figure(figsize=(6, 4), layout="constrained").add_subplot()
 
 
 def learning_curves(histories: object, metric: str = "loss", ax=None):

@@ -1,13 +1,295 @@
-"""What ``distill`` reports, and the functions that measure it; see `minidl.distillation`."""
+"""``DistillationReport``, what ``distill`` returns, and the functions that measure models and show figures."""
 
-from .distillation.labels import as_labels as as_labels
-from .distillation.measure import Figures as Figures
-from .distillation.measure import calibration_bins as calibration_bins
-from .distillation.measure import expected_calibration_error as expected_calibration_error
-from .distillation.measure import latency as latency
-from .distillation.measure import measure as measure
-from .distillation.report import COLUMNS as COLUMNS
-from .distillation.report import DistillationReport as DistillationReport
-from .distillation.text import describe_layers as describe_layers
-from .distillation.text import describe_loss as describe_loss
-from .distillation.text import format_table as format_table
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+
+import numpy as np
+
+from .losses import log_softmax
+from .validation import check_array, check_int
+
+
+@dataclass
+class Figures:
+    """One model's row of a report; None where nothing is known."""
+
+    role: str
+    layers: str = ""  # sizes, "784-64-64-10"
+    parameters: int | None = None  # how many numbers
+    bytes: int | None = None  # how much memory they take
+    latency: float | None = None  # microseconds per sample, predicted one at a time (the median)
+    samples: int | None = None
+    loss: float | None = None  # mean cross-entropy with the labels, natural logarithm, temperature 1
+    errors: int | None = None  # wrong answers among ``samples``
+    accuracy: float | None = None  # fraction of right answers
+    agreement: float | None = None  # fraction of samples on which model and teacher give the same answer
+    teacher_kl: float | None = None  # mean KL(teacher || model) at temperature 1, summed over classes
+    calibration_error: float | None = None  # see `expected_calibration_error`
+    class_errors: list[int] | None = None  # wrong answers among the samples of each class
+
+
+COLUMNS = {
+    # title: (attribute of Figures, format)
+    "model": ("role", ""),
+    "layers": ("layers", ""),
+    "parameters": ("parameters", ","),
+    "bytes": ("bytes", ","),
+    "loss": ("loss", ".4f"),
+    "errors": ("errors", ","),
+    "accuracy": ("accuracy", ".2%"),
+    "agreement": ("agreement", ".2%"),
+    "KL to teacher": ("teacher_kl", ".4f"),
+    "calibration error": ("calibration_error", ".2%"),
+    "us a sample": ("latency", ".1f"),
+}
+
+
+@dataclass
+class DistillationReport:
+    """What ``distill`` did and how well.
+
+    ``print(report)`` shows the table; ``report.student``, ``report.teacher`` and ``report.plain`` are ``Figures``.
+    """
+
+    student: Figures
+    teacher: Figures | None = None
+    plain: Figures | None = None  # the same student trained on labels alone, if that was asked for
+    notes: list[str] = field(default_factory=list)  # what a reader must know, such as what was measured on
+    unseen: bool = True  # measured on data that neither training nor the choice of the epoch ever saw
+    loss: str = ""
+    seconds: float = 0.0  # the time training took
+    history: object = None  # what ``fit`` returned
+    plain_history: object = None
+
+    @property
+    def rows(self) -> list[Figures]:
+        return [figures for figures in (self.teacher, self.plain, self.student) if figures is not None]
+
+    def table(self, markdown: bool = False) -> str:
+        """The figures as an aligned table, or in Markdown."""
+        cells = []
+        for figures in self.rows:
+            values = ((getattr(figures, attribute), form) for attribute, form in COLUMNS.values())
+            cells.append(["" if value is None else format(value, form) for value, form in values])
+        text = format_table(list(COLUMNS), cells, markdown)
+        if self.student.class_errors is not None:
+            head = ["errors of class", *map(str, range(len(self.student.class_errors)))]
+            rows = [[f.role, *map(str, f.class_errors)] for f in self.rows if f.class_errors is not None]
+            text += "\n\n" + format_table(head, rows, markdown)
+        return text
+
+    def __str__(self) -> str:
+        return self.table() + "\n\n" + "\n".join(self._lines())
+
+    def to_markdown(self) -> str:
+        """The tables and notes in Markdown."""
+        return self.table(markdown=True) + "\n\n" + "".join(f"- {line}\n" for line in self._lines())
+
+    def _lines(self) -> list[str]:
+        return [f"{self.loss}, {self.seconds:.1f} s", *self.notes]
+
+    def to_dict(self) -> dict:
+        """All figures as a dictionary that ``json.dumps`` takes."""
+        told = {name: getattr(self, name) for name in ("loss", "seconds", "unseen")}
+        return {"models": [asdict(figures) for figures in self.rows], **told, "notes": list(self.notes)}
+
+    def concerns(self) -> list[str]:
+        """Notes on figures that hint at a mistake or a failure."""
+        found = []
+        teacher, plain, student = self.teacher, self.plain, self.student
+        if teacher and teacher.class_errors and teacher.accuracy < 1.5 / len(teacher.class_errors):
+            found.append(
+                f"the teacher has only {teacher.accuracy:.1%} right, hardly more than by chance: does it get its "
+                "inputs as it was trained on them (scaled, flattened), and are its classes in the order of y?"
+            )
+        if any(math.isnan(value) for value in (student.loss, student.teacher_kl) if value is not None):
+            found.append(
+                "the student's answers are not finite: its training diverged, which a smaller learning rate or "
+                "clipping prevents"
+            )
+        if None not in (plain and plain.errors, student.errors) and student.errors >= plain.errors:
+            found.append(
+                f"distillation did not help here: {student.errors - plain.errors} errors more than the plain student. "
+                "A single run says little: distill_sweep repeats it over seeds"
+            )
+        return found
+
+
+# ---------------------------------------------------------------- as text
+
+
+def format_table(head: Sequence[str], rows: Sequence[Sequence[str]], markdown: bool = False) -> str:
+    """Lines of aligned columns: the first column to the left, all others to the right."""
+    lines = [list(head), *map(list, rows)]
+    narrowest = 2 if markdown else 0  # Markdown's rule "-:" needs two characters
+    widths = [max(narrowest, *map(len, column)) for column in zip(*lines, strict=True)]
+
+    def line(cells):
+        cells = [cells[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(cells[1:], widths[1:], strict=True))]
+        return f"| {' | '.join(cells)} |" if markdown else "  ".join(cells).rstrip()
+
+    rule = ["-" * width for width in widths]
+    if markdown:
+        rule[1:] = [dashes[1:] + ":" for dashes in rule[1:]]
+    return "\n".join([line(lines[0]), line(rule), *map(line, lines[1:])])
+
+
+def describe_layers(model) -> str:
+    """The sizes of a sample on its way through the model: ``784-64-64-10``."""
+    sizes = [int(np.prod(model.input_shape))]
+    sizes += [int(layer.units) for layer in model.layers if hasattr(layer, "units")]
+    return "-".join(map(str, sizes))
+
+
+def describe_loss(loss) -> str:
+    """``KnowledgeDistillation(temperature=4, hard_weight=0.1, soft_weight=0.9)``."""
+    if loss is None:
+        return "labels alone"
+    settings = {k: v for k, v in loss.get_config().items() if k != "name" and v is not False}
+    for key, value in settings.items():
+        if isinstance(value, dict):  # the config of a schedule
+            numbers = (f"{number:g}" for number in value["config"].values())
+            settings[key] = f"{value['class_name']}({', '.join(numbers)})"
+    listed = (f"{k}={v:g}" if type(v) in (int, float) else f"{k}={v}" for k, v in settings.items())
+    return f"{type(loss).__name__}({', '.join(listed)})"
+
+
+def holds_rows(y: np.ndarray) -> bool:
+    """Whether ``y`` holds a row of class probabilities per sample, (N, C), rather than class indices."""
+    return np.ndim(y) == 2 and np.shape(y)[1] > 1
+
+
+def as_labels(y: np.ndarray) -> np.ndarray:
+    """Class indices (N,) of labels ``(N,)`` or ``(N, 1)``, or of rows of probabilities."""
+    y = np.asarray(y)
+    return y.argmax(axis=1) if holds_rows(y) else y.reshape(len(y)).astype(np.int64)
+
+
+def has_labels(y: np.ndarray | None) -> bool:
+    """Whether any sample has a label; -1 stands for none."""
+    return y is not None and bool((as_labels(y) >= 0).any())
+
+
+# ---------------------------------------------------------------- one model
+
+
+def measure(
+    role: str,
+    logits: np.ndarray,
+    y: np.ndarray | None = None,
+    teacher_logits: np.ndarray | None = None,
+    model: object = None,
+    x: np.ndarray | None = None,
+) -> Figures:
+    """The figures of one model.
+
+    Parameters
+    ----------
+    role : the model's name in the report.
+    logits : (N, C), the model's answers.
+    y : class indices ``(N,)``, -1 where unknown, or rows of probabilities ``(N, C)``, or None.
+    teacher_logits : (N, C) of the teacher, or None.
+    model, x : for size and speed: the model or the teacher, and samples to time it on.
+
+    Logits that are not finite, after a training that diverged, count as wrong answers; their other figures are NaN.
+    """
+    figures = Figures(role, samples=len(logits))
+    logits = np.asarray(logits, dtype=np.float64)
+    diverged = ~np.isfinite(logits).all(axis=1)
+    log_q = log_softmax(np.where(diverged[:, None], 0.0, logits))
+    answers = np.where(diverged, -1, log_q.argmax(axis=1))
+    log_q[diverged] = np.nan
+    if y is not None:
+        _compare_with_labels(figures, log_q, answers, y)
+    if teacher_logits is not None:
+        log_p = log_softmax(np.asarray(teacher_logits, dtype=np.float64))
+        figures.agreement = float((answers == log_p.argmax(axis=1)).mean())
+        figures.teacher_kl = float((np.exp(log_p) * (log_p - log_q)).sum(axis=1).mean())
+    models = _models_of(model)
+    if models:
+        figures.layers = " + ".join(describe_layers(each) for each in models)
+        figures.parameters = sum(int(each.count_params()) for each in models)
+        figures.bytes = sum(int(each.params.nbytes) for each in models)
+        if x is not None:
+            figures.latency = latency(model, x)
+    return figures
+
+
+def _compare_with_labels(figures: Figures, log_q: np.ndarray, answers: np.ndarray, y: np.ndarray) -> None:
+    """Fill in the figures that need labels, from the samples that have one."""
+    labels = as_labels(y)
+    known = np.flatnonzero(labels >= 0)
+    if not len(known):
+        return
+    labels = labels[known]
+    wrong = answers[known] != labels
+    figures.samples = len(known)
+    figures.errors, figures.accuracy = int(wrong.sum()), float(1 - wrong.mean())
+    picked = (np.asarray(y) * log_q).sum(axis=1) if holds_rows(y) else log_q[known, labels]
+    figures.loss = float(-picked.mean())
+    probs = np.exp(log_q[known])
+    figures.calibration_error = (
+        math.nan if np.isnan(probs).any() else expected_calibration_error(probs, labels)
+    )
+    figures.class_errors = np.bincount(labels[wrong], minlength=log_q.shape[1]).tolist()
+
+
+def _models_of(model: object) -> list:
+    """The Sequentials that a model or an ensemble consists of; none if one of its members is something else."""
+    model = getattr(model, "model", model)
+    if isinstance(getattr(model, "params", None), np.ndarray):
+        return [model]
+    found = [_models_of(member) for member in getattr(model, "members", tuple)()]
+    return [each for models in found for each in models] if all(found) else []
+
+
+def mean_and_std(key: str, values: list) -> dict[str, float]:
+    """``{key_mean, key_std}`` over repeated runs, with ddof 1; the standard deviation of a single run is 0."""
+    std = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+    return {f"{key}_mean": float(np.mean(values)), f"{key}_std": std}
+
+
+def latency(model, x: np.ndarray, repeats: int = 200) -> float:
+    """Microseconds a model, or an ensemble of models, takes for one sample: the median over ``repeats``."""
+    dtype = getattr(model, "dtype", np.float32)
+    rows = [np.ascontiguousarray(x[i : i + 1], dtype=dtype) for i in range(min(len(x), 50))]
+    answer = getattr(model, "predict_logits", None) or model.logits
+    warm_up = 20
+    seconds = []
+    for i in range(warm_up + repeats):
+        row = rows[i % len(rows)]
+        started = time.perf_counter()
+        answer(row)
+        seconds.append(time.perf_counter() - started)
+    return float(np.median(seconds[warm_up:]) * 1e6)
+
+
+def expected_calibration_error(probs: np.ndarray, labels: np.ndarray, bins: int = 15) -> float:
+    """How far confidence is from accuracy: ``sum_b n_b/N * |accuracy_b - confidence_b|``.
+
+    Samples are put in ``bins`` equal intervals of their largest probability, ``(b/bins, (b+1)/bins]``
+    (Guo et al., "On calibration of modern neural networks", ICML 2017).
+
+    Parameters
+    ----------
+    probs : (N, C) probabilities.
+    labels : (N,) class indices.
+    """
+    confidence, accuracy, counts = calibration_bins(probs, labels, bins)
+    return float((counts * np.abs(accuracy - confidence)).sum() / counts.sum())
+
+
+def calibration_bins(
+    probs: np.ndarray, labels: np.ndarray, bins: int = 15
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean confidence, accuracy and number of samples of each bin; 0 where a bin is empty."""
+    probs, labels = check_array("probs", probs, ndim=2), check_array("labels", labels, ndim=1)
+    bins = check_int("bins", bins, minimum=1)
+    confidence = probs.max(axis=1).astype(np.float64)
+    right = probs.argmax(axis=1) == labels
+    index = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
+    counts = np.bincount(index, minlength=bins)
+    divisor = np.maximum(counts, 1)
+    return np.bincount(index, confidence, bins) / divisor, np.bincount(index, right, bins) / divisor, counts

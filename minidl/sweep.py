@@ -1,4 +1,260 @@
-"""``distill_sweep``: many settings, several seeds each; see `minidl.distillation.sweep`."""
+"""Many distillations at once: every setting from several seeds, each run in a process with one thread."""
 
-from .distillation.sweep import Sweep as Sweep
-from .distillation.sweep import distill_sweep as distill_sweep
+import itertools
+import multiprocessing
+import os
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .distillation.checks import build_for, check_pair, check_some_labels, distillation_loss
+from .distillation.distill import fresh_optimizer, train_on_labels
+from .losses import KnowledgeDistillation
+from .models import Sequential
+from .report import as_labels, describe_loss, format_table, has_labels, mean_and_std, measure
+from .runtime import set_num_threads
+from .teachers import Teacher, as_teacher, cached_logits, untrained_note
+from .validation import check_int, describe
+
+_MEASURED = {"errors": ".1f", "accuracy": ".2%", "agreement": ".2%", "loss": ".4f"}
+"""The figures of each run, and how a table shows them."""
+
+
+@dataclass
+class Sweep:
+    """The runs of ``distill_sweep``: ``rows`` holds one dict per setting, ``runs`` one per run."""
+
+    rows: list[dict]
+    runs: list[dict]
+    notes: list[str] = field(default_factory=list)
+
+    def table(self, markdown: bool = False) -> str:
+        """Mean +- standard deviation (ddof 1) over the seeds, a row per setting."""
+        rows = []
+        for row in self.rows:
+            cells = [row["setting"], str(row["runs"])]
+            for key, form in _MEASURED.items():
+                cells.append(f"{row[key + '_mean']:{form}} +- {row[key + '_std']:{form}}")
+            rows.append(cells)
+        return format_table(["student", "runs", *_MEASURED], rows, markdown)
+
+    def __str__(self) -> str:
+        return "\n".join([self.table(), "", *self.notes])
+
+    def to_markdown(self) -> str:
+        return "\n".join([self.table(markdown=True), "", *(f"- {note}" for note in self.notes), ""])
+
+    def to_dict(self) -> dict:
+        return asdict(self)
+
+    @property
+    def best(self) -> dict:
+        """The row with the fewest errors on average."""
+        return min(self.rows, key=lambda row: row["errors_mean"])
+
+
+def distill_sweep(
+    teacher: object,
+    student: Sequential,
+    x: np.ndarray,
+    y: np.ndarray | None = None,
+    temperatures: Sequence[float] = (1.0, 2.0, 4.0, 8.0),
+    weights: Sequence[tuple[float, float]] = ((0.1, 0.9),),
+    loss_list: Sequence[object] = (),
+    seeds: Sequence[int] = (0, 1, 2),
+    epochs: int = 20,
+    batch_size: int = 32,
+    optimizer: object = "adam",
+    validation_data: tuple | None = None,
+    plain_student: bool = True,
+    processes: int | None = None,
+) -> Sweep:
+    """Distil the student under many settings, each from several seeds; mean and standard deviation of each.
+
+    Parameters
+    ----------
+    student : gives the architecture; every run begins with a new model of it, and it is not changed itself.
+    temperatures, weights : every pair of a temperature and a ``(hard_weight, soft_weight)`` is one
+        ``KnowledgeDistillation``.
+    loss_list : further distillation losses to try.
+    seeds : one run each; they decide initial weights and shuffling.
+    validation_data : ``(x, y)`` the errors are counted on. The best setting is chosen by them: judge it on
+        other data afterwards. Required.
+    plain_student : also train on labels alone, as a setting of its own.
+    processes : runs at a time, each on one thread; by default one per processor. 1 runs them here, one after
+        another. A script that uses more must do so under ``if __name__ == "__main__":``.
+
+    Returns a ``Sweep``: ``print`` it, or read ``rows`` (a dict per setting, with ``errors_mean``, ``errors_std``
+    and so on), ``runs`` and ``best``; ``minidl.plotting.sweep`` draws it.
+
+    Raises ValueError or TypeError before anything is trained for arguments that do not fit, for a teacher that
+    only knows the logits of ``x``, and for a student that augments its inputs, which has to be taught online.
+    """
+    _check_lists(temperatures, weights, loss_list, seeds)
+    seeds = [check_int(f"seeds[{i}]", seed, minimum=0) for i, seed in enumerate(seeds)]
+    if not seeds:
+        raise ValueError("seeds must hold one seed or more, got none")
+    processes = check_int("processes", os.cpu_count() if processes is None else processes, minimum=1)
+    x = build_for(student, x)
+    teacher = as_teacher(teacher, student)
+    x_val, y_val = _check_validation_data(student, validation_data)
+    plain_student = plain_student and y is not None
+    if y is not None:
+        student.check_y(y, len(x), KnowledgeDistillation())
+    if plain_student:
+        check_some_labels(y)
+    note = untrained_note(teacher, Sequential.from_config(student.get_config()))
+    _refuse_online(teacher, student)
+    candidates = [KnowledgeDistillation(t, *pair) for t, pair in itertools.product(temperatures, weights)]
+    candidates = _check_losses([*candidates, *loss_list], y, processes)
+    settings = ([None] if plain_student else []) + candidates
+
+    arrays = {"x": x, "x_val": x_val, "y_val": y_val} | ({} if y is None else {"y": np.asarray(y)})
+    arguments = dict(epochs=epochs, batch_size=batch_size, verbose=0)
+    configs = [{**student.get_config(), "seed": seed} for seed in seeds]
+    with tempfile.TemporaryDirectory(prefix="minidl_sweep_") as folder:
+        logits_files = _write_arrays(folder, arrays, teacher, settings, student.dtype)
+        runs = [
+            _Run(folder, config, setting, file, fresh_optimizer(optimizer), arguments)
+            for setting, file in zip(settings, logits_files, strict=True)
+            for config in configs
+        ]
+        figures = _run_all(runs, min(processes, len(runs)))
+    rows = [_statistics(setting, figures) for setting in settings]
+    notes = [
+        f"errors among the {int((y_val >= 0).sum())} labelled samples of validation_data; the best setting is to be "
+        "judged on others"
+    ]
+    return Sweep(rows, figures, [*notes, note] if note else notes)
+
+
+# ---------------------------------------------------------------- checks
+
+
+def _check_lists(temperatures: Any, weights: Any, loss_list: Any, seeds: Any) -> None:
+    lists: dict = {"temperatures": temperatures, "weights": weights, "loss_list": loss_list, "seeds": seeds}
+    for name, value in lists.items():
+        if not np.iterable(value) or isinstance(value, str):
+            raise TypeError(f"{name} must be a list, got {describe(value)}")
+    for pair in weights:
+        if not hasattr(pair, "__len__") or len(pair) != 2:
+            raise ValueError(f"weights must hold pairs (hard_weight, soft_weight), got {describe(pair)}")
+
+
+def _check_validation_data(student: Sequential, validation_data: Any) -> tuple[np.ndarray, np.ndarray]:
+    """The validation samples and their class indices."""
+    x, y = check_pair(student, "validation_data", validation_data, lengths=(2,))
+    if y is None:
+        raise ValueError("validation_data must be (x, y), got y=None: errors are counted by labels")
+    if not has_labels(y):
+        raise ValueError("validation_data y must hold labels to count errors by, got none >= 0")
+    return x, as_labels(y)
+
+
+def _refuse_online(teacher: Teacher, student: Sequential) -> None:
+    """Every run reads the teacher's logits from a file, so no run may need the teacher itself."""
+    if teacher.samples is not None:
+        raise ValueError(
+            "teacher must be able to answer for validation_data too, got an array of logits for x"
+        )
+    if (layer := student.augmenting_layer()) is not None:
+        raise ValueError(
+            f"student's layer {layer.name!r} augments its inputs, so each run would need the teacher itself: leave "
+            "that layer out, or call distill for each setting"
+        )
+
+
+def _check_losses(candidates: list, y: np.ndarray | None, processes: int) -> list:
+    """The losses to try, each once."""
+    candidates = [distillation_loss(loss, y) for loss in candidates]
+    settings = [value for loss in candidates for value in loss.get_config().values()]
+    if processes > 1 and any(callable(value) for value in settings):
+        raise ValueError(
+            "a schedule must be a minidl.losses.Ramp, which other processes can be sent, or processes must be 1"
+        )
+    if not candidates:
+        raise ValueError("temperatures and weights, or loss_list, must name one setting or more, got none")
+    return list({describe_loss(loss): loss for loss in candidates}.values())
+
+
+# ---------------------------------------------------------------- runs
+
+
+class _Run(NamedTuple):
+    """One training, as it is sent to the process that does it; the arrays are files in ``folder``."""
+
+    folder: str
+    config: dict  # of the student, with the seed of this run
+    loss: object  # a distillation loss; None: labels alone
+    teacher_logits: str  # name of their file
+    optimizer: object
+    fit_arguments: dict
+
+
+def _write_arrays(folder: str, arrays: dict, teacher: Teacher, settings: list, dtype: np.dtype) -> list[str]:
+    """Write the arrays and the teacher's logits; returns the name of the logits that each setting learns from."""
+    arrays = {**arrays, "teacher_val": cached_logits(teacher, arrays["x_val"])}
+    names = []
+    for setting in settings:
+        temperature = float(getattr(setting, "temperature", 1.0)) if teacher.softens else 1.0
+        names.append(f"teacher_{temperature!r}")
+        if setting is not None and names[-1] not in arrays:
+            arrays[names[-1]] = cached_logits(teacher, arrays["x"], temperature=temperature, dtype=dtype)
+    for name, array in arrays.items():
+        np.save(Path(folder) / f"{name}.npy", array)
+    return names
+
+
+def _run_all(runs: list[_Run], processes: int) -> list[dict]:
+    if processes == 1:
+        return [_run(run) for run in runs]
+    # Not fork: a forked child would inherit locks held by threads it does not have.
+    context = multiprocessing.get_context("spawn")
+    try:
+        with ProcessPoolExecutor(
+            processes, mp_context=context, initializer=set_num_threads, initargs=(1,)
+        ) as pool:
+            return list(pool.map(_run, runs))
+    except BrokenProcessPool as error:
+        raise RuntimeError(
+            "a process of the sweep ended early. A script must call distill_sweep under "
+            'if __name__ == "__main__":, and from standard input only processes=1 works'
+        ) from error
+
+
+def _run(run: _Run) -> dict:
+    """Train and measure one student, in whatever process this is called."""
+    folder = Path(run.folder)
+
+    def load(name):
+        return np.load(folder / f"{name}.npy", mmap_mode="r")
+
+    data = dict(x=load("x"), y=load("y") if (folder / "y.npy").exists() else None)
+    model = Sequential.from_config(run.config)
+    if run.loss is None:
+        train_on_labels(model, run.optimizer, {**data, **run.fit_arguments})
+    else:
+        model.compile(optimizer=run.optimizer, loss=run.loss, metrics=["accuracy"])
+        model.fit(**data, target_model=load(run.teacher_logits), **run.fit_arguments)
+    figures = measure("student", model.predict_logits(load("x_val")), load("y_val"), load("teacher_val"))
+    described = {"setting": describe_loss(run.loss), "seed": run.config["seed"]}
+    return described | {name: getattr(figures, name) for name in _MEASURED}
+
+
+def _statistics(loss: Any, runs: list[dict]) -> dict:
+    """Mean and standard deviation of the runs with this loss."""
+    name = describe_loss(loss)
+    runs = [run for run in runs if run["setting"] == name]
+    row: dict = {"setting": name, "method": None if loss is None else type(loss).__name__, "runs": len(runs)}
+    settings = {} if loss is None else loss.get_config()
+    for key in ("temperature", "hard_weight", "soft_weight"):  # None too where a schedule changes it
+        row[key] = settings.get(key) if isinstance(settings.get(key), float) else None
+    for key in _MEASURED:
+        row |= mean_and_std(key, [run[key] for run in runs])
+    return row

@@ -101,12 +101,13 @@ def test_bad_values_are_named(few_digits, capsys, arguments, message):
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--teacher", "a-b"], ["--student", "0"], ["nonsense"], ["--nonsense"]]
+    "arguments", [["--teacher", "a-b"], ["--student", "0"], ["matmul", "5x7"], ["nonsense"], ["--nonsense"]]
 )
 def test_bad_options_end_with_usage(arguments, capsys):
     with pytest.raises(SystemExit) as stop:
         main(arguments)
-    assert stop.value.code == 2 and "usage" in capsys.readouterr().err
+    shown = capsys.readouterr().err
+    assert stop.value.code == 2 and "usage" in shown and arguments[-1] in shown
 
 
 def test_explain(capsys):

@@ -29,7 +29,7 @@ teachers
 training
 models
 gradcheck explain plotting distillation report sweep
-interop __main__ commands __init__
+interop __main__ __init__
 """
 ALONE = {"tiny"}  # imports nothing of minidl, and nothing imports it
 

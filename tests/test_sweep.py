@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
 import pytest
 
+from minidl import sweep
 from minidl.distillation import distill
-from minidl.distillation.sweep import _use_one_thread
 from minidl.layers import Dense, GaussianNoise, Input
 from minidl.losses import DIST, DecoupledKD, KnowledgeDistillation, LogitMatching, Ramp
 from minidl.models import Sequential
@@ -103,7 +104,15 @@ def test_temperatures_weights_methods_and_seeds(teacher):
     assert json.loads(json.dumps(here.to_dict()))["rows"][3] == row
 
 
-def test_processes_of_one_thread_give_the_same(teacher):
+def test_processes_of_one_thread_give_the_same(teacher, monkeypatch):
+    begun = {}
+
+    class Pool(ProcessPoolExecutor):
+        def __init__(self, *given, **options):
+            begun.update(options)
+            super().__init__(*given, **options)
+
+    monkeypatch.setattr(sweep, "ProcessPoolExecutor", Pool)
     arguments = dict(temperatures=(4.0,), seeds=(0, 1), epochs=2, validation_data=VALIDATION)
     loss = KnowledgeDistillation(temperature=Ramp(8.0, 2.0, 2))
     here = distill_sweep(teacher, student(), X, Y, processes=1, loss_list=[loss], **arguments)
@@ -112,7 +121,7 @@ def test_processes_of_one_thread_give_the_same(teacher):
     assert [row["temperature"] for row in here.rows] == [None, 4.0, None], "a schedule is no one temperature"
     before = get_num_threads()
     try:
-        _use_one_thread()  # what each process begins with
+        begun["initializer"](*begun["initargs"])  # what each process begins with
         assert get_num_threads() == 1
     finally:
         set_num_threads(before)
@@ -132,7 +141,7 @@ def test_without_labels_an_ensemble_and_a_setting_given_twice(teacher):
 
 
 def test_refuses(teacher):
-    def sweep(*given, **arguments):
+    def swept(*given, **arguments):
         return distill_sweep(
             *(given or (teacher, student(), X, Y)), **{"validation_data": VALIDATION} | arguments
         )
@@ -166,7 +175,7 @@ def test_refuses(teacher):
         ),
     ):
         with pytest.raises((ValueError, TypeError), match=message):
-            sweep(**arguments)
+            swept(**arguments)
     for given, message in (
         ((cached_logits(teacher, X), student(), X, Y), "able to answer for validation_data"),
         ((teacher, student(3, GaussianNoise(0.1)), X, Y), "'gaussian_noise.*' augments its inputs"),
@@ -177,7 +186,7 @@ def test_refuses(teacher):
         ((teacher, student(), X[:, :5], Y), r"x must have shape \(N, 6\), got \(160, 5\)"),
     ):
         with pytest.raises((ValueError, TypeError), match=message):
-            sweep(*given)
+            swept(*given)
 
 
 def test_a_teacher_that_was_never_trained_is_told_of():

@@ -1,8 +1,4 @@
 """Data sets: ``mnist`` (downloaded, from a folder, or the subset inside the package)."""
 
-from __future__ import annotations
-
-from . import mnist
-from .idx import read_idx
-
-__all__ = ["mnist", "read_idx"]
+from . import mnist as mnist
+from .idx import read_idx as read_idx

@@ -1,7 +1,5 @@
 """Fetch one file of known size and hash from a list of mirrors, none of which is trusted."""
 
-from __future__ import annotations
-
 import hashlib
 import http.client
 import os
@@ -17,43 +15,20 @@ _CHUNK = 1 << 16
 _SCHEMES = ("http://", "https://")
 
 
-def sha256(path: str | os.PathLike) -> str:
-    """The SHA-256 of a file, as hexadecimal digits."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
 class _WebRedirect(urllib.request.HTTPRedirectHandler):
+    """Refuses to be sent on to file:, ftp: and data: addresses."""
+
     def redirect_request(self, req, fp, code, msg, headers, newurl):
         if not newurl.lower().startswith(_SCHEMES):
             raise urllib.error.URLError(f"redirected to {newurl!r}, which is not http or https")
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
-def _opener() -> urllib.request.OpenerDirector:
-    """An opener for http and https only: file:, ftp: and data: addresses are refused."""
-    opener = urllib.request.OpenerDirector()
-    for handler in (
-        urllib.request.ProxyHandler(),
-        urllib.request.HTTPHandler(),
-        urllib.request.HTTPSHandler(),
-        urllib.request.HTTPDefaultErrorHandler(),
-        urllib.request.HTTPErrorProcessor(),
-        urllib.request.UnknownHandler(),
-        _WebRedirect(),
-    ):
-        opener.add_handler(handler)
-    return opener
-
-
 def _get(url: str, size: int, timeout: float, patience: float) -> bytes:
     """The body of ``url``, which must have ``size`` bytes."""
     body = bytearray()
     give_up = time.monotonic() + patience
-    with _opener().open(url, timeout=timeout) as response:
+    with urllib.request.build_opener(_WebRedirect).open(url, timeout=timeout) as response:
         # read1 returns after one read of the socket, so the clock is checked
         # even if the body arrives byte by byte.
         while chunk := response.read1(_CHUNK):
@@ -88,10 +63,7 @@ def download(
     timeout : seconds to wait for an answer before the next mirror is tried.
     patience : seconds a whole transfer may take.
 
-    Raises
-    ------
-    OSError
-        if no mirror gave the file (with what each did), or the folder cannot be written.
+    Raises OSError if no mirror gave the file (with what each did), or if the folder cannot be written.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -4,8 +4,6 @@ A file is: two zero bytes, one byte for the element type, one for the number of 
 a big-endian uint32 for each dimension, then the elements, big-endian, in C order.
 """
 
-from __future__ import annotations
-
 import gzip
 import math
 import os
@@ -23,23 +21,11 @@ _CHUNK = 1 << 20
 def read_idx(path: str | os.PathLike, max_bytes: int = MAX_BYTES) -> np.ndarray:
     """The array in an IDX file, plain or gzipped (recognized by its content, not its name).
 
-    Parameters
-    ----------
-    path : the file.
-    max_bytes : a header that announces more than this is refused. Memory never grows beyond
-        what the file really holds, whatever its header says.
+    A header that announces more than ``max_bytes`` is refused. Memory never grows beyond what the file really
+    holds, whatever its header says. The array is a new one, in native byte order.
 
-    Returns
-    -------
-    A new array in native byte order.
-
-    Raises
-    ------
-    ValueError
-        naming the file: not IDX, unknown element type, more or fewer bytes than the header
-        announces, or damaged gzip data.
-    OSError
-        if the file cannot be opened.
+    Raises ValueError, naming the file: not IDX, unknown element type, more or fewer bytes than the header announces,
+    or damaged gzip data; OSError if the file cannot be opened.
     """
     with open(path, "rb") as file:
         packed = file.read(2) == b"\x1f\x8b"

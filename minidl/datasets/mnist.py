@@ -4,8 +4,7 @@ MNIST is by Yann LeCun, Corinna Cortes and Christopher J. C. Burges, under the C
 Attribution-ShareAlike 3.0 licence; see LICENSE-MNIST.txt beside this file.
 """
 
-from __future__ import annotations
-
+import hashlib
 import os
 import sys
 from importlib import resources
@@ -42,14 +41,8 @@ def load_data(path: str | os.PathLike | None = None) -> tuple[Split, Split]:
         user's cache folder. Files that are in neither are downloaded to ``MINIDL_DATA`` if it
         is set, else to the cache, and their SHA-256 is checked.
 
-    Raises
-    ------
-    FileNotFoundError
-        ``path`` is given and lacks a file.
-    ValueError
-        a file is damaged, or images and labels do not belong together; it is named.
-    OSError
-        no mirror could be reached or none gave the right bytes.
+    Raises FileNotFoundError if ``path`` is given and lacks a file; ValueError, naming the file, if one is damaged or
+    images and labels do not belong together; OSError if no mirror could be reached or none gave the right bytes.
     """
     if path is not None:
         found = _find(Path(path))
@@ -61,9 +54,7 @@ def load_data(path: str | os.PathLike | None = None) -> tuple[Split, Split]:
     chosen, cache = os.environ.get("MINIDL_DATA"), cache_folder()
     if chosen and len(found := _find(Path(chosen))) == len(FILES):
         return _read(found)
-    folder = Path(chosen) if chosen else cache
-    found = {name: _fetch(name, folder, cache) for name in FILES}
-    return _read(found)
+    return _read({name: _fetch(name, Path(chosen or cache), cache) for name in FILES})
 
 
 def load_subset() -> tuple[Split, Split]:
@@ -91,22 +82,22 @@ def cache_folder() -> Path:
 
 def _find(folder: Path) -> dict[str, Path]:
     """The ones of the four files that are in ``folder``, plain or gzipped."""
-    found = {}
-    for name in FILES:
-        for file in (folder / name, folder / (name + ".gz")):
-            if file.is_file():
-                found[name] = file
-    return found
+    files = [(name, folder / (name + ending)) for name in FILES for ending in ("", ".gz")]
+    return {name: file for name, file in files if file.is_file()}
 
 
 def _fetch(name: str, folder: Path, cache: Path) -> Path:
     """The published file: from ``folder`` or ``cache`` if its hash is right, else downloaded to ``folder``."""
-    from .download import download, sha256  # imports ssl and http, which nothing else here needs
+    from .download import download  # imports ssl and http, which nothing else here needs
 
     size, digest = FILES[name]
     for place in (folder, cache):
         file = place / (name + ".gz")
-        if file.is_file() and file.stat().st_size == size and sha256(file) == digest:
+        if (
+            file.is_file()
+            and file.stat().st_size == size
+            and hashlib.sha256(file.read_bytes()).hexdigest() == digest
+        ):
             return file
     try:
         return download([mirror + name + ".gz" for mirror in MIRRORS], folder / (name + ".gz"), size, digest)
@@ -127,4 +118,4 @@ def _read(files: dict[str, Path]) -> tuple[Split, Split]:
         if len(x) != len(y):
             raise ValueError(f"{labels}: {len(y)} labels for the {len(x)} images of {images}")
         parts.append((x, y))
-    return parts[0], parts[1]
+    return tuple(parts)

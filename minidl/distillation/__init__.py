@@ -9,20 +9,13 @@ A chain through a teacher assistant is two calls: ``distill(teacher, assistant, 
 student, ...)``.
 """
 
-from ..losses import DIST, DecoupledKD, KnowledgeDistillation, LogitMatching, NormalizedKD
-from .distill import distill
-from .relatives import BornAgain, born_again, mutual_learning
-from .report import DistillationReport
-
-__all__ = [
-    "BornAgain",
-    "DecoupledKD",
-    "DIST",
-    "DistillationReport",
-    "KnowledgeDistillation",
-    "LogitMatching",
-    "NormalizedKD",
-    "born_again",
-    "distill",
-    "mutual_learning",
-]
+from ..losses import DIST as DIST
+from ..losses import DecoupledKD as DecoupledKD
+from ..losses import KnowledgeDistillation as KnowledgeDistillation
+from ..losses import LogitMatching as LogitMatching
+from ..losses import NormalizedKD as NormalizedKD
+from ..report import DistillationReport as DistillationReport
+from .distill import distill as distill
+from .relatives import BornAgain as BornAgain
+from .relatives import born_again as born_again
+from .relatives import mutual_learning as mutual_learning

@@ -1,39 +1,36 @@
 """What ``distill`` and its relatives refuse before anything is trained."""
 
-from __future__ import annotations
-
-from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from .. import losses
+from ..callbacks import CallbackList
 from ..losses import KnowledgeDistillation
 from ..models import Sequential
+from ..report import as_labels, has_labels, holds_rows
 from ..teachers import Teacher, as_teacher
 from ..validation import check_array, check_finite, check_float, check_inputs, check_rows, describe
-from .labels import as_labels, holds_rows
 
 _MISPLACED = {
     # an argument that distill does not take: what to write instead
     "target_model": "target_model is what distill calls teacher: pass it as the first argument",
-    **{
-        name: name + " belongs to the loss: loss=KnowledgeDistillation(" + name + "={value})"
-        for name in ("temperature", "hard_weight", "soft_weight")
-    },
+    **dict.fromkeys(
+        ("temperature", "hard_weight", "soft_weight"),
+        "{name} belongs to the loss: loss=KnowledgeDistillation({name}={value})",
+    ),
     "alpha": "alpha means the labels' weight in some libraries and the teacher's in others: write "
     "loss=KnowledgeDistillation(hard_weight=..., soft_weight=...)",
 }
 
 
-@dataclass(frozen=True)
-class Job:
+class Job(NamedTuple):
     """A distillation whose arguments have been checked: who teaches whom, by which loss, on which data."""
 
     teacher: Teacher
     student: Sequential
     loss: losses.Loss
-    fit_arguments: dict = field(repr=False)
-    """``x``, ``y`` and all else that ``student.fit`` is called with, the teacher left out."""
+    fit_arguments: dict  # ``x``, ``y`` and all else that ``student.fit`` is called with, the teacher left out
 
 
 def check_job(
@@ -45,27 +42,44 @@ def check_job(
     from_probs: bool = False,
 ) -> Job:
     """The arguments of ``distill``, checked; ``x`` and ``y`` are in ``fit_arguments``."""
-    check_student(student)
     for name, message in _MISPLACED.items():
         if name in fit_arguments:
-            raise TypeError(message.format(value=fit_arguments[name]))
+            raise TypeError(message.format(name=name, value=fit_arguments[name]))
     loss = distillation_loss(loss, fit_arguments["y"])
     x = build_for(student, fit_arguments["x"])
     teacher = as_teacher(teacher, student, from_probs)
     student.check_y(fit_arguments["y"], len(x), loss)
-    fit_arguments = {**fit_arguments, "x": x}
+    callbacks = CallbackList(fit_arguments.get("callbacks")).callbacks
+    fit_arguments = {**fit_arguments, "x": x, "callbacks": callbacks}
     if transfer is not None:
         fit_arguments = _with_transfer(fit_arguments, transfer, student.dtype)
     if fit_arguments["validation_data"] is not None:
         fit_arguments["validation_split"] = 0.0  # as in Keras, the data given count
-    _check_teacher_rows(teacher, len(x), len(fit_arguments["x"]) - len(x))
+    rows = len(fit_arguments["x"])
+    if transfer is not None and teacher.samples not in (None, rows):
+        raise ValueError(
+            f"teacher must have a row for each of the {len(x)} samples of x and of the {rows - len(x)} of "
+            f"transfer, got {teacher.samples}"
+        )
+    if teacher.samples is not None:
+        check_rows("teacher", teacher.samples, rows)
     split = check_float("validation_split", fit_arguments["validation_split"], minimum=0, below=1)
     return Job(teacher, student, loss, {**fit_arguments, "validation_split": split})
 
 
-def check_student(student: object) -> None:
-    if not isinstance(student, Sequential):
-        raise TypeError(f"student must be a Sequential, got {describe(student)}")
+def check_some_labels(y: np.ndarray | None) -> None:
+    if not has_labels(y):
+        raise ValueError("plain_student=True needs labels, got y without any")
+
+
+def check_pair(student: Sequential, argument: str, given: Any, lengths: tuple[int, ...] = (2, 3)) -> tuple:
+    """``x`` and ``y`` of a pair the user passed, which may hold sample weights as a third."""
+    if not isinstance(given, (tuple, list)) or len(given) not in lengths:
+        raise ValueError(f"{argument} must be (x, y), got {describe(given)}")
+    x, y = check_inputs(given[0], student.input_shape, student.dtype, f"{argument} x"), given[1]
+    if y is not None:
+        student.check_y(y, len(x), KnowledgeDistillation(), f"{argument} y")
+    return x, y
 
 
 def distillation_loss(loss: object, y: np.ndarray | None) -> losses.Loss:
@@ -83,6 +97,8 @@ def distillation_loss(loss: object, y: np.ndarray | None) -> losses.Loss:
 
 def build_for(student: Sequential, x: object) -> np.ndarray:
     """``x`` as an array that fits the student, which is built if its input shape was left to the data."""
+    if not isinstance(student, Sequential):
+        raise TypeError(f"student must be a Sequential, got {describe(student)}")
     x = check_array("x", x)
     checked = check_inputs(x, student.input_shape, student.dtype)
     if not student.built:
@@ -114,18 +130,6 @@ def _with_transfer(fit_arguments: dict, transfer: object, dtype: np.dtype) -> di
         check_rows("sample_weight", len(weight), len(x))
         weight = np.concatenate([weight, np.ones(len(transfer))])
     return {**fit_arguments, "x": np.concatenate([x, transfer]), "y": y, "sample_weight": weight}
-
-
-def _check_teacher_rows(teacher: Teacher, samples: int, transferred: int) -> None:
-    """An array of logits must have a row for each sample it will be asked about."""
-    if teacher.samples is None:
-        return
-    if transferred and teacher.samples != samples + transferred:
-        raise ValueError(
-            f"teacher must have a row for each of the {samples} samples of x and of the {transferred} of "
-            f"transfer, got {teacher.samples}"
-        )
-    check_rows("teacher", teacher.samples, samples + transferred)
 
 
 def check_not_swapped(job: Job) -> None:

@@ -1,20 +1,26 @@
-"""``distill``: check, train, measure, report."""
+"""``distill``: check, train, measure, report; and the plain student, the same model trained on labels alone."""
 
-from __future__ import annotations
-
+import copy
+import math
 import time
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..callbacks import History, check_verbose
+from .. import callbacks, losses, optimizers
 from ..models import Sequential
-from ..teachers import untrained_note
+from ..report import DistillationReport, Figures, as_labels, describe_loss, holds_rows, measure
+from ..teachers import cached_logits, named_teacher, untrained_note
+from ..validation import check_rows
 from ..warmup import compile_before_fit
-from .checks import Job, check_job, check_not_swapped
-from .plain import PlainStudent, check_some_labels
-from .report import DistillationReport
-from .report_data import choose_report_data
-from .text import describe_loss
+from .checks import Job, check_job, check_not_swapped, check_pair, check_some_labels
+
+_STEERING = {
+    callbacks.EarlyStopping,
+    callbacks.LearningRateScheduler,
+    callbacks.ReduceLROnPlateau,
+    callbacks.TerminateOnNaN,
+}
 
 
 def distill(
@@ -59,41 +65,37 @@ def distill(
     from_probs : the teacher is an array of probabilities, or a function that returns them.
     fit_arguments : ``callbacks``, ``verbose``, ``shuffle``, ``sample_weight``, ``class_weight`` and so on.
 
-    Returns
-    -------
-    DistillationReport
-        ``print`` it. The student is trained and compiled with ``loss``; ``evaluate`` needs labels only.
+    Returns a ``DistillationReport``: ``print`` it. The student is trained and compiled with ``loss``; ``evaluate``
+    needs labels only.
 
-    Raises
-    ------
-    ValueError, TypeError
-        before anything is trained: arguments that do not fit, a teacher that is the student, teacher and
-        student swapped, probabilities where logits are meant, no labels where ``hard_weight`` wants them.
+    Raises ValueError or TypeError before anything is trained: for arguments that do not fit, a teacher that is
+    the student, teacher and student swapped, probabilities where logits are meant, no labels where
+    ``hard_weight`` wants them.
     """
     # check: whatever is refused is refused here
     fit_arguments |= dict(x=x, y=y, batch_size=batch_size, epochs=epochs)
     fit_arguments |= dict(validation_data=validation_data, validation_split=validation_split)
-    verbose = check_verbose(fit_arguments.get("verbose", "auto"))
+    verbose = callbacks.check_verbose(fit_arguments.get("verbose", "auto"))
     job = check_job(teacher, student, loss, fit_arguments, transfer, from_probs)
     compile_before_fit(student.dtype.name, aloud=verbose != 0)
     note = untrained_note(job.teacher, student, resumed=bool(fit_arguments.get("initial_epoch")))
     check_not_swapped(job)
     if plain_student:
         check_some_labels(job.fit_arguments["y"])
-    data = choose_report_data(job, test_data, test_teacher)
+    data = _choose_report_data(job, test_data, test_teacher)
 
     # train
     optimizer = student.optimizer or "adam" if optimizer is None else optimizer
-    plain = PlainStudent(student, optimizer, job.fit_arguments) if plain_student else None
+    plain = _plain_student(student, optimizer, job.fit_arguments) if plain_student else None
     started = time.perf_counter()
     history = _train(job, optimizer)
     seconds = time.perf_counter() - started
-    plain_history = plain.train() if plain else None
+    plain_history = train_on_labels(*plain) if plain else None
 
     # measure and report
     report = DistillationReport(
         teacher=data.measure_teacher(job),
-        plain=data.measure_student("plain student", plain.model) if plain else None,
+        plain=data.measure_student("plain student", plain[0]) if plain else None,
         student=data.measure_student("student", student),
         loss=describe_loss(job.loss),
         unseen=data.unseen,
@@ -106,7 +108,7 @@ def distill(
     return report
 
 
-def _train(job: Job, optimizer: object) -> History:
+def _train(job: Job, optimizer: object) -> callbacks.History:
     """Compile the student with the loss and fit it; if that is refused, it is compiled as it was before."""
     student = job.student
     compiled = student.optimizer, student.loss, student.metrics
@@ -116,3 +118,172 @@ def _train(job: Job, optimizer: object) -> History:
     except (TypeError, ValueError):
         student.optimizer, student.loss, student.metrics = compiled
         raise
+
+
+# ---------------------------------------------------------------- what the report is measured on
+
+
+@dataclass
+class _ReportData:
+    """Samples to measure models on."""
+
+    x: np.ndarray
+    y: np.ndarray | None
+    rows: slice | None = None  # of the training arrays; None: they are other samples
+    unseen: bool = True  # neither training nor the choice of the epoch saw them, as far as is known
+    notes: list[str] = field(default_factory=list)  # what a reader of figures measured on them must know
+    teacher_logits: np.ndarray | None = None  # the teacher's answers on them, if they are known
+
+    def measure_teacher(self, job: Job) -> Figures | None:
+        if self.teacher_logits is None:
+            return None
+        timed = None if job.teacher.samples is not None else getattr(job.teacher, "model", job.teacher)
+        return measure("teacher", self.teacher_logits, self.y, None, timed, self.x)
+
+    def measure_student(self, role: str, model: Sequential) -> Figures:
+        return measure(role, model.predict_logits(self.x), self.y, self.teacher_logits, model, self.x)
+
+
+def _choose_report_data(job: Job, test_data: object, test_teacher: object) -> _ReportData:
+    """The test data, or else the validation data, or else the training samples; with the teacher's answers."""
+    x, y, validation_data = (job.fit_arguments[name] for name in ("x", "y", "validation_data"))
+    seen, held_out = _split_rows(len(x), job.fit_arguments["validation_split"])
+    given = {"test_data": test_data, "validation_data": validation_data}
+    argument = next((name for name, pair in given.items() if pair is not None), None)
+    if argument is not None:
+        data = _ReportData(*check_pair(job.student, argument, given[argument]))
+        data.notes.append(f"measured on the {len(data.x)} samples of {argument}")
+    elif held_out is not None:
+        data = _ReportData(x[held_out], None if y is None else np.asarray(y)[held_out], held_out)
+        data.notes.append(f"measured on the {len(data.x)} samples of validation_split")
+    else:
+        data = _ReportData(x, y, seen, unseen=False)
+        data.notes.append(
+            f"measured on the {len(x)} training samples themselves: give validation_data or test_data "
+            "to learn how the student does on others"
+        )
+    if data.unseen:
+        _note_choice_of_epoch(data, job.fit_arguments, held_out, test_data is not None)
+    if data.rows is None and (shared := _count_shared(x[seen], data.x)):
+        data.unseen = False
+        data.notes.append(f"{shared} of the {len(data.x)} samples measured on are training samples too")
+    if data.y is not None and (labelled := int((as_labels(data.y) >= 0).sum())) < len(data.x):
+        data.notes.append(f"loss, errors, accuracy and calibration are of the {labelled} that have labels")
+    data.teacher_logits = _teacher_logits(job, data, test_teacher)
+    return data
+
+
+def _split_rows(count: int, validation_split: float) -> tuple[slice, slice | None]:
+    """The rows ``fit`` trains on and those it holds out: the last ones, as in Keras."""
+    kept = math.floor(count * (1 - validation_split))
+    return slice(0, kept), slice(kept, count) if validation_split else None
+
+
+def _teacher_logits(job: Job, data: _ReportData, test_teacher: object) -> np.ndarray | None:
+    """The teacher's answers on ``data``; None, with a note, for an array of logits that has none for it."""
+    teacher = job.teacher
+    if test_teacher is not None:
+        if teacher.samples is None:
+            raise ValueError(
+                "test_teacher is for a teacher that is an array of logits for x; this one answers for test_data itself"
+            )
+        found = named_teacher("test_teacher", test_teacher)
+        if found.samples is not None:
+            check_rows("test_teacher", found.samples, len(data.x), "the test data")
+        return cached_logits(found, data.x, classes=teacher.classes)
+    if teacher.samples is None:
+        return cached_logits(teacher, data.x)
+    if data.rows is not None:
+        return np.asarray(teacher.logits(data.x, data.rows))
+    data.notes.append(
+        "the teacher is an array of logits for x and has none for these samples: give test_teacher"
+    )
+    return None
+
+
+def _note_choice_of_epoch(
+    data: _ReportData, fit_arguments: dict, held_out: slice | None, is_test_data: bool
+) -> None:
+    """Note on ``data`` if a callback chose the epoch by these samples, as far as that can be seen."""
+    choosers = [callback for callback in fit_arguments["callbacks"] if _chooses_epoch(callback)]
+    if not choosers:
+        return
+    chosen_on = None
+    if fit_arguments["validation_data"] is not None:
+        chosen_on = np.asarray(fit_arguments["validation_data"][0])
+    elif held_out is not None:
+        chosen_on = fit_arguments["x"][held_out]
+    if not is_test_data or (chosen_on is not None and _count_shared(chosen_on, data.x)):
+        data.unseen = False
+        data.notes.append(
+            f"{type(choosers[0]).__name__} chose the epoch on these samples, so the figures flatter the student: "
+            f"give {'other test_data' if is_test_data else 'test_data'}"
+        )
+
+
+def _chooses_epoch(callback: object) -> bool:
+    """Whether a callback chooses weights by the validation data."""
+    keeps_best = not isinstance(callback, callbacks.ModelCheckpoint) or callback.save_best_only
+    return keeps_best and str(getattr(callback, "monitor", "")).startswith("val_")
+
+
+def _count_shared(x: np.ndarray, x_test: np.ndarray) -> int:
+    """How many test samples are among those of ``x``, value for value; 0 if there is too much to compare."""
+    if x.shape[1:] != x_test.shape[1:] or x.dtype != x_test.dtype or x.nbytes + x_test.nbytes > 1 << 30:
+        return 0
+    known = {hash(np.ascontiguousarray(row).tobytes()) for row in x}
+    return sum(hash(np.ascontiguousarray(row).tobytes()) in known for row in x_test)
+
+
+# ---------------------------------------------------------------- labels alone
+
+
+def _plain_student(student: Sequential, optimizer: object, fit_arguments: dict) -> tuple:
+    """What `train_on_labels` is to be given: copies, so that the student's training changes none of it."""
+    # not the callbacks that write files, nor the user's own
+    steering = [copy.deepcopy(each) for each in fit_arguments["callbacks"] if type(each) in _STEERING]
+    return copy.deepcopy(student), fresh_optimizer(optimizer), {**fit_arguments, "callbacks": steering}
+
+
+def fresh_optimizer(optimizer: object) -> object:
+    """The same kind of optimizer, without state."""
+    if isinstance(optimizer, (str, dict, type)):
+        return optimizer
+    optimizer = optimizers.get(optimizer)
+    return type(optimizer).from_config(optimizer.get_config())
+
+
+def train_on_labels(model: Sequential, optimizer: object, fit_arguments: dict) -> callbacks.History:
+    """Fit ``model`` to the samples that have labels; the samples held out for validation are the distilled one's."""
+    arguments = _labelled_only(fit_arguments)
+    y, validation_data = arguments["y"], arguments.get("validation_data")
+    soft = holds_rows(y)
+    kind = losses.CategoricalCrossentropy if soft else losses.SparseCategoricalCrossentropy
+    loss = kind(from_logits=model.final_activation != "softmax")
+    model.compile(optimizer=optimizer, loss=loss, metrics=["accuracy"])
+    if validation_data is not None and np.ndim(validation_data[1]) != np.ndim(y):
+        x_val, y_val, *rest = validation_data
+        y_val = np.eye(np.shape(y)[1])[as_labels(y_val)] if soft else as_labels(y_val)
+        arguments["validation_data"] = (x_val, y_val, *rest)
+    return model.fit(**arguments)
+
+
+def _labelled_only(fit_arguments: dict) -> dict:
+    """``fit_arguments`` without the samples that have no label (-1)."""
+    x, y, weight = fit_arguments["x"], fit_arguments["y"], fit_arguments.get("sample_weight")
+    labels = as_labels(y)
+    known = labels >= 0
+    arguments = dict(fit_arguments)
+    if known.all():
+        return arguments
+    seen, held_out = _split_rows(len(x), arguments.pop("validation_split", 0.0))
+    if held_out is not None:
+        kept = np.arange(len(x))[held_out][known[held_out]]
+        arguments["validation_data"] = (x[kept], labels[kept])
+    rows = np.flatnonzero(known[seen])
+    if not len(rows):
+        raise ValueError(
+            f"y must hold labels to learn from without a teacher, got -1 for all {len(known[seen])}"
+        )
+    weight = None if weight is None else np.asarray(weight)[rows]
+    return {**arguments, "x": x[rows], "y": labels[rows], "sample_weight": weight}

@@ -1,15 +1,14 @@
 """``python -m minidl distill``: train a teacher on digits, distil it, and compare. The README shows its output."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import math
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -20,10 +19,9 @@ from ..losses import KnowledgeDistillation, Loss, SparseCategoricalCrossentropy
 from ..models import Sequential
 from ..optimizers import Adam
 from ..optimizers.schedules import CosineDecay
+from ..report import describe_layers, format_table, mean_and_std, measure
 from ..runtime import set_num_threads, warmup
 from ..teachers import cached_logits
-from .measure import mean_and_std, measure
-from .text import describe_layers, format_table
 
 _FEW_DIGITS = 10_000
 """Up to so many training digits the defaults are more epochs."""
@@ -31,10 +29,11 @@ _FEW_DIGITS = 10_000
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
+    sizes = partial(parse_numbers, separators="-,", rule="hidden layer sizes must look like 64-64")
     embedded = "folder with MNIST's four IDX files; without it the 8,000 embedded digits"
     add("--data", metavar="FOLDER", help=embedded)
-    add("--teacher", type=_sizes, default="512-512", metavar="SIZES", help="the teacher's hidden layers")
-    add("--student", type=_sizes, default="64-64", metavar="SIZES", help="the student's hidden layers")
+    add("--teacher", type=sizes, default="512-512", metavar="SIZES", help="the teacher's hidden layers")
+    add("--student", type=sizes, default="64-64", metavar="SIZES", help="the student's hidden layers")
     add("--temperature", type=float, default=4.0, help="softens the answers of both")
     add("--hard-weight", type=float, default=0.1, help="weight of the labels")
     add("--soft-weight", type=float, default=0.9, help="weight of the teacher's answers")
@@ -50,24 +49,22 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--threads", type=int, default=None, help="default: all processors")
 
 
-def parse_numbers(text: str, separators: str, rule: str) -> tuple[int, ...]:
-    """The numbers >= 1 in an option such as ``512-512``; ``rule`` is the error message for anything else."""
-    for separator in separators:
-        text = text.replace(separator, " ")
+def parse_numbers(text: str, separators: str, rule: str, count: int | None = None) -> tuple[int, ...]:
+    """The numbers >= 1 in an option such as ``512-512``; ``rule`` is the error message for anything else.
+
+    ``count``: how many there must be; any number of them by default.
+    """
+    spaced = text.translate(dict.fromkeys(map(ord, separators), " "))
     try:
-        numbers = tuple(int(part) for part in text.split())
+        numbers = tuple(int(part) for part in spaced.split())
     except ValueError:
         numbers = ()
-    if not numbers or min(numbers) < 1:
+    if not numbers or min(numbers) < 1 or count not in (None, len(numbers)):
         raise argparse.ArgumentTypeError(f"{rule}, got {text!r}")
     return numbers
 
 
-def _sizes(text: str) -> tuple[int, ...]:
-    return parse_numbers(text, "-,", "hidden layer sizes must look like 64-64")
-
-
-def run(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace) -> None:
     """Teacher, plain students, distilled students; then the table."""
     started = time.perf_counter()
     if options.seeds < 1:
@@ -75,31 +72,28 @@ def run(options: argparse.Namespace) -> int:
     if options.threads is not None:
         set_num_threads(options.threads)
     loss = KnowledgeDistillation(options.temperature, options.hard_weight, options.soft_weight)
-    (x, y), (x_test, y_test), source = _digits(options.data)
-    print(f"{len(x):,} training and {len(x_test):,} test digits {source}")
+    digits = mnist.load_subset() if options.data is None else mnist.load_data(options.data)
+    (x, y), (x_test, y_test) = digits
+    source = "MNIST, embedded in the package" if options.data is None else options.data
+    print(f"{len(x):,} training and {len(x_test):,} test digits from {source}")
     compile_seconds = compile_kernels()
 
-    groups = _train_all(options, loss, x, y)
+    groups = _train_all(options, loss, (x, y))
     teacher_logits = groups["teacher"][0].predict_logits(x_test)
     rows = [_row(name, models, x_test, y_test, teacher_logits) for name, models in groups.items()]
-    print()
-    print(format_table(_HEAD, [_cells(row) for row in rows]))
+    table = format_table(_HEAD, [_cells(row) for row in rows])
     verdict = _verdict(rows[1], rows[2], loss)
     seconds = time.perf_counter() - started
-    print(f"\n{verdict}\n{seconds:.0f} seconds in all, {compile_seconds:.1f} of them for the kernels.")
+    print(
+        f"\n{table}\n\n{verdict}\n{seconds:.0f} seconds in all, {compile_seconds:.1f} of them for the kernels."
+    )
     if options.output:
-        result = {
-            "models": rows,
-            "verdict": verdict,
-            "seconds": seconds,
-            "seconds_compiling": compile_seconds,
-        }
+        result = dict(models=rows, verdict=verdict, seconds=seconds, seconds_compiling=compile_seconds)
         kept_out = ("run", "command", "output", "save")
         result["settings"] = {k: v for k, v in vars(options).items() if k not in kept_out}
-        _write_result(options.output, result | {"training_digits": len(x), "test_digits": len(x_test)})
+        _write_result(options.output, result | dict(training_digits=len(x), test_digits=len(x_test)))
     if options.save:
         groups["distilled student"][-1].save(options.save)
-    return 0
 
 
 def compile_kernels(dtype: str = "float32") -> float:
@@ -110,103 +104,84 @@ def compile_kernels(dtype: str = "float32") -> float:
     return seconds
 
 
-def _digits(folder: str | None):
-    if folder is None:
-        return *mnist.load_subset(), "from MNIST, embedded in the package"
-    return *mnist.load_data(folder), f"from {folder}"
-
-
 # ---------------------------------------------------------------- training
 
 
-def make_teacher(shape, sizes, classes, seed) -> Sequential:
+def _make_teacher(shape, sizes, classes, seed) -> Sequential:
     """A large net that sees each digit shifted a little and with pixels missing, never twice the same."""
-    layers = [Input(shape), Rescaling(1 / 255), RandomTranslation(2 / shape[0], 2 / shape[1])]
-    layers += [Flatten(), Dropout(0.1)]
+    layers = [RandomTranslation(2 / shape[0], 2 / shape[1]), Flatten(), Dropout(0.1)]
     for units in sizes:
         layers += [Dense(units, activation="relu"), Dropout(0.3)]
-    return Sequential([*layers, Dense(classes, activation="softmax")], name="teacher", seed=seed)
+    return Sequential(
+        [Input(shape), Rescaling(1 / 255), *layers, Dense(classes, "softmax")], "teacher", seed=seed
+    )
 
 
-def make_student(shape, sizes, classes, seed) -> Sequential:
+def _make_student(shape, sizes, classes, seed) -> Sequential:
     """A small net without regularization. Plain and distilled students of one seed have the same initial weights."""
-    layers = [Input(shape), Rescaling(1 / 255), Flatten()]
-    layers += [Dense(units, activation="relu") for units in sizes]
-    return Sequential([*layers, Dense(classes, activation="softmax")], name="student", seed=seed)
+    layers = [Flatten(), *(Dense(units, activation="relu") for units in sizes)]
+    return Sequential(
+        [Input(shape), Rescaling(1 / 255), *layers, Dense(classes, "softmax")], "student", seed=seed
+    )
 
 
-class _Schedule(NamedTuple):
-    """How long and how fast a model is trained."""
-
-    epochs: int
-    batch_size: int
-    learning_rate: float
-
-
-def _train_all(options: argparse.Namespace, loss: Loss, x, y) -> dict[str, list[Sequential]]:
+def _train_all(options: argparse.Namespace, loss: Loss, digits: tuple) -> dict[str, list[Sequential]]:
     """The teacher, the plain students and the distilled ones."""
+    x, y = digits
     few = len(x) <= _FEW_DIGITS
     epochs = options.teacher_epochs or (50 if few else 15)
-    for_teacher = _Schedule(epochs, 2 * options.batch_size, options.teacher_learning_rate)
-    epochs = options.epochs or (40 if few else 20)
-    for_students = _Schedule(epochs, options.batch_size, options.learning_rate)
+    for_teacher = epochs, 2 * options.batch_size, options.teacher_learning_rate
+    for_students = options.epochs or (40 if few else 20), options.batch_size, options.learning_rate
     shape, classes = x.shape[1:], int(y.max()) + 1
     labels_only = SparseCategoricalCrossentropy()
 
-    teacher = make_teacher(shape, options.teacher, classes, options.seed)
-    _train("teacher", teacher, x, y, labels_only, for_teacher)
+    teacher = _make_teacher(shape, options.teacher, classes, options.seed)
+    _train("teacher", teacher, digits, labels_only, *for_teacher)
     # The teacher is asked once: every student learns from the same logits, matched to the digits by index.
     teacher_logits = cached_logits(teacher, x)
     plain, distilled = [], []
     for seed in range(options.seed, options.seed + options.seeds):
-        plain.append(make_student(shape, options.student, classes, seed))
-        _train(f"plain student {seed}", plain[-1], x, y, labels_only, for_students)
-        distilled.append(make_student(shape, options.student, classes, seed))
-        _train(f"distilled student {seed}", distilled[-1], x, y, loss, for_students, teacher_logits)
+        plain.append(_make_student(shape, options.student, classes, seed))
+        _train(f"plain student {seed}", plain[-1], digits, labels_only, *for_students)
+        distilled.append(_make_student(shape, options.student, classes, seed))
+        _train(f"distilled student {seed}", distilled[-1], digits, loss, *for_students, teacher_logits)
     return {"teacher": [teacher], "plain student": plain, "distilled student": distilled}
 
 
-def _train(title, model, x, y, loss, schedule: _Schedule, teacher_logits=None) -> None:
-    epochs, batch_size, learning_rate = schedule
-    steps = epochs * math.ceil(len(x) / batch_size)
+def _train(title, model, digits, loss, epochs, batch_size, learning_rate, teacher_logits=None) -> None:
+    steps = epochs * math.ceil(len(digits[0]) / batch_size)
     model.compile(optimizer=Adam(CosineDecay(learning_rate, steps)), loss=loss, metrics=["accuracy"])
-    bar = _Bar(f"{title:<22} {describe_layers(model):<18}", epochs)
+    bar = _Bar(f"{title:<22} {describe_layers(model):<18}")
     arguments = dict(batch_size=batch_size, epochs=epochs, verbose=0, callbacks=[bar])
-    model.fit(x, y, target_model=teacher_logits, **arguments)
+    model.fit(*digits, target_model=teacher_logits, **arguments)
 
 
 class _Bar(Callback):
     """One line per training: a bar that fills up on a terminal, elsewhere a line when it is done."""
 
-    def __init__(self, title: str, epochs: int):
+    def __init__(self, title: str):
         super().__init__()
-        self.title, self.epochs = title, epochs
+        self.title = title
 
     def on_train_begin(self, logs=None):
         self.started, self.on_terminal = time.perf_counter(), sys.stdout.isatty()
-        self.show(0, {})
+        self.on_epoch_end(-1, {})
 
     def on_epoch_end(self, epoch, logs=None):
-        self.show(epoch + 1, logs or {})
-
-    def show(self, done, logs):
-        if not self.on_terminal and done < self.epochs:
+        done, epochs = epoch + 1, self.params["epochs"]
+        if not self.on_terminal and done < epochs:
             return
-        filled = 20 * done // max(1, self.epochs)
+        filled = 20 * done // epochs
         values = "  ".join(f"{name} {value:.4f}" for name, value in logs.items())
         seconds = time.perf_counter() - self.started
-        bar = f"[{'=' * filled}{' ' * (20 - filled)}]"
-        line = f"{self.title} {bar} {done:>3}/{self.epochs}  {seconds:5.1f} s  {values}"
-        start, end = ("\r", "\n" if done == self.epochs else "") if self.on_terminal else ("", "\n")
+        line = f"{self.title} [{'=' * filled:<20}] {done:>3}/{epochs}  {seconds:5.1f} s  {values}"
+        start, end = ("\r", "\n" if done == epochs else "") if self.on_terminal else ("", "\n")
         print(f"{start}{line}", end=end, flush=True)
 
 
 # ---------------------------------------------------------------- results
 
-_HEAD = (
-    *("model", "layers", "parameters", "size on disk", "test errors", "accuracy"),
-    *("agrees with teacher", "us an image"),
-)
+_HEAD = "model|layers|parameters|size on disk|test errors|accuracy|agrees with teacher|us an image".split("|")
 
 
 def _row(name: str, models: list[Sequential], x, y, teacher_logits) -> dict:
@@ -215,20 +190,17 @@ def _row(name: str, models: list[Sequential], x, y, teacher_logits) -> dict:
     for model in models:
         timed = x if model is models[0] else None
         figures.append(measure(name, model.predict_logits(x), y, teacher_logits, model, timed))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "weights.npz"
+        models[0].save_weights(path)
+        size = path.stat().st_size
     first = figures[0]
     row: dict = {"model": name, "layers": first.layers, "parameters": first.parameters}
-    row |= {"bytes_on_disk": _size_on_disk(models[0]), "runs": len(models), "latency_us": first.latency}
+    row |= {"bytes_on_disk": size, "runs": len(models), "latency_us": first.latency}
     for key in ("errors", "accuracy", "agreement", "loss", "teacher_kl"):
         values = [getattr(f, key) for f in figures]
         row |= {key: values} | mean_and_std(key, values)
     return row
-
-
-def _size_on_disk(model: Sequential) -> int:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "weights.npz"
-        model.save_weights(path)
-        return path.stat().st_size
 
 
 def _cells(row: dict) -> list[str]:
@@ -242,7 +214,7 @@ def _cells(row: dict) -> list[str]:
 
 def _verdict(plain: dict, distilled: dict, loss: Any) -> str:
     """What the table says, in a sentence, with the spread over seeds."""
-    gains = np.array(plain["errors"], dtype=float) - np.array(distilled["errors"])
+    gains = np.array(plain["errors"], dtype=float) - distilled["errors"]
     runs = f"over {len(gains)} seeds" if len(gains) > 1 else "with one seed, which says little"
     setting = f"temperature {loss.temperature:g}, weights {loss.hard_weight:g} and {loss.soft_weight:g}"
     if gains.mean() <= 0:

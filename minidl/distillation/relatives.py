@@ -1,24 +1,21 @@
 """Relatives of distillation: born-again networks, and models that teach each other."""
 
-from __future__ import annotations
-
 import copy
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..callbacks import EarlyStopping, History, ReduceLROnPlateau, check_verbose
+from ..callbacks import CallbackList, EarlyStopping, History, ReduceLROnPlateau, check_verbose
 from ..losses import KnowledgeDistillation
 from ..models import Sequential
+from ..report import DistillationReport, has_labels
 from ..teachers import Ensemble, as_teacher
 from ..validation import check_array, check_float, check_int, describe
 from ..warmup import compile_before_fit
 from .checks import build_for
-from .distill import distill
-from .labels import has_labels
-from .plain import fresh_optimizer, train_on_labels
-from .report import DistillationReport
+from .distill import distill, fresh_optimizer, train_on_labels
 
 
 @dataclass
@@ -70,7 +67,11 @@ def born_again(
     loss = KnowledgeDistillation(temperature=1.0, hard_weight=0.5, soft_weight=0.5) if loss is None else loss
     result = BornAgain([])
     for _ in range(generations):
-        model = _new_model(build_student, result.models)
+        model = build_student()
+        if not isinstance(model, Sequential):
+            raise TypeError(f"build_student must return a Sequential, got {describe(model)}")
+        if any(model is earlier for earlier in result.models):
+            raise ValueError("build_student must return a new model each time, got the same one again")
         if teacher is None:
             kept = {name: value for name, value in arguments.items() if name not in _ONLY_OF_DISTILL}
             train_on_labels(model, fresh_optimizer(optimizer), {"epochs": 20, **kept, "x": x, "y": y})
@@ -81,15 +82,6 @@ def born_again(
         result.models.append(model)
         teacher = model
     return result
-
-
-def _new_model(build_student: Callable[[], Sequential], earlier: list[Sequential]) -> Sequential:
-    model = build_student()
-    if not isinstance(model, Sequential):
-        raise TypeError(f"build_student must return a Sequential, got {describe(model)}")
-    if any(model is other for other in earlier):
-        raise ValueError("build_student must return a new model each time, got the same one again")
-    return model
 
 
 # ---------------------------------------------------------------- mutual learning
@@ -115,7 +107,7 @@ def mutual_learning(
     ``hard_weight`` must be > 0. A model that augments its inputs is taught by copies of the others that see the
     augmented inputs. ``fit_arguments`` go to each ``fit``, of one epoch, so callbacks that compare epochs are refused.
 
-    Returns each model's ``History``, its epochs joined.
+    Returns each model's ``History`` of all epochs.
     """
     models = _check_models(models)
     epochs = check_int("epochs", epochs, minimum=1)
@@ -124,31 +116,34 @@ def mutual_learning(
         hard_weight=check_float("hard_weight", hard_weight, above=0),
         soft_weight=soft_weight,
     )
-    _check_labels_to_begin_with(y)
+    if y is None:
+        raise ValueError("y must be given, got None: models that know nothing yet begin with labels")
+    if not has_labels(check_array("y", y)):
+        raise ValueError("y must hold labels, got none >= 0: models that know nothing yet begin with labels")
     verbose = check_verbose(fit_arguments.get("verbose", "auto"))
-    _refuse_epoch_comparing(fit_arguments.get("callbacks") or ())
+    callbacks = _check_callbacks(fit_arguments.pop("callbacks", None))
     x = build_for(models[0], x)
     for model in models[1:]:
         if not model.built:
             model.build(x.shape[1:])
+    for model, other in itertools.permutations(models, 2):
+        as_teacher(other, student=model)
     for model in models:
-        for other in models:
-            if other is not model:
-                as_teacher(other, student=model)
         loss = KnowledgeDistillation(**settings)
         model.compile(optimizer=fresh_optimizer(optimizer), loss=loss, metrics=["accuracy"])
     compile_before_fit(models[0].dtype.name, aloud=verbose != 0)
-    parts: list[list[History]] = [[] for _ in models]
+    histories = [History() for _ in models]  # one serves all the fits of a model
     for epoch in range(epochs):
         arguments = settings | dict(initial_epoch=epoch, epochs=epoch + 1)
         if epoch == 0:
             arguments["soft_weight"] = 0.0
-        for model, teacher, histories in zip(models, _peers(models, x, temperature), parts, strict=True):
-            histories.append(model.fit(x, y, target_model=teacher, **arguments, **fit_arguments))
-    joined = [_joined(histories) for histories in parts]
-    for model, history in zip(models, joined, strict=True):
-        model.history = history
-    return joined
+        for model, teacher, history in zip(models, _peers(models, x, temperature), histories, strict=True):
+            model.fit(
+                x, y, target_model=teacher, callbacks=[*callbacks, history], **arguments, **fit_arguments
+            )
+    for history in histories:
+        history.epoch = list(range(len(history.history["loss"])))
+    return histories
 
 
 def _peers(models: list[Sequential], x: np.ndarray, temperature: float) -> Iterator:
@@ -164,16 +159,6 @@ def _peers(models: list[Sequential], x: np.ndarray, temperature: float) -> Itera
             yield Ensemble([logits[j] for j in others]).logits(x, temperature=temperature)
 
 
-def _joined(histories: list[History]) -> History:
-    """The histories of consecutive epochs as one."""
-    joined, *later = histories
-    for history in later:
-        joined.epoch += history.epoch
-        for name, values in history.history.items():
-            joined.history.setdefault(name, []).extend(values)
-    return joined
-
-
 def _check_models(models: object) -> list[Sequential]:
     listed: list = list(models) if isinstance(models, (list, tuple)) else [models]
     if len(listed) < 2 or not all(isinstance(model, Sequential) for model in listed):
@@ -183,16 +168,11 @@ def _check_models(models: object) -> list[Sequential]:
     return listed
 
 
-def _check_labels_to_begin_with(y: object) -> None:
-    if y is None:
-        raise ValueError("y must be given, got None: models that know nothing yet begin with labels")
-    if not has_labels(check_array("y", y)):
-        raise ValueError("y must hold labels, got none >= 0: models that know nothing yet begin with labels")
-
-
-def _refuse_epoch_comparing(callbacks: object) -> None:
-    for callback in callbacks if isinstance(callbacks, (list, tuple)) else (callbacks,):
+def _check_callbacks(given: object) -> list:
+    callbacks = CallbackList(given).callbacks
+    for callback in callbacks:
         if isinstance(callback, (EarlyStopping, ReduceLROnPlateau)):
             raise ValueError(
                 f"callbacks must not compare epochs, got {type(callback).__name__}: each fit is of one epoch here"
             )
+    return callbacks

@@ -1,7 +1,5 @@
 """ONNX: models written as ONNX files, and ONNX files as teachers. Needs ``minidl[onnx]``."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 
@@ -10,22 +8,14 @@ import numpy as np
 from ..archive import replacing
 from ..layers import Activation, Dense, Dropout, Flatten, GaussianNoise, Layer, RandomTranslation, Rescaling
 from ..models import Sequential
-from .shared import activation_of, import_extra
+from . import activation_of, import_extra
 
 _OPSET, _GELU_OPSET = 17, 20  # opset 20 is the first with Gelu
-_NODES: dict[str, tuple[str, ...]] = {
-    # activation: its nodes, one after the other
-    "linear": (),
-    "relu": ("Relu",),
-    "leaky_relu": ("LeakyRelu",),
-    "sigmoid": ("Sigmoid",),
-    "tanh": ("Tanh",),
-    "softplus": ("Softplus",),
-    "softmax": ("Softmax",),
-    "elu": ("Elu",),
-    "gelu": ("Gelu",),
-    "silu": ("Sigmoid", "Mul"),
+_NODES = {
+    name: name.title().replace("_", "")
+    for name in "relu leaky_relu sigmoid tanh softplus softmax elu gelu".split()
 }
+"""The ONNX node that is an activation; for silu there is none."""
 _OFF_AT_INFERENCE = (Dropout, GaussianNoise, RandomTranslation)
 
 
@@ -93,12 +83,15 @@ class _Graph:
             raise ValueError(f"layer {layer.name!r} ({type(layer).__name__}) has no ONNX form")
 
     def add_activation(self, name: str, slope: float) -> None:
-        if name not in _NODES:
-            raise ValueError(f"activation {name!r} has no ONNX form")
         attributes: dict = {"softmax": {"axis": -1}, "leaky_relu": {"alpha": slope}, "elu": {"alpha": 1.0}}
-        before = self.output
-        for kind in _NODES[name]:
-            self.node(kind, *([before] if kind == "Mul" else []), **attributes.get(name, {}))
+        if name == "silu":
+            before = self.output
+            self.node("Sigmoid")
+            self.node("Mul", before)
+        elif name in _NODES:
+            self.node(_NODES[name], **attributes.get(name, {}))
+        elif name != "linear":
+            raise ValueError(f"activation {name!r} has no ONNX form")
         if name == "gelu":
             self.opset = _GELU_OPSET
 

@@ -1,18 +1,14 @@
 """Weights in safetensors files, named ``<layer>.weight``, ``<layer>.bias``. Needs ``minidl[safetensors]``."""
 
-from __future__ import annotations
-
 import os
 
 import numpy as np
 
 from ..archive import replacing
 from ..models import Sequential
-from .shared import import_extra
+from . import import_extra
 
-
-def _safetensors(module: str):
-    return import_extra(module, "safetensors", "safetensors")
+_EXTRA = "safetensors", "safetensors"  # the bridge and what installs its package
 
 
 def _views(model: Sequential) -> dict[str, np.ndarray]:
@@ -26,7 +22,7 @@ def _views(model: Sequential) -> dict[str, np.ndarray]:
 def save_safetensors(model: Sequential, path: str | os.PathLike) -> None:
     """Write the parameters, ``weight`` as (in, out). At any moment the file is the old one or the new one."""
     arrays = {name: np.ascontiguousarray(view) for name, view in _views(model).items()}
-    data = _safetensors("safetensors.numpy").save(arrays)
+    data = import_extra("safetensors.numpy", *_EXTRA).save(arrays)
     with replacing(path) as file:
         file.write(data)
 
@@ -37,16 +33,12 @@ def load_safetensors(model: Sequential, path: str | os.PathLike) -> None:
     Raises ValueError, naming the file, if it is damaged or its names or shapes are not the model's.
     """
     try:
-        arrays = _safetensors("safetensors.numpy").load_file(path)
-    except _safetensors("safetensors").SafetensorError as error:
+        arrays = import_extra("safetensors.numpy", *_EXTRA).load_file(path)
+    except import_extra("safetensors", *_EXTRA).SafetensorError as error:
         raise ValueError(f"{path}: not a safetensors file, or damaged ({error})") from error
     views = _views(model)
-    if set(arrays) != set(views):
-        raise ValueError(f"{path}: holds {sorted(arrays)}, and the model has {sorted(views)}")
-    for name, view in views.items():
-        if arrays[name].shape != view.shape:
-            raise ValueError(
-                f"{path}: {name} has shape {arrays[name].shape}, and the model's is {view.shape}"
-            )
+    found, wanted = ({name: each[name].shape for name in sorted(each)} for each in (arrays, views))
+    if found != wanted:
+        raise ValueError(f"{path}: holds {found}, and the model has {wanted}")
     for name, view in views.items():
         view[...] = arrays[name]

@@ -1,16 +1,12 @@
 """scikit-learn: a classifier for its pipelines, its estimators as teachers. Needs ``minidl[sklearn]``."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
-
 import numpy as np
 
 from ..layers import Dense, Input
 from ..losses import KnowledgeDistillation, SparseCategoricalCrossentropy
 from ..models import Sequential
 from ..optimizers import Adam
-from ..teachers import PROBABILITY_FLOOR
+from ..teachers import Teacher, as_teacher
 from ..validation import describe
 
 try:
@@ -76,16 +72,14 @@ class MinidlClassifier(ClassifierMixin, BaseEstimator):
         outputs = max(2, len(self.classes_))
         layers = [Input((X.shape[1],)), *layers, Dense(outputs, activation="softmax")]
         self.model_ = Sequential(layers, seed=self.random_state)
-        arguments = dict(
-            epochs=self.epochs, batch_size=self.batch_size, sample_weight=sample_weight, verbose=0
-        )
-        loss = SparseCategoricalCrossentropy()
-        if self.teacher is not None:
+        loss, teacher = SparseCategoricalCrossentropy(), self.teacher
+        if teacher is not None:
             loss = KnowledgeDistillation(self.temperature, self.hard_weight, self.soft_weight)
-            is_estimator = hasattr(self.teacher, "predict_proba") and not callable(self.teacher)
-            arguments["target_model"] = sklearn_teacher(self.teacher) if is_estimator else self.teacher
+            if hasattr(teacher, "predict_proba") and not callable(teacher):
+                teacher = sklearn_teacher(teacher)
         self.model_.compile(optimizer=Adam(self.learning_rate), loss=loss)
-        self.model_.fit(X, labels, **arguments)
+        arguments = dict(epochs=self.epochs, batch_size=self.batch_size, verbose=0)
+        self.model_.fit(X, labels, sample_weight=sample_weight, target_model=teacher, **arguments)
         return self
 
     def _outputs(self, X, predict: str) -> np.ndarray:
@@ -102,12 +96,8 @@ class MinidlClassifier(ClassifierMixin, BaseEstimator):
         return self.classes_[answers]
 
 
-def sklearn_teacher(estimator: object) -> Callable[[np.ndarray], np.ndarray]:
+def sklearn_teacher(estimator: object) -> Teacher:
     """A fitted classifier as a teacher: the logarithms of its probabilities, which are raised to 1e-7 first."""
     if not hasattr(estimator, "predict_proba"):
         raise TypeError(f"estimator must have predict_proba, got {describe(estimator)}")
-
-    def teacher(x: np.ndarray) -> np.ndarray:
-        return np.log(np.maximum(estimator.predict_proba(x.reshape(len(x), -1)), PROBABILITY_FLOOR))
-
-    return teacher
+    return as_teacher(lambda x: estimator.predict_proba(x.reshape(len(x), -1)), from_probs=True)

@@ -6,8 +6,6 @@
     minidl.distill(torch_teacher(module), student, x, y)
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np
@@ -15,7 +13,7 @@ import numpy as np
 from ..layers import Activation, Dense, Dropout, Flatten, Input, Layer, LeakyReLU, Softmax
 from ..models import Sequential
 from ..validation import describe
-from .shared import activation_of, import_extra
+from . import activation_of, import_extra
 
 _MODULES = {
     "relu": "ReLU",
@@ -29,17 +27,13 @@ _MODULES = {
 }
 
 
-def _torch():
-    return import_extra("torch", "torch", "bench")
-
-
 def torch_teacher(module: object, device: str | None = None) -> Callable[[np.ndarray], np.ndarray]:
     """A PyTorch module that returns logits, as a teacher: ``x -> logits`` in NumPy arrays.
 
     It runs in eval mode (dropout off, batch norm by its running means) without gradients, and is put back into
     the mode it was in. A module that ends in ``Softmax`` must be given without it: the teacher must give logits.
     """
-    torch = _torch()
+    torch = import_extra("torch", "torch", "bench")
     if not isinstance(module, torch.nn.Module):
         raise TypeError(f"module must be a torch.nn.Module, got {describe(module)}")
 
@@ -60,10 +54,20 @@ def to_torch(model: Sequential) -> object:
 
     Raises ValueError for a layer PyTorch has no plain counterpart of.
     """
-    nn = _torch().nn
-    modules = []
+    torch = import_extra("torch", "torch", "bench")
+    nn = torch.nn
+    modules: list = []
     for layer in model.layers:
-        modules += _without_activation(nn, layer)
+        if isinstance(layer, Dense):
+            modules.append(nn.Linear(*layer.weight.shape, bias=layer.use_bias))
+            for theirs, ours in zip(modules[-1].parameters(), layer.parameters, strict=True):
+                theirs.data = torch.from_numpy(getattr(layer, ours.name).T.copy())
+        elif isinstance(layer, Dropout):
+            modules.append(nn.Dropout(layer.rate))
+        elif isinstance(layer, Flatten):
+            modules.append(nn.Flatten())
+        elif not isinstance(layer, Activation):
+            raise ValueError(f"layer {layer.name!r} ({type(layer).__name__}) has no counterpart in PyTorch")
         name, slope = activation_of(layer, "torch")
         if name == "leaky_relu":
             modules.append(nn.LeakyReLU(slope))
@@ -73,26 +77,9 @@ def to_torch(model: Sequential) -> object:
     return result.double() if model.dtype == np.float64 else result
 
 
-def _without_activation(nn, layer: Layer) -> list:
-    """The module for what ``layer`` does before its activation, in a list that is empty if that is nothing."""
-    if isinstance(layer, Dense):
-        linear = nn.Linear(*layer.weight.shape, bias=layer.use_bias)
-        _copy(linear.weight, layer.weight.T)
-        if layer.use_bias:
-            _copy(linear.bias, layer.bias)
-        return [linear]
-    if isinstance(layer, Dropout):
-        return [nn.Dropout(layer.rate)]
-    if isinstance(layer, Flatten):
-        return [nn.Flatten()]
-    if isinstance(layer, Activation):
-        return []
-    raise ValueError(f"layer {layer.name!r} ({type(layer).__name__}) has no counterpart in PyTorch")
-
-
 def from_torch(module: object, input_shape: tuple[int, ...] | None = None) -> Sequential:
     """A ``torch.nn.Sequential`` of Linear, activations, Dropout and Flatten, with copies of its weights."""
-    nn = _torch().nn
+    nn = import_extra("torch", "torch", "bench").nn
     if not isinstance(module, nn.Sequential):
         raise TypeError(f"module must be a torch.nn.Sequential, got {describe(module)}")
     names = {kind: name for name, kind in _MODULES.items()}
@@ -104,9 +91,7 @@ def from_torch(module: object, input_shape: tuple[int, ...] | None = None) -> Se
             if input_shape is None:
                 input_shape = (part.in_features,)
             layers.append(Dense(part.out_features, use_bias=part.bias is not None))
-            weights.append(part.weight.detach().cpu().numpy().T)
-            if part.bias is not None:
-                weights.append(part.bias.detach().cpu().numpy())
+            weights += [parameter.detach().cpu().numpy().T for parameter in part.parameters()]
         elif kind == "Flatten" and input_shape is not None:
             layers.append(Flatten())
         elif kind == "Dropout":
@@ -124,9 +109,3 @@ def from_torch(module: object, input_shape: tuple[int, ...] | None = None) -> Se
     model = Sequential([Input(input_shape), *layers], dtype=str(weights[0].dtype))
     model.set_weights(weights)
     return model
-
-
-def _copy(parameter, values: np.ndarray) -> None:
-    torch = _torch()
-    with torch.no_grad():
-        parameter.data = torch.from_numpy(np.array(values))

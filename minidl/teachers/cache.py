@@ -1,28 +1,16 @@
 """The logit cache: a teacher is asked once about each sample; its answers are kept by index, or in a file."""
 
-from __future__ import annotations
-
 import json
 import os
-import zipfile
 from pathlib import Path
 
 import numpy as np
 
-from ..archive import replacing
-from ..validation import (
-    check_array,
-    check_finite,
-    check_float,
-    check_int,
-    check_logits,
-    check_rows,
-    describe,
-)
-from .base import fingerprint
+from .. import validation
+from ..archive import READ_ERRORS, replacing
+from ..validation import check_array, check_finite, check_rows
 from .conversion import as_teacher
-from .kinds import ArrayTeacher
-from .refusals import refuse_probabilities
+from .kinds import ArrayTeacher, fingerprint, refuse_probabilities
 
 _FORMAT = "minidl logits 1"
 
@@ -49,14 +37,11 @@ def cached_logits(
     dtype : of the result.
     classes : how many logits a sample must have, where that is known.
 
-    Raises
-    ------
-    ValueError
-        the teacher's rows, classes or values do not fit.
+    Raises ValueError if the teacher's rows, classes or values do not fit.
     """
     teacher, dtype = as_teacher(teacher), np.dtype(dtype)
-    batch_size = check_int("batch_size", batch_size, minimum=1)
-    temperature = check_float("temperature", temperature, above=0)
+    batch_size = validation.check_int("batch_size", batch_size, minimum=1)
+    temperature = validation.check_float("temperature", temperature, above=0)
     x = check_array("x", x)
     if teacher.samples is not None:
         check_rows("teacher", teacher.samples, len(x))
@@ -76,7 +61,7 @@ def cached_logits(
         logits = teacher.logits(batch, rows, temperature)
         if out.shape[1] == 0:  # a function tells the number of classes by its first answer
             out = np.empty((len(x), logits.shape[1]), dtype)
-        out[rows] = check_logits(logits, len(batch), out.shape[1], dtype, "what teacher returned")
+        out[rows] = validation.check_logits(logits, len(batch), out.shape[1], dtype, "what teacher returned")
     return out
 
 
@@ -111,11 +96,8 @@ def save_logits(path: str | os.PathLike, logits: np.ndarray, x: np.ndarray, teac
 def load_logits(path: str | os.PathLike, x: np.ndarray, teacher: object) -> np.ndarray:
     """The logits in a file of ``save_logits``, if they belong to these samples and this teacher.
 
-    Raises
-    ------
-    ValueError
-        the file is damaged or of another kind, or the logits are stale: ``x`` was changed,
-        reordered or converted since, or the teacher was trained further.
+    Raises ValueError if the file is damaged or of another kind, or if the logits are stale: ``x`` was changed,
+    reordered or converted since, or the teacher was trained further.
     """
     path = _check_path(path)
     try:
@@ -125,7 +107,7 @@ def load_logits(path: str | os.PathLike, x: np.ndarray, teacher: object) -> np.n
             raise ValueError(f"its header is {header}")
     except FileNotFoundError:
         raise
-    except (ValueError, KeyError, EOFError, OSError, AttributeError, TypeError, zipfile.BadZipFile) as error:
+    except (*READ_ERRORS, AttributeError) as error:
         raise ValueError(f"{path}: not a file of save_logits, or damaged ({error})") from error
     again = "compute them again with cached_logits and save_logits"
     if header.get("x") != fingerprint(check_array("x", x)):
@@ -134,12 +116,12 @@ def load_logits(path: str | os.PathLike, x: np.ndarray, teacher: object) -> np.n
         raise ValueError(
             f"{path}: these logits were computed by another teacher, or it was trained since; {again}"
         )
-    return check_logits(logits, len(x), logits.shape[1], logits.dtype, str(path))
+    return validation.check_logits(logits, len(x), logits.shape[1], logits.dtype, str(path))
 
 
 def _check_path(path: object) -> Path:
     if not isinstance(path, (str, os.PathLike)):
-        raise TypeError(f"path must be the name of a file, got {describe(path)}")
+        raise TypeError(f"path must be the name of a file, got {validation.describe(path)}")
     return Path(path)
 
 

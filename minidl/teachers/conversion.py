@@ -1,21 +1,15 @@
-"""``as_teacher``: what the user has, as a ``Teacher``."""
+"""``as_teacher``: what the user has, as a ``Teacher``; and ``Ensemble``, several teachers as one."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from functools import reduce
 from typing import Any
 
-from ..validation import check_bool, describe
-from .base import Teacher
-from .kinds import ArrayTeacher, CallableTeacher, ModelTeacher
-from .refusals import package_of, refuse_student
+import numpy as np
 
-
-def _is_list_of_models(thing: object) -> bool:
-    return isinstance(thing, (list, tuple)) and any(
-        callable(item) or hasattr(item, "layers") for item in thing
-    )
-
+from ..validation import check_bool, check_choice, check_float, describe
+from .kinds import ArrayTeacher, CallableTeacher, ModelTeacher, Teacher, has_initial_weights, package_of
 
 _KINDS: tuple[tuple[Callable[[Any], bool], Any], ...] = (
     # (how it is recognized, what makes a Teacher of it or the message that refuses it); the first match counts
@@ -46,14 +40,15 @@ _KINDS: tuple[tuple[Callable[[Any], bool], Any], ...] = (
         "is an ONNX session: wrap it, teacher=lambda x: session.run(None, {{session.get_inputs()[0].name: x}})[0], "
         "or use minidl.interop.onnx.onnx_teacher(path)",
     ),
-    (_is_list_of_models, "is a list of models: say how to average them, teacher=Ensemble([...])"),
+    (
+        lambda thing: (
+            isinstance(thing, (list, tuple))
+            and any(callable(item) or hasattr(item, "layers") for item in thing)
+        ),
+        "is a list of models: say how to average them, teacher=Ensemble([...])",
+    ),
     (lambda thing: isinstance(thing, (list, tuple)) or hasattr(thing, "__array__"), ArrayTeacher),
     (callable, CallableTeacher),
-    (
-        lambda thing: True,
-        "must be a model, an Ensemble, an array of logits (N, classes) or a function x -> logits, "
-        "got {description}",
-    ),
 )
 
 
@@ -65,7 +60,6 @@ def as_teacher(teacher: object, student: object = None, from_probs: bool = False
 
     Parameters
     ----------
-    teacher : what is to teach.
     student : the model that is to learn; it is refused as its own teacher, also inside an
         ensemble, as a bound method, or as another model on the same parameters, and it must
         have as many outputs as the teacher has classes.
@@ -73,10 +67,7 @@ def as_teacher(teacher: object, student: object = None, from_probs: bool = False
         Their logarithm is taken (not below 1e-7). Without it an array all of whose rows lie in
         [0, 1] and sum to 1 is refused: softened once more it would teach next to nothing.
 
-    Raises
-    ------
-    TypeError, ValueError
-        naming what was wrong with ``teacher`` and what to write instead.
+    Raises TypeError or ValueError, naming what was wrong with ``teacher`` and what to write instead.
     """
     if check_bool("from_probs", from_probs) and (
         isinstance(teacher, Teacher) or hasattr(teacher, "predict_logits")
@@ -85,12 +76,17 @@ def as_teacher(teacher: object, student: object = None, from_probs: bool = False
             "from_probs=True is for arrays and functions that give probabilities, "
             f"got {describe(teacher)}, which gives logits"
         )
-    make = next(make for recognizes, make in _KINDS if recognizes(teacher))
+    make = next((make for recognizes, make in _KINDS if recognizes(teacher)), None)
+    if make is None:
+        raise TypeError(
+            "teacher must be a model, an Ensemble, an array of logits (N, classes) or a function x -> logits, "
+            f"got {describe(teacher)}"
+        )
     if isinstance(make, str):
-        raise TypeError("teacher " + make.format(thing=teacher, description=describe(teacher)))
+        raise TypeError("teacher " + make.format(thing=teacher))
     found = make(teacher, from_probs)
     if student is not None:
-        refuse_student(found, student)
+        _refuse_student(found, student)
     return found
 
 
@@ -100,3 +96,124 @@ def named_teacher(argument: str, teacher: object) -> Teacher:
         return as_teacher(teacher)
     except (TypeError, ValueError) as error:
         raise type(error)(f"{argument}: {error}") from error
+
+
+def _refuse_student(teacher: Teacher, student: object) -> None:
+    """Refuse a teacher that is the student, runs it, or shares its parameters; and other numbers of classes."""
+    for model in teacher.models():
+        if model is student:
+            raise ValueError(
+                "teacher must not be the student itself: teach a copy, or a model of an earlier generation"
+            )
+        params = getattr(model, "params", None), getattr(student, "params", None)
+        if all(isinstance(array, np.ndarray) for array in params) and np.may_share_memory(*params):
+            raise ValueError(
+                "teacher must not share its parameters with the student: they would change as it learns"
+            )
+    shape = getattr(student, "output_shape", None)
+    if not shape:
+        return
+    if shape[-1] < 2:
+        raise ValueError(f"student must have an output for each class, two or more, got {shape[-1]}")
+    if teacher.classes not in (None, shape[-1]):
+        raise ValueError(f"teacher must have the student's {shape[-1]} classes, got {teacher.classes}")
+
+
+def untrained_note(teacher: Teacher, student: object, resumed: bool = False) -> str:
+    """A warning about a teacher with its initial weights; "" for any other teacher.
+
+    If the student was trained already, teacher and student were probably swapped, which is a ValueError. A
+    student that a teacher trained (``was_taught``, or ``resumed``) is not taken for a swapped one.
+    """
+    if not teacher.is_untrained():
+        return ""
+    note = f"the teacher {teacher.name!r} still has its initial weights and knows nothing to teach"
+    if resumed or getattr(student, "was_taught", False):
+        return note
+    all_untrained = all(member.is_untrained() for member in teacher.members() or (teacher,))
+    if all_untrained and not has_initial_weights(student):
+        raise ValueError(
+            f"teacher and student look swapped: {note}, while the student was trained already. "
+            "The order is distill(teacher, student, x, y), or student.fit(x, y, target_model=teacher)"
+        )
+    return note
+
+
+# ---------------------------------------------------------------- several as one
+
+
+class Ensemble(Teacher):
+    """Several teachers as one, by the mean of their answers.
+
+    ``mean="arithmetic"`` averages the softened probabilities, ``p = sum_m w_m softmax(v_m / T)``.
+    No logits give that at every T, so the ensemble's logits are made for the temperature asked:
+    ``v = T log p``, by log-sum-exp, hence ``softmax(v / T) = p`` exactly. Distilling from it is
+    distilling from all members at once: ``sum_m w_m KL(p_m || q) = KL(p || q) + constant``.
+
+    ``mean="geometric"`` averages the logits, ``v = sum_m w_m v_m``: the normalised geometric mean
+    of the members' probabilities at the same T.
+
+    Parameters
+    ----------
+    members : models, arrays of logits, functions, ensembles; one or more.
+    weights : one number > 0 per member, scaled to sum to 1; equal by default.
+
+    Called like a function, ``ensemble(x, temperature=1.0)`` gives its logits; ``predict(x)`` the
+    averaged probabilities.
+    """
+
+    name = "ensemble"
+
+    def __init__(self, members: Sequence, mean: str = "arithmetic", weights: Sequence[float] | None = None):
+        if isinstance(members, (np.ndarray, str)) or not isinstance(members, Sequence) or len(members) == 0:
+            raise ValueError(f"members must be a list of one or more teachers, got {describe(members)}")
+        self.mean = check_choice("mean", mean, ("arithmetic", "geometric"))
+        self._members = tuple(named_teacher(f"members[{i}]", member) for i, member in enumerate(members))
+        weights = [1.0] * len(members) if weights is None else weights
+        if not np.iterable(weights) or len(weights) != len(members):
+            raise ValueError(
+                f"weights must have one number a member: {len(members)}, got {describe(weights)}"
+            )
+        self.weights = np.array([check_float(f"weights[{i}]", w, above=0) for i, w in enumerate(weights)])
+        self.weights /= self.weights.sum()
+        self.classes, self.samples = self._common("classes"), self._common("samples")
+        self.softens = mean == "arithmetic" and len(members) > 1 or any(m.softens for m in self._members)
+
+    def _common(self, attribute: str) -> int | None:
+        """The number all members agree on, or None if no member knows it."""
+        known = {getattr(member, attribute) for member in self._members} - {None}
+        if len(known) > 1:
+            raise ValueError(f"members must have the same number of {attribute}, got {sorted(known)}")
+        return known.pop() if known else None
+
+    def members(self):
+        return self._members
+
+    def logits(self, x, rows=None, temperature=1.0):
+        answers = [np.asarray(member.logits(x, rows, temperature), np.float64) for member in self._members]
+        for v in answers[1:]:
+            if v.shape != answers[0].shape:
+                raise ValueError(
+                    f"members must give logits of one shape, got {answers[0].shape} and {v.shape}"
+                )
+        if self.mean == "geometric":
+            return reduce(np.add, map(np.multiply, self.weights, answers))
+        log_p = []
+        for v, weight in zip(answers, self.weights, strict=True):
+            scaled = v / temperature
+            scaled = scaled - scaled.max(axis=1, keepdims=True)  # exp cannot overflow
+            log_p.append(scaled - np.log(np.exp(scaled).sum(axis=1, keepdims=True)) + np.log(weight))
+        return temperature * reduce(np.logaddexp, log_p)
+
+    def predict(self, x: np.ndarray, temperature: float = 1.0) -> np.ndarray:
+        """The averaged probabilities ``(B, C)``, each member's softened by ``temperature`` first."""
+        scaled = self.logits(x, temperature=temperature) / temperature
+        exps = np.exp(scaled - scaled.max(axis=1, keepdims=True))
+        return exps / exps.sum(axis=1, keepdims=True)
+
+    def fingerprint(self):
+        parts = [member.fingerprint() for member in self._members]
+        if not all(parts):
+            return ""
+        text = json.dumps([self.mean, self.weights.tolist(), parts])
+        return hashlib.sha256(text.encode()).hexdigest()

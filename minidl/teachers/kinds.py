@@ -1,23 +1,60 @@
-"""The three kinds of teacher: a model, an array of logits, a function."""
+"""``Teacher``, what every teacher offers; its three kinds, a model, an array of logits and a function.
 
-from __future__ import annotations
+Each kind refuses what would teach next to nothing: probabilities in place of logits, a module with dropout left on.
+"""
 
 import hashlib
+import inspect
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import numpy as np
 
+from ..losses.softmax import looks_like_probabilities
 from ..validation import check_array, check_finite
-from .base import Teacher, fingerprint
-from .refusals import (
-    are_probabilities,
-    has_initial_weights,
-    log_probabilities,
-    objects_used_by,
-    refuse_active_dropout,
-    refuse_probabilities,
-)
+
+PROBABILITY_FLOOR = 1e-7
+"""Smaller probabilities are raised to this one before their logarithm is taken, as in Keras."""
+
+
+class Teacher:
+    """Anything that gives logits."""
+
+    name = "teacher"  # for messages
+    classes: int | None = None  # logits per sample, where that is known
+    samples: int | None = None  # how many, if it knows those of one data set alone (an array of logits)
+    softens = False  # whether the logits depend on the temperature at which they will be used
+
+    def logits(
+        self, x: np.ndarray, rows: np.ndarray | slice | None = None, temperature: float = 1.0
+    ) -> np.ndarray:
+        """The logits ``(B, C)`` of a batch ``x`` ``(B, ...)``, in inference mode.
+
+        ``rows`` are the indices of the batch in the data set, for a teacher that knows its samples by index.
+        The student will be trained to match ``softmax(logits / temperature)``.
+        """
+        raise NotImplementedError
+
+    def members(self) -> tuple["Teacher", ...]:
+        """The teachers this one consists of."""
+        return ()
+
+    def models(self) -> Iterable[object]:
+        """The objects that may be models and that this teacher runs, as far as that can be seen."""
+        own = [self.model] if hasattr(self, "model") else []
+        return own + [model for member in self.members() for model in member.models()]
+
+    def is_untrained(self) -> bool:
+        """Whether this teacher is known to have its initial weights still."""
+        return any(member.is_untrained() for member in self.members())
+
+    def fingerprint(self) -> str:
+        """A text that changes when the teacher would give other logits; "" if that cannot be known."""
+        return ""
+
+    def __call__(self, x: np.ndarray, temperature: float = 1.0) -> np.ndarray:
+        return self.logits(x, temperature=temperature)
 
 
 class ModelTeacher(Teacher):
@@ -41,7 +78,7 @@ class ModelTeacher(Teacher):
         except (ValueError, TypeError) as error:
             raise type(error)(f"teacher {self.name!r} cannot take x: {error}") from error
         if not self._gives_logits and len(logits) > 1:  # one row may sum to 1 by chance
-            if are_probabilities(logits):
+            if _are_probabilities(logits):
                 raise ValueError(
                     f"teacher {self.name!r} gives probabilities where logits are wanted: let softmax be its last "
                     "layer, and there once"
@@ -71,7 +108,7 @@ class ArrayTeacher(Teacher):
             raise ValueError(f"teacher must have shape (N, classes), classes >= 2, got {array.shape}")
         check_finite("teacher", array)
         if from_probs:
-            array = log_probabilities(array)
+            array = _log_probabilities(array)
         else:
             refuse_probabilities("teacher", array)
         self.array = array
@@ -95,28 +132,16 @@ class CallableTeacher(Teacher):
     """A function ``x -> logits``. It is given C-contiguous float batches ``(B, ...)``."""
 
     def __init__(self, function: Callable, from_probs: bool = False):
-        refuse_active_dropout(function)
+        _refuse_active_dropout(function)
         self.function = function
         self.name = getattr(function, "__name__", type(function).__name__)
         self.from_probs = from_probs
         self._gives_logits = False  # not checked yet
 
     def logits(self, x, rows=None, temperature=1.0):
-        array = self._call(x if x.dtype.kind == "f" else x.astype(np.float32))
-        if array.ndim != 2 or len(array) != len(x) or array.shape[1] < 2:
-            raise ValueError(f"teacher must return logits of shape ({len(x)}, classes), got {array.shape}")
-        check_finite("what teacher returned", array)
-        if self.from_probs:
-            return log_probabilities(array)
-        if not self._gives_logits and len(array) > 1:  # one row may sum to 1 by chance
-            refuse_probabilities("what teacher returned", array)
-            self._gives_logits = True
-        return array
-
-    def _call(self, x: np.ndarray) -> np.ndarray:
-        """What the function returns, as an array."""
+        x = np.ascontiguousarray(x, x.dtype if x.dtype.kind == "f" else np.float32)
         try:
-            returned = self.function(np.ascontiguousarray(x))
+            returned = self.function(x)
         except (TypeError, ValueError) as error:
             kind = TypeError if isinstance(error, TypeError) else ValueError
             raise kind(f"teacher {self.name!r} cannot take x: {error}") from error
@@ -127,7 +152,101 @@ class CallableTeacher(Teacher):
                 f"teacher must return a NumPy array, got {type(returned).__name__} ({error}); for PyTorch: "
                 "lambda x: module(torch.from_numpy(x)).detach().numpy()"
             ) from error
-        return check_array("what teacher returned", array)
+        array = check_array("what teacher returned", array)
+        if array.ndim != 2 or len(array) != len(x) or array.shape[1] < 2:
+            raise ValueError(f"teacher must return logits of shape ({len(x)}, classes), got {array.shape}")
+        check_finite("what teacher returned", array)
+        if self.from_probs:
+            return _log_probabilities(array)
+        if not self._gives_logits and len(array) > 1:  # one row may sum to 1 by chance
+            refuse_probabilities("what teacher returned", array)
+            self._gives_logits = True
+        return array
 
     def models(self):
-        return objects_used_by(self.function).values()
+        return _variables_of(self.function)[0].values()
+
+
+def fingerprint(array: np.ndarray) -> str:
+    """SHA-256 of an array's dtype, shape and values, read in blocks of about 4 MB."""
+    array = np.asarray(array)
+    little_endian = array.dtype.newbyteorder("<")
+    digest = hashlib.sha256(f"{little_endian.str}{array.shape}".encode())
+    step = max(1, (1 << 22) // max(1, array[:1].nbytes))
+    for first in range(0, len(array), step):
+        digest.update(np.ascontiguousarray(array[first : first + step], dtype=little_endian).data)
+    return digest.hexdigest()
+
+
+# ---------------------------------------------------------------- what is refused
+
+
+def _are_probabilities(array: np.ndarray) -> bool:
+    """Whether every row of ``array`` ``(N, C)`` lies in [0, 1] and sums to 1."""
+    # `looks_like_probabilities` says False for a single row, so a single row is shown twice
+    return looks_like_probabilities(array if len(array) > 1 else np.repeat(array, 2, axis=0))
+
+
+def refuse_probabilities(argument: str, array: np.ndarray) -> None:
+    """Refuse ``array`` if it holds probabilities: softened once more, they would teach next to nothing."""
+    if _are_probabilities(array):
+        raise ValueError(
+            f"{argument} looks like probabilities: every row lies in [0, 1] and sums to 1. Logits are wanted "
+            "(before the softmax); if probabilities are all there is, write "
+            "teacher=minidl.teachers.as_teacher(p, from_probs=True)"
+        )
+
+
+def _log_probabilities(array: np.ndarray) -> np.ndarray:
+    """The logarithms of probabilities, which are logits that give these probabilities."""
+    if not _are_probabilities(array):
+        raise ValueError("from_probs=True wants rows in [0, 1] that sum to 1, and these are not")
+    dtype = np.float64 if array.dtype == np.float64 else np.float32
+    return np.log(np.maximum(array, PROBABILITY_FLOOR), dtype=dtype)
+
+
+def package_of(thing: object) -> str:
+    """torch, keras or onnxruntime, if it defines the class of ``thing`` or else an ancestor of it; else ""."""
+    packages = (
+        kind.__module__.split(".")[0] for kind in type(thing).__mro__
+    )  # Keras layers may be torch modules
+    return next((package for package in packages if package in ("torch", "keras", "onnxruntime")), "")
+
+
+def _variables_of(function: Callable) -> tuple[dict[str, object], set[str]]:
+    """What a function's global and enclosing variables hold, with the object it is or is bound to; its other names."""
+    found = {"module": getattr(function, "__self__", function)}
+    try:
+        names = inspect.getclosurevars(inspect.unwrap(function))
+    except (TypeError, ValueError):  # it is no function, or has a variable that is not yet set
+        return found, set()
+    return {**found, **names.globals, **names.nonlocals}, {*names.unbound, *names.builtins}
+
+
+def _refuse_active_dropout(function: Callable) -> None:
+    """Refuse a function that calls a PyTorch module whose dropout or batch norm is in training mode."""
+    objects, names = _variables_of(function)
+    if {"eval", "train"} & names:
+        return  # the function sets the mode itself
+    for name, thing in objects.items():
+        if package_of(thing) != "torch" or not hasattr(thing, "modules"):
+            continue
+        for part in thing.modules():
+            kind = type(part).__name__
+            if part.training and ("Dropout" in kind or "BatchNorm" in kind):
+                raise ValueError(
+                    f"teacher calls the PyTorch module {name!r}, whose {kind} is in training mode: "
+                    f"write {name}.eval() first"
+                )
+
+
+def has_initial_weights(model: Any) -> bool:
+    """Whether ``model`` is known to have its initial weights still."""
+    if getattr(model, "epoch", 0) or getattr(getattr(model, "optimizer", None), "iterations", 0):
+        return False
+    try:
+        fresh = type(model).from_config(model.get_config())
+        fresh.build(model.input_shape)
+    except Exception:  # a user's own layer may not be rebuilt from its config; then nothing is known
+        return False
+    return bool(model.params.size) and np.array_equal(fresh.params, model.params)
