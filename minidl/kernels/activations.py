@@ -48,12 +48,6 @@ def elementwise(formula: Callable, derivative: Callable, **settings) -> Row:
 
 _NORMAL_DENSITY = 1 / math.sqrt(2 * math.pi)
 
-
-def silu_gradient(dout, x, slope):
-    s = sigmoid(x)
-    return dout * (s + x * s * (1.0 - s))
-
-
 # Formulas on vectors: out = f(x, slope), and dx = df(dout, y, slope), where y is the output, or the input if the entry
 # says so. ``slope`` is leaky_relu's negative_slope and elu's alpha. At a kink the derivative is the left one.
 ACTIVATIONS = {
@@ -89,7 +83,7 @@ ACTIVATIONS = {
     ),
     "silu": elementwise(
         lambda x, slope: x * sigmoid(x),
-        silu_gradient,
+        lambda dout, x, slope: dout * (sigmoid(x) + x * sigmoid(x) * (1.0 - sigmoid(x))),
         needs_input=True,
         aliases=("swish",),
     ),

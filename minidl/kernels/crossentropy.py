@@ -72,12 +72,11 @@ def target_sums(row, peak, smoothing):
     logits, at, count = row.logits, row.at, row.count
     if row.label != ROW_OF_TARGETS:
         return 1.0, np.float64(get(logits, at + row.label) - peak)
-    width = lanes(logits)
     spread, share = 1.0 - smoothing, smoothing / count
     mass, inner = 0.0, 0.0
     for first in range(0, count, CHUNK):
         mass_part = inner_part = splat(logits, 0.0)
-        for j in range(first, min(first + CHUNK, count), width):
+        for j in range(first, min(first + CHUNK, count), lanes(logits)):
             y = keep(load(row.targets, at + j, count - j, 0.0) * spread + share, count - j)
             mass_part = mass_part + y
             inner_part = inner_part + y * (load(logits, at + j, count - j, peak) - peak)
@@ -94,9 +93,8 @@ def subtract_target(row, step, smoothing):
     if row.label != ROW_OF_TARGETS:
         put(dlogits, at + row.label, get(dlogits, at + row.label) - rounded(dlogits, step))
         return
-    width = lanes(dlogits)
     spread, share = 1.0 - smoothing, smoothing / count
-    for j in range(0, count, width):
+    for j in range(0, count, lanes(dlogits)):
         y = load(row.targets, at + j, count - j, 0.0) * spread + share
         store(dlogits, at + j, count - j, load(dlogits, at + j, count - j, 0.0) - y * step)
 

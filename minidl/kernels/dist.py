@@ -15,7 +15,6 @@ from .vectors import stay_apart
 
 CORRELATION_EPSILON = 1e-8
 
-
 DistSettings = namedtuple("DistSettings", "temperature hard_weight beta gamma")
 
 

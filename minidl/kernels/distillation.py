@@ -14,7 +14,7 @@ import numpy as np
 from .crossentropy import crossentropy_row, subtract_target, target_sums
 from .elementary import exp_negative, log
 from .jit import jit
-from .rows import NO_LABEL, ROW_OF_TARGETS, LossOfRows, clear_gradient, in_lane
+from .rows import NO_LABEL, ROW_OF_TARGETS, clear_gradient, in_lane
 from .softmax import row_max, row_product, row_sum
 from .vectors import CHUNK, get, keep, lanes, largest, load, splat, stay_apart, store, total
 
@@ -146,11 +146,10 @@ def knowledge_distillation(row, hyper):
 @jit
 def _doublings_of(temperature):
     """k if T is 2^k for k in 0..3, else -1."""
-    doublings = np.int64(-1)
     for k in range(4):
         if temperature == 1 << k:
-            doublings = k
-    return doublings
+            return k
+    return -1
 
 
 @jit
@@ -261,18 +260,17 @@ def _matching_row(row, step):
     """mean_i ((z - v) - mean(z - v))^2; dlogits = step (2/C) times the same centred difference."""
     stay_apart()
     at, count, logits, teacher = row.at, row.count, row.logits, row.teacher
-    width = lanes(logits)
     mean = 0.0
     for first in range(0, count, CHUNK):
         part = splat(logits, 0.0)
-        for j in range(first, min(first + CHUNK, count), width):
+        for j in range(first, min(first + CHUNK, count), lanes(logits)):
             part = part + (load(logits, at + j, count - j, 0.0) - load(teacher, at + j, count - j, 0.0))
         mean += np.float64(total(part))
     center, slope = mean / count, 2.0 * step / count
     value = 0.0
     for first in range(0, count, CHUNK):
         part = splat(logits, 0.0)
-        for j in range(first, min(first + CHUNK, count), width):
+        for j in range(first, min(first + CHUNK, count), lanes(logits)):
             d = load(logits, at + j, count - j, 0.0) - load(teacher, at + j, count - j, 0.0) - center
             part = part + keep(d * d, count - j)
             store(row.dlogits, at + j, row.written - j, d * slope)
@@ -281,6 +279,6 @@ def _matching_row(row, step):
 
 
 LOSSES = {
-    "KNOWLEDGE_DISTILLATION": LossOfRows(knowledge_distillation, KDSettings._fields),
-    "LOGIT_MATCHING": LossOfRows(logit_matching, MatchingSettings._fields),
+    "KNOWLEDGE_DISTILLATION": (knowledge_distillation, KDSettings._fields),
+    "LOGIT_MATCHING": (logit_matching, MatchingSettings._fields),
 }

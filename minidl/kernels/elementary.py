@@ -170,20 +170,12 @@ def _normal_cdf(x: Term) -> Term:
     return x.where("<=", 0.0, tail, 1.0 - tail)
 
 
-def _quiet(function):
-    """NumPy's own functions warn where inf or NaN is the right answer."""
-
-    def twin(x):
-        with np.errstate(all="ignore"):
-            return function(x)
-
-    return twin
-
-
 def _plain_normal_cdf(x):
     flat = [0.5 * math.erfc(-float(v) * math.sqrt(0.5)) for v in np.ravel(x)]
     return np.asarray(flat, np.asarray(x).dtype).reshape(np.shape(x))[()]
 
+
+_quiet = np.errstate(all="ignore")  # NumPy's own functions warn where inf or NaN is the right answer
 
 exp = elementwise(_exp, _quiet(np.exp))
 """0 for results under the normal numbers (x <= -86.9 in float32, -708 in float64), inf above their range."""

@@ -24,7 +24,7 @@ globals().update(Loss.__members__)
 SETTINGS = {Loss[name]: settings for name, (_, settings) in {**LOSSES, **WHOLE_BATCH}.items()}
 """What stands in ``hyper`` (float64, 8), place by place."""
 
-_loss_of_row = choose({Loss[name]: row.function for name, row in LOSSES.items()}, gives_value=True)
+_loss_of_row = choose({Loss[name]: function for name, (function, _) in LOSSES.items()}, gives_value=True)
 _loss_of_batch = {Loss[name]: function for name, (function, _) in WHOLE_BATCH.items()}
 
 
@@ -73,10 +73,10 @@ def are_usable(labels, teacher_logits):
     """Whether each label is -1 or a class, and some entry of the teacher's first row lies outside [0, 1]: then its
     rows cannot be probabilities."""
     rows, count = teacher_logits.shape
-    outside = False
     for i in range(rows):
-        outside |= labels[i] < -1 or labels[i] >= count
-    inside = True
+        if not -1 <= labels[i] < count:
+            return False
     for j in range(count):
-        inside &= 0 <= teacher_logits[0, j] <= 1
-    return not (outside or inside)
+        if not 0 <= teacher_logits[0, j] <= 1:
+            return True
+    return False

@@ -19,7 +19,6 @@ from .jit import JIT_DISABLED, jit
 # What a key is for. Layer i of a model draws under LAYER + i.
 SHUFFLE = 1
 INITIALIZER = 2
-AUGMENT = 3
 LAYER = 16
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio, odd: walks through all 2^64 states

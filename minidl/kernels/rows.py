@@ -1,6 +1,9 @@
-"""A row of a loss: what every row function is given, and what several of them share."""
+"""A row of a loss: what every row function is given, and what several of them share.
 
-from collections.abc import Callable
+``function(row, hyper)`` gives the value of one row and writes the gradient. ``hyper`` is a pointer there, read by
+`vectors.get`: one register to pass on, where an array is seven.
+"""
+
 from typing import NamedTuple
 
 import numpy as np
@@ -34,17 +37,6 @@ class Row(NamedTuple):
     written: int  # count where the gradient is wanted; else 0, and nothing is written to dlogits
     label: int  # a class, NO_LABEL or ROW_OF_TARGETS
     scale: float  # the gradient is multiplied by it, the value is not
-
-
-class LossOfRows(NamedTuple):
-    """A loss whose rows are independent: ``function(row, hyper)`` gives the value and writes the gradient.
-
-    ``hyper`` is a pointer there, read by `vectors.get`: one register to pass on, where an array is seven.
-    ``settings`` names the entries of ``hyper`` in the order of their places, as the function unpacks them.
-    """
-
-    function: Callable
-    settings: tuple[str, ...] = ()
 
 
 @jit(inline=True)

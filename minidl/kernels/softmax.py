@@ -102,12 +102,11 @@ def log_softmax_forward(out, logits, temperature):
     """out = logits / temperature - log(sum_j exp(logits_j / temperature)), exact where softmax is 0."""
     rows, count = logits.shape
     z = pointer(logits)
-    width = lanes(z)
     inverse = 1.0 / temperature
     for i in range(rows):
         at = i * count
         peak = row_max(z, at, count)
         log_sum = log(row_exp_sum(z, z, at, count, np.int64(0), peak, inverse))
-        for j in range(0, count, width):
+        for j in range(0, count, lanes(z)):
             shifted = (load(z, at + j, count - j, peak) - peak) * inverse
             store(out, at + j, count - j, shifted - log_sum)

@@ -9,7 +9,6 @@ import numpy as np
 from .crossentropy import EPSILON, crossentropy, crossentropy_on_probs
 from .elementary import exp_negative, log, log1p_unit, sigmoid
 from .jit import jit
-from .rows import LossOfRows
 from .vectors import CHUNK, absolute, get, keep, lanes, load, splat, stay_apart, store, total, where_le
 
 # ---- sums over the outputs: the formula gives (value, slope) of vectors of outputs o and of targets y; ``setting`` is
@@ -102,16 +101,17 @@ def _sign(e):
 
 _SMOOTHING = ("label_smoothing",)
 
+# Each with the names of its entries in hyper, place by place.
 LOSSES = {
-    "CATEGORICAL_CROSSENTROPY": LossOfRows(crossentropy, _SMOOTHING),
-    "SPARSE_CATEGORICAL_CROSSENTROPY": LossOfRows(crossentropy, _SMOOTHING),
-    "BINARY_CROSSENTROPY": LossOfRows(of_outputs(binary_crossentropy, mean), _SMOOTHING),
-    "MEAN_SQUARED_ERROR": LossOfRows(of_error(lambda e, setting: (e * e, e + e))),
-    "HALF_MEAN_SQUARED_ERROR": LossOfRows(of_error(lambda e, setting: (e * 0.5 * e, e), plain)),
-    "MEAN_ABSOLUTE_ERROR": LossOfRows(of_error(absolute_error)),
-    "HUBER": LossOfRows(of_error(huber), ("delta",)),
-    "KL_DIVERGENCE": LossOfRows(of_outputs(kl_divergence, plain)),
-    "CATEGORICAL_CROSSENTROPY_ON_PROBS": LossOfRows(crossentropy_on_probs, _SMOOTHING),
-    "SPARSE_CATEGORICAL_CROSSENTROPY_ON_PROBS": LossOfRows(crossentropy_on_probs, _SMOOTHING),
-    "BINARY_CROSSENTROPY_ON_PROBS": LossOfRows(of_outputs(binary_crossentropy_on_probs, mean), _SMOOTHING),
+    "CATEGORICAL_CROSSENTROPY": (crossentropy, _SMOOTHING),
+    "SPARSE_CATEGORICAL_CROSSENTROPY": (crossentropy, _SMOOTHING),
+    "BINARY_CROSSENTROPY": (of_outputs(binary_crossentropy, mean), _SMOOTHING),
+    "MEAN_SQUARED_ERROR": (of_error(lambda e, setting: (e * e, e + e)), ()),
+    "HALF_MEAN_SQUARED_ERROR": (of_error(lambda e, setting: (e * 0.5 * e, e), plain), ()),
+    "MEAN_ABSOLUTE_ERROR": (of_error(absolute_error), ()),
+    "HUBER": (of_error(huber), ("delta",)),
+    "KL_DIVERGENCE": (of_outputs(kl_divergence, plain), ()),
+    "CATEGORICAL_CROSSENTROPY_ON_PROBS": (crossentropy_on_probs, _SMOOTHING),
+    "SPARSE_CATEGORICAL_CROSSENTROPY_ON_PROBS": (crossentropy_on_probs, _SMOOTHING),
+    "BINARY_CROSSENTROPY_ON_PROBS": (of_outputs(binary_crossentropy_on_probs, mean), _SMOOTHING),
 }

@@ -16,10 +16,10 @@ from .distillation import (
     relative_sums,
     times_t_squared,
     write_difference,
-)  # fmt: skip
+)
 from .elementary import exp_negative, log, sigmoid, softplus
 from .jit import jit
-from .rows import ROW_OF_TARGETS, LossOfRows, Row
+from .rows import ROW_OF_TARGETS, Row
 from .softmax import row_exp_sum, row_max
 from .vectors import get, put, stay_apart
 
@@ -65,9 +65,7 @@ def decoupled(row, target, s):
         gap = sigmoid(-v_odds) - sigmoid(-z_odds)
     odds_step = row.scale * temperature * s.target_weight * gap  # the derivative by the student's odds
     step = row.scale * temperature * s.nontarget_weight
-    _write_without(row, target, exponents, Norms((step - odds_step) / z_sum, step / v_sum, 0.0))
-    if row.written > 0:
-        put(row.dlogits, row.at + target, odds_step)
+    _write_gradient(row, target, exponents, Norms((step - odds_step) / z_sum, step / v_sum, 0.0), odds_step)
     return value
 
 
@@ -87,9 +85,7 @@ def normalized(row, target, s):
     value = s.gamma * squared * divergence(ratio, v_sum, z_sum)
     value += s.gamma * squared * (log(v_sum) - weighted / v_sum)
     step = row.scale * s.temperature * s.gamma
-    _write_without(row, target, exponents, Norms(step / z_sum, step / v_sum, 0.0))
-    if row.written > 0:
-        put(row.dlogits, row.at + target, 0.0)
+    _write_gradient(row, target, exponents, Norms(step / z_sum, step / v_sum, 0.0), 0.0)
     own = get(row.teacher, row.at + target)
     peak = own if own > exponents.v_peak else exponents.v_peak
     weight = s.target_weight * np.float64(exp_negative(own - peak))  # becomes target_weight p_t
@@ -123,11 +119,10 @@ def _part_of(row, start, count, label):
 
 
 @jit
-def _side(row, target, side):
-    """The classes before the target (side 0) or after it (1), as a row of their own."""
-    if side == 0:
-        return _part_of(row, np.int64(0), target, row.label)
-    return _part_of(row, target + 1, row.count - target - 1, row.label)
+def _others(row, target):
+    """The classes before the target and those after it, each as a row of their own."""
+    rest = row.count - target - 1
+    return _part_of(row, np.int64(0), target, row.label), _part_of(row, target + 1, rest, row.label)
 
 
 @jit
@@ -147,20 +142,22 @@ def _exponents_without(row, target, temperature):
 def _sums_without(row, target, exponents):
     """The first four of `relative_sums`."""
     v_sum, z_sum, ratio, weighted = 0.0, 0.0, 0.0, 0.0
-    for side in range(2):
-        sums = relative_sums(_side(row, target, side), exponents, np.int64(0))
+    for part in _others(row, target):
+        sums = relative_sums(part, exponents, np.int64(0))
         v_sum, z_sum, ratio, weighted = v_sum + sums[0], z_sum + sums[1], ratio + sums[2], weighted + sums[3]
     return v_sum, z_sum, ratio, weighted
 
 
 @jit
-def _write_without(row, target, exponents, norms):
+def _write_gradient(row, target, exponents, norms, own):
+    """`write_difference` for the others, and ``own`` for the target itself."""
     if row.written > 0:
-        for side in range(2):
-            write_difference(_side(row, target, side), exponents, norms, np.int64(0))
+        for part in _others(row, target):
+            write_difference(part, exponents, norms, np.int64(0))
+        put(row.dlogits, row.at + target, own)
 
 
 LOSSES = {
-    "DECOUPLED_KD": LossOfRows(of_labelled(decoupled, DecoupledSettings), DecoupledSettings._fields),
-    "NORMALIZED_KD": LossOfRows(of_labelled(normalized, NormalizedSettings), NormalizedSettings._fields),
+    "DECOUPLED_KD": (of_labelled(decoupled, DecoupledSettings), DecoupledSettings._fields),
+    "NORMALIZED_KD": (of_labelled(normalized, NormalizedSettings), NormalizedSettings._fields),
 }
