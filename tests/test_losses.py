@@ -131,7 +131,7 @@ def test_gradient(name, width, seed):
 
 # ---- every loss of the kernels' table, also one that the oracle does not know
 
-DISTILLING = [kind for kind in kernels.Loss if "temperature" in kernels.SETTINGS[kind]]
+DISTILLING = [kind for kind in kernels.Loss if "hard_weight" in kernels.SETTINGS[kind]]
 ON_PROBS = [
     kind for kind in kernels.Loss if kind.name.endswith("_ON_PROBS") or kind == kernels.Loss.KL_DIVERGENCE
 ]

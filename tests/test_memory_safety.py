@@ -149,7 +149,7 @@ def test_softmax_stays_inside(dtype, shapes):
 ON_PROBS = [
     kind for kind in losses.Loss if kind.name.endswith("_ON_PROBS") or kind == losses.Loss.KL_DIVERGENCE
 ]
-DISTILLING = [kind for kind in losses.Loss if "temperature" in losses.SETTINGS[kind]]
+DISTILLING = [kind for kind in losses.Loss if "hard_weight" in losses.SETTINGS[kind]]
 
 
 def loss_cases(kind, shape, dtype):

@@ -1,10 +1,7 @@
-"""Activations: each is one formula, its derivative directly below it, and one row of the table `ACTIVATIONS`.
+"""Activations: each is one entry of the table `ACTIVATIONS`, its formula and the derivative below it.
 
-The formulas are Keras 3's. To add one, write the two functions and name them in the table; the code, the
-kernels and the parametrized tests follow from it.
+The formulas are Keras 3's. To add one, write its entry; the code, the kernels and the parametrized tests follow.
 """
-
-from __future__ import annotations
 
 import math
 from collections.abc import Callable
@@ -15,119 +12,6 @@ from .elementary import exp_negative, expm1_negative, normal_cdf, sigmoid, softp
 from .jit import jit
 from .softmax import softmax_backward, softmax_forward
 from .vectors import lanes, load, stay_apart, store, where_le
-
-__all__ = [
-    "ACTIVATIONS",
-    "CODES",
-    "LINEAR",
-    "NEEDS_INPUT",
-    "Activation",
-    "activation_backward",
-    "activation_forward",
-]
-
-
-# ---- formulas, on vectors
-#
-# out = f(x, slope), and dx = df(dout, y, slope), where y is the output, or the input if the row says so. ``slope``
-# is leaky_relu's negative_slope and elu's alpha. At a kink the derivative is the left one.
-
-
-@jit(inline=True)
-def linear(x, slope):
-    return x
-
-
-@jit(inline=True)
-def linear_gradient(dout, out, slope):
-    return dout
-
-
-@jit(inline=True)
-def relu(x, slope):
-    return where_le(x, 0.0, 0.0, x)  # a NaN compares as false, so it passes
-
-
-@jit(inline=True)
-def relu_gradient(dout, out, slope):
-    return where_le(out, 0.0, 0.0, dout)
-
-
-@jit(inline=True)
-def leaky_relu(x, slope):
-    return where_le(x, 0.0, x * slope, x)
-
-
-@jit(inline=True)
-def leaky_relu_gradient(dout, out, slope):
-    return where_le(out, 0.0, dout * slope, dout)
-
-
-@jit(inline=True)
-def logistic(x, slope):
-    return sigmoid(x)
-
-
-@jit(inline=True)
-def logistic_gradient(dout, out, slope):
-    return dout * out * (1.0 - out)
-
-
-@jit(inline=True)
-def hyperbolic_tangent(x, slope):
-    return tanh(x)
-
-
-@jit(inline=True)
-def hyperbolic_tangent_gradient(dout, out, slope):
-    return dout * (1.0 - out * out)
-
-
-@jit(inline=True)
-def gelu(x, slope):  # x Phi(x): the exact form, by the error function
-    return x * normal_cdf(x)
-
-
-@jit(inline=True)
-def gelu_gradient(dout, x, slope):  # Phi(x) + x phi(x)
-    return dout * (normal_cdf(x) + x * _NORMAL_DENSITY * exp_negative(x * x * -0.5))
-
-
-@jit(inline=True)
-def silu(x, slope):
-    return x * sigmoid(x)
-
-
-@jit(inline=True)
-def silu_gradient(dout, x, slope):  # s + x s (1 - s) with s = sigmoid(x)
-    s = sigmoid(x)
-    return dout * (s + x * s * (1.0 - s))
-
-
-@jit(inline=True)
-def log_one_plus_exp(x, slope):
-    return softplus(x)
-
-
-@jit(inline=True)
-def log_one_plus_exp_gradient(dout, out, slope):  # sigmoid(x) = 1 - exp(-softplus(x))
-    return dout * (0.0 - expm1_negative(0.0 - out))
-
-
-@jit(inline=True)
-def elu(x, slope):
-    return where_le(x, 0.0, expm1_negative(x) * slope, x)
-
-
-@jit(inline=True)
-def elu_gradient(dout, out, slope):  # slope exp(x) = out + slope below 0
-    return dout * where_le(out, 0.0, out + slope, 1.0)
-
-
-_NORMAL_DENSITY = 1 / math.sqrt(2 * math.pi)
-
-
-# ---- the table
 
 
 class Row(NamedTuple):
@@ -144,6 +28,7 @@ class Row(NamedTuple):
 
 def elementwise(formula: Callable, derivative: Callable, **settings) -> Row:
     """The row of an activation that treats each element alone."""
+    formula, derivative = jit(formula, inline=True), jit(derivative, inline=True)
 
     def forward(out, x, slope):
         stay_apart()
@@ -161,25 +46,60 @@ def elementwise(formula: Callable, derivative: Callable, **settings) -> Row:
     return Row(forward, backward, **settings)
 
 
-def softmax(out, x, slope):
-    softmax_forward(out, x, 1.0)
+_NORMAL_DENSITY = 1 / math.sqrt(2 * math.pi)
 
-
-def softmax_gradient(dx, dout, out, slope):
-    softmax_backward(dx, dout, out, 1.0)
-
-
+# Formulas on vectors: out = f(x, slope), and dx = df(dout, y, slope), where y is the output, or the input if the entry
+# says so. ``slope`` is leaky_relu's negative_slope and elu's alpha. At a kink the derivative is the left one.
 ACTIVATIONS = {
-    "linear": elementwise(linear, linear_gradient),
-    "relu": elementwise(relu, relu_gradient),
-    "leaky_relu": elementwise(leaky_relu, leaky_relu_gradient, slope=0.2),
-    "sigmoid": elementwise(logistic, logistic_gradient),
-    "tanh": elementwise(hyperbolic_tangent, hyperbolic_tangent_gradient),
-    "softmax": Row(softmax, softmax_gradient),
-    "gelu": elementwise(gelu, gelu_gradient, needs_input=True),
-    "silu": elementwise(silu, silu_gradient, needs_input=True, aliases=("swish",)),
-    "softplus": elementwise(log_one_plus_exp, log_one_plus_exp_gradient),
-    "elu": elementwise(elu, elu_gradient, slope=1.0),
+    "linear": elementwise(
+        lambda x, slope: x,
+        lambda dout, out, slope: dout,
+    ),
+    "relu": elementwise(
+        lambda x, slope: where_le(x, 0.0, 0.0, x),  # a NaN compares as false, so it passes
+        lambda dout, out, slope: where_le(out, 0.0, 0.0, dout),
+    ),
+    "leaky_relu": elementwise(
+        lambda x, slope: where_le(x, 0.0, x * slope, x),
+        lambda dout, out, slope: where_le(out, 0.0, dout * slope, dout),
+        slope=0.2,
+    ),
+    "sigmoid": elementwise(
+        lambda x, slope: sigmoid(x),
+        lambda dout, out, slope: dout * out * (1.0 - out),
+    ),
+    "tanh": elementwise(
+        lambda x, slope: tanh(x),
+        lambda dout, out, slope: dout * (1.0 - out * out),
+    ),
+    "softmax": Row(
+        lambda out, x, slope: softmax_forward(out, x, 1.0),
+        lambda dx, dout, out, slope: softmax_backward(dx, dout, out, 1.0),
+    ),
+    "gelu": elementwise(
+        lambda x, slope: x * normal_cdf(x),  # the exact form, by the error function
+        lambda dout, x, slope: dout * (normal_cdf(x) + x * _NORMAL_DENSITY * exp_negative(x * x * -0.5)),
+        needs_input=True,
+    ),
+    "silu": elementwise(
+        lambda x, slope: x * sigmoid(x),
+        lambda dout, x, slope: dout * (sigmoid(x) + x * sigmoid(x) * (1.0 - sigmoid(x))),
+        needs_input=True,
+        aliases=("swish",),
+    ),
+    "softplus": elementwise(
+        lambda x, slope: softplus(x),
+        lambda dout, out, slope: (
+            dout * (0.0 - expm1_negative(0.0 - out))
+        ),  # sigmoid(x) = 1 - exp(-softplus(x))
+    ),
+    "elu": elementwise(
+        lambda x, slope: where_le(x, 0.0, expm1_negative(x) * slope, x),
+        lambda dout, out, slope: (
+            dout * where_le(out, 0.0, out + slope, 1.0)
+        ),  # slope exp(x) = out + slope below 0
+        slope=1.0,
+    ),
 }
 
 Activation = Code("Activation", [name.upper() for name in ACTIVATIONS], start=0)

@@ -4,14 +4,12 @@ A table lists its functions once. ``choose`` makes of it what a kernel calls: th
 machine instruction (LLVM's ``switch``), outside all loops.
 """
 
-from __future__ import annotations
-
 import enum
 import math
 from collections.abc import Callable, Mapping
 
 from llvmlite import ir
-from numba.core import types
+from numba.core import cgutils, types
 from numba.core.targetconfig import ConfigStack
 from numba.extending import intrinsic, typeof_impl
 
@@ -48,9 +46,9 @@ def choose(functions: Mapping[int, Callable], gives_value: bool = False):
         def codegen(context, builder, signature, values):
             code, packed = values
             given = [builder.extract_value(packed, i) for i in range(len(kinds))]
-            before, after = builder.block, builder.append_basic_block("chosen")
+            value_at = cgutils.alloca_once_value(builder, ir.Constant(ir.DoubleType(), math.nan))
+            after = builder.append_basic_block("chosen")
             switch = builder.switch(code, after)
-            results = [(ir.Constant(ir.DoubleType(), math.nan), before)]
             # Without flags Numba takes its own defaults, under which a division by zero raises an exception.
             flags = ConfigStack().top().copy()
             for number, function in functions.items():
@@ -59,15 +57,11 @@ def choose(functions: Mapping[int, Callable], gives_value: bool = False):
                 builder.position_at_end(block)
                 compiled = context.compile_subroutine(builder, function, result(*kinds), flags=flags)
                 value = context.call_internal(builder, compiled.fndesc, result(*kinds), given)
-                results.append((value, builder.block))
+                if gives_value:
+                    builder.store(value, value_at)
                 builder.branch(after)
             builder.position_at_end(after)
-            if not gives_value:
-                return context.get_dummy_value()
-            merged = builder.phi(ir.DoubleType())
-            for value, block in results:
-                merged.add_incoming(value, block)
-            return merged
+            return builder.load(value_at) if gives_value else context.get_dummy_value()
 
         return result(code, types.StarArgTuple(kinds)), codegen
 

@@ -1,51 +1,21 @@
-"""Cross-entropy on logits, by labels or by rows of targets: by itself and as the hard term of distillation."""
+"""Cross-entropy by labels or by rows of targets, on logits and on probabilities; also distillation's hard term."""
 
-from __future__ import annotations
+import math
 
 import numpy as np
 
 from .elementary import exp_negative, log
 from .jit import jit
 from .rows import NO_LABEL, ROW_OF_TARGETS, clear_gradient, in_lane
-from .softmax import row_exp_sum, row_max
+from .softmax import row_exp_sum, row_max, row_sum
 from .vectors import CHUNK, get, keep, lanes, largest, load, put, rounded, splat, stay_apart, store, total
 
-
-@jit
-def target_sums(row, peak, smoothing):
-    """sum_i y_i and sum_i y_i (z_i - peak), y the one-hot label or the smoothed row of targets."""
-    stay_apart()
-    logits, at, count = row.logits, row.at, row.count
-    if row.label != ROW_OF_TARGETS:
-        return 1.0, np.float64(get(logits, at + row.label) - peak)
-    width = lanes(logits)
-    spread, share = 1.0 - smoothing, smoothing / count
-    mass, inner = 0.0, 0.0
-    for first in range(0, count, CHUNK):
-        mass_part = splat(logits, 0.0)
-        inner_part = splat(logits, 0.0)
-        for j in range(first, min(first + CHUNK, count), width):
-            y = keep(load(row.targets, at + j, count - j, 0.0) * spread + share, count - j)
-            mass_part = mass_part + y
-            inner_part = inner_part + y * (load(logits, at + j, count - j, peak) - peak)
-        mass += np.float64(total(mass_part))
-        inner += np.float64(total(inner_part))
-    return mass, inner
+EPSILON = 1e-7
+"""Keras's epsilon: probabilities are clipped to [EPSILON, 1 - EPSILON] under a logarithm."""
 
 
-@jit
-def subtract_target(row, step, smoothing):
-    """dlogits -= step y, y as in `target_sums`."""
-    stay_apart()
-    dlogits, at, count = row.dlogits, row.at, row.count
-    if row.label != ROW_OF_TARGETS:
-        put(dlogits, at + row.label, get(dlogits, at + row.label) - rounded(dlogits, step))
-        return
-    width = lanes(dlogits)
-    spread, share = 1.0 - smoothing, smoothing / count
-    for j in range(0, count, width):
-        y = load(row.targets, at + j, count - j, 0.0) * spread + share
-        store(dlogits, at + j, count - j, load(dlogits, at + j, count - j, 0.0) - y * step)
+def crossentropy(row, hyper):
+    return crossentropy_row(row, row.scale, get(hyper, 0), np.int64(0))
 
 
 @jit
@@ -93,3 +63,67 @@ def _crossentropy_in_registers(row, scale, smoothing):
         mass = 1.0
     store(row.dlogits, at, row.written, e * rounded(logits, scale * mass / exp_sum) - target)
     return mass * log(exp_sum) - inner
+
+
+@jit
+def target_sums(row, peak, smoothing):
+    """sum_i y_i and sum_i y_i (z_i - peak), y the one-hot label or the smoothed row of targets."""
+    stay_apart()
+    logits, at, count = row.logits, row.at, row.count
+    if row.label != ROW_OF_TARGETS:
+        return 1.0, np.float64(get(logits, at + row.label) - peak)
+    spread, share = 1.0 - smoothing, smoothing / count
+    mass, inner = 0.0, 0.0
+    for first in range(0, count, CHUNK):
+        mass_part = inner_part = splat(logits, 0.0)
+        for j in range(first, min(first + CHUNK, count), lanes(logits)):
+            y = keep(load(row.targets, at + j, count - j, 0.0) * spread + share, count - j)
+            mass_part = mass_part + y
+            inner_part = inner_part + y * (load(logits, at + j, count - j, peak) - peak)
+        mass += np.float64(total(mass_part))
+        inner += np.float64(total(inner_part))
+    return mass, inner
+
+
+@jit
+def subtract_target(row, step, smoothing):
+    """dlogits -= step y, y as in `target_sums`."""
+    stay_apart()
+    dlogits, at, count = row.dlogits, row.at, row.count
+    if row.label != ROW_OF_TARGETS:
+        put(dlogits, at + row.label, get(dlogits, at + row.label) - rounded(dlogits, step))
+        return
+    spread, share = 1.0 - smoothing, smoothing / count
+    for j in range(0, count, lanes(dlogits)):
+        y = load(row.targets, at + j, count - j, 0.0) * spread + share
+        store(dlogits, at + j, count - j, load(dlogits, at + j, count - j, 0.0) - y * step)
+
+
+def crossentropy_on_probs(row, hyper):
+    """-sum_i y_i log o_i, o = probs / sum(probs) clipped to [1e-7, 1 - 1e-7]; the gradient is 0 where it is."""
+    stay_apart()
+    if row.label == NO_LABEL:
+        clear_gradient(row)
+        return 0.0
+    at, count, smoothing = row.at, row.count, get(hyper, 0)
+    low, high = EPSILON, 1.0 - EPSILON
+    mass = row_sum(row.logits, at, count)
+    spread, share = 1.0 - smoothing, smoothing / count
+    value, inner = 0.0, 0.0
+    for j in range(count):
+        if row.label == ROW_OF_TARGETS:
+            y = get(row.targets, at + j) * spread + share
+        else:
+            y = 1.0 if j == row.label else 0.0
+        o = get(row.logits, at + j) / mass
+        clipped = low if o < low else (high if o > high else o)
+        if y != 0 or o != o:  # a NaN shows even where y is 0
+            value -= np.float64(y) * math.log(np.float64(clipped))
+        slope = 0.0 if o < low or o > high else -y / clipped
+        inner += np.float64(slope) * np.float64(o)
+        if row.written > 0:
+            put(row.dlogits, at + j, slope)
+    if row.written > 0:
+        for j in range(at, at + count):
+            put(row.dlogits, j, (get(row.dlogits, j) - inner) * (row.scale / mass))
+    return value

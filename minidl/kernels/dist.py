@@ -1,27 +1,21 @@
 """DIST: correlations of probabilities, along a sample's classes and along a class's samples, of a whole batch."""
 
-from __future__ import annotations
-
 import math
-from typing import NamedTuple
+from collections import namedtuple
 
 import numpy as np
 
 from .crossentropy import crossentropy_row
+from .distillation import times_t_squared
+from .elementwise import copy
 from .jit import jit
-from .rows import row_of
-from .softened import times_t_squared
+from .rows import Batch, row_of, sum_of_rows
 from .softmax import softmax_backward, softmax_forward
 from .vectors import stay_apart
 
 CORRELATION_EPSILON = 1e-8
 
-
-class DistSettings(NamedTuple):
-    temperature: float
-    hard_weight: float
-    beta: float
-    gamma: float
+DistSettings = namedtuple("DistSettings", "temperature hard_weight beta gamma")
 
 
 @jit
@@ -65,9 +59,7 @@ def _relate_columns(row_loss, dq, q, p, row_scale, gamma, epsilon):
     to it.
     """
     rows, count = q.shape
-    mass = 0.0
-    for i in range(rows):
-        mass += row_scale[i]
+    mass = sum_of_rows(row_scale)
     if not mass > 0:
         return
     q_mean, p_mean = np.zeros(count), np.zeros(count)
@@ -101,7 +93,7 @@ def _relate_columns(row_loss, dq, q, p, row_scale, gamma, epsilon):
 def dist_batch(row_loss, dlogits, logits, labels, targets, teacher_logits, row_scale, hyper):
     """hard_weight CE + T^2 [beta (1 - rho of each row) + gamma (1 - mean rho of the columns)], whole batch.
 
-    rho is Pearson's correlation of the student's and the teacher's probabilities at T. Arguments as in `losses.Batch`.
+    rho is Pearson's correlation of the student's and the teacher's probabilities at T. Arguments as in `rows.Batch`.
     """
     stay_apart()
     s = DistSettings(hyper[0], hyper[1], hyper[2], hyper[3])
@@ -114,12 +106,11 @@ def dist_batch(row_loss, dlogits, logits, labels, targets, teacher_logits, row_s
     _relate_rows(row_loss, dq, q, p, row_scale, s.beta * squared, epsilon)
     _relate_columns(row_loss, dq, q, p, row_scale, s.gamma * squared, epsilon)
     if dlogits.size > 0:
-        for i in range(logits.shape[0]):
-            for c in range(logits.shape[1]):
-                dlogits[i, c] = dq[i, c]
+        copy(dlogits, dq)
         softmax_backward(dlogits, dlogits, q, s.temperature)
     if s.hard_weight != 0:
+        batch = Batch(logits, labels, targets, teacher_logits, row_scale)
         for i in range(logits.shape[0]):
-            row = row_of(i, dlogits, logits, labels, targets, teacher_logits, row_scale)
+            row = row_of(batch, dlogits, i)
             hard = row_scale[i] * s.hard_weight
             row_loss[i] += hard * crossentropy_row(row, hard, 0.0, np.int64(1))

@@ -1,11 +1,12 @@
 """Knowledge distillation by softened probabilities (Hinton) and by the logits themselves, a function of a row each.
 
-Letters as in `softened`; rows as in `rows.Row`.
+z are the student's logits, v the teacher's, q and p their softmax at temperature T. The sums over a row give
+KL(p || q) = sum p (log p - log q) without a logarithm of an element, so nothing here overflows or rounds to
+infinity at any logits. `target_aware` uses them too. Rows as in `rows.Row`.
 """
 
-from __future__ import annotations
-
 import math
+from collections import namedtuple
 from typing import NamedTuple
 
 import numpy as np
@@ -14,11 +15,92 @@ from .crossentropy import crossentropy_row, subtract_target, target_sums
 from .elementary import exp_negative, log
 from .jit import jit
 from .rows import NO_LABEL, ROW_OF_TARGETS, clear_gradient, in_lane
-from .softened import Exponents, Norms, divergence, relative_sums, times_t_squared, write_difference
-from .softmax import row_max, row_sum
+from .softmax import row_max, row_product, row_sum
 from .vectors import CHUNK, get, keep, lanes, largest, load, splat, stay_apart, store, total
 
-STANDARDIZE_EPSILON = 1e-7
+_STANDARDIZE_EPSILON = 1e-7
+
+
+@jit(inline=True)
+def times_t_squared(weight, temperature):
+    """The factor of a soft term's value; what is left of it in the gradient by the logits is one T.
+
+    Softening multiplies the gradient by 1/T once exactly, by the chain rule (z enters as z / T). A second 1/T appears
+    only as the logits become small beside T: q - p is then about (z - v) / (T C). T squared undoes both, so a
+    weight keeps its meaning roughly when T changes, not at any T.
+    """
+    return weight * temperature * temperature
+
+
+class Exponents(NamedTuple):
+    """How logits become exponents: b = (z - z_peak) z_inverse and a = (v - v_peak) v_inverse, both at most 0."""
+
+    z_peak: float
+    v_peak: float
+    z_inverse: float
+    v_inverse: float
+
+
+class Norms(NamedTuple):
+    """Factors of exp(b), exp(a) and exp(2^doublings b) in a gradient."""
+
+    z: float
+    v: float
+    power: float
+
+
+@jit
+def relative_sums(row, exponents, doublings):
+    """The sums of exp(a), exp(b), exp(a) (a - b), exp(a) a, and exp(2^doublings b).
+
+    The exp(a) are left in dlogits, if the gradient is wanted, for `write_difference`.
+    """
+    stay_apart()
+    at, count, logits = row.at, row.count, row.logits
+    z_peak, v_peak, z_inverse, v_inverse = exponents
+    v_sum = z_sum = ratio = weighted = power = 0.0
+    for first in range(0, count, CHUNK):
+        v_part = z_part = ratio_part = weighted_part = power_part = splat(logits, 0.0)
+        for j in range(first, min(first + CHUNK, count), lanes(logits)):
+            a = (load(row.teacher, at + j, count - j, v_peak) - v_peak) * v_inverse
+            b = (load(logits, at + j, count - j, z_peak) - z_peak) * z_inverse
+            v_exp = keep(exp_negative(a), count - j)
+            z_exp = keep(exp_negative(b), count - j)
+            store(row.dlogits, at + j, row.written - j, v_exp)
+            v_part = v_part + v_exp
+            z_part = z_part + z_exp
+            ratio_part = ratio_part + v_exp * (a - b)
+            weighted_part = weighted_part + v_exp * a
+            for _ in range(doublings):
+                z_exp = z_exp * z_exp
+            power_part = power_part + z_exp
+        v_sum += np.float64(total(v_part))
+        z_sum += np.float64(total(z_part))
+        ratio += np.float64(total(ratio_part))
+        weighted += np.float64(total(weighted_part))
+        power += np.float64(total(power_part))
+    return v_sum, z_sum, ratio, weighted, power
+
+
+@jit
+def write_difference(row, exponents, norms, doublings):
+    """dlogits = norms.z exp(b) + norms.power exp(2^doublings b) - norms.v exp(a), the last from dlogits."""
+    stay_apart()
+    at, count, logits, dlogits = row.at, row.count, row.logits, row.dlogits
+    z_peak, z_inverse = exponents.z_peak, exponents.z_inverse
+    for j in range(0, count, lanes(logits)):
+        z_exp = exp_negative((load(logits, at + j, count - j, z_peak) - z_peak) * z_inverse)
+        d = z_exp * norms.z - load(dlogits, at + j, count - j, 0.0) * norms.v
+        for _ in range(doublings):
+            z_exp = z_exp * z_exp
+        store(dlogits, at + j, count - j, d + z_exp * norms.power)
+
+
+@jit(inline=True)
+def divergence(ratio, v_sum, z_sum):
+    """KL(p || q) from the sums above; rounding must not make it negative."""
+    value = ratio / v_sum + log(z_sum / v_sum)
+    return 0.0 if value < 0.0 else value
 
 
 @jit
@@ -32,11 +114,7 @@ def add_hard_term(row, value, hard_weight, adds):
     return value
 
 
-class KDSettings(NamedTuple):
-    temperature: float
-    hard_weight: float
-    soft_weight: float
-    standardize: float
+KDSettings = namedtuple("KDSettings", "temperature hard_weight soft_weight standardize")
 
 
 def knowledge_distillation(row, hyper):
@@ -55,14 +133,12 @@ def knowledge_distillation(row, hyper):
     if s.standardize == 0 and row.count <= lanes(row.logits):
         return _row_in_registers(row, s)
     inverse, step = 1.0 / s.temperature, row.scale * s.soft_weight * s.temperature
-    doublings, hard, added = _doublings_of(s.temperature), 0.0, 0.0
+    doublings = _doublings_of(s.temperature)
+    hard = s.hard_weight if s.standardize == 0 and row.label != NO_LABEL and doublings >= 0 else 0.0
     if s.standardize != 0:
-        kl = _standardized_row(row, step, s.temperature)
-    elif s.hard_weight != 0 and row.label != NO_LABEL and doublings >= 0:
-        hard = s.hard_weight
-        kl, added = _row_in_memory(row, inverse, inverse, step, hard, doublings)
+        kl, added = _standardized_row(row, step, s.temperature), 0.0
     else:
-        kl, added = _row_in_memory(row, inverse, inverse, step, 0.0, np.int64(0))
+        kl, added = _row_in_memory(row, inverse, inverse, step, hard, doublings if hard != 0 else np.int64(0))
     value = kl * times_t_squared(s.soft_weight, s.temperature) + added
     return value if hard != 0 else add_hard_term(row, value, s.hard_weight, np.int64(1))
 
@@ -70,11 +146,10 @@ def knowledge_distillation(row, hyper):
 @jit
 def _doublings_of(temperature):
     """k if T is 2^k for k in 0..3, else -1."""
-    doublings = np.int64(-1)
     for k in range(4):
         if temperature == 1 << k:
-            doublings = k
-    return doublings
+            return k
+    return -1
 
 
 @jit
@@ -138,16 +213,8 @@ def _row_in_memory(row, z_inverse, v_inverse, step, hard, doublings):
 def _mean_and_deviation(x, at, count):
     """The mean of a row and its standard deviation with ddof 1 (0 for a single class)."""
     stay_apart()
-    width = lanes(x)
     mean = row_sum(x, at, count) / count
-    squares = 0.0
-    for first in range(0, count, CHUNK):
-        part = splat(x, 0.0)
-        for j in range(first, min(first + CHUNK, count), width):
-            d = load(x, at + j, count - j, mean) - mean
-            part = part + d * d
-        squares += np.float64(total(part))
-    return mean, math.sqrt(squares / (count - 1)) if count > 1 else 0.0
+    return mean, math.sqrt(row_product(x, x, mean, mean, at, count) / (count - 1)) if count > 1 else 0.0
 
 
 @jit
@@ -162,18 +229,12 @@ def _standardized_row(row, step, temperature):
     at, count, logits, dlogits = row.at, row.count, row.logits, row.dlogits
     mean, deviation = _mean_and_deviation(logits, at, count)
     _, v_deviation = _mean_and_deviation(row.teacher, at, count)
-    divisor = deviation + STANDARDIZE_EPSILON
+    divisor = deviation + _STANDARDIZE_EPSILON
     z_inverse = 1.0 / (temperature * divisor)
-    v_inverse = 1.0 / (temperature * (v_deviation + STANDARDIZE_EPSILON))
+    v_inverse = 1.0 / (temperature * (v_deviation + _STANDARDIZE_EPSILON))
     value, _ = _row_in_memory(row, z_inverse, v_inverse, step / divisor, 0.0, np.int64(0))
     if row.written > 0 and deviation > 0:
-        inner = 0.0
-        for first in range(0, count, CHUNK):
-            part = splat(logits, 0.0)
-            for j in range(first, min(first + CHUNK, count), lanes(logits)):
-                c = load(logits, at + j, count - j, mean) - mean
-                part = part + load(dlogits, at + j, count - j, 0.0) * c
-            inner += np.float64(total(part))
+        inner = row_product(dlogits, logits, 0.0, mean, at, count)
         slope = inner / ((count - 1) * deviation * divisor)
         for j in range(0, count, lanes(logits)):
             c = load(logits, at + j, count - j, mean) - mean
@@ -181,16 +242,13 @@ def _standardized_row(row, step, temperature):
     return value
 
 
-class MatchingSettings(NamedTuple):
-    temperature: float  # always 1: no part of the formula
-    hard_weight: float
-    soft_weight: float
+MatchingSettings = namedtuple("MatchingSettings", "hard_weight soft_weight")
 
 
 def logit_matching(row, hyper):
     """hard_weight CE + soft_weight mean_i ((z - v) - mean(z - v))^2."""
     stay_apart()
-    s = MatchingSettings(get(hyper, 0), get(hyper, 1), get(hyper, 2))
+    s = MatchingSettings(get(hyper, 0), get(hyper, 1))
     if s.soft_weight == 0:
         return add_hard_term(row, 0.0, s.hard_weight, np.int64(0))
     value = s.soft_weight * _matching_row(row, row.scale * s.soft_weight)
@@ -202,20 +260,25 @@ def _matching_row(row, step):
     """mean_i ((z - v) - mean(z - v))^2; dlogits = step (2/C) times the same centred difference."""
     stay_apart()
     at, count, logits, teacher = row.at, row.count, row.logits, row.teacher
-    width = lanes(logits)
     mean = 0.0
     for first in range(0, count, CHUNK):
         part = splat(logits, 0.0)
-        for j in range(first, min(first + CHUNK, count), width):
+        for j in range(first, min(first + CHUNK, count), lanes(logits)):
             part = part + (load(logits, at + j, count - j, 0.0) - load(teacher, at + j, count - j, 0.0))
         mean += np.float64(total(part))
     center, slope = mean / count, 2.0 * step / count
     value = 0.0
     for first in range(0, count, CHUNK):
         part = splat(logits, 0.0)
-        for j in range(first, min(first + CHUNK, count), width):
+        for j in range(first, min(first + CHUNK, count), lanes(logits)):
             d = load(logits, at + j, count - j, 0.0) - load(teacher, at + j, count - j, 0.0) - center
             part = part + keep(d * d, count - j)
             store(row.dlogits, at + j, row.written - j, d * slope)
         value += np.float64(total(part))
     return value / count
+
+
+LOSSES = {
+    "KNOWLEDGE_DISTILLATION": (knowledge_distillation, KDSettings._fields),
+    "LOGIT_MATCHING": (logit_matching, MatchingSettings._fields),
+}

@@ -8,8 +8,6 @@ Largest relative error, in machine epsilons (tested): exp and expm1 1; log, log1
 softplus 2. normal_cdf: 2.5 absolutely. Scalar and vector give the same bits. A NaN gives NaN.
 """
 
-from __future__ import annotations
-
 import math
 from typing import NamedTuple
 
@@ -21,7 +19,6 @@ from .vectors import Term, elementwise
 class _Constants(NamedTuple):
     mantissa_bits: int
     exponent_bias: int
-    rounder: float  # adding it leaves the nearest integer in the low bits of the sum
     ln2_high: float  # few enough bits that a product with an exponent is exact
     ln2_low: float
     exp_low: float  # exp is 0 at and below this: the result would leave the normal numbers
@@ -36,7 +33,6 @@ class _Constants(NamedTuple):
 _SINGLE = _Constants(
     mantissa_bits=23,
     exponent_bias=127,
-    rounder=1.5 * 2.0**23,
     ln2_high=0.693359375,
     ln2_low=-2.12194440054690583e-4,
     exp_low=-86.9,
@@ -60,7 +56,6 @@ _SINGLE = _Constants(
 _DOUBLE = _Constants(
     mantissa_bits=52,
     exponent_bias=1023,
-    rounder=1.5 * 2.0**52,
     ln2_high=6.93147180369123816490e-01,
     ln2_low=1.90821492927058770002e-10,
     exp_low=-708.0,
@@ -95,8 +90,9 @@ def _constants(x: Term) -> _Constants:
 def _reduce(x: Term):
     """x = n ln 2 + r: exp(r) - 1, and the bits of n as they stand in the exponent field."""
     c = _constants(x)
-    shifted = x.fma(1 / math.log(2), c.rounder)
-    n = shifted - c.rounder
+    rounder = 1.5 * 2.0**c.mantissa_bits  # adding it leaves the nearest integer in the low bits of the sum
+    shifted = x.fma(1 / math.log(2), rounder)
+    n = shifted - rounder
     r = n.fma(-c.ln2_low, n.fma(-c.ln2_high, x))
     exp_minus_1 = (r * r).fma(r.polynomial(c.exp_poly), r)
     return exp_minus_1, x.builder.shl(shifted.bits, x._whole(c.mantissa_bits))
@@ -174,20 +170,12 @@ def _normal_cdf(x: Term) -> Term:
     return x.where("<=", 0.0, tail, 1.0 - tail)
 
 
-def _quiet(function):
-    """NumPy's own functions warn where inf or NaN is the right answer."""
-
-    def twin(x):
-        with np.errstate(all="ignore"):
-            return function(x)
-
-    return twin
-
-
 def _plain_normal_cdf(x):
     flat = [0.5 * math.erfc(-float(v) * math.sqrt(0.5)) for v in np.ravel(x)]
     return np.asarray(flat, np.asarray(x).dtype).reshape(np.shape(x))[()]
 
+
+_quiet = np.errstate(all="ignore")  # NumPy's own functions warn where inf or NaN is the right answer
 
 exp = elementwise(_exp, _quiet(np.exp))
 """0 for results under the normal numbers (x <= -86.9 in float32, -708 in float64), inf above their range."""

@@ -9,8 +9,7 @@ import numpy as np
 from .barrier import meet, share, start_together
 from .batch import FLOAT32, FLOAT64, gather
 from .denormals import flush_denormals, restore_denormals
-from .elementwise import copy
-from .finite import has_nonfinite
+from .elementwise import copy, has_nonfinite
 from .jit import jit, smaller
 from .matmul import Block
 from .ops import DENSE

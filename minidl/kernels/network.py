@@ -31,7 +31,7 @@ from .batch import (
     rows_to_prefetch,
 )
 from .denormals import flush_denormals, restore_denormals
-from .finite import search_nonfinite
+from .elementwise import search_nonfinite
 from .infer import Inference, Space, infer, infer_rows
 from .jit import jit
 from .learning import Restraints, UpdateState, learn, restrain

@@ -8,8 +8,6 @@ The hash is SplitMix64 (Steele, Lea & Flood 2014, constants of Stafford's varian
 output of the generator whose state starts at ``key``.
 """
 
-from __future__ import annotations
-
 import math
 from typing import NamedTuple
 
@@ -21,33 +19,24 @@ from .jit import JIT_DISABLED, jit
 # What a key is for. Layer i of a model draws under LAYER + i.
 SHUFFLE = 1
 INITIALIZER = 2
-AUGMENT = 3
 LAYER = 16
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio, odd: walks through all 2^64 states
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
 _MIX_2 = np.uint64(0x94D049BB133111EB)
 _TO_UNIT = 2.0**-53
-_TWO_53 = 2.0**53
+
+
+@jit(inline=True)
+def _bits(key, index):
+    z = np.uint64(key) + (np.uint64(index) + np.uint64(1)) * _GOLDEN
+    z = (z ^ (z >> np.uint64(30))) * _MIX_1
+    z = (z ^ (z >> np.uint64(27))) * _MIX_2
+    return z ^ (z >> np.uint64(31))
+
 
 if JIT_DISABLED:
-    # NumPy scalars warn when a product wraps around: multiply as Python integers, keep 64 bits.
-    _MASK = 2**64 - 1
-
-    def _bits(key, index):
-        z = (int(key) + (int(index) + 1) * int(_GOLDEN)) & _MASK
-        z = ((z ^ (z >> 30)) * int(_MIX_1)) & _MASK
-        z = ((z ^ (z >> 27)) * int(_MIX_2)) & _MASK
-        return np.uint64(z ^ (z >> 31))
-
-else:
-
-    @jit(inline=True)
-    def _bits(key, index):
-        z = np.uint64(key) + (np.uint64(index) + np.uint64(1)) * _GOLDEN
-        z = (z ^ (z >> np.uint64(30))) * _MIX_1
-        z = (z ^ (z >> np.uint64(27))) * _MIX_2
-        return z ^ (z >> np.uint64(31))
+    _bits = np.errstate(over="ignore")(_bits)  # NumPy's scalars warn when a product wraps around
 
 
 @jit(inline=True)
@@ -62,7 +51,7 @@ def make_key(seed, purpose, epoch, step):
     return _bits(_bits(_bits(_bits(np.uint64(0), seed), purpose), epoch), step)
 
 
-@jit
+@jit(inline=True)
 def uniform(key, index):
     """A float64 in [0, 1), a multiple of 2^-53."""
     return np.float64(_bits_53(key, index)) * _TO_UNIT
@@ -71,7 +60,7 @@ def uniform(key, index):
 @jit(inline=True)
 def _below(key, index, n):
     """An integer in 0 .. n-1 (bias below n * 2^-53). The draw u is at most 1 - 2^-53, so u * n rounds below n."""
-    return np.int64(np.float64(_bits_53(key, index)) * _TO_UNIT * np.float64(n))
+    return np.int64(uniform(key, index) * np.float64(n))
 
 
 @jit
@@ -100,19 +89,16 @@ def _sine_turn(t):
 
 
 @jit(inline=True)
-def _normal(key, index):
-    """Box-Muller: sqrt(-2 log u) cos(2 pi v), from + - * / sqrt alone, so that loops over it vectorise."""
+def normal(key, index):
+    """A standard normal float64 (|value| < 8.6) by Box-Muller: sqrt(-2 log u) cos(2 pi v).
+
+    From + - * / sqrt alone, so that loops over it vectorise.
+    """
     twice = np.int64(2) * np.int64(index)
     u = (np.float64(_bits_53(key, twice)) + 0.5) * _TO_UNIT  # above 0; 1 at most, after rounding
-    v = np.float64(_bits_53(key, twice + np.int64(1))) * _TO_UNIT
+    v = uniform(key, twice + np.int64(1))
     # cos(2 pi v) for uniform v is by symmetry distributed as over the half turn [0, 1/2)
     return math.sqrt(-2.0 * log(u)) * _sine_turn(0.25 - 0.5 * v)
-
-
-@jit
-def normal(key, index):
-    """A standard normal float64 (|value| < 8.6)."""
-    return _normal(key, index)
 
 
 @jit
@@ -121,13 +107,10 @@ def dropout(out, x, rate, key, first_row):
 
     It is its own backward: dx = dropout(dout) with the same key. Nothing is stored.
     """
-    real = x.dtype.type
     start = first_row * x.shape[1]
-    drop_below = np.int64(math.ceil(rate * _TWO_53))
-    scale = real(1.0 / (1.0 - rate))
-    zero = real(0)
-    flat_out = out.reshape(out.size)
-    flat_x = x.reshape(x.size)
+    drop_below = np.int64(math.ceil(rate / _TO_UNIT))
+    scale, zero = x.dtype.type(1.0 / (1.0 - rate)), x.dtype.type(0)
+    flat_out, flat_x = out.reshape(out.size), x.reshape(x.size)
     # Two loops, because LLVM does not vectorise one whose arrays may overlap.
     if out is x:
         for i in range(flat_out.size):
@@ -142,14 +125,13 @@ def gaussian_noise(out, x, stddev, key, first_row):
     """out = x + stddev * normal. May run in place. Its backward is the identity."""
     real = x.dtype.type
     start = first_row * x.shape[1]
-    flat_out = out.reshape(out.size)
-    flat_x = x.reshape(x.size)
+    flat_out, flat_x = out.reshape(out.size), x.reshape(x.size)
     if out is x:
         for i in range(flat_out.size):
-            flat_out[i] += real(stddev * _normal(key, start + i))
+            flat_out[i] += real(stddev * normal(key, start + i))
     else:
         for i in range(flat_out.size):
-            flat_out[i] = flat_x[i] + real(stddev * _normal(key, start + i))
+            flat_out[i] = flat_x[i] + real(stddev * normal(key, start + i))
 
 
 class Image(NamedTuple):

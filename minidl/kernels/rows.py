@@ -1,8 +1,9 @@
-"""A row of a loss: what every row function is given, and what several of them share."""
+"""A row of a loss: what every row function is given, and what several of them share.
 
-from __future__ import annotations
+``function(row, hyper)`` gives the value of one row and writes the gradient. ``hyper`` is a pointer there, read by
+`vectors.get`: one register to pass on, where an array is seven.
+"""
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -12,6 +13,16 @@ from .vectors import keep, lanes, pointer, splat, store
 
 NO_LABEL, ROW_OF_TARGETS = -1, -2
 """In place of a row's class: the row has no label; the label is the row of targets."""
+
+
+class Batch(NamedTuple):
+    """What a loss reads. An array that it does not need has size 0."""
+
+    logits: np.ndarray  # (B, C)
+    labels: np.ndarray  # int64 (B,); -1 for a row without a label
+    targets: np.ndarray  # (B, C)
+    teacher_logits: np.ndarray  # (B, C)
+    row_scale: np.ndarray  # float64 (B,)
 
 
 class Row(NamedTuple):
@@ -28,23 +39,16 @@ class Row(NamedTuple):
     scale: float  # the gradient is multiplied by it, the value is not
 
 
-class LossOfRows(NamedTuple):
-    """A loss whose rows are independent: ``function(row, hyper)`` gives the value and writes the gradient.
-
-    ``hyper`` is a pointer there, read by `vectors.get`: one register to pass on, where an array is seven.
-    ``settings`` names the entries of ``hyper`` in the order of their places, as the function unpacks them.
-    """
-
-    function: Callable
-    settings: tuple[str, ...] = ()
-
-
-@jit
-def part_of(row, start, count, label):
-    """The ``count`` elements from ``start`` on, as a row of their own with another label."""
+@jit(inline=True)
+def row_of(batch, dlogits, i):
+    """Row i of a `Batch`."""
+    count = batch.logits.shape[1]
+    label = batch.labels[i] if batch.labels.size > 0 else NO_LABEL
+    if batch.targets.size > 0:
+        label = ROW_OF_TARGETS
     return Row(
-        row.dlogits, row.logits, row.targets, row.teacher,
-        row.at + start, count, count if row.written > 0 else np.int64(0), label, row.scale,
+        pointer(dlogits), pointer(batch.logits), pointer(batch.targets), pointer(batch.teacher_logits),
+        i * count, count, count if dlogits.size > 0 else 0, label, batch.row_scale[i],
     )  # fmt: skip
 
 
@@ -62,14 +66,10 @@ def clear_gradient(row):
         store(row.dlogits, row.at + j, row.written - j, splat(row.dlogits, 0.0))
 
 
-@jit(inline=True)
-def row_of(i, dlogits, logits, labels, targets, teacher_logits, row_scale):
-    """Row i of a batch (`losses.Batch`)."""
-    count = logits.shape[1]
-    label = labels[i] if labels.size > 0 else NO_LABEL
-    if targets.size > 0:
-        label = ROW_OF_TARGETS
-    return Row(
-        pointer(dlogits), pointer(logits), pointer(targets), pointer(teacher_logits),
-        i * count, count, count if dlogits.size > 0 else 0, label, row_scale[i],
-    )  # fmt: skip
+@jit
+def sum_of_rows(row_loss):
+    """The sum of ``row_loss``, one after the other: the same bits from `fit` and from a loss by itself."""
+    result = 0.0
+    for i in range(row_loss.size):
+        result += row_loss[i]
+    return result

@@ -1,45 +1,51 @@
 """DecoupledKD and NormalizedKD, which treat the labelled class t apart from the others: a function of a row each.
 
-Letters as in `softened`; a hat leaves the class t out. An unlabelled row adds nothing to either soft term.
+Letters as in `distillation`; a hat leaves the class t out. An unlabelled row adds nothing to either soft term.
 """
 
-from __future__ import annotations
-
-from typing import NamedTuple
+from collections import namedtuple
 
 import numpy as np
 
 from .crossentropy import crossentropy_row
-from .distillation import add_hard_term
+from .distillation import (
+    Exponents,
+    Norms,
+    add_hard_term,
+    divergence,
+    relative_sums,
+    times_t_squared,
+    write_difference,
+)
 from .elementary import exp_negative, log, sigmoid, softplus
 from .jit import jit
-from .rows import ROW_OF_TARGETS, part_of
-from .softened import Exponents, Norms, divergence, relative_sums, times_t_squared, write_difference
+from .rows import ROW_OF_TARGETS, Row
 from .softmax import row_exp_sum, row_max
 from .vectors import get, put, stay_apart
 
 
-class DecoupledSettings(NamedTuple):
-    temperature: float
-    hard_weight: float
-    target_weight: float
-    nontarget_weight: float
+def of_labelled(soft_term, Settings):
+    """The function of a row whose loss is hard_weight CE + ``soft_term(row, class, settings)``."""
+
+    def labelled_row(row, hyper):
+        stay_apart()
+        s = Settings(get(hyper, 0), get(hyper, 1), get(hyper, 2), get(hyper, 3))
+        target = _labelled_class(row)
+        if target < 0 or row.count < 2:
+            return add_hard_term(row, 0.0, s.hard_weight, np.int64(0))
+        return add_hard_term(row, soft_term(row, target, s), s.hard_weight, np.int64(1))
+
+    return labelled_row
 
 
-def decoupled(row, hyper):
-    """hard_weight CE + T^2 [target_weight KL_bin(p_t || q_t) + nontarget_weight KL(p^ || q^)]."""
-    stay_apart()
-    s = DecoupledSettings(get(hyper, 0), get(hyper, 1), get(hyper, 2), get(hyper, 3))
-    target = _labelled_class(row)
-    if target < 0 or row.count < 2:
-        return add_hard_term(row, 0.0, s.hard_weight, np.int64(0))
-    return add_hard_term(row, _decoupled_row(row, target, s), s.hard_weight, np.int64(1))
+DecoupledSettings = namedtuple("DecoupledSettings", "temperature hard_weight target_weight nontarget_weight")
 
 
 @jit
-def _decoupled_row(row, target, s):
-    """The odds z_t/T - logsumexp of the others carry all about t: q_t = sigmoid(odds).
+def decoupled(row, target, s):
+    """T^2 [target_weight KL_bin(p_t || q_t) + nontarget_weight KL(p^ || q^)].
 
+    The odds z_t/T - logsumexp of the others carry all about t: q_t = sigmoid(odds).
     log q_t = -softplus(-odds) and log(1 - q_t) = -softplus(odds) stay finite where q_t rounds to 0 or 1.
     """
     stay_apart()
@@ -59,32 +65,19 @@ def _decoupled_row(row, target, s):
         gap = sigmoid(-v_odds) - sigmoid(-z_odds)
     odds_step = row.scale * temperature * s.target_weight * gap  # the derivative by the student's odds
     step = row.scale * temperature * s.nontarget_weight
-    _write_without(row, target, exponents, Norms((step - odds_step) / z_sum, step / v_sum, 0.0))
-    if row.written > 0:
-        put(row.dlogits, row.at + target, odds_step)
+    _write_gradient(row, target, exponents, Norms((step - odds_step) / z_sum, step / v_sum, 0.0), odds_step)
     return value
 
 
-class NormalizedSettings(NamedTuple):
-    temperature: float
-    hard_weight: float
-    target_weight: float
-    gamma: float
-
-
-def normalized(row, hyper):
-    """hard_weight CE - target_weight p_t log q_t + gamma T^2 CE(p^, q^), p_t and q_t at T = 1."""
-    stay_apart()
-    s = NormalizedSettings(get(hyper, 0), get(hyper, 1), get(hyper, 2), get(hyper, 3))
-    target = _labelled_class(row)
-    if target < 0 or row.count < 2:
-        return add_hard_term(row, 0.0, s.hard_weight, np.int64(0))
-    return add_hard_term(row, _normalized_row(row, target, s), s.hard_weight, np.int64(1))
+NormalizedSettings = namedtuple("NormalizedSettings", "temperature hard_weight target_weight gamma")
 
 
 @jit
-def _normalized_row(row, target, s):
-    """The cross-entropy over the others is their divergence plus the teacher's entropy."""
+def normalized(row, target, s):
+    """gamma T^2 CE(p^, q^) - target_weight p_t log q_t, p_t and q_t at T = 1.
+
+    The cross-entropy over the others is their divergence plus the teacher's entropy.
+    """
     stay_apart()
     squared = times_t_squared(1.0, s.temperature)
     exponents = _exponents_without(row, target, s.temperature)
@@ -92,14 +85,12 @@ def _normalized_row(row, target, s):
     value = s.gamma * squared * divergence(ratio, v_sum, z_sum)
     value += s.gamma * squared * (log(v_sum) - weighted / v_sum)
     step = row.scale * s.temperature * s.gamma
-    _write_without(row, target, exponents, Norms(step / z_sum, step / v_sum, 0.0))
-    if row.written > 0:
-        put(row.dlogits, row.at + target, 0.0)
+    _write_gradient(row, target, exponents, Norms(step / z_sum, step / v_sum, 0.0), 0.0)
     own = get(row.teacher, row.at + target)
     peak = own if own > exponents.v_peak else exponents.v_peak
     weight = s.target_weight * np.float64(exp_negative(own - peak))  # becomes target_weight p_t
     weight /= row_exp_sum(row.teacher, row.teacher, row.at, row.count, np.int64(0), peak, 1.0)
-    own_row = part_of(row, np.int64(0), row.count, target)
+    own_row = _part_of(row, np.int64(0), row.count, target)
     return value + weight * crossentropy_row(own_row, row.scale * weight, 0.0, np.int64(1))
 
 
@@ -119,11 +110,19 @@ def _labelled_class(row):
 
 
 @jit
-def _side(row, target, side):
-    """The classes before the target (side 0) or after it (1), as a row of their own."""
-    if side == 0:
-        return part_of(row, np.int64(0), target, row.label)
-    return part_of(row, target + 1, row.count - target - 1, row.label)
+def _part_of(row, start, count, label):
+    """The ``count`` elements from ``start`` on, as a row of their own with another label."""
+    return Row(
+        row.dlogits, row.logits, row.targets, row.teacher,
+        row.at + start, count, count if row.written > 0 else np.int64(0), label, row.scale,
+    )  # fmt: skip
+
+
+@jit
+def _others(row, target):
+    """The classes before the target and those after it, each as a row of their own."""
+    rest = row.count - target - 1
+    return _part_of(row, np.int64(0), target, row.label), _part_of(row, target + 1, rest, row.label)
 
 
 @jit
@@ -143,14 +142,22 @@ def _exponents_without(row, target, temperature):
 def _sums_without(row, target, exponents):
     """The first four of `relative_sums`."""
     v_sum, z_sum, ratio, weighted = 0.0, 0.0, 0.0, 0.0
-    for side in range(2):
-        sums = relative_sums(_side(row, target, side), exponents, np.int64(0))
+    for part in _others(row, target):
+        sums = relative_sums(part, exponents, np.int64(0))
         v_sum, z_sum, ratio, weighted = v_sum + sums[0], z_sum + sums[1], ratio + sums[2], weighted + sums[3]
     return v_sum, z_sum, ratio, weighted
 
 
 @jit
-def _write_without(row, target, exponents, norms):
+def _write_gradient(row, target, exponents, norms, own):
+    """`write_difference` for the others, and ``own`` for the target itself."""
     if row.written > 0:
-        for side in range(2):
-            write_difference(_side(row, target, side), exponents, norms, np.int64(0))
+        for part in _others(row, target):
+            write_difference(part, exponents, norms, np.int64(0))
+        put(row.dlogits, row.at + target, own)
+
+
+LOSSES = {
+    "DECOUPLED_KD": (of_labelled(decoupled, DecoupledSettings), DecoupledSettings._fields),
+    "NORMALIZED_KD": (of_labelled(normalized, NormalizedSettings), NormalizedSettings._fields),
+}

@@ -1,14 +1,12 @@
-"""Optimizers: each update rule is one formula and one row of the table `RULES`.
+"""What happens to the parameters once their gradients are there: penalties, clipping, the update rule, constraints.
 
-``update`` is elementwise, so any cut of the vector into ranges gives the same bits. The compiled loop calls it on
-the few hundred parameters whose gradient it has just computed (still in the first-level cache), ``optimizer.step``
-once on the whole vector.
+Each rule is one formula and one row of the table `RULES`. ``update`` is elementwise, so any cut of the vector into
+ranges gives the same bits. The compiled loop calls it on the few hundred parameters whose gradient it has just
+computed (still in the first-level cache), ``optimizer.step`` once on the whole vector.
 
 The formulas are Keras 3's. To add a rule, write its formula (and what it needs of a step, if that is more than its
 settings) and name it in the table.
 """
-
-from __future__ import annotations
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -17,31 +15,8 @@ import numpy as np
 
 from .choose import Code, choose
 from .jit import jit
-from .penalties import (
-    add_regularizer,
-    clip_by_global_norm,
-    clip_by_norm,
-    clip_by_value,
-    max_norm,
-    sum_of_squares,
-)
 from .simd import fma
 from .vectors import stay_apart
-
-__all__ = [
-    "KEEPS",
-    "RULES",
-    "WEIGHT_DECAY",
-    "Rule",
-    "add_regularizer",
-    "clip_by_global_norm",
-    "clip_by_norm",
-    "clip_by_value",
-    "max_norm",
-    "step_scalars",
-    "sum_of_squares",
-    "update",
-]
 
 WEIGHT_DECAY = 3
 """Its place in ``hyper`` (float64, 8), after the settings of the rule's own: at most three, as its row names them."""
@@ -64,53 +39,43 @@ def adam_numbers(numbers, hyper, learning_rate, step):
 def rmsprop_numbers(numbers, hyper, learning_rate, step):
     """lr, rho, 1 - rho, momentum, epsilon."""
     rho, momentum, epsilon = hyper[0], hyper[1], hyper[2]
-    numbers[0], numbers[1], numbers[2], numbers[3], numbers[4] = (
-        learning_rate,
-        rho,
-        1.0 - rho,
-        momentum,
-        epsilon,
-    )
+    numbers[0], numbers[1], numbers[2] = learning_rate, rho, 1.0 - rho
+    numbers[3], numbers[4] = momentum, epsilon
 
 
-# ---- rules, on one parameter: from its gradient g, what the rule remembers, and the five numbers of this step, they
-# ---- give the new memory and what to subtract from the parameter
+# ---- rules, on one parameter: from its gradient g, its entries in the three slots, and the five numbers of this step,
+# ---- they give the new entries and what to subtract from the parameter; `Row.keeps` names the slots that a rule uses
 
 
-@jit(inline=True)
-def sgd(g, numbers):
+def sgd(g, a, b, c, numbers):
     """w -= lr*g"""
-    return numbers[0] * g
+    return a, b, c, numbers[0] * g
 
 
-@jit(inline=True)
-def momentum(g, u, numbers):
+def momentum(g, u, b, c, numbers):
     """u = momentum*u - lr*g; w += u"""
     rate, kept = numbers[0], numbers[1]
     u = kept * u - rate * g
-    return u, -u
+    return u, b, c, -u
 
 
-@jit(inline=True)
-def nesterov(g, u, numbers):
+def nesterov(g, u, b, c, numbers):
     """u = momentum*u - lr*g; w += momentum*u - lr*g"""
     rate, kept = numbers[0], numbers[1]
     step = rate * g
     u = kept * u - step
-    return u, -(kept * u - step)
+    return u, b, c, -(kept * u - step)
 
 
-@jit(inline=True)
-def adam(g, m, v, numbers):
+def adam(g, m, v, c, numbers):
     """m += (g - m)*(1 - beta_1); v += (g*g - v)*(1 - beta_2)
     w -= m * lr*sqrt(1 - beta_2**t)/(1 - beta_1**t) / (sqrt(v) + epsilon)"""
     rate, fresh_1, fresh_2, epsilon, _ = numbers
     m = fma(g - m, fresh_1, m)
     v = fma(fma(g, g, -v), fresh_2, v)
-    return m, v, m * rate / (np.sqrt(v) + epsilon)
+    return m, v, c, m * rate / (np.sqrt(v) + epsilon)
 
 
-@jit(inline=True)
 def amsgrad(g, m, v, top, numbers):
     """adam with max(v, every earlier v) under the root"""
     rate, fresh_1, fresh_2, epsilon, _ = numbers
@@ -120,100 +85,76 @@ def amsgrad(g, m, v, top, numbers):
     return m, v, top, m * rate / (np.sqrt(top) + epsilon)
 
 
-@jit(inline=True)
-def rmsprop(g, v, numbers):
+def rmsprop(g, v, b, c, numbers):
     """v = rho*v + (1 - rho)*g*g; w -= lr*g / sqrt(v + epsilon)"""
     rate, rho, fresh, _, epsilon = numbers
     v = rho * v + fresh * (g * g)
-    return v, rate * g / np.sqrt(v + epsilon)
+    return v, b, c, rate * g / np.sqrt(v + epsilon)
 
 
-@jit(inline=True)
-def rmsprop_momentum(g, v, u, numbers):
+def rmsprop_momentum(g, v, u, c, numbers):
     """v as in rmsprop; u = momentum*u + lr*g / sqrt(v + epsilon); w -= u"""
     rate, rho, fresh, kept, epsilon = numbers
     v = rho * v + fresh * (g * g)
     u = kept * u + rate * g / np.sqrt(v + epsilon)
-    return v, u, u
+    return v, u, c, u
 
 
 @jit(inline=True)
-def _not_negative(x, zero):
-    return zero if x < zero else x  # ``zero`` in the precision of x; a NaN is kept
-
-
-@jit(inline=True)
-def rmsprop_centered(g, v, a, numbers):
-    """v as in rmsprop; a = rho*a + (1 - rho)*g; w -= lr*g / sqrt(max(v - a*a, 0) + epsilon)
-
-    Keras leaves the maximum out: rounding then gives NaN under a steady large gradient."""
+def _centered(g, v, a, numbers):
+    """v, a and step as `rmsprop_centered` has them."""
     rate, rho, fresh, _, epsilon = numbers
     v = rho * v + fresh * (g * g)
     a = rho * a + fresh * g
-    variance = _not_negative(v - a * a, rate - rate)
+    variance = v - a * a
+    variance = (
+        rate - rate if variance < rate - rate else variance
+    )  # 0 in the precision of rate; a NaN is kept
     return v, a, rate * g / np.sqrt(variance + epsilon)
 
 
-@jit(inline=True)
+def rmsprop_centered(g, v, b, a, numbers):
+    """v as in rmsprop; a = rho*a + (1 - rho)*g; w -= lr*g / sqrt(max(v - a*a, 0) + epsilon)
+
+    Keras leaves the maximum out: rounding then gives NaN under a steady large gradient."""
+    v, a, step = _centered(g, v, a, numbers)
+    return v, b, a, step
+
+
 def rmsprop_centered_momentum(g, v, u, a, numbers):
     """v and a as in rmsprop_centered; u = momentum*u + lr*g / sqrt(max(v - a*a, 0) + epsilon); w -= u"""
-    rate, rho, fresh, kept, epsilon = numbers
-    v = rho * v + fresh * (g * g)
-    a = rho * a + fresh * g
-    variance = _not_negative(v - a * a, rate - rate)
-    u = kept * u + rate * g / np.sqrt(variance + epsilon)
+    v, a, step = _centered(g, v, a, numbers)
+    u = numbers[3] * u + step
     return v, u, a, u
-
-
-# ---- loops over a range of parameters, by the number of slots that a rule keeps
-
-
-def _without_slots(formula):
-    def loop(params, slots, grads, numbers, decay):
-        stay_apart()
-        for i in range(params.size):
-            params[i] = fma(params[i], -decay, params[i]) - formula(grads[i], numbers)
-
-    return loop
-
-
-def _with_one_slot(formula, first):
-    def loop(params, slots, grads, numbers, decay):
-        stay_apart()
-        a = slots[first]
-        for i in range(params.size):
-            a[i], change = formula(grads[i], a[i], numbers)
-            params[i] = fma(params[i], -decay, params[i]) - change
-
-    return loop
-
-
-def _with_two_slots(formula, first, second):
-    def loop(params, slots, grads, numbers, decay):
-        stay_apart()
-        a, b = slots[first], slots[second]
-        for i in range(params.size):
-            a[i], b[i], change = formula(grads[i], a[i], b[i], numbers)
-            params[i] = fma(params[i], -decay, params[i]) - change
-
-    return loop
-
-
-def _with_three_slots(formula, first, second, third):
-    def loop(params, slots, grads, numbers, decay):
-        stay_apart()
-        a, b, c = slots[first], slots[second], slots[third]
-        for i in range(params.size):
-            a[i], b[i], c[i], change = formula(grads[i], a[i], b[i], c[i], numbers)
-            params[i] = fma(params[i], -decay, params[i]) - change
-
-    return loop
 
 
 _DECAY = 5
 """The place of weight_decay * learning_rate in ``scalars``, after the five numbers of the rule."""
 
-_LOOPS = _without_slots, _with_one_slot, _with_two_slots, _with_three_slots
+
+def _loop_of(rule):
+    """The function that applies ``rule`` to a range of parameters."""
+    formula = jit(rule.formula, inline=True)
+    keeps_a, keeps_b, keeps_c = (slot in rule.keeps for slot in range(3))
+
+    def loop(params, slots, grads, numbers, decay):
+        stay_apart()
+        a, b, c = slots
+        nothing = params.dtype.type(0)
+        for i in range(params.size):
+            u = a[i] if keeps_a else nothing
+            v = b[i] if keeps_b else nothing
+            w = c[i] if keeps_c else nothing
+            u, v, w, change = formula(grads[i], u, v, w, numbers)
+            if keeps_a:
+                a[i] = u
+            if keeps_b:
+                b[i] = v
+            if keeps_c:
+                c[i] = w
+            params[i] = fma(params[i], -decay, params[i]) - change
+
+    return loop
 
 
 # ---- the table
@@ -226,7 +167,7 @@ class Row(NamedTuple):
     settings: tuple[str, ...] = ()
     """The optimizer's attributes that fill the first places of ``hyper``, in this order."""
     keeps: tuple[int, ...] = ()
-    """In the order in which the formula takes them. Saved optimizers hold slots by place, so places stay."""
+    """Saved optimizers hold slots by place, so places stay."""
     numbers: Callable = rate_and_settings
 
 
@@ -248,13 +189,11 @@ RULES = (
 Rule = Code("Rule", [row.formula.__name__.upper() for row in RULES], start=0)
 globals().update(Rule.__members__)
 
-KEEPS = {rule: row.keeps for rule, row in zip(Rule, RULES, strict=True)}
+KEEPS = {rule: RULES[rule].keeps for rule in Rule}
 """Which of the three slots each rule keeps; the others have size 0."""
 
-_fill_numbers = choose({rule: row.numbers for rule, row in zip(Rule, RULES, strict=True)})
-_loop = choose(
-    {rule: _LOOPS[len(row.keeps)](row.formula, *row.keeps) for rule, row in zip(Rule, RULES, strict=True)}
-)
+_fill_numbers = choose({rule: RULES[rule].numbers for rule in Rule})
+_loop = choose({rule: _loop_of(RULES[rule]) for rule in Rule})
 
 
 @jit
@@ -279,3 +218,129 @@ def update(kind, params, slot0, slot1, slot2, grads, scalars):
     real = params.dtype.type
     numbers = real(scalars[0]), real(scalars[1]), real(scalars[2]), real(scalars[3]), real(scalars[4])
     _loop(kind, params, (slot0, slot1, slot2), grads, numbers, real(scalars[_DECAY]))
+
+
+# ---- sums over a vector
+
+_LANES = 256
+"""Partial sums side by side: a single sum would be one long chain of additions, each waiting for the one before."""
+
+
+@jit
+def _add_up(lanes):
+    """The sum of ``lanes`` (_LANES,), pairwise and always in the same order; lanes is overwritten."""
+    half = _LANES // 2
+    while half > 0:
+        for k in range(half):
+            lanes[k] += lanes[k + half]
+        half //= 2
+    return lanes[0]
+
+
+@jit(allocates=True)
+def sum_of_squares(x):
+    """sum(x*x) of a vector, in float64."""
+    lanes = np.zeros(_LANES)
+    for start in range(0, x.size, _LANES):
+        block = x[start : start + _LANES]
+        for k in range(block.size):
+            value = np.float64(block[k])
+            lanes[k] += value * value
+    return _add_up(lanes)
+
+
+@jit(allocates=True)
+def add_regularizer(grads, params, segments, coefficients):
+    """Add each segment's L1 and L2 penalty gradient to ``grads``; return the penalty (float64).
+
+    Penalty of a segment (row of ``segments``: offset, size; of ``coefficients``: l1, l2):
+    l1*sum|w| + l2*sum(w*w), gradient l1*sign(w) + 2*l2*w. With ``grads`` of size 0 only the value.
+    """
+    real = params.dtype.type
+    total = 0.0
+    for s in range(segments.shape[0]):
+        l1, l2 = coefficients[s, 0], coefficients[s, 1]
+        if l1 == 0.0 and l2 == 0.0:
+            continue
+        weight = params[segments[s, 0] : segments[s, 0] + segments[s, 1]]
+        lanes = np.zeros(_LANES)
+        for start in range(0, weight.size, _LANES):
+            block = weight[start : start + _LANES]
+            for k in range(block.size):
+                value = np.float64(block[k])
+                lanes[k] += l1 * abs(value) + l2 * (value * value)
+        total += _add_up(lanes)
+        if grads.size > 0:
+            slope = grads[segments[s, 0] : segments[s, 0] + segments[s, 1]]
+            step, slant = real(l1), real(2.0 * l2)
+            for i in range(weight.size):
+                w = weight[i]
+                sign = real(1.0) if w > real(0.0) else (real(-1.0) if w < real(0.0) else w)  # of NaN, NaN
+                slope[i] += fma(slant, w, step * sign)
+    return total
+
+
+# ---- clipping, in place
+
+
+@jit
+def clip_by_value(grads, limit):
+    """Every entry into [-limit, limit]; NaN stays."""
+    high = grads.dtype.type(limit)
+    for i in range(grads.size):
+        g = grads[i]
+        grads[i] = high if g > high else (-high if g < -high else g)
+
+
+@jit
+def _scale(x, factor):
+    factor = x.dtype.type(factor)
+    for i in range(x.size):
+        x[i] *= factor
+
+
+@jit
+def clip_by_norm(grads, segments, limit):
+    """g *= limit / |g| for each segment (offset, size) whose norm exceeds ``limit``."""
+    for s in range(segments.shape[0]):
+        part = grads[segments[s, 0] : segments[s, 0] + segments[s, 1]]
+        norm = np.sqrt(sum_of_squares(part))
+        if not norm <= limit:  # also for a norm of NaN, which makes the whole segment NaN
+            _scale(part, limit / norm)
+
+
+@jit
+def clip_by_global_norm(grads, limit):
+    """g *= limit / |g| if the norm of the whole vector exceeds ``limit``; all NaN if it is not finite."""
+    norm = np.sqrt(sum_of_squares(grads))
+    if not norm <= limit:
+        _scale(grads, limit / norm if norm < np.inf else np.nan)
+
+
+# ---- constraints
+
+
+@jit(allocates=True)
+def max_norm(params, segments, limits):
+    """Bound the norm of each column of each matrix (row of ``segments``: offset, rows, columns).
+
+    w *= min(norm, limit) / (1e-7 + norm), as Keras writes it: a column within the limit is
+    multiplied by norm/(1e-7 + norm), which is not exactly 1.
+    """
+    real = params.dtype.type
+    for s in range(segments.shape[0]):
+        offset, rows, columns = segments[s, 0], segments[s, 1], segments[s, 2]
+        norms = np.zeros(columns)
+        for r in range(rows):
+            row = params[offset + r * columns : offset + (r + 1) * columns]
+            for c in range(columns):
+                value = np.float64(row[c])
+                norms[c] += value * value
+        factors = np.empty(columns, params.dtype)
+        for c in range(columns):
+            norm = np.sqrt(norms[c])
+            factors[c] = real(min(norm, limits[s]) / (1e-7 + norm))
+        for r in range(rows):
+            row = params[offset + r * columns : offset + (r + 1) * columns]
+            for c in range(columns):
+                row[c] *= factors[c]
