@@ -16,7 +16,7 @@ from .datasets import mnist
 from .distillation.main_job import compile_kernels, parse_numbers
 from .distillation.text import format_table
 from .explain import explain
-from .kernels import simd
+from .kernels import target
 from .kernels.jit import JIT_DISABLED
 from .runtime import get_num_threads, matmul, set_num_threads
 
@@ -78,12 +78,12 @@ def _fastest(*functions, seconds: float = 0.3) -> list[float]:
 
 
 def run_info(options: argparse.Namespace) -> None:
-    cache = "off (NUMBA_DISABLE_JIT)" if JIT_DISABLED else Path(simd.__file__).parent / "__pycache__"
+    cache = "off (NUMBA_DISABLE_JIT)" if JIT_DISABLED else Path(target.__file__).parent / "__pycache__"
     rows = {
         "minidl": __version__,
         "python": f"{platform.python_version()} on {platform.system()} {platform.machine()}",
         "numpy, numba": f"{np.__version__}, {numba.__version__}",
-        "vectors": f"{8 * simd.VECTOR_BYTES} bits, fused multiply-add: {'yes' if simd.HAS_FMA else 'no'}",
+        "vectors": f"{8 * target.VECTOR_BYTES} bits, fused multiply-add: {'yes' if target.HAS_FMA else 'no'}",
         "threads": get_num_threads(),
         "compiled code": cache,
         "data folder": f"{mnist.cache_folder()} (or MINIDL_DATA)",

@@ -12,7 +12,7 @@ import numpy as np
 
 from .constraints import MaxNorm
 from .kernels.random import INITIALIZER
-from .kernels.simd import aligned_zeros
+from .kernels.target import aligned_zeros
 from .kernels.updates import add_regularizer
 from .validation import check_array, describe
 

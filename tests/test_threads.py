@@ -8,15 +8,10 @@ import numpy as np
 import pytest
 
 import minidl
-from minidl.kernels import atomics, barrier, threads
+from minidl.kernels import barrier, processor, threads
+from minidl.kernels.barrier import Team, meet, share, start_together
 from minidl.kernels.jit import JIT_DISABLED, jit
-from minidl.kernels.threads import (
-    flush_denormals,
-    meet,
-    restore_denormals,
-    share,
-    start_together,
-)
+from minidl.kernels.processor import flush_denormals, restore_denormals
 
 
 @pytest.fixture(autouse=True)
@@ -246,16 +241,16 @@ def test_a_kernel_that_cannot_run_is_told_once_and_leaves_nobody_waiting():
     assert counts.all()
 
 
-if atomics.KNOWS_CPU and not JIT_DISABLED and len(os.sched_getaffinity(0)) > 1:
+if processor.KNOWS_CPU and not JIT_DISABLED and len(os.sched_getaffinity(0)) > 1:
 
     @jit
     def start(team):
         """Starts, and tells on which processor it goes on."""
         start_together(team)
-        return atomics.current_cpu()
+        return processor.current_cpu()
 
     def start_as_a_worker(sync):
-        return start(threads.Team(1, 2, sync))
+        return start(Team(1, 2, sync))
 
     @pytest.fixture
     def allowed():

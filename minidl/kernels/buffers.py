@@ -1,13 +1,11 @@
 """The memory a compiled run writes to, allocated once: by a fit, by a predictor, and by ``minidl.warmup``."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np
 
 from .network import Buffers, Plan, packing_size, tile_size
-from .simd import ALIGNMENT, aligned_zeros
+from .target import ALIGNMENT, aligned_zeros
 
 
 class BatchParts(NamedTuple):

@@ -1,20 +1,18 @@
 """Predictions: the same kernels as in the forward pass of training, without batches, draws and gradients."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np
 
 from .barrier import meet, share, start_together
 from .batch import FLOAT32, FLOAT64, gather
-from .denormals import flush_denormals, restore_denormals
 from .elementwise import copy
 from .finite import has_nonfinite
 from .jit import jit, smaller
 from .matmul import Block
 from .ops import DENSE
 from .passes import dense_block, rows_at
+from .processor import flush_denormals, restore_denormals
 from .program import IN, IN_AT, KIND, OUT, OUT_AT
 from .rowwise import FORWARD, RowwiseOp, rowwise_in_predictions
 from .simd import reals_at

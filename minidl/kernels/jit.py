@@ -1,7 +1,5 @@
 """The one decorator every kernel uses, with each compiler flag explained once."""
 
-from __future__ import annotations
-
 import hashlib
 from pathlib import Path
 
@@ -35,7 +33,7 @@ _FLAGS = {
     # and a loop with such a branch does not vectorise: Adam takes six times as long.
     "error_model": "numpy",
     # Strict IEEE arithmetic: NaN and inf stay visible, and a formula gives the same bits
-    # whether LLVM vectorises it or not. A fused multiply-add is written by name (simd.fma).
+    # whether LLVM vectorises it or not. A fused multiply-add is written by name (vectors.fma).
     "fastmath": False,
     # Do not count references to arrays: the caller holds every array that a kernel is given. Counting is atomic, so
     # each slice of an array would wait until all stores before it have left the processor.

@@ -7,8 +7,6 @@ at once: penalties, clipping, constraints (`Restraints`). Each element of dW is 
 rows of the batch, in order, so its bits do not depend on who computes it.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

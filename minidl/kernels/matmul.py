@@ -6,8 +6,6 @@ Every output is one chain of multiply-adds over k, in order: blocking, packing a
 the speed, never a bit of the result.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

@@ -10,8 +10,6 @@ the batch (`passes`). The weight gradients sum over all rows, so there each thre
 and updates it at once (`learning`). Between the two all threads meet.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np
@@ -30,7 +28,6 @@ from .batch import (
     rows_of,
     rows_to_prefetch,
 )
-from .denormals import flush_denormals, restore_denormals
 from .finite import search_nonfinite
 from .infer import Inference, Space, infer, infer_rows
 from .jit import jit
@@ -38,6 +35,7 @@ from .learning import Restraints, UpdateState, learn, restrain
 from .losses import Batch, loss_rows, sum_of_rows
 from .metrics import metric_rows
 from .passes import Moment, backward, forward, rows_at
+from .processor import flush_denormals, restore_denormals
 from .program import IN, Plan, Program, packing_size, panel_order, plan, tile_size
 from .updates import step_scalars
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from .jit import jit
-from .simd import fma
+from .vectors import fma
 
 # ---- sums over a vector
 

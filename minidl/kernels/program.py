@@ -1,7 +1,5 @@
 """A model as data for the compiled loop: a table of its operations, and where each output lies in one buffer."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

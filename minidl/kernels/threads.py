@@ -10,8 +10,6 @@ product; then it parks. A job is the kernel's address and its arguments, so that
 it would take microseconds, and longer where it had to wait for the GIL.
 """
 
-from __future__ import annotations
-
 import os
 import threading
 import time
@@ -20,26 +18,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numba
 import numpy as np
 
-from .barrier import (
-    ALONE,
-    JOB,
-    JOB_UNIT,
-    MOST_THREADS,
-    NEXT_JOB,
-    SYNC_SIZE,
-    Team,
-    meet,
-    share,
-    start_together,
-    work,
-)
-from .denormals import flush_denormals, restore_denormals
+from .barrier import ALONE, JOB, JOB_UNIT, MOST_THREADS, NEXT_JOB, SYNC_SIZE, Team, work
 from .jit import JIT_DISABLED
-
-__all__ = [
-    "ALONE", "Team", "count_for", "flush_denormals", "get_num_threads", "meet", "restore_denormals", "run",
-    "set_num_threads", "share", "start_together",
-]  # fmt: skip
 
 _SPINS_BEFORE_PARK = 4_200
 """Spins of a worker without a job: about two milliseconds, most of them in `yield_cpu`."""

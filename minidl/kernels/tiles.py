@@ -5,8 +5,6 @@ registers over the whole loop over k. So the loop is written here, instruction b
 that this processor has. `simd` makes it callable from kernels.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 from llvmlite import ir
@@ -81,20 +79,18 @@ class _VectorWriter:
         return self.address(base, self.builder.mul(index, stride))
 
     def load(self, address, mask=None):
-        pointer = self.builder.bitcast(address, self.vector.as_pointer())
-        if mask is None:
-            return self.builder.load(pointer, align=self.align, typ=self.vector)
-        return emit.masked_load(self.builder, pointer, self.align, mask, self.zeros)
+        return emit.load(self.builder, address, self.vector, self.align, mask)
 
     def store(self, value, address, mask=None):
-        pointer = self.builder.bitcast(address, self.vector.as_pointer())
-        if mask is None:
-            self.builder.store(value, pointer, align=self.align)
-        else:
-            emit.masked_store(self.builder, value, pointer, self.align, mask)
+        emit.store(self.builder, value, address, self.align, mask)
 
     def column_mask(self, columns):
         return emit.lane_mask(self.builder, columns, self.lanes)
+
+    def phis(self, *sources):
+        """One phi node for each of several vectors; a source is (vectors, the block they come from)."""
+        cells = zip(*([(value, block) for value in values] for values, block in sources), strict=True)
+        return [emit.merge(self.builder, *cell) for cell in cells]
 
 
 class _PanelWriter(_VectorWriter):
@@ -167,13 +163,12 @@ class _PanelWriter(_VectorWriter):
         builder.branch(enter)
 
         builder.position_at_end(enter)
-        starts = self._phis(([self.zeros] * len(c_cells), before), (loaded, init))
+        starts = self.phis(([self.zeros] * len(c_cells), before), (loaded, init))
         builder.cbranch(builder.icmp_signed(">", given.k, emit.constant(0)), loop, done)
 
         builder.position_at_end(loop)
-        step = builder.phi(emit.INT)
-        step.add_incoming(emit.constant(0), enter)
-        sums = self._phis((starts, enter))
+        step = emit.merge(builder, (emit.constant(0), enter))
+        sums = self.phis((starts, enter))
         b_vectors = self._row_of_b(step, masks)
         self._prefetch(next_line, step)
         a_vectors = self._column_of_a(a_tile, offsets, step, rows)
@@ -189,7 +184,7 @@ class _PanelWriter(_VectorWriter):
         builder.cbranch(builder.icmp_signed("<", following, given.k), loop, done)
 
         builder.position_at_end(done)
-        results = self._phis((starts, enter), (products, loop))
+        results = self.phis((starts, enter), (products, loop))
         for value, (address, mask) in zip(results, c_cells, strict=True):
             self.store(value, address, mask)
 
@@ -201,14 +196,6 @@ class _PanelWriter(_VectorWriter):
         """(address, mask) of all vectors of a tile, row by row."""
         row_addresses = [self.row(base, emit.constant(i), stride) for i in range(rows)]
         return [cell for address in row_addresses for cell in self._vectors(address, masks)]
-
-    def _phis(self, *sources):
-        """One phi node for each vector of the tile; a source is (values, the block they come from)."""
-        merged = [self.builder.phi(self.vector) for _ in sources[0][0]]
-        for values, block in sources:
-            for phi, value in zip(merged, values, strict=True):
-                phi.add_incoming(value, block)
-        return merged
 
     def _row_of_b(self, step, masks):
         """Row ``step`` of B, copied into the packed panel on the way if there is one."""
@@ -233,12 +220,8 @@ class _PanelWriter(_VectorWriter):
         while len(groups) * _GROUP_ROWS < rows:
             groups.append(self._opaque(self.address(groups[-1], offsets[-1])))
         addresses = [self.address(groups[i // _GROUP_ROWS], offsets[i % _GROUP_ROWS]) for i in range(rows)]
-        return [
-            emit.splat(
-                self.builder, self.builder.load(address, align=self.align, typ=self.element), self.lanes
-            )
-            for address in addresses
-        ]
+        elements = [self.builder.load(address, align=self.align, typ=self.element) for address in addresses]
+        return [emit.splat(self.builder, element, self.lanes) for element in elements]
 
     def _opaque(self, pointer):
         """``pointer``, with its origin hidden from LLVM.
@@ -326,10 +309,7 @@ def _write_transposition(builder, element, out, out_row, source, source_row, row
             nearest = [builder.select(builder.icmp_signed("<", i, rows), i, last) for i in indices]
             masked = [writer.load(writer.row(source, i, source_row), mask) for i in nearest]
             partial_block = builder.block
-    values = [builder.phi(writer.vector) for _ in indices]
-    for value, *sources in zip(values, loaded, masked, strict=True):
-        for source_value, block in zip(sources, (full_block, partial_block), strict=True):
-            value.add_incoming(source_value, block)
+    values = writer.phis((loaded, full_block), (masked, partial_block))
     distance = 1
     while distance < lanes:
         # lane l of row i and lane l of row i + distance: the off-diagonal blocks change places

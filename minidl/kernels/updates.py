@@ -25,8 +25,7 @@ from .penalties import (
     max_norm,
     sum_of_squares,
 )
-from .simd import fma
-from .vectors import stay_apart
+from .vectors import fma, stay_apart
 
 __all__ = [
     "KEEPS",

@@ -10,7 +10,7 @@ from ..kernels import network, threads
 from ..kernels.activations import CODES, LINEAR
 from ..kernels.buffers import BatchParts, training_buffers
 from ..kernels.ops import DENSE
-from ..kernels.simd import aligned_zeros
+from ..kernels.target import aligned_zeros
 from .samples import CHUNK_BYTES, Samples, as_rows, is_native
 from .thread_choice import ThreadChoice
 
@@ -61,7 +61,11 @@ class CompiledSteps:
         needs_output = objective.on_logits and any(metric.needs_output_for(outputs) for metric in metrics)
         sparse = samples.targets is None
         parts = BatchParts(
-            len(metrics), samples.labels.size > 0, not sparse, samples.teacher_logits is not None, needs_output
+            len(metrics),
+            samples.labels.size > 0,
+            not sparse,
+            samples.teacher_logits is not None,
+            needs_output,
         )
         self._buffers = training_buffers(
             ops, laid_out, batch_size, dtype, n_threads, n_threads if copied else 1, parts

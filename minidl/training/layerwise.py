@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..kernels.threads import flush_denormals, restore_denormals
+from ..kernels.processor import flush_denormals, restore_denormals
 from ..kernels.updates import add_regularizer, max_norm
 from .samples import Samples
 from .scoring import metric_values, score_rows
