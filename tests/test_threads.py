@@ -1,8 +1,11 @@
 """Threads that meet at barriers: all work done once, in step, and nobody left waiting."""
 
 import os
+import signal
+import sys
 import threading
 import time
+import traceback
 
 import numpy as np
 import pytest
@@ -121,12 +124,14 @@ def test_another_number_of_threads_while_a_call_begins(fewer, monkeypatch):
     """Set by another thread after the call was planned for three, and before it has the workers to itself."""
 
     class Lock:
-        def acquire(self, blocking):
+        def locked(self):
+            return False
+
+        def __enter__(self):
             monkeypatch.setattr(threads, "_num_threads", 1 if JIT_DISABLED else fewer)
             monkeypatch.setattr(threads, "_pool", None)
-            return True
 
-        def release(self):
+        def __exit__(self, *error):
             pass
 
     minidl.set_num_threads(3)
@@ -174,15 +179,17 @@ def test_an_interrupt_while_a_worker_is_woken_leaves_nobody_waiting(woken, pause
         assert threads.get_num_threads() == 1
         return
     time.sleep(0.01)  # it is parked
-    submit = threads._pool.executor.submit
+    worker = threads._pool.workers[0]
+    calls = worker._calls
 
-    def interrupted(*args):
-        if woken:
-            submit(*args)
-        raise KeyboardInterrupt
+    class Interrupted:
+        def put(self, item):
+            if woken:
+                calls.put(item)
+            raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(threads._pool.executor, "submit", interrupted)
+        patch.setattr(worker, "_calls", Interrupted())
         with pytest.raises(KeyboardInterrupt):
             threads.run(add_in_turns, counts, 1)
     assert counts.tolist() == [1, 1, 0]
@@ -191,6 +198,63 @@ def test_an_interrupt_while_a_worker_is_woken_leaves_nobody_waiting(woken, pause
         threads.run(add_in_turns, counts, 5)
         assert counts.tolist() == [5, 5, 0]
         time.sleep(pause)
+
+
+@pytest.mark.skipif(JIT_DISABLED, reason="there are no workers")
+@pytest.mark.parametrize("parked", [True, False])
+def test_an_interrupt_anywhere_in_a_call_leaves_nobody_waiting(parked, counts):
+    """Raised wherever Python may run a signal's handler: where a function begins, after a line, as it returns.
+
+    That is in the standard library too: a lock taken by a `threading.Condition` whose `__enter__` is interrupted stays
+    locked, and a worker that needs it never comes.
+    """
+
+    def calls_until(events):
+        """Call, interrupted at the event of that number; whether it was. A child, so that a hang can be ended."""
+        child = os.fork()
+        if child:
+            return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        code, left = 3, events
+        try:
+            signal.alarm(60)  # the default: it ends the process
+            counts = np.zeros(3, np.int64)
+            threads.run(add_in_turns, counts, 1)
+            if parked:
+                time.sleep(0.01)
+
+            def trace(frame, event, arg):
+                nonlocal left
+                if (
+                    frame.f_code is not threads.run.__code__
+                ):  # its `with` is not interrupted between two instructions
+                    left -= 1
+                    if left < 0:
+                        sys.settrace(None)
+                        raise KeyboardInterrupt
+                return trace
+
+            sys.settrace(trace)
+            try:
+                threads.run(add_in_turns, counts, 1)
+                code = 1
+            except KeyboardInterrupt:
+                code = 0
+            sys.settrace(None)
+            for _ in range(3):
+                counts = np.zeros(3, np.int64)
+                threads.run(add_in_turns, counts, 5)
+                assert counts.tolist() == [5, 5, 0]
+            minidl.set_num_threads(2)  # which waits for the workers
+        except BaseException:
+            traceback.print_exc()
+            code = 3
+        finally:
+            os._exit(code)
+
+    found = []
+    while not found or found[-1] == 0:
+        found.append(calls_until(len(found)))
+    assert found[-1] == 1 and len(found) > 8
 
 
 def test_a_forked_child_computes():
