@@ -9,20 +9,13 @@ JIT_DISABLED = bool(numba.config.DISABLE_JIT)
 """True under ``NUMBA_DISABLE_JIT=1``: kernels then run as plain Python and NumPy."""
 
 
-def _source_stamp() -> str:
-    """A digest of every file in this folder.
+_SOURCES = sorted(Path(__file__).parent.glob("*.py"))
+_STAMP = hashlib.sha256(b"".join(path.name.encode() + path.read_bytes() for path in _SOURCES)).hexdigest()
+"""A digest of every file in this folder.
 
-    Numba's on-disk cache notices an edit in the file of the cached function only. A kernel that
-    calls into another file would go on running that file's old code, so any edit here discards
-    the compiled code of all kernels.
-    """
-    digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(path.name.encode() + path.read_bytes())
-    return digest.hexdigest()
-
-
-_STAMP = _source_stamp()
+Numba's on-disk cache notices an edit in the file of the cached function only. A kernel that calls into another file
+would go on running that file's old code, so any edit here discards the compiled code of all kernels.
+"""
 
 _FLAGS = {
     # Compile to machine code or fail: never fall back to the interpreter.

@@ -30,8 +30,6 @@ CHUNK = 1024
 VALUE_BYTES = 64
 """Bytes of a vector."""
 
-_OPERATORS = {operator.add: "fadd", operator.sub: "fsub", operator.mul: "fmul", operator.truediv: "fdiv"}
-
 
 class Vector(types.Type):
     """The Numba type of a vector of floats."""
@@ -46,6 +44,13 @@ class Vector(types.Type):
 class _VectorModel(PrimitiveModel):
     def __init__(self, manager, kind):
         super().__init__(manager, kind, ir.VectorType(emit.FLOATS[kind.dtype], kind.lanes))
+
+
+def _operation(instruction):
+    def operate(self, other):
+        return self._new(getattr(self.builder, instruction)(self.value, self._operand(other)))
+
+    return operate
 
 
 class Term:
@@ -76,17 +81,8 @@ class Term:
         kind = self.value.type
         return self._new(ir.Constant(kind, [float(number)] * self.lanes if self.lanes else float(number)))
 
-    def __add__(self, other):
-        return self._new(self.builder.fadd(self.value, self._operand(other)))
-
-    def __sub__(self, other):
-        return self._new(self.builder.fsub(self.value, self._operand(other)))
-
-    def __mul__(self, other):
-        return self._new(self.builder.fmul(self.value, self._operand(other)))
-
-    def __truediv__(self, other):
-        return self._new(self.builder.fdiv(self.value, self._operand(other)))
+    __add__, __sub__ = _operation("fadd"), _operation("fsub")
+    __mul__, __truediv__ = _operation("fmul"), _operation("fdiv")
 
     def __rtruediv__(self, other):
         return self.constant(other) / self
@@ -102,11 +98,8 @@ class Term:
         return self._new(emit.fma(self.builder, self.value, self._operand(factor), self._operand(addend)))
 
     def abs(self) -> Term:
-        return self._new(self.intrinsic("llvm.fabs", self.value))
-
-    def intrinsic(self, name, *operands):
         kind = self.value.type
-        return emit.call(self.builder, f"{name}.{emit.suffix(kind)}", kind, *operands)
+        return self._new(emit.call(self.builder, f"llvm.fabs.{emit.suffix(kind)}", kind, self.value))
 
     def where(self, comparison, other, if_true, if_false) -> Term:
         """if_true where self <comparison> other, else if_false: a NaN compares as false."""
@@ -194,8 +187,10 @@ def _register(function, instruction):
 
 
 if not JIT_DISABLED:
-    for _function, _instruction in _OPERATORS.items():
-        _register(_function, _instruction)
+    _register(operator.add, "fadd")
+    _register(operator.sub, "fsub")
+    _register(operator.mul, "fmul")
+    _register(operator.truediv, "fdiv")
 
 
 def _plain_part(array, at, count):
