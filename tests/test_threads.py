@@ -119,6 +119,17 @@ def test_another_number_of_threads_while_workers_spin():
         assert counts.tolist() == [1 if i < threads.get_num_threads() else 0 for i in range(3)]
 
 
+def test_workers_end_at_once_though_they_would_spin_for_long(monkeypatch):
+    """As on a busy machine, where each spin gives the processor away for milliseconds."""
+    monkeypatch.setattr(threads, "_SPINS_BEFORE_PARK", 10**15)
+    minidl.set_num_threads(3)
+    threads.run(one_round, np.zeros(3, np.int64))
+    ending = threading.Thread(target=minidl.set_num_threads, args=(2,), daemon=True)
+    ending.start()
+    ending.join(60)
+    assert not ending.is_alive()
+
+
 @pytest.mark.parametrize("fewer", [1, 2])
 def test_another_number_of_threads_while_a_call_begins(fewer, monkeypatch):
     """Set by another thread after the call was planned for three, and before it has the workers to itself."""
@@ -180,7 +191,7 @@ def test_an_interrupt_while_a_worker_is_woken_leaves_nobody_waiting(woken, pause
         return
     time.sleep(0.01)  # it is parked
     worker = threads._pool.workers[0]
-    calls = worker._calls
+    calls = worker.calls
 
     class Interrupted:
         def put(self, item):
@@ -189,7 +200,7 @@ def test_an_interrupt_while_a_worker_is_woken_leaves_nobody_waiting(woken, pause
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(worker, "_calls", Interrupted())
+        patch.setattr(worker, "calls", Interrupted())
         with pytest.raises(KeyboardInterrupt):
             threads.run(add_in_turns, counts, 1)
     assert counts.tolist() == [1, 1, 0]

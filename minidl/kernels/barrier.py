@@ -137,12 +137,15 @@ def start_together(team):
 
 @jit
 def work(thread, sync, last_job, most_spins):
-    """Run each job that is published for this worker, until none has come for ``most_spins``; returns the last."""
+    """Run each job that is published for this worker; returns the last one's number.
+
+    It returns after ``most_spins`` without a job, and at once when the job is for no thread: then the workers end.
+    """
     while True:
         _spin_while(sync, np.int64(JOB), last_job, most_spins)
         job = atomic_load(sync, JOB)
-        if job == last_job:
-            return last_job
+        if job == last_job or job % JOB_UNIT == 0:
+            return job
         last_job = job
         if thread < job % JOB_UNIT:
             _run_call(sync, thread)

@@ -35,30 +35,25 @@ class _Worker:
 
     def __init__(self, thread: int, sync: np.ndarray):
         self._thread, self._sync = thread, sync
-        self._expected_job, self._is_parked, self._has_ended = 0, False, False
-        self._calls = SimpleQueue()
-        self._loop = threading.Thread(target=self._work, name=f"minidl-{thread}", daemon=True)
-        self._loop.start()
+        self._expected_job, self._is_parked, self.has_ended = 0, False, False
+        self.calls = SimpleQueue()
+        self.loop = threading.Thread(target=self._work, name=f"minidl-{thread}", daemon=True)
+        self.loop.start()
 
     def expect(self, job: int) -> None:
         """Be ready for ``job``, unparked if need be; 0: expect none."""
         self._expected_job = job
         if self._is_parked:
-            self._calls.put(None)
-
-    def end(self) -> None:
-        self._has_ended = True
-        self._calls.put(None)
-        self._loop.join()
+            self.calls.put(None)
 
     def _work(self) -> None:
         last_job = 0
-        while not self._has_ended:
+        while not self.has_ended:
             while last_job < self._expected_job:
                 last_job = work(self._thread, self._sync, last_job, _SPINS_BEFORE_PARK)
             self._is_parked = True
             if last_job >= self._expected_job:  # a job that was expected before it parked was not called for
-                self._calls.get()
+                self.calls.get()
             self._is_parked = False
 
 
@@ -70,6 +65,15 @@ class _Pool:
         self.jobs = 0
         work(0, self.sync, 0, 0)  # compile or load it here, where nobody waits for it
         self.workers = [_Worker(thread, self.sync) for thread in range(1, threads)]
+
+    def end(self) -> None:
+        """Wait until no worker is left. On a busy machine one that spins would otherwise take seconds to notice."""
+        for worker in self.workers:
+            worker.has_ended = True
+        self.sync[JOB] = (self.jobs + 1) * JOB_UNIT  # a job for no thread
+        for worker in self.workers:
+            worker.calls.put(None)
+            worker.loop.join()
 
     def run(self, kernel, threads: int, args: tuple) -> None:
         self.jobs += 1
@@ -112,8 +116,8 @@ def set_num_threads(n: int) -> None:
 def _end_workers() -> None:
     global _pool
     pool, _pool = _pool, None  # first, so that nobody calls for a worker that has ended
-    for worker in pool.workers if pool else ():
-        worker.end()
+    if pool is not None:
+        pool.end()
 
 
 def get_num_threads() -> int:
