@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 import traceback
+from queue import Queue, SimpleQueue
 
 import numpy as np
 import pytest
@@ -61,6 +62,16 @@ def counts():
     counts = np.zeros(3, np.int64)
     threads.run(add_in_turns, counts, 1)
     return counts
+
+
+def new_worker(parked):
+    """Of a new pool of two threads, after its first call."""
+    minidl.set_num_threads(2)
+    threads.run(one_round, np.zeros(2, np.int64))
+    worker = threads._pool.workers[0]
+    while parked and not worker.is_parked:
+        time.sleep(1e-3)
+    return worker
 
 
 @pytest.mark.parametrize("number", [1, 2, 3])
@@ -189,8 +200,8 @@ def test_an_interrupt_while_a_worker_is_woken_leaves_nobody_waiting(woken, pause
     if JIT_DISABLED:
         assert threads.get_num_threads() == 1
         return
-    time.sleep(0.01)  # it is parked
-    worker = threads._pool.workers[0]
+    monkeypatch.setattr(threads, "_SPINS_BEFORE_PARK", 1)
+    worker = new_worker(parked=True)
     calls = worker.calls
 
     class Interrupted:
@@ -211,61 +222,67 @@ def test_an_interrupt_while_a_worker_is_woken_leaves_nobody_waiting(woken, pause
         time.sleep(pause)
 
 
+def exit_after_an_interrupt(events, parked, calls=SimpleQueue, seconds=60):
+    """How a process ends that is interrupted in a call, after so many events, and then calls again.
+
+    0: well, 1: the call had fewer events. A hang is ended by a signal. An interrupt may come wherever Python may run a
+    signal's handler: where a function begins, after a line, as it returns; in the standard library too.
+    """
+    child = os.fork()
+    if child:
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    code = 3
+    try:
+        signal.alarm(seconds)
+        threads._SPINS_BEFORE_PARK = 1 if parked else 10**15
+        threads.SimpleQueue = calls
+        new_worker(parked)
+
+        def trace(frame, event, arg):
+            nonlocal events
+            # of `run` itself only `with` is left, which is not interrupted between its instructions
+            if frame.f_code is not threads.run.__code__:
+                events -= 1
+                if events < 0:
+                    sys.settrace(None)
+                    raise KeyboardInterrupt
+            return trace
+
+        sys.settrace(trace)
+        try:
+            threads.run(add_in_turns, np.zeros(3, np.int64), 1)
+            code = 1
+        except KeyboardInterrupt:
+            code = 0
+        sys.settrace(None)
+        for _ in range(3):
+            counts = np.zeros(3, np.int64)
+            threads.run(add_in_turns, counts, 5)
+            assert counts.tolist() == [5, 5, 0]
+        minidl.set_num_threads(2)  # which waits for the worker
+    except BaseException:
+        traceback.print_exc()
+        code = 3
+    finally:
+        os._exit(code)
+
+
 @pytest.mark.skipif(JIT_DISABLED, reason="there are no workers")
 @pytest.mark.parametrize("parked", [True, False])
 def test_an_interrupt_anywhere_in_a_call_leaves_nobody_waiting(parked, counts):
-    """Raised wherever Python may run a signal's handler: where a function begins, after a line, as it returns.
+    exits = [exit_after_an_interrupt(0, parked)]
+    while exits[-1] == 0:
+        exits.append(exit_after_an_interrupt(len(exits), parked))
+    assert exits[-1] == 1 and len(exits) > 8
 
-    That is in the standard library too: a lock taken by a `threading.Condition` whose `__enter__` is interrupted stays
-    locked, and a worker that needs it never comes.
-    """
 
-    def calls_until(events):
-        """Call, interrupted at the event of that number; whether it was. A child, so that a hang can be ended."""
-        child = os.fork()
-        if child:
-            return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        code, left = 3, events
-        try:
-            signal.alarm(60)  # the default: it ends the process
-            counts = np.zeros(3, np.int64)
-            threads.run(add_in_turns, counts, 1)
-            if parked:
-                time.sleep(0.01)
-
-            def trace(frame, event, arg):
-                nonlocal left
-                if (
-                    frame.f_code is not threads.run.__code__
-                ):  # its `with` is not interrupted between two instructions
-                    left -= 1
-                    if left < 0:
-                        sys.settrace(None)
-                        raise KeyboardInterrupt
-                return trace
-
-            sys.settrace(trace)
-            try:
-                threads.run(add_in_turns, counts, 1)
-                code = 1
-            except KeyboardInterrupt:
-                code = 0
-            sys.settrace(None)
-            for _ in range(3):
-                counts = np.zeros(3, np.int64)
-                threads.run(add_in_turns, counts, 5)
-                assert counts.tolist() == [5, 5, 0]
-            minidl.set_num_threads(2)  # which waits for the workers
-        except BaseException:
-            traceback.print_exc()
-            code = 3
-        finally:
-            os._exit(code)
-
-    found = []
-    while not found or found[-1] == 0:
-        found.append(calls_until(len(found)))
-    assert found[-1] == 1 and len(found) > 8
+@pytest.mark.skipif(JIT_DISABLED, reason="there are no workers")
+def test_a_lock_that_an_interrupt_leaves_locked_would_be_noticed(counts):
+    """`threading.Condition` takes its lock in Python: interrupted in ``__enter__``, it never gives it back."""
+    exits = [0]
+    while exits[-1] == 0:
+        exits.append(exit_after_an_interrupt(len(exits), parked=True, calls=Queue, seconds=10))
+    assert exits[-1] == -signal.SIGALRM
 
 
 def test_a_forked_child_computes():

@@ -35,7 +35,7 @@ class _Worker:
 
     def __init__(self, thread: int, sync: np.ndarray):
         self._thread, self._sync = thread, sync
-        self._expected_job, self._is_parked, self.has_ended = 0, False, False
+        self._expected_job, self.is_parked, self.has_ended = 0, False, False
         self.calls = SimpleQueue()
         self.loop = threading.Thread(target=self._work, name=f"minidl-{thread}", daemon=True)
         self.loop.start()
@@ -43,7 +43,7 @@ class _Worker:
     def expect(self, job: int) -> None:
         """Be ready for ``job``, unparked if need be; 0: expect none."""
         self._expected_job = job
-        if self._is_parked:
+        if self.is_parked:
             self.calls.put(None)
 
     def _work(self) -> None:
@@ -51,10 +51,10 @@ class _Worker:
         while not self.has_ended:
             while last_job < self._expected_job:
                 last_job = work(self._thread, self._sync, last_job, _SPINS_BEFORE_PARK)
-            self._is_parked = True
+            self.is_parked = True
             if last_job >= self._expected_job:  # a job that was expected before it parked was not called for
                 self.calls.get()
-            self._is_parked = False
+            self.is_parked = False
 
 
 class _Pool:
