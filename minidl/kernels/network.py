@@ -28,8 +28,7 @@ from .batch import (
     rows_of,
     rows_to_prefetch,
 )
-from .finite import search_nonfinite
-from .infer import Inference, Space, infer, infer_rows
+from .infer import Inference, Space, infer, infer_rows, search_nonfinite
 from .jit import jit
 from .learning import Restraints, UpdateState, learn, restrain
 from .losses import Batch, loss_rows, sum_of_rows

@@ -47,12 +47,8 @@ def plan(ops, batch: int) -> Plan:
     settings = np.zeros((len(ops), 2), np.float64)
     at, end = 0, 0
     for index, op in enumerate(ops):
-        in_place = (
-            op.kind == ACTIVATION
-            and op.activation not in NEEDS_INPUT
-            and index
-            and ops[index - 1].kind == DENSE
-        )
+        after_dense = index > 0 and ops[index - 1].kind == DENSE
+        in_place = op.kind == ACTIVATION and op.activation not in NEEDS_INPUT and after_dense
         in_at, at = at, at if in_place else end
         if not in_place:
             end += _aligned(batch * op.out_size)

@@ -149,9 +149,7 @@ class _PanelWriter(_VectorWriter):
         """C[row:row+rows, :] in registers: ``masks`` has one entry for each vector of columns (None: all lanes)."""
         builder, given = self.builder, self.operands
         before = builder.block
-        init, enter, loop, done = (
-            builder.append_basic_block(name) for name in ("init", "enter", "k", "done")
-        )
+        init, enter, loop, done = map(builder.append_basic_block, ("init", "enter", "k", "done"))
         a_tile = self.row(given.a, row, given.a_row)
         offsets = [builder.mul(emit.constant(i), given.a_row) for i in range(_GROUP_ROWS + 1)]
         c_cells = self._cells(self.row(given.c, row, given.c_row), given.c_row, rows, masks)
