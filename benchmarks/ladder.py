@@ -10,7 +10,8 @@ import numpy as np
 
 from minidl.kernels import matmul as kernels
 from minidl.kernels.matmul import by_rows, from_zero
-from minidl.kernels.simd import PANEL_BYTES, Shape, matmul_panel
+from minidl.kernels.simd import Shape, matmul_panel
+from minidl.kernels.target import PANEL_BYTES
 
 COLUMNS = 256
 

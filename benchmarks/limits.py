@@ -31,7 +31,7 @@ def _compile():
     from numba.core import cgutils, types
     from numba.extending import intrinsic
 
-    from minidl.kernels.simd import FEATURES, HAS_FMA
+    from minidl.kernels.target import FEATURES, HAS_FMA
 
     lanes = _lanes(FEATURES)
     vector = ir.VectorType(ir.FloatType(), lanes)

@@ -10,7 +10,7 @@ import numpy as np
 
 from .constraints import Constraint, MaxNorm
 from .kernels.random import INITIALIZER
-from .kernels.simd import aligned_zeros
+from .kernels.target import aligned_zeros
 from .kernels.updates import add_regularizer
 from .validation import check_array, describe
 

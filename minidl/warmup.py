@@ -14,11 +14,11 @@ import numpy as np
 
 from .kernels import network
 from .kernels.activations import Activation
-from .kernels.buffers import BatchParts, aligned_rows, training_buffers
 from .kernels.jit import JIT_DISABLED
 from .kernels.losses import Batch, Loss, loss_batch
 from .kernels.metrics import Metric, metric_rows
 from .kernels.ops import ACTIVATION, DENSE, Op
+from .kernels.program import BatchParts, aligned_rows, training_buffers
 from .kernels.random import LAYER, SHUFFLE, make_key, permutation
 from .kernels.threads import get_num_threads, run
 from .kernels.updates import Rule, add_regularizer
@@ -126,13 +126,11 @@ def _compile_training(dtype: np.dtype) -> None:
     """Call the kernels of `fit`, on arrays of the types that `training.compiled` gives them."""
     threads = get_num_threads()
     params, grads, slot0, slot1 = np.zeros((4, _PARAMETERS), dtype)
-    plan = network.plan(_OPS, 2, _ROWS)
+    plan = network.plan(_OPS, _ROWS)
     x, order = np.eye(2, dtype=dtype), np.arange(_ROWS)
     permutation(order, np.uint64(make_key(0, SHUFFLE, 0, 0)))
-    program = network.Program(
-        plan.ops, plan.settings, params, grads, False, plan.out_at, 2, Activation.SOFTMAX
-    )
-    buffers = training_buffers(_OPS, plan, _ROWS, dtype, threads, 1, BatchParts(metrics=1, labels=True))
+    program = network.Program(plan.ops, plan.settings, params, grads, False, Activation.SOFTMAX)
+    buffers = training_buffers(_OPS, plan.size, _ROWS, dtype, threads, 1, BatchParts(metrics=1, labels=True))
     data = network.Data(
         network.rows_of(x), order, order, np.arange(2), network.NO_ROWS, network.NO_ROWS, np.empty(0), _ROWS
     )
@@ -157,7 +155,7 @@ def _compile_training(dtype: np.dtype) -> None:
 def _compile_prediction(dtype: np.dtype) -> None:
     """Call the kernels of `predict` and `evaluate`, on arrays of the types that `training.inference` gives them."""
     params, x, out = np.zeros(_PARAMETERS, dtype), np.eye(2, dtype=dtype), np.empty((_ROWS, 2), dtype)
-    plan = network.plan(_OPS, 2, _ROWS)
+    plan = network.plan(_OPS, _ROWS)
     model = network.Inference(plan.ops, plan.settings, params)
     values, scratch, inputs = (
         aligned_rows(1, size, dtype)

@@ -28,7 +28,8 @@ from minidl.kernels.matmul import (
     scratch_size,
     store_panels,
 )
-from minidl.kernels.simd import PANEL_BYTES, TILE_ROWS, Matrix, NextRows, Shape, matmul_prefetching_panel
+from minidl.kernels.simd import Matrix, NextRows, Shape, matmul_prefetching_panel
+from minidl.kernels.target import PANEL_BYTES, TILE_ROWS
 
 DTYPES = [np.float32, np.float64]
 SIZES = range(0, 71, 7 if JIT_DISABLED else 1)

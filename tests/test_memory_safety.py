@@ -20,9 +20,9 @@ from minidl.callbacks import LambdaCallback
 from minidl.constraints import MaxNorm
 from minidl.kernels import elementwise, losses, matmul, metrics, network, random, threads, updates
 from minidl.kernels.activations import CODES, NEEDS_INPUT, activation_backward, activation_forward
+from minidl.kernels.barrier import ALONE
 from minidl.kernels.jit import JIT_DISABLED
 from minidl.kernels.softmax import log_softmax_forward, softmax_backward, softmax_forward
-from minidl.kernels.threads import ALONE
 from minidl.layers import (
     Dense,
     Dropout,

@@ -1,22 +1,21 @@
 """Threads that meet at barriers: all work done once, in step, and nobody left waiting."""
 
 import os
+import signal
+import sys
 import threading
 import time
+import traceback
+from queue import Queue, SimpleQueue
 
 import numpy as np
 import pytest
 
 import minidl
-from minidl.kernels import atomics, barrier, threads
+from minidl.kernels import barrier, processor, threads
+from minidl.kernels.barrier import Team, meet, share, start_together
 from minidl.kernels.jit import JIT_DISABLED, jit
-from minidl.kernels.threads import (
-    flush_denormals,
-    meet,
-    restore_denormals,
-    share,
-    start_together,
-)
+from minidl.kernels.processor import flush_denormals, restore_denormals
 
 
 @pytest.fixture(autouse=True)
@@ -63,6 +62,16 @@ def counts():
     counts = np.zeros(3, np.int64)
     threads.run(add_in_turns, counts, 1)
     return counts
+
+
+def new_worker(parked):
+    """Of a new pool of two threads, after its first call."""
+    minidl.set_num_threads(2)
+    threads.run(one_round, np.zeros(2, np.int64))
+    worker = threads._pool.workers[0]
+    while parked and not worker.is_parked:
+        time.sleep(1e-3)
+    return worker
 
 
 @pytest.mark.parametrize("number", [1, 2, 3])
@@ -121,17 +130,30 @@ def test_another_number_of_threads_while_workers_spin():
         assert counts.tolist() == [1 if i < threads.get_num_threads() else 0 for i in range(3)]
 
 
+def test_workers_end_at_once_though_they_would_spin_for_long(monkeypatch):
+    """As on a busy machine, where each spin gives the processor away for milliseconds."""
+    monkeypatch.setattr(threads, "_SPINS_BEFORE_PARK", 10**15)
+    minidl.set_num_threads(3)
+    threads.run(one_round, np.zeros(3, np.int64))
+    ending = threading.Thread(target=minidl.set_num_threads, args=(2,), daemon=True)
+    ending.start()
+    ending.join(60)
+    assert not ending.is_alive()
+
+
 @pytest.mark.parametrize("fewer", [1, 2])
 def test_another_number_of_threads_while_a_call_begins(fewer, monkeypatch):
     """Set by another thread after the call was planned for three, and before it has the workers to itself."""
 
     class Lock:
-        def acquire(self, blocking):
+        def locked(self):
+            return False
+
+        def __enter__(self):
             monkeypatch.setattr(threads, "_num_threads", 1 if JIT_DISABLED else fewer)
             monkeypatch.setattr(threads, "_pool", None)
-            return True
 
-        def release(self):
+        def __exit__(self, *error):
             pass
 
     minidl.set_num_threads(3)
@@ -178,16 +200,18 @@ def test_an_interrupt_while_a_worker_is_woken_leaves_nobody_waiting(woken, pause
     if JIT_DISABLED:
         assert threads.get_num_threads() == 1
         return
-    time.sleep(0.01)  # it is parked
-    submit = threads._pool.executor.submit
+    monkeypatch.setattr(threads, "_SPINS_BEFORE_PARK", 1)
+    worker = new_worker(parked=True)
+    calls = worker.calls
 
-    def interrupted(*args):
-        if woken:
-            submit(*args)
-        raise KeyboardInterrupt
+    class Interrupted:
+        def put(self, item):
+            if woken:
+                calls.put(item)
+            raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(threads._pool.executor, "submit", interrupted)
+        patch.setattr(worker, "calls", Interrupted())
         with pytest.raises(KeyboardInterrupt):
             threads.run(add_in_turns, counts, 1)
     assert counts.tolist() == [1, 1, 0]
@@ -196,6 +220,73 @@ def test_an_interrupt_while_a_worker_is_woken_leaves_nobody_waiting(woken, pause
         threads.run(add_in_turns, counts, 5)
         assert counts.tolist() == [5, 5, 0]
         time.sleep(pause)
+
+
+def exit_after_an_interrupt(events, parked, calls=SimpleQueue, seconds=60):
+    """How a process ends that is interrupted in a call, after so many events, and then calls again.
+
+    0: well, 1: the call had fewer events. A hang is ended by a signal. An interrupt may come wherever Python may run a
+    signal's handler: where a function begins, after a line, as it returns; in the standard library too.
+    """
+    child = os.fork()
+    if child:
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    code = 3
+    try:
+        signal.alarm(seconds)
+        threads._SPINS_BEFORE_PARK = 1 if parked else 10**15
+        threads.SimpleQueue = calls
+        new_worker(parked)
+
+        def trace(frame, event, arg):
+            nonlocal events
+            # of `run` itself only `with` is left, which is not interrupted between its instructions
+            if frame.f_code is not threads.run.__code__:
+                events -= 1
+                if events < 0:
+                    sys.settrace(None)
+                    raise KeyboardInterrupt
+            return trace
+
+        sys.settrace(trace)
+        try:
+            threads.run(add_in_turns, np.zeros(3, np.int64), 1)
+            code = 1
+        except KeyboardInterrupt:
+            code = 0
+        sys.settrace(None)
+        for _ in range(3):
+            counts = np.zeros(3, np.int64)
+            threads.run(add_in_turns, counts, 5)
+            assert counts.tolist() == [5, 5, 0]
+        minidl.set_num_threads(2)  # which waits for the worker
+    except BaseException:
+        traceback.print_exc()
+        code = 3
+    finally:
+        os._exit(code)
+
+
+@pytest.mark.parametrize("parked", [True, False])
+def test_an_interrupt_anywhere_in_a_call_leaves_nobody_waiting(parked, counts):
+    if JIT_DISABLED:
+        assert threads.get_num_threads() == 1
+        return
+    exits = [exit_after_an_interrupt(0, parked)]
+    while exits[-1] == 0:
+        exits.append(exit_after_an_interrupt(len(exits), parked))
+    assert exits[-1] == 1 and len(exits) > 8
+
+
+def test_a_lock_that_an_interrupt_leaves_locked_would_be_noticed(counts):
+    """`threading.Condition` takes its lock in Python: interrupted in ``__enter__``, it never gives it back."""
+    if JIT_DISABLED:
+        assert threads.get_num_threads() == 1
+        return
+    exits = [0]
+    while exits[-1] == 0:
+        exits.append(exit_after_an_interrupt(len(exits), parked=True, calls=Queue, seconds=10))
+    assert exits[-1] == -signal.SIGALRM
 
 
 def test_a_forked_child_computes():
@@ -246,16 +337,16 @@ def test_a_kernel_that_cannot_run_is_told_once_and_leaves_nobody_waiting():
     assert counts.all()
 
 
-if atomics.KNOWS_CPU and not JIT_DISABLED and len(os.sched_getaffinity(0)) > 1:
+if processor.KNOWS_CPU and not JIT_DISABLED and len(os.sched_getaffinity(0)) > 1:
 
     @jit
     def start(team):
         """Starts, and tells on which processor it goes on."""
         start_together(team)
-        return atomics.current_cpu()
+        return processor.current_cpu()
 
     def start_as_a_worker(sync):
-        return start(threads.Team(1, 2, sync))
+        return start(Team(1, 2, sync))
 
     @pytest.fixture
     def allowed():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from small_run import CLASSES, FEATURES, TEACHER, fit, fractions
 
-from minidl.kernels import simd
+from minidl.kernels import target
 from minidl.kernels.jit import JIT_DISABLED
 from minidl.layers import Activation, Dense, Dropout
 from minidl.models import Sequential
@@ -55,6 +55,6 @@ def test_training_ends_with_the_committed_bits(dtype):
     if JIT_DISABLED:
         assert np.isfinite(model.params).all()  # plain Python equals the kernels to rounding only
         return
-    assert digest(model.params) == GOLDEN[dtype, simd.HAS_FMA]
+    assert digest(model.params) == GOLDEN[dtype, target.HAS_FMA]
     model.params[0] = np.nextafter(model.params[0], model.dtype.type(1))
-    assert digest(model.params) != GOLDEN[dtype, simd.HAS_FMA]
+    assert digest(model.params) != GOLDEN[dtype, target.HAS_FMA]

@@ -1,7 +1,5 @@
 """A batch: which of its rows are whose, and how it is gathered from the data."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

@@ -1,10 +1,15 @@
-"""Short sequences of LLVM instructions that several intrinsics share. Each function appends them to ``builder``."""
+"""The decorator that makes an intrinsic, and short sequences of LLVM instructions that several intrinsics share.
 
-from __future__ import annotations
+Each function appends its instructions to ``builder``.
+"""
 
+import functools
+
+import numba.extending
 from llvmlite import ir
 from numba.core import cgutils, types
 
+from .jit import JIT_DISABLED
 from .target import HAS_FMA
 
 INT = ir.IntType(64)
@@ -13,6 +18,59 @@ BYTE = ir.IntType(8)
 VOID = ir.VoidType()
 FLOATS = {types.float32: ir.FloatType(), types.float64: ir.DoubleType()}
 _ELEMENTS = {**FLOATS, types.uint8: BYTE, types.int64: INT}
+
+
+class Memory:
+    """A contiguous array, or a bare pointer, as an intrinsic's code sees it: its elements one after the other."""
+
+    def __init__(self, builder, start, dtype):
+        self._builder = builder
+        self.start = start
+        self.element = _ELEMENTS[dtype]
+        self.align = dtype.bitwidth // 8
+
+    def address(self, at):
+        """The address of element ``at``."""
+        return self._builder.gep(self.start, [at], source_etype=self.element)
+
+
+def _read_argument(context, builder, kind, value):
+    if isinstance(kind, types.BaseTuple):
+        parts = [builder.extract_value(value, i) for i in range(len(kind))]
+        return [_read_argument(context, builder, *pair) for pair in zip(kind, parts, strict=True)]
+    if isinstance(kind, types.Array):
+        return Memory(builder, context.make_array(kind)(context, builder, value).data, kind.dtype)
+    return Memory(builder, value, kind.dtype) if isinstance(kind, types.CPointer) else value
+
+
+def intrinsic(result, plain=None):
+    """A decorator: makes an intrinsic, a function for kernels, of one that writes its code.
+
+    The decorated function is given ``builder`` and the arguments: arrays as `Memory`, tuples as lists, anything else
+    as LLVM values, integers with 64 bits. It returns the result, or None if that is ``types.void``. ``result`` is its
+    type, or a function that tells it from the arguments' types (None: they do not fit). ``plain`` is the same in
+    plain Python, which stands for the intrinsic under ``NUMBA_DISABLE_JIT=1``.
+    """
+
+    def decorate(write):
+        if JIT_DISABLED:
+            return plain
+
+        @functools.wraps(write)  # Numba reads the number of arguments from the signature
+        def define(typingctx, *kinds):
+            kinds = [types.int64 if isinstance(kind, types.Integer) else kind for kind in kinds]
+            kind = result if isinstance(result, types.Type) else result(*kinds)
+
+            def codegen(context, builder, signature, values):
+                pairs = zip(kinds, values, strict=True)
+                value = write(builder, *(_read_argument(context, builder, *pair) for pair in pairs))
+                return context.get_dummy_value() if value is None else value
+
+            return kind and (kind(*kinds), codegen)
+
+        return numba.extending.intrinsic(define)
+
+    return decorate
 
 
 def constant(value: int):
@@ -41,14 +99,6 @@ def fma(builder, a, b, c):
     return call(builder, f"llvm.fma.{suffix(a.type)}", a.type, a, b, c)
 
 
-def element(context, builder, kind, array, at):
-    """The address of element ``at`` of a contiguous array (or of a bare pointer), read as flat memory."""
-    data = (
-        array if isinstance(kind, types.CPointer) else context.make_array(kind)(context, builder, array).data
-    )
-    return builder.gep(data, [at], source_etype=_ELEMENTS[kind.dtype])
-
-
 def splat(builder, scalar, lanes):
     """A vector with ``scalar`` in each lane."""
     undefined = ir.Constant(ir.VectorType(scalar.type, lanes), ir.Undefined)
@@ -62,16 +112,32 @@ def lane_mask(builder, count, lanes):
     return builder.icmp_signed("<", indices, splat(builder, builder.trunc(count, INT32), lanes))
 
 
-def masked_load(builder, pointer, align, mask, others):
-    """A vector from memory where ``mask`` is on, the lanes of ``others`` where it is off."""
-    vector, align = others.type, ir.Constant(INT32, align)
-    return call(builder, f"llvm.masked.load.{suffix(vector)}.p0", vector, pointer, align, mask, others)
+def load(builder, address, vector, align, mask=None, others=None):
+    """A vector from memory. Where ``mask`` is off nothing is read: those lanes are of ``others`` (None: zero)."""
+    pointer = builder.bitcast(address, vector.as_pointer())
+    if mask is None:
+        return builder.load(pointer, align=align, typ=vector)
+    others = ir.Constant(vector, None) if others is None else others
+    name, align = f"llvm.masked.load.{suffix(vector)}.p0", ir.Constant(INT32, align)
+    return call(builder, name, vector, pointer, align, mask, others)
 
 
-def masked_store(builder, value, pointer, align, mask):
-    """Store the lanes of ``value`` where ``mask`` is on."""
-    align = ir.Constant(INT32, align)
-    call(builder, f"llvm.masked.store.{suffix(value.type)}.p0", VOID, value, pointer, align, mask)
+def store(builder, value, address, align, mask=None):
+    """Store a vector, or its lanes where ``mask`` is on."""
+    pointer = builder.bitcast(address, value.type.as_pointer())
+    if mask is None:
+        builder.store(value, pointer, align=align)
+    else:
+        name, align = f"llvm.masked.store.{suffix(value.type)}.p0", ir.Constant(INT32, align)
+        call(builder, name, VOID, value, pointer, align, mask)
+
+
+def merge(builder, *sources):
+    """The value that comes from one of several blocks; a source is (value, block)."""
+    merged = builder.phi(sources[0][0].type)
+    for source in sources:
+        merged.add_incoming(*source)
+    return merged
 
 
 def prefetch(builder, address, locality):

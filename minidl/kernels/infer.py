@@ -1,22 +1,21 @@
 """Predictions: the same kernels as in the forward pass of training, without batches, draws and gradients."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np
 
 from .barrier import meet, share, start_together
 from .batch import FLOAT32, FLOAT64, gather
-from .denormals import flush_denormals, restore_denormals
-from .elementwise import copy, has_nonfinite
+from .elementwise import copy
 from .jit import jit, smaller
 from .matmul import Block
 from .ops import DENSE
 from .passes import dense_block, rows_at
+from .processor import flush_denormals, restore_denormals
 from .program import IN, IN_AT, KIND, OUT, OUT_AT
 from .rowwise import FORWARD, RowwiseOp, rowwise_in_predictions
 from .simd import reals_at
+from .vectors import lanes, load, splat, total
 
 
 class Inference(NamedTuple):
@@ -34,6 +33,27 @@ class Space(NamedTuple):
     scratch: np.ndarray
     inputs: np.ndarray
     nonfinite: np.ndarray  # int64 (threads,): chunks with a NaN or an infinity
+
+
+@jit
+def has_nonfinite(x, size):
+    """Whether one of x[:size] is NaN or infinite: v - v is 0 for any other v."""
+    width = lanes(x)
+    bad, also_bad = splat(x, 0.0), splat(x, 0.0)  # two sums: an addition takes longer than to load a vector
+    for at in range(0, size, 2 * width):
+        part, next_part = load(x, at, size - at, 0.0), load(x, at + width, size - at - width, 0.0)
+        bad, also_bad = bad + (part - part), also_bad + (next_part - next_part)
+    one = total(bad + also_bad)
+    return one != one
+
+
+@jit
+def search_nonfinite(team, x, found):
+    """found[thread] = `has_nonfinite` of this thread's share of a flat x."""
+    start_together(team)
+    low, high = share(x.size, team, lanes(x))
+    found[team.thread] = has_nonfinite(x[low:high], high - low)
+    meet(team)
 
 
 @jit

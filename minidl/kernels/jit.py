@@ -1,7 +1,5 @@
 """The one decorator every kernel uses, with each compiler flag explained once."""
 
-from __future__ import annotations
-
 import hashlib
 from pathlib import Path
 
@@ -11,20 +9,13 @@ JIT_DISABLED = bool(numba.config.DISABLE_JIT)
 """True under ``NUMBA_DISABLE_JIT=1``: kernels then run as plain Python and NumPy."""
 
 
-def _source_stamp() -> str:
-    """A digest of every file in this folder.
+_SOURCES = sorted(Path(__file__).parent.glob("*.py"))
+_STAMP = hashlib.sha256(b"".join(path.name.encode() + path.read_bytes() for path in _SOURCES)).hexdigest()
+"""A digest of every file in this folder.
 
-    Numba's on-disk cache notices an edit in the file of the cached function only. A kernel that
-    calls into another file would go on running that file's old code, so any edit here discards
-    the compiled code of all kernels.
-    """
-    digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(path.name.encode() + path.read_bytes())
-    return digest.hexdigest()
-
-
-_STAMP = _source_stamp()
+Numba's on-disk cache notices an edit in the file of the cached function only. A kernel that calls into another file
+would go on running that file's old code, so any edit here discards the compiled code of all kernels.
+"""
 
 _FLAGS = {
     # Compile to machine code or fail: never fall back to the interpreter.
@@ -35,7 +26,7 @@ _FLAGS = {
     # and a loop with such a branch does not vectorise: Adam takes six times as long.
     "error_model": "numpy",
     # Strict IEEE arithmetic: NaN and inf stay visible, and a formula gives the same bits
-    # whether LLVM vectorises it or not. A fused multiply-add is written by name (simd.fma).
+    # whether LLVM vectorises it or not. A fused multiply-add is written by name (vectors.fma).
     "fastmath": False,
     # Do not count references to arrays: the caller holds every array that a kernel is given. Counting is atomic, so
     # each slice of an array would wait until all stores before it have left the processor.

@@ -7,8 +7,6 @@ at once: penalties, clipping, constraints (`Restraints`). Each element of dW is 
 rows of the batch, in order, so its bits do not depend on who computes it.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np
@@ -122,21 +120,15 @@ def _learn_bias(team, program, buffers, index, rows, state):
 @jit(inline=True)
 def _update_range(program, state, at, size, grads, scalars):
     """One optimizer step for the parameters at..at+size, whose gradients are ``grads``."""
-    update(
-        state.kind,
-        program.params[at : at + size],
-        state.slot0[at : at + size],
-        state.slot1[at : at + size],
-        state.slot2[at : at + size],
-        grads,
-        scalars,
-    )
+    end = at + size
+    slot0, slot1, slot2 = state.slot0[at:end], state.slot1[at:end], state.slot2[at:end]
+    update(state.kind, program.params[at:end], slot0, slot1, slot2, grads, scalars)
 
 
 @jit(inline=True)
-def restrain(team, program, restraints, state, scalars):
+def restrain(team, program, state, scalars):
     """Penalties and clipping on all gradients, then the update, then constraints; returns the penalty."""
-    penalty = 0.0
+    penalty, restraints = 0.0, state.restraints
     meet(team)  # all gradients are there
     if team.thread == 0:
         penalty = _add_penalties_and_clip(restraints, program.params, program.grads)

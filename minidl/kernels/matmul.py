@@ -6,25 +6,14 @@ Every output is one chain of multiply-adds over k, in order: blocking, packing a
 the speed, never a bit of the result.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np
 
+from . import simd
 from .barrier import meet, share, start_together
 from .jit import jit, larger, smaller
-from .simd import (
-    FROM_BIAS,
-    FROM_OUTPUT,
-    FROM_ZERO,
-    Matrix,
-    Shape,
-    Start,
-    matmul_packing_tile,
-    matmul_panel,
-    transpose_block,
-)
+from .simd import Matrix, Shape, Start
 from .target import PANEL_BYTES, ROW_VECTORS, TILE_ROWS, TILE_VECTORS, VECTOR_BYTES
 from .vectors import lanes, load, store
 
@@ -83,6 +72,14 @@ def by_columns(data, at, rows):
 
 
 @jit(inline=True)
+def as_matrix(array, transpose):
+    """A contiguous array, or its transpose, as a `Matrix`."""
+    size, one = array.shape[1], np.int64(1)
+    row, column = (one, size) if transpose else (size, one)
+    return Matrix(array.reshape(-1), np.int64(0), row, column)
+
+
+@jit(inline=True)
 def starting_at(matrix, i, j):
     """The part of ``matrix`` from element (i, j) on."""
     at = matrix.at + i * matrix.row_stride + j * matrix.column_stride
@@ -92,7 +89,7 @@ def starting_at(matrix, i, j):
 @jit(inline=True)
 def from_zero(data):
     """A product that starts from zero; ``data`` stands for the bias, which is not read."""
-    return Start(np.int64(FROM_ZERO), data, np.int64(0))
+    return Start(np.int64(simd.FROM_ZERO), data, np.int64(0))
 
 
 @jit
@@ -104,7 +101,7 @@ def pack_transposed(panel, b, k, n):
     side, width = VECTOR_BYTES // panel.itemsize, PANEL_BYTES // panel.itemsize
     for j in range(0, n, side):
         for i in range(0, k, side):
-            transpose_block(
+            simd.transpose_block(
                 by_rows(panel, i * width + j, width), by_rows(b.data, b.at + i + j * b.column_stride, b.column_stride),
                 smaller(side, n - j), smaller(side, k - i),
             )  # fmt: skip
@@ -127,7 +124,7 @@ def pack_rows(packed, a, m, k):
             for block in range(blocks - 1, -1, -1):
                 i = block * side
                 out = by_rows(packed, i0 * k + p * TILE_ROWS + i, height)
-                transpose_block(out, starting_at(tile_a, i, p), side, side)
+                simd.transpose_block(out, starting_at(tile_a, i, p), side, side)
         for p in range(whole_k, k):
             for i in range(rows):
                 packed[i0 * k + p * TILE_ROWS + i] = a.data[starting_at(tile_a, i, p).at]
@@ -161,7 +158,7 @@ def product(c, a, b, panels, shape, start, scratch):
     packed_a = scratch[K_BLOCK * width :]
     for k0 in range(0, larger(k, 1), depth):
         steps = smaller(depth, k - k0)
-        block_start = Start(start.mode if k0 == 0 else np.int64(FROM_OUTPUT), start.bias, start.at)
+        block_start = Start(start.mode if k0 == 0 else np.int64(simd.FROM_OUTPUT), start.bias, start.at)
         blocking = _Blocking(k0, k, panel_columns, packs_a, packs_b)
         for m0 in range(0, m, M_BLOCK):
             rows = smaller(M_BLOCK, m - m0)
@@ -169,16 +166,8 @@ def product(c, a, b, panels, shape, start, scratch):
             if packs_a:
                 pack_rows(packed_a, block_a, rows, steps)
                 block_a = by_columns(packed_a, np.int64(0), np.int64(TILE_ROWS))
-            _block_product(
-                starting_at(c, m0, 0),
-                block_a,
-                b,
-                panels,
-                Shape(rows, steps, n),
-                block_start,
-                scratch,
-                blocking,
-            )
+            rows_of_c, shape = starting_at(c, m0, 0), Shape(rows, steps, n)
+            _block_product(rows_of_c, block_a, b, panels, shape, block_start, scratch, blocking)
 
 
 @jit(inline=True)
@@ -199,18 +188,16 @@ def _block_product(c, a, b, panels, shape, start, scratch, blocking):
             panel = by_rows(b.data, at, columns)
         elif blocking.packs_b and rows >= TILE_ROWS:
             tile = Shape(np.int64(TILE_ROWS), steps, columns)
-            matmul_packing_tile(panel_c, a, panel, tile, panel_start, scratch)
+            simd.matmul_packing_tile(panel_c, a, panel, tile, panel_start, scratch)
             panel, first = by_rows(scratch, np.int64(0), width), TILE_ROWS
         # a packed A changes its address at every tile, a strided one does not
         height = TILE_ROWS if blocking.packs_a else rows
         for i in range(first, rows, height):
-            tile_a = (
-                by_columns(a.data, i * steps, np.int64(TILE_ROWS))
-                if blocking.packs_a
-                else starting_at(a, i, 0)
-            )
+            tile_a = starting_at(a, i, 0)
+            if blocking.packs_a:
+                tile_a = by_columns(a.data, i * steps, np.int64(TILE_ROWS))
             tile = Shape(smaller(height, rows - i), steps, columns)
-            matmul_panel(starting_at(panel_c, i, 0), tile_a, panel, tile, panel_start)
+            simd.matmul_panel(starting_at(panel_c, i, 0), tile_a, panel, tile, panel_start)
         j += columns
 
 
@@ -239,12 +226,9 @@ def store_panels(panels, rows, at, k, n, back):
         columns = smaller(width, n - j)
         for i in range(k):
             row, panel = at + i * n + j, at + j * k + i * columns
+            target, to, source, origin = (rows, row, panels, panel) if back else (panels, panel, rows, row)
             for c in range(0, columns, lanes(rows)):
-                left = columns - c
-                if back:
-                    store(rows, row + c, left, load(panels, panel + c, left, 0.0))
-                else:
-                    store(panels, panel + c, left, load(rows, row + c, left, 0.0))
+                store(target, to + c, columns - c, load(source, origin + c, columns - c, 0.0))
 
 
 @jit(inline=True)
@@ -255,17 +239,8 @@ def scratch_size(m, k, itemsize):
     wait 36 us for its pages.
     """
     rows = smaller((m + TILE_ROWS - 1) // TILE_ROWS * TILE_ROWS, M_BLOCK)
-    return K_BLOCK * (PANEL_BYTES // itemsize) + (
-        rows * smaller(k, K_BLOCK) if _is_large(m, k, itemsize) else 0
-    )
-
-
-@jit(inline=True)
-def aligned_scratch(size, like):
-    """``size`` elements of ``like``'s dtype that begin on a cache line: vectors that straddle two cost twice."""
-    space = np.empty(size + VECTOR_BYTES // like.itemsize, like.dtype)
-    first = -(space.ctypes.data // like.itemsize) % (VECTOR_BYTES // like.itemsize)
-    return space[first : first + size]
+    packed_a = rows * smaller(k, K_BLOCK) if _is_large(m, k, itemsize) else 0
+    return K_BLOCK * (PANEL_BYTES // itemsize) + packed_a
 
 
 @jit
@@ -280,21 +255,24 @@ def column_sums(out, x, m, n):
 
 
 @jit(allocates=True)
+def _multiply(c, a, b, shape, start):
+    """`product` of a B without panels, with scratch memory of its own."""
+    size, itemsize = scratch_size(shape.m, shape.k, c.data.itemsize), c.data.itemsize
+    # begin on a cache line: vectors that straddle two cost twice
+    space = np.empty(size + VECTOR_BYTES // itemsize, c.data.dtype)
+    first = -(space.ctypes.data // itemsize) % (VECTOR_BYTES // itemsize)
+    product(c, a, b, NO_PANELS, shape, start, space[first : first + size])
+
+
+@jit
 def matmul_part(out, a, b, transpose_a, transpose_b, block):
     """A `Block` of out = op(a) op(b), contiguous matrices; op transposes where its flag is set."""
-    n, m = out.shape[1], block.bottom - block.top
-    zero, one = np.int64(0), np.int64(1)
     k = a.shape[0] if transpose_a else a.shape[1]
-    a_row, a_column = (one, a.shape[1]) if transpose_a else (a.shape[1], one)
-    b_row, b_column = (one, b.shape[1]) if transpose_b else (b.shape[1], one)
-    scratch = aligned_scratch(scratch_size(m, k, out.itemsize), out)
-    flat = out.reshape(-1)
-    product(
-        starting_at(by_rows(flat, zero, n), block.top, block.left),
-        starting_at(Matrix(a.reshape(-1), zero, a_row, a_column), block.top, zero),
-        starting_at(Matrix(b.reshape(-1), zero, b_row, b_column), zero, block.left),
-        NO_PANELS, Shape(m, k, block.right - block.left), from_zero(flat), scratch,
-    )  # fmt: skip
+    c = starting_at(as_matrix(out, False), block.top, block.left)
+    part_a = starting_at(as_matrix(a, transpose_a), block.top, 0)
+    part_b = starting_at(as_matrix(b, transpose_b), 0, block.left)
+    shape = Shape(block.bottom - block.top, k, block.right - block.left)
+    _multiply(c, part_a, part_b, shape, from_zero(c.data))
 
 
 @jit
@@ -319,38 +297,24 @@ def matmul_on_threads(team, out, a, b, transpose_a, transpose_b):
     meet(team)
 
 
-@jit(allocates=True)
+@jit
 def dense_forward(out, x, weight, bias):
     """out = x weight + bias; x (B, I), weight (I, O), bias (O,) or empty."""
     (m, k), n = x.shape, weight.shape[1]
-    scratch = aligned_scratch(scratch_size(m, k, out.itemsize), out)
-    zero = np.int64(0)
-    start = Start(np.int64(FROM_BIAS if bias.size else FROM_ZERO), bias, zero)
-    product(
-        by_rows(out.reshape(-1), zero, n), by_rows(x.reshape(-1), zero, k), by_rows(weight.reshape(-1), zero, n),
-        NO_PANELS, Shape(m, k, n), start, scratch,
-    )  # fmt: skip
+    start = Start(np.int64(simd.FROM_BIAS if bias.size else simd.FROM_ZERO), bias, np.int64(0))
+    _multiply(as_matrix(out, False), as_matrix(x, False), as_matrix(weight, False), Shape(m, k, n), start)
 
 
-@jit(allocates=True)
+@jit
 def dense_backward(dx, dweight, dbias, dout, x, weight):
     """dx = dout weight^T, dweight = x^T dout, dbias = sum of dout's rows; an empty output is skipped."""
     (m, n), k = dout.shape, weight.shape[0]
-    zero = np.int64(0)
-    size = larger(scratch_size(m, n, dout.itemsize), scratch_size(k, m, dout.itemsize))
-    scratch = aligned_scratch(size, dout)
-    dout_rows = by_rows(dout.reshape(-1), zero, n)
+    rows = as_matrix(dout, False)
     if dbias.size:
-        column_sums(dbias, dout_rows, m, n)
+        column_sums(dbias, rows, m, n)
     if dweight.size:
-        flat = dweight.reshape(-1)
-        product(
-            by_rows(flat, zero, n), by_columns(x.reshape(-1), zero, k), dout_rows,
-            NO_PANELS, Shape(k, m, n), from_zero(flat), scratch,
-        )  # fmt: skip
+        c = as_matrix(dweight, False)
+        _multiply(c, as_matrix(x, True), rows, Shape(k, m, n), from_zero(c.data))
     if dx.size:
-        flat = dx.reshape(-1)
-        product(
-            by_rows(flat, zero, k), dout_rows, by_columns(weight.reshape(-1), zero, n),
-            NO_PANELS, Shape(m, n, k), from_zero(flat), scratch,
-        )  # fmt: skip
+        c = as_matrix(dx, False)
+        _multiply(c, rows, as_matrix(weight, True), Shape(m, n, k), from_zero(c.data))

@@ -10,13 +10,11 @@ the batch (`passes`). The weight gradients sum over all rows, so there each thre
 and updates it at once (`learning`). Between the two all threads meet.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np
 
-from .activations import LINEAR, activation_forward
+from .activations import activation_forward
 from .barrier import meet, start_together
 from .batch import (
     CODES_OF_DTYPES,
@@ -30,40 +28,21 @@ from .batch import (
     rows_of,
     rows_to_prefetch,
 )
-from .denormals import flush_denormals, restore_denormals
-from .elementwise import search_nonfinite
-from .infer import Inference, Space, infer, infer_rows
+from .infer import Inference, Space, infer, infer_rows, search_nonfinite
 from .jit import jit
 from .learning import Restraints, UpdateState, learn, restrain
 from .losses import Batch, loss_rows, sum_of_rows
 from .metrics import metric_rows
 from .passes import Moment, backward, forward, rows_at
-from .program import IN, Plan, Program, packing_size, panel_order, plan, tile_size
+from .processor import flush_denormals, restore_denormals
+from .program import IN, OUT, OUT_AT, Plan, Program, packing_size, panel_order, plan
 from .updates import step_scalars
 
 __all__ = [
-    "CODES_OF_DTYPES", "LINEAR", "NO_ROWS", "Buffers", "Data", "Inference", "LossTable", "Moment", "Part", "Plan",
+    "CODES_OF_DTYPES", "NO_ROWS", "Data", "Inference", "LossTable", "Moment", "Part", "Plan",
     "Program", "Restraints", "Rows", "Space", "UpdateState", "gather", "infer", "infer_rows", "packing_size",
-    "panel_order", "plan", "rows_of", "search_nonfinite", "tile_size", "train",
+    "panel_order", "plan", "rows_of", "search_nonfinite", "train",
 ]  # fmt: skip
-
-
-class Buffers(NamedTuple):
-    """Everything a step writes besides parameters; allocated once for each fit."""
-
-    inputs: np.ndarray  # (threads, batch * input size) if each thread gathers for itself, or (1, ...) for all
-    values: np.ndarray  # outputs of all operations, (operations, batch, size) one after the other
-    dvalues: np.ndarray  # their gradients, in the same places
-    scratch: np.ndarray  # (threads, n) for packing
-    tile: np.ndarray  # (threads, n) gradient of the weights being updated
-    scalars: np.ndarray  # float64 (threads, 8): what a step needs of the optimizer's hyperparameters
-    row_loss: np.ndarray  # float64 (batch,)
-    row_scale: np.ndarray
-    row_metric: np.ndarray  # float64 (metrics, batch)
-    labels: np.ndarray  # int64 (batch,) or (0,)
-    targets: np.ndarray  # (batch, out) or (0, 0)
-    teacher: np.ndarray  # (batch, out) or (0, 0)
-    predictions: np.ndarray  # (batch, out) or (0, 0)
 
 
 class LossTable(NamedTuple):
@@ -107,7 +86,7 @@ def train(team, program, buffers, data, table, state, moment, part):
             next_rows = rows_to_prefetch(team, data, in_size, mine)
             learn(team, program, buffers, inputs, mine.rows, next_rows, state)
             if state.restraints.active:
-                penalty = restrain(team, program, state.restraints, state, scalars)
+                penalty = restrain(team, program, state, scalars)
                 if team.thread == 0:
                     table.losses[step] += penalty
             meet(team)  # the parameters of the next step are there
@@ -119,12 +98,11 @@ def train(team, program, buffers, data, table, state, moment, part):
 def _loss_and_metrics(program, buffers, table, mine):
     """Loss, its gradient and metrics of this thread's rows."""
     low, high = mine.low, mine.high
-    logits = rows_at(buffers.values, program.out_at, program.out_size, low, high)
-    dlogits = rows_at(buffers.dvalues, program.out_at, program.out_size, low, high)
-    labels = buffers.labels[low:high] if buffers.labels.size else buffers.labels
-    targets = _rows_if_any(buffers.targets, low, high)
-    teacher, row_scale = _rows_if_any(buffers.teacher, low, high), buffers.row_scale[low:high]
-    batch = Batch(logits, labels, targets, teacher, row_scale)
+    last = program.ops[program.ops.shape[0] - 1]
+    logits = rows_at(buffers.values, last[OUT_AT], last[OUT], low, high)
+    dlogits = rows_at(buffers.dvalues, last[OUT_AT], last[OUT], low, high)
+    labels, targets = buffers.labels[low:high], buffers.targets[low:high]  # empty if the buffer is
+    batch = Batch(logits, labels, targets, buffers.teacher[low:high], buffers.row_scale[low:high])
     loss_rows(table.kind, buffers.row_loss[low:high], dlogits, batch, table.hyper)
     if table.metric_kinds.size:
         predictions = logits
@@ -134,11 +112,6 @@ def _loss_and_metrics(program, buffers, table, mine):
         for m in range(table.metric_kinds.size):
             row_value = buffers.row_metric[m, low:high]
             metric_rows(table.metric_kinds[m], row_value, predictions, labels, targets, table.metric_ks[m])
-
-
-@jit(inline=True)
-def _rows_if_any(matrix, low, high):
-    return matrix[low:high] if matrix.size else matrix
 
 
 @jit(inline=True)

@@ -1,7 +1,5 @@
 """A layer as data: the primitive operations the compiled loop is made of."""
 
-from __future__ import annotations
-
 from enum import IntEnum
 from typing import NamedTuple
 

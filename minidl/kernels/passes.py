@@ -6,8 +6,6 @@ and the threads meet before and after, because each reads what the others wrote.
 multiply-adds over its row and column, in order, so its bits do not depend on who computes it.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

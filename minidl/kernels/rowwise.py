@@ -4,8 +4,6 @@ A function serves both directions, FORWARD: out from x, and BACKWARD: dx from do
 an operation whose gradient depends on more than dout also gets ``out`` and ``x``.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np
@@ -49,7 +47,8 @@ def _gaussian_noise(direction, to, source, out, x, at):
 
 def _random_translation(direction, to, source, out, x, at):
     op, fill_value = at.op, at.setting[0] if direction == FORWARD else 0.0
-    image, reach = Image(op[HEIGHT], op[WIDTH], op[CHANNELS]), Reach(op[LOW_DY], op[HIGH_DY], op[LOW_DX], op[HIGH_DX])
+    image = Image(op[HEIGHT], op[WIDTH], op[CHANNELS])
+    reach = Reach(op[LOW_DY], op[HIGH_DY], op[LOW_DX], op[HIGH_DX])
     translate(to, source, image, reach, fill_value, at.key, at.first_row, direction)
 
 

@@ -1,7 +1,5 @@
 """What this processor has, and the shapes of registers, tiles and panels that follow from it."""
 
-from __future__ import annotations
-
 import llvmlite.binding as llvm
 import numba
 import numpy as np

@@ -10,81 +10,70 @@ product; then it parks. A job is the kernel's address and its arguments, so that
 it would take microseconds, and longer where it had to wait for the GIL.
 """
 
-from __future__ import annotations
-
+import atexit
 import os
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from queue import SimpleQueue
 
 import numba
 import numpy as np
 
-from .barrier import (
-    ALONE,
-    JOB,
-    JOB_UNIT,
-    MOST_THREADS,
-    NEXT_JOB,
-    SYNC_SIZE,
-    Team,
-    meet,
-    share,
-    start_together,
-    work,
-)
-from .denormals import flush_denormals, restore_denormals
+from .barrier import ALONE, JOB, JOB_UNIT, MOST_THREADS, NEXT_JOB, SYNC_SIZE, Team, work
 from .jit import JIT_DISABLED
-
-__all__ = [
-    "ALONE", "Team", "count_for", "flush_denormals", "get_num_threads", "meet", "restore_denormals", "run",
-    "set_num_threads", "share", "start_together",
-]  # fmt: skip
 
 _SPINS_BEFORE_PARK = 4_200
 """Spins of a worker without a job: about two milliseconds, most of them in `yield_cpu`."""
 
 
 class _Worker:
-    """A thread other than the caller's. It spins while jobs come, then parks in the executor's queue."""
+    """A thread other than the caller's. It spins while jobs come, then parks.
+
+    An interrupt may come between any two lines of the caller's and leave nobody waiting. So there is no lock here: an
+    interrupt could leave it locked, as it does even inside `threading.Condition`.
+    """
 
     def __init__(self, thread: int, sync: np.ndarray):
         self._thread, self._sync = thread, sync
-        self._state, self._running = threading.Lock(), threading.Lock()
-        self._expected_job = self._last_job = 0
-        self._is_active = False
+        self._expected_job, self.is_parked, self.has_ended = 0, False, False
+        self.calls = SimpleQueue()
+        self.loop = threading.Thread(target=self._work, name=f"minidl-{thread}", daemon=True)
+        self.loop.start()
 
-    def expect(self, executor: ThreadPoolExecutor, job: int) -> None:
+    def expect(self, job: int) -> None:
         """Be ready for ``job``, unparked if need be; 0: expect none."""
-        with self._state:
-            self._expected_job = job
-            if job and not self._is_active:
-                executor.submit(self._work)
-                self._is_active = (
-                    True  # after an interrupt before this line the next call unparks it once more
-                )
+        self._expected_job = job
+        if self.is_parked:
+            self.calls.put(None)
 
     def _work(self) -> None:
-        if not self._running.acquire(blocking=False):
-            return  # unparked twice
-        while True:
-            self._last_job = work(self._thread, self._sync, self._last_job, _SPINS_BEFORE_PARK)
-            with self._state:
-                if self._last_job >= self._expected_job:
-                    self._is_active = False
-                    self._running.release()
-                    return
+        last_job = 0
+        while not self.has_ended:
+            while last_job < self._expected_job:
+                last_job = work(self._thread, self._sync, last_job, _SPINS_BEFORE_PARK)
+            self.is_parked = True
+            if last_job >= self._expected_job:  # a job that was expected before it parked was not called for
+                self.calls.get()
+            self.is_parked = False
 
 
 class _Pool:
     """The workers, and the memory through which jobs reach them."""
 
     def __init__(self, threads: int):
-        self.executor = ThreadPoolExecutor(threads - 1, thread_name_prefix="minidl")
         self.sync = np.zeros(SYNC_SIZE, np.int64)
-        self.workers = [_Worker(thread, self.sync) for thread in range(1, threads)]
         self.jobs = 0
         work(0, self.sync, 0, 0)  # compile or load it here, where nobody waits for it
+        self.workers = [_Worker(thread, self.sync) for thread in range(1, threads)]
+
+    def end(self) -> None:
+        """Wait until no worker is left. On a busy machine one that spins would otherwise take seconds to notice."""
+        for worker in self.workers:
+            worker.has_ended = True
+        self.sync[JOB] = (self.jobs + 1) * JOB_UNIT  # a job for no thread
+        for worker in self.workers:
+            worker.calls.put(None)
+            worker.loop.join()
 
     def run(self, kernel, threads: int, args: tuple) -> None:
         self.jobs += 1
@@ -93,12 +82,12 @@ class _Pool:
         workers = self.workers[: threads - 1]
         try:
             for worker in workers:
-                worker.expect(self.executor, job)
+                worker.expect(job)
             kernel(Team(0, threads, self.sync), *args)
         finally:
             if self.sync[JOB] != job:  # the kernel did not get as far as publishing it
                 for worker in workers:
-                    worker.expect(self.executor, 0)
+                    worker.expect(0)
 
 
 _num_threads = 1 if JIT_DISABLED else numba.config.NUMBA_NUM_THREADS
@@ -113,16 +102,22 @@ def set_num_threads(n: int) -> None:
         TypeError: ``n`` is not an integer.
         ValueError: ``n`` is not in 1..256.
     """
-    global _num_threads, _pool
+    global _num_threads
     if isinstance(n, (bool, np.timedelta64)) or not isinstance(n, (int, np.integer)):
         raise TypeError(f"n must be an integer, got {n!r}")
     if not 1 <= n <= MOST_THREADS:
         raise ValueError(f"n must be in 1..{MOST_THREADS}, got {n}")
     with _busy:
-        if _pool is not None:
-            _pool.executor.shutdown()
-        _pool = None
+        _end_workers()
         _num_threads = 1 if JIT_DISABLED else int(n)
+
+
+@atexit.register
+def _end_workers() -> None:
+    global _pool
+    pool, _pool = _pool, None  # first, so that nobody calls for a worker that has ended
+    if pool is not None:
+        pool.end()
 
 
 def get_num_threads() -> int:
@@ -162,11 +157,11 @@ def run(kernel, *args, threads: int | None = None) -> None:
     The kernel begins with `start_together` and ends with `meet`.
     """
     global _pool
-    lock = _busy
-    if threads == 1 or _num_threads == 1 or not lock.acquire(blocking=False):
+    if threads == 1 or _num_threads == 1 or _busy.locked():
         kernel(ALONE, *args)
         return
-    try:
+    # `with` and no acquire: an interrupt after that would leave it locked, and `set_num_threads` waiting for ever.
+    with _busy:
         # Read under the lock: another thread may have changed the number, and a kernel waits for all its threads.
         threads = _num_threads if threads is None else min(threads, _num_threads)
         if threads == 1:
@@ -175,5 +170,3 @@ def run(kernel, *args, threads: int | None = None) -> None:
         if _pool is None:
             _pool = _Pool(_num_threads)
         _pool.run(kernel, threads, args)
-    finally:
-        lock.release()

@@ -5,8 +5,7 @@ registers over the whole loop over k. So the loop is written here, instruction b
 that this processor has. `simd` makes it callable from kernels.
 """
 
-from __future__ import annotations
-
+import functools
 from typing import NamedTuple
 
 from llvmlite import ir
@@ -81,20 +80,18 @@ class _VectorWriter:
         return self.address(base, self.builder.mul(index, stride))
 
     def load(self, address, mask=None):
-        pointer = self.builder.bitcast(address, self.vector.as_pointer())
-        if mask is None:
-            return self.builder.load(pointer, align=self.align, typ=self.vector)
-        return emit.masked_load(self.builder, pointer, self.align, mask, self.zeros)
+        return emit.load(self.builder, address, self.vector, self.align, mask)
 
     def store(self, value, address, mask=None):
-        pointer = self.builder.bitcast(address, self.vector.as_pointer())
-        if mask is None:
-            self.builder.store(value, pointer, align=self.align)
-        else:
-            emit.masked_store(self.builder, value, pointer, self.align, mask)
+        emit.store(self.builder, value, address, self.align, mask)
 
     def column_mask(self, columns):
         return emit.lane_mask(self.builder, columns, self.lanes)
+
+    def phis(self, *sources):
+        """One phi node for each of several vectors; a source is (vectors, the block they come from)."""
+        cells = zip(*([(value, block) for value in values] for values, block in sources), strict=True)
+        return [emit.merge(self.builder, *cell) for cell in cells]
 
 
 class _PanelWriter(_VectorWriter):
@@ -152,11 +149,9 @@ class _PanelWriter(_VectorWriter):
         """C[row:row+rows, :] in registers: ``masks`` has one entry for each vector of columns (None: all lanes)."""
         builder, given = self.builder, self.operands
         before = builder.block
-        init, enter, loop, done = (
-            builder.append_basic_block(name) for name in ("init", "enter", "k", "done")
-        )
-        next_line = self._prefetched_row(row)
-        a_tile, offsets = self.row(given.a, row, given.a_row), self._row_offsets()
+        init, enter, loop, done = map(builder.append_basic_block, ("init", "enter", "k", "done"))
+        a_tile = self.row(given.a, row, given.a_row)
+        offsets = [builder.mul(emit.constant(i), given.a_row) for i in range(_GROUP_ROWS + 1)]
         c_cells = self._cells(self.row(given.c, row, given.c_row), given.c_row, rows, masks)
         starts_from_zero = builder.icmp_signed("<", given.start_row, emit.constant(0))
         builder.cbranch(starts_from_zero, enter, init)
@@ -167,15 +162,14 @@ class _PanelWriter(_VectorWriter):
         builder.branch(enter)
 
         builder.position_at_end(enter)
-        starts = self._phis(([self.zeros] * len(c_cells), before), (loaded, init))
+        starts = self.phis(([self.zeros] * len(c_cells), before), (loaded, init))
         builder.cbranch(builder.icmp_signed(">", given.k, emit.constant(0)), loop, done)
 
         builder.position_at_end(loop)
-        step = builder.phi(emit.INT)
-        step.add_incoming(emit.constant(0), enter)
-        sums = self._phis((starts, enter))
+        step = emit.merge(builder, (emit.constant(0), enter))
+        sums = self.phis((starts, enter))
         b_vectors = self._row_of_b(step, masks)
-        self._prefetch(next_line, step)
+        self._prefetch(row, step)
         a_vectors = self._column_of_a(a_tile, offsets, step, rows)
         products = [
             emit.fma(builder, a_vector, b_vector, sums[i * len(masks) + j])
@@ -189,7 +183,7 @@ class _PanelWriter(_VectorWriter):
         builder.cbranch(builder.icmp_signed("<", following, given.k), loop, done)
 
         builder.position_at_end(done)
-        results = self._phis((starts, enter), (products, loop))
+        results = self.phis((starts, enter), (products, loop))
         for value, (address, mask) in zip(results, c_cells, strict=True):
             self.store(value, address, mask)
 
@@ -201,14 +195,6 @@ class _PanelWriter(_VectorWriter):
         """(address, mask) of all vectors of a tile, row by row."""
         row_addresses = [self.row(base, emit.constant(i), stride) for i in range(rows)]
         return [cell for address in row_addresses for cell in self._vectors(address, masks)]
-
-    def _phis(self, *sources):
-        """One phi node for each vector of the tile; a source is (values, the block they come from)."""
-        merged = [self.builder.phi(self.vector) for _ in sources[0][0]]
-        for values, block in sources:
-            for phi, value in zip(merged, values, strict=True):
-                phi.add_incoming(value, block)
-        return merged
 
     def _row_of_b(self, step, masks):
         """Row ``step`` of B, copied into the packed panel on the way if there is one."""
@@ -223,22 +209,14 @@ class _PanelWriter(_VectorWriter):
                 self.store(vector, address)
         return vectors
 
-    def _row_offsets(self):
-        """How far rows 0 to _GROUP_ROWS of A lie from the first."""
-        return [self.builder.mul(emit.constant(i), self.operands.a_row) for i in range(_GROUP_ROWS + 1)]
-
     def _column_of_a(self, a_tile, offsets, step, rows):
         """Column ``step`` of the tile's rows of A, each element in all lanes of a vector."""
         groups = [self._opaque(self.row(a_tile, step, self.operands.a_column))]
         while len(groups) * _GROUP_ROWS < rows:
             groups.append(self._opaque(self.address(groups[-1], offsets[-1])))
         addresses = [self.address(groups[i // _GROUP_ROWS], offsets[i % _GROUP_ROWS]) for i in range(rows)]
-        return [
-            emit.splat(
-                self.builder, self.builder.load(address, align=self.align, typ=self.element), self.lanes
-            )
-            for address in addresses
-        ]
+        elements = [self.builder.load(address, align=self.align, typ=self.element) for address in addresses]
+        return [emit.splat(self.builder, element, self.lanes) for element in elements]
 
     def _opaque(self, pointer):
         """``pointer``, with its origin hidden from LLVM.
@@ -249,66 +227,56 @@ class _PanelWriter(_VectorWriter):
         kind = ir.FunctionType(pointer.type, [pointer.type])
         return self.builder.asm(kind, "", "=r,0", [pointer], False)
 
-    def _prefetched_row(self, row):
-        if self.prefetching is None:
-            return None
-        offset = self.builder.mul(row, self.prefetching.row_stride)
-        return self.builder.gep(self.prefetching.data, [offset], source_etype=emit.BYTE)
-
-    def _prefetch(self, next_line, step):
-        """Prefetch one cache line of what column ``step`` of a later A will be made of, for the tile's rows.
+    def _prefetch(self, row, step):
+        """Prefetch one cache line of what column ``step`` of a later A will be made of, for the tile at ``row``.
 
         Those lines are far away. One at each step keeps many under way, and the product waits for none.
         """
         if self.prefetching is None:
             return
-        builder = self.builder
-        place = builder.load(builder.gep(self.prefetching.order, [step], source_etype=emit.INT), typ=emit.INT)
-        offset = builder.mul(place, self.prefetching.column_stride)
-        emit.prefetch(builder, builder.gep(next_line, [offset], source_etype=emit.BYTE), 2)
+        builder, (address, order, row_stride, column_stride) = self.builder, self.prefetching
+        place = builder.load(builder.gep(order, [step], source_etype=emit.INT), typ=emit.INT)
+        for offset in (builder.mul(row, row_stride), builder.mul(place, column_stride)):
+            address = builder.gep(address, [offset], source_etype=emit.BYTE)
+        emit.prefetch(builder, address, 2)
 
 
-def _function(module, name, kinds, write):
-    """An LLVM function, one for each module; ``write(builder, arguments)`` makes its body."""
-    if name in module.globals:
-        return module.globals[name]
-    function = ir.Function(module, ir.FunctionType(emit.VOID, kinds), name)
-    function.linkage = "linkonce_odr"
-    function.attributes.add("noinline")
-    builder = ir.IRBuilder(function.append_basic_block("entry"))
-    write(builder, function.args)
-    builder.ret_void()
-    return function
+def _call(builder, name, values, write) -> None:
+    """Call an LLVM function, whose body ``write(builder, *arguments)`` makes once in each module."""
+    function = builder.module.globals.get(name)
+    if function is None:
+        kind = ir.FunctionType(emit.VOID, [value.type for value in values])
+        function = ir.Function(builder.module, kind, name)
+        function.linkage = "linkonce_odr"
+        function.attributes.add("noinline")
+        inner = ir.IRBuilder(function.append_basic_block("entry"))
+        write(inner, *function.args)
+        inner.ret_void()
+    builder.call(function, values)
 
 
 def call_panel(builder, element, operands: Operands, besides: Packing | Prefetching | None = None) -> None:
-    """Call the panel product, which is written at the first call in each module."""
-    count = len(operands)
+    """Call the panel product."""
+    count, variant = len(operands), "" if besides is None else f"_{type(besides).__name__.lower()}"
 
-    def write(inner, arguments):
+    def write(inner, *arguments):
         more = None if besides is None else type(besides)(*arguments[count:])
         _PanelWriter(inner, element, Operands(*arguments[:count]), more).write()
 
-    given = [*operands, *(besides or ())]
-    variant = "" if besides is None else f"_{type(besides).__name__.lower()}"
-    name = f"minidl_panel{variant}_{emit.suffix(element)}"
-    builder.call(_function(builder.module, name, [value.type for value in given], write), given)
+    _call(builder, f"minidl_panel{variant}_{emit.suffix(element)}", [*operands, *(besides or ())], write)
 
 
-def call_transposition(builder, element, out, out_row, source, source_row, rows, columns) -> None:
+def call_transposition(builder, element, *given) -> None:
     """Call the transposition of a square block with a vector's length as its side.
 
-    Where the source has fewer rows or columns only those are read; the block is written whole.
+    ``given``: out and source as addresses with row strides, then the source's rows and columns. Where these are fewer
+    than a block's only they are read; the block is written whole.
     """
-    given = [out, out_row, source, source_row, rows, columns]
-    kinds, name = [value.type for value in given], f"minidl_transpose_{emit.suffix(element)}"
-    function = _function(
-        builder.module, name, kinds, lambda inner, args: _write_transposition(inner, element, *args)
-    )
-    builder.call(function, given)
+    write = functools.partial(_write_transposition, element)
+    _call(builder, f"minidl_transpose_{emit.suffix(element)}", given, write)
 
 
-def _write_transposition(builder, element, out, out_row, source, source_row, rows, columns) -> None:
+def _write_transposition(element, builder, out, out_row, source, source_row, rows, columns) -> None:
     """Load the rows, exchange halves, quarters, ... between them in registers, and store them as columns."""
     writer = _VectorWriter(builder, element)
     lanes = writer.lanes
@@ -326,10 +294,7 @@ def _write_transposition(builder, element, out, out_row, source, source_row, row
             nearest = [builder.select(builder.icmp_signed("<", i, rows), i, last) for i in indices]
             masked = [writer.load(writer.row(source, i, source_row), mask) for i in nearest]
             partial_block = builder.block
-    values = [builder.phi(writer.vector) for _ in indices]
-    for value, *sources in zip(values, loaded, masked, strict=True):
-        for source_value, block in zip(sources, (full_block, partial_block), strict=True):
-            value.add_incoming(source_value, block)
+    values = writer.phis((loaded, full_block), (masked, partial_block))
     distance = 1
     while distance < lanes:
         # lane l of row i and lane l of row i + distance: the off-diagonal blocks change places

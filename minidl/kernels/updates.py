@@ -15,8 +15,7 @@ import numpy as np
 
 from .choose import Code, choose
 from .jit import jit
-from .simd import fma
-from .vectors import stay_apart
+from .vectors import fma, stay_apart
 
 WEIGHT_DECAY = 3
 """Its place in ``hyper`` (float64, 8), after the settings of the rule's own: at most three, as its row names them."""

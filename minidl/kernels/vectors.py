@@ -1,251 +1,341 @@
-"""Vectors as values: load, sum and store a register's worth of elements by name.
+"""Vectors as values in kernels: a register's worth of elements, its arithmetic, and formulas for floats and vectors.
 
-A sum over a row does not vectorise by itself: strict arithmetic forbids LLVM to reorder it. Here the partial sums
-are written out, one in each lane of a vector, and then added pairwise. `terms` has the type and its arithmetic.
+A vector has one lane for each element in 64 bytes (16 float32 or 8 float64), whatever the processor; LLVM splits it
+where registers are shorter. So the order of every sum is a property of the data alone. Under ``NUMBA_DISABLE_JIT=1``
+a vector is a short array.
+
+A sum over a row does not vectorise by itself: strict arithmetic forbids LLVM to reorder it. With vectors the partial
+sums are written out, one in each lane, and then added pairwise.
 """
 
 from __future__ import annotations
 
+import inspect
+import operator
+
 import numpy as np
 from llvmlite import ir
 from numba.core import types
-from numba.extending import intrinsic
+from numba.core.datamodel import register_default
+from numba.core.datamodel.models import PrimitiveModel
+from numba.core.typing.templates import AbstractTemplate, infer_global, signature
+from numba.extending import lower_builtin
 
 from . import emit
+from .emit import intrinsic
 from .jit import JIT_DISABLED
-from .terms import (
-    VALUE_BYTES,
-    Term,
-    Vector,
-    absolute,
-    as_vector,
-    cast,
-    elementwise,
-    maximum,
-    multiply_add,
-    where_le,
-)
-
-__all__ = [
-    "CHUNK", "Term", "absolute", "elementwise", "get", "keep", "lanes", "largest", "load", "maximum", "multiply_add",
-    "pointer", "put", "rounded", "splat", "stay_apart", "store", "total", "where_le",
-]  # fmt: skip
 
 CHUNK = 1024
 """Rows are summed in chunks of this many elements, and the chunks in float64."""
+VALUE_BYTES = 64
+"""Bytes of a vector."""
 
-if JIT_DISABLED:
 
-    def stay_apart():
-        pass
+class Vector(types.Type):
+    """The Numba type of a vector of floats."""
 
-    def pointer(array):
-        return array.reshape(-1)
+    def __init__(self, dtype: types.Float):
+        self.dtype = dtype
+        self.lanes = VALUE_BYTES * 8 // dtype.bitwidth
+        super().__init__(f"vector({dtype} x {self.lanes})")
 
-    def lanes(array):
-        return VALUE_BYTES // array.itemsize
 
-    def rounded(array, value):
-        return array.dtype.type(value)
+@register_default(Vector)
+class _VectorModel(PrimitiveModel):
+    def __init__(self, manager, kind):
+        super().__init__(manager, kind, ir.VectorType(emit.FLOATS[kind.dtype], kind.lanes))
 
-    def splat(array, value):
-        return np.full(lanes(array), value, array.dtype)
 
-    def load(array, at, count, fill):
-        vector = splat(array, fill)
-        count = max(0, min(count, len(vector)))
-        vector[:count] = array.reshape(-1)[at : at + count]
-        return vector
+def _operation(instruction):
+    def operate(self, other):
+        return self._new(getattr(self.builder, instruction)(self.value, self._operand(other)))
 
-    def store(array, at, count, vector):
-        count = max(0, min(count, len(vector)))
-        array.reshape(-1)[at : at + count] = vector[:count]
+    return operate
 
-    def get(array, at):
-        return array.reshape(-1)[at]
 
-    def put(array, at, value):
-        array.reshape(-1)[at] = value
+class Term:
+    """A float, or a vector of them, while its code is written: Python's operators append instructions."""
 
-    def keep(vector, count):
-        return np.where(np.arange(len(vector)) < count, vector, vector.dtype.type(0))
+    def __init__(self, builder, value):
+        self.builder = builder
+        self.value = value
+        kind = value.type
+        self.lanes = kind.count if isinstance(kind, ir.VectorType) else 0
+        self.element = kind.element if self.lanes else kind
+        self.is_double = self.element == ir.DoubleType()
 
-    def total(vector):
-        while len(vector) > 1:
-            vector = vector[: len(vector) // 2] + vector[len(vector) // 2 :]
-        return vector[0]
+    def _new(self, value) -> Term:
+        return Term(self.builder, value)
 
-    def largest(vector):
-        return vector.max()
+    def _operand(self, other):
+        return other.value if isinstance(other, Term) else self.constant(other).value
 
-else:
+    def _whole(self, number):
+        """An integer constant of the float's width (a vector of them for a vector)."""
+        kind = ir.IntType(64 if self.is_double else 32)
+        if self.lanes:
+            return ir.Constant(ir.VectorType(kind, self.lanes), [number] * self.lanes)
+        return ir.Constant(kind, number)
 
-    @intrinsic
-    def stay_apart(typingctx):
-        """A kernel that calls this is never inlined into its callers.
+    def constant(self, number) -> Term:
+        kind = self.value.type
+        return self._new(ir.Constant(kind, [float(number)] * self.lanes if self.lanes else float(number)))
 
-        Numba optimises a function's callees anew with each caller. Without this, code that is called from three
-        levels is compiled three times.
-        """
+    __add__, __sub__ = _operation("fadd"), _operation("fsub")
+    __mul__, __truediv__ = _operation("fmul"), _operation("fdiv")
 
-        def codegen(context, builder, sig, args):
-            builder.function.attributes.add("noinline")
-            return context.get_dummy_value()
+    def __rtruediv__(self, other):
+        return self.constant(other) / self
 
-        return types.void(), codegen
+    def __rsub__(self, other):
+        return self.constant(other) - self
 
-    def _address(context, builder, kind, array, at):
-        """Where the vector from element ``at`` on begins."""
-        pointer = emit.element(context, builder, kind, array, at)
-        return builder.bitcast(pointer, context.get_value_type(Vector(kind.dtype)).as_pointer())
+    def __neg__(self):
+        return self._new(self.builder.fneg(self.value))
 
-    def _alignment(array_type):
-        return array_type.dtype.bitwidth // 8
+    def fma(self, factor, addend) -> Term:
+        """self * factor + addend, rounded once where the processor can."""
+        return self._new(emit.fma(self.builder, self.value, self._operand(factor), self._operand(addend)))
 
-    @intrinsic
-    def pointer(typingctx, array):
-        """The array's memory: one register to pass on where an array is ten. It keeps nothing alive."""
+    def abs(self) -> Term:
+        kind = self.value.type
+        return self._new(emit.call(self.builder, f"llvm.fabs.{emit.suffix(kind)}", kind, self.value))
 
-        def codegen(context, builder, sig, args):
-            return context.make_array(array)(context, builder, args[0]).data
+    def where(self, comparison, other, if_true, if_false) -> Term:
+        """if_true where self <comparison> other, else if_false: a NaN compares as false."""
+        mask = self.builder.fcmp_ordered(comparison, self.value, self._operand(other))
+        return self._new(self.builder.select(mask, self._operand(if_true), self._operand(if_false)))
 
-        return types.CPointer(array.dtype)(array), codegen
+    def polynomial(self, coefficients) -> Term:
+        """Horner's rule; coefficients from the constant term up."""
+        total = self.constant(coefficients[-1])
+        for coefficient in reversed(coefficients[:-1]):
+            total = total.fma(self, coefficient)
+        return total
 
-    @intrinsic
-    def lanes(typingctx, array):
-        """The number of lanes of a vector of the array's elements."""
-        return types.intp(array), lambda context, builder, sig, args: emit.constant(Vector(array.dtype).lanes)
+    @property
+    def bits(self):
+        return self.builder.bitcast(self.value, self._whole(0).type)
 
-    @intrinsic
-    def rounded(typingctx, array, value):
-        """``value`` in the precision of the array's elements, as vector operations take it."""
+    def from_bits(self, bits) -> Term:
+        return self._new(self.builder.bitcast(bits, self.value.type))
 
-        def codegen(context, builder, sig, args):
-            return cast(builder, args[1], value, array.dtype)
 
-        return array.dtype(array, value), codegen
+def _cast(builder, value, element):
+    """A scalar in the precision ``element``."""
+    if value.type == element:
+        return value
+    resize = builder.fptrunc if element == ir.FloatType() else builder.fpext
+    return resize(value, element)
 
-    @intrinsic
-    def splat(typingctx, array, value):
-        """A vector of the array's type with ``value`` in each lane."""
-        kind = Vector(array.dtype)
 
-        def codegen(context, builder, sig, args):
-            return emit.splat(builder, cast(builder, args[1], value, array.dtype), kind.lanes)
+def _splat(builder, value, vector):
+    return emit.splat(builder, _cast(builder, value, vector.element), vector.count)
 
-        return kind(array, value), codegen
 
-    @intrinsic
-    def load(typingctx, array, at, count, fill):
-        """Elements at, at+1, ... of the flat array; lanes from ``count`` on are not read but ``fill``."""
-        kind = Vector(array.dtype)
+def _alike(builder, values):
+    """Operands of one operation: a scalar beside a vector is repeated in each lane, in the vector's precision."""
+    vector = next((value.type for value in values if isinstance(value.type, ir.VectorType)), None)
+    return [value if vector in (None, value.type) else _splat(builder, value, vector) for value in values]
 
-        def codegen(context, builder, sig, args):
-            pointer, count = _address(context, builder, array, args[0], args[1]), args[2]
-            align, vector = _alignment(array), context.get_value_type(kind)
-            full = builder.icmp_signed(">=", count, emit.constant(kind.lanes))
-            with builder.if_else(full, likely=True) as (whole, part):
-                with whole:
-                    loaded = builder.load(pointer, align=align, typ=vector)
-                    whole_block = builder.block
-                with part:
-                    mask, rest = (
-                        emit.lane_mask(builder, count, kind.lanes),
-                        as_vector(builder, args[3], fill, kind),
-                    )
-                    masked = emit.masked_load(builder, pointer, align, mask, rest)
-                    part_block = builder.block
-            result = builder.phi(vector)
-            result.add_incoming(loaded, whole_block)
-            result.add_incoming(masked, part_block)
-            return result
 
-        return kind(array, types.intp, types.intp, fill), codegen
+def _common(*kinds):
+    """The type of an operation (None: they do not mix). Beside a vector a scalar takes its precision."""
+    if not all(isinstance(kind, (types.Float, Vector)) for kind in kinds):
+        return None
+    vectors = [kind for kind in kinds if isinstance(kind, Vector)]
+    result = vectors[0] if vectors else kinds[0]
+    return result if all(kind == result for kind in vectors or kinds) else None
 
-    @intrinsic
-    def store(typingctx, array, at, count, vector):
-        """Write the first ``count`` lanes (none if it is negative) from flat index ``at`` on."""
-        if vector != Vector(array.dtype):
-            return None
 
-        def codegen(context, builder, sig, args):
-            pointer, count = _address(context, builder, array, args[0], args[1]), args[2]
-            align = _alignment(array)
-            full = builder.icmp_signed(">=", count, emit.constant(vector.lanes))
-            with builder.if_else(full, likely=True) as (whole, part):
-                with whole:
-                    builder.store(args[3], pointer, align=align)
-                with part, builder.if_then(builder.icmp_signed(">", count, emit.constant(0))):
-                    mask = emit.lane_mask(builder, count, vector.lanes)
-                    emit.masked_store(builder, args[3], pointer, align, mask)
-            return context.get_dummy_value()
+def elementwise(formula, plain):
+    """A jit-callable function of floats or vectors: ``formula`` takes Terms, ``plain`` is the same in plain NumPy."""
 
-        return types.void(array, types.intp, types.intp, vector), codegen
+    def write(builder, *values):
+        return formula(*(Term(builder, value) for value in _alike(builder, values))).value
 
-    @intrinsic
-    def get(typingctx, array, at):
-        """Element ``at`` of the flat array (``array.reshape(-1)[at]`` compiles fifty times as much code)."""
+    of_formula = inspect.signature(formula)
+    first = inspect.Parameter("builder", inspect.Parameter.POSITIONAL_ONLY)
+    write.__signature__ = of_formula.replace(parameters=[first, *of_formula.parameters.values()])
+    return intrinsic(_common, plain)(write)
 
-        def codegen(context, builder, sig, args):
-            pointer = emit.element(context, builder, array, args[0], args[1])
-            return builder.load(pointer, align=_alignment(array), typ=emit.FLOATS[array.dtype])
 
-        return array.dtype(array, types.intp), codegen
+fma = elementwise(lambda a, b, c: a.fma(b, c), lambda a, b, c: a * b + c)
+"""a * b + c, rounded once where the processor can. A loop over scalars vectorises."""
 
-    @intrinsic
-    def put(typingctx, array, at, value):
-        """Write element ``at`` of the flat array."""
+maximum = elementwise(lambda a, b: a.where(">", b, a, b), lambda a, b: np.where(a > b, a, b))
+absolute = elementwise(lambda a: a.abs(), lambda a: np.abs(a))
+where_le = elementwise(lambda a, b, c, d: a.where("<=", b, c, d), lambda a, b, c, d: np.where(a <= b, c, d))
+"""where_le(a, b, c, d): c where a <= b, else d; a NaN in a or b gives d."""
 
-        def codegen(context, builder, sig, args):
-            number = cast(builder, args[2], value, array.dtype)
-            pointer = emit.element(context, builder, array, args[0], args[1])
-            builder.store(number, pointer, align=_alignment(array))
-            return context.get_dummy_value()
 
-        return types.void(array, types.intp, value), codegen
+def _register(function, instruction):
+    """Give vectors one of Python's operators."""
 
-    @intrinsic
-    def keep(typingctx, vector, count):
-        """The vector with zero in the lanes from ``count`` on."""
+    @infer_global(function)
+    class Operator(AbstractTemplate):
+        def generic(self, args, kws):
+            if len(args) == 2 and any(isinstance(kind, Vector) for kind in args):
+                result = _common(*args)
+                return result and signature(result, *args)
 
-        def codegen(context, builder, sig, args):
-            value, count = args
-            full = builder.icmp_signed(">=", count, emit.constant(vector.lanes))
-            before = builder.block
-            with builder.if_then(builder.not_(full), likely=False):
-                mask = emit.lane_mask(builder, count, vector.lanes)
-                kept = builder.select(mask, value, ir.Constant(value.type, None))
-                part_block = builder.block
-            result = builder.phi(value.type)
-            result.add_incoming(value, before)
-            result.add_incoming(kept, part_block)
-            return result
+    def codegen(context, builder, sig, args):
+        return getattr(builder, instruction)(*_alike(builder, args))
 
-        return vector(vector, types.intp), codegen
+    for kinds in ((Vector, Vector), (Vector, types.Float), (types.Float, Vector)):
+        lower_builtin(function, *kinds)(codegen)
 
-    def _fold(vector, combine):
-        """An intrinsic that folds the upper half of the lanes onto the lower until one is left."""
 
-        def codegen(context, builder, sig, args):
-            value, lanes = args[0], vector.lanes
-            while lanes > 1:
-                lanes //= 2
-                lower, upper = (
-                    ir.Constant(ir.VectorType(ir.IntType(32), lanes), list(range(first, first + lanes)))
-                    for first in (0, lanes)
-                )
-                halves = (builder.shuffle_vector(value, value, picks) for picks in (lower, upper))
-                value = combine(*(Term(builder, half) for half in halves)).value
-            return builder.extract_element(value, ir.Constant(ir.IntType(32), 0))
+if not JIT_DISABLED:
+    _register(operator.add, "fadd")
+    _register(operator.sub, "fsub")
+    _register(operator.mul, "fmul")
+    _register(operator.truediv, "fdiv")
 
-        return vector.dtype(vector), codegen
 
-    @intrinsic
-    def total(typingctx, vector):
-        """The sum of the lanes, pairwise."""
-        return _fold(vector, lambda a, b: a + b)
+def _plain_part(array, at, count):
+    """The elements at, at+1, ... that a `load` or `store` of ``count`` lanes touches."""
+    return array.reshape(-1)[at : at + max(0, min(count, lanes(array)))]
 
-    @intrinsic
-    def largest(typingctx, vector):
-        """The largest lane."""
-        return _fold(vector, lambda a, b: a.where(">", b, a, b))
+
+def _plain_load(array, at, count, fill):
+    part = _plain_part(array, at, count)
+    return np.append(part, splat(array, fill)[len(part) :])
+
+
+def _plain_store(array, at, count, vector):
+    part = _plain_part(array, at, count)
+    part[:] = vector[: len(part)]
+
+
+def _plain_put(array, at, value):
+    array.reshape(-1)[at] = value
+
+
+def _plain_keep(vector, count):
+    return np.where(np.arange(len(vector)) < count, vector, vector.dtype.type(0))
+
+
+def _plain_total(vector):
+    while len(vector) > 1:
+        vector = vector[: len(vector) // 2] + vector[len(vector) // 2 :]
+    return vector[0]
+
+
+@intrinsic(types.void, plain=lambda: None)
+def stay_apart(builder):
+    """A kernel that calls this is never inlined into its callers.
+
+    Numba optimises a function's callees anew with each caller. Without this, code that is called from three
+    levels is compiled three times.
+    """
+    builder.function.attributes.add("noinline")
+
+
+@intrinsic(lambda array: types.CPointer(array.dtype), plain=lambda array: array.reshape(-1))
+def pointer(builder, array):
+    """The array's memory: one register to pass on where an array is ten. It keeps nothing alive."""
+    return array.start
+
+
+@intrinsic(types.intp, plain=lambda array: VALUE_BYTES // array.itemsize)
+def lanes(builder, array):
+    """The number of lanes of a vector of the array's elements."""
+    return emit.constant(VALUE_BYTES // array.align)
+
+
+@intrinsic(lambda array, value: array.dtype, plain=lambda array, value: array.dtype.type(value))
+def rounded(builder, array, value):
+    """``value`` in the precision of the array's elements, as vector operations take it."""
+    return _cast(builder, value, array.element)
+
+
+def _vector_of(array):
+    """The LLVM type of a vector of the elements of `emit.Memory`."""
+    return ir.VectorType(array.element, VALUE_BYTES // array.align)
+
+
+@intrinsic(
+    lambda array, value: Vector(array.dtype),
+    plain=lambda array, value: np.full(lanes(array), value, array.dtype),
+)
+def splat(builder, array, value):
+    """A vector of the array's type with ``value`` in each lane."""
+    return _splat(builder, value, _vector_of(array))
+
+
+@intrinsic(lambda array, at, count, fill: Vector(array.dtype), _plain_load)
+def load(builder, array, at, count, fill):
+    """Elements at, at+1, ... of the flat array; lanes from ``count`` on are not read but ``fill``."""
+    address, vector = array.address(at), _vector_of(array)
+    full = builder.icmp_signed(">=", count, emit.constant(vector.count))
+    with builder.if_else(full, likely=True) as (whole, part):
+        with whole:
+            loaded = emit.load(builder, address, vector, array.align), builder.block
+        with part:
+            mask, rest = emit.lane_mask(builder, count, vector.count), _splat(builder, fill, vector)
+            masked = emit.load(builder, address, vector, array.align, mask, rest), builder.block
+    return emit.merge(builder, loaded, masked)
+
+
+@intrinsic(
+    lambda array, at, count, vector: types.void if vector == Vector(array.dtype) else None, _plain_store
+)
+def store(builder, array, at, count, vector):
+    """Write the first ``count`` lanes (none if it is negative) from flat index ``at`` on."""
+    address, lanes = array.address(at), vector.type.count
+    full = builder.icmp_signed(">=", count, emit.constant(lanes))
+    with builder.if_else(full, likely=True) as (whole, part):
+        with whole:
+            emit.store(builder, vector, address, array.align)
+        with part, builder.if_then(builder.icmp_signed(">", count, emit.constant(0))):
+            emit.store(builder, vector, address, array.align, emit.lane_mask(builder, count, lanes))
+
+
+@intrinsic(lambda array, at: array.dtype, plain=lambda array, at: array.reshape(-1)[at])
+def get(builder, array, at):
+    """Element ``at`` of the flat array (``array.reshape(-1)[at]`` compiles fifty times as much code)."""
+    return builder.load(array.address(at), align=array.align, typ=array.element)
+
+
+@intrinsic(types.void, _plain_put)
+def put(builder, array, at, value):
+    """Write element ``at`` of the flat array."""
+    builder.store(_cast(builder, value, array.element), array.address(at), align=array.align)
+
+
+@intrinsic(lambda vector, count: vector, _plain_keep)
+def keep(builder, vector, count):
+    """The vector with zero in the lanes from ``count`` on."""
+    lanes, before = vector.type.count, builder.block
+    partial = builder.icmp_signed("<", count, emit.constant(lanes))
+    with builder.if_then(partial, likely=False):
+        mask = emit.lane_mask(builder, count, lanes)
+        kept = builder.select(mask, vector, ir.Constant(vector.type, None)), builder.block
+    return emit.merge(builder, (vector, before), kept)
+
+
+def _fold(builder, vector, combine):
+    """Fold the upper half of the lanes onto the lower until one is left."""
+    lanes = vector.type.count
+    while lanes > 1:
+        lanes //= 2
+        halves = (
+            ir.Constant(ir.VectorType(emit.INT32, lanes), list(range(first, first + lanes)))
+            for first in (0, lanes)
+        )
+        terms = (Term(builder, builder.shuffle_vector(vector, vector, picks)) for picks in halves)
+        vector = combine(*terms).value
+    return builder.extract_element(vector, ir.Constant(emit.INT32, 0))
+
+
+@intrinsic(lambda vector: vector.dtype, _plain_total)
+def total(builder, vector):
+    """The sum of the lanes, pairwise."""
+    return _fold(builder, vector, operator.add)
+
+
+@intrinsic(lambda vector: vector.dtype, plain=lambda vector: vector.max())
+def largest(builder, vector):
+    """The largest lane."""
+    return _fold(builder, vector, lambda a, b: a.where(">", b, a, b))

@@ -6,9 +6,9 @@ import numpy as np
 
 from ..kernels import network, threads
 from ..kernels.activations import CODES, LINEAR
-from ..kernels.buffers import BatchParts, training_buffers
 from ..kernels.ops import DENSE
-from ..kernels.simd import aligned_zeros
+from ..kernels.program import BatchParts, training_buffers
+from ..kernels.target import aligned_zeros
 from .samples import CHUNK_BYTES, Samples, as_rows, is_native
 from .thread_choice import ThreadChoice
 
@@ -48,11 +48,10 @@ class CompiledSteps:
 
         ops = model.ops(training=True, logits=objective.on_logits)
         in_size, outputs = math.prod(model.input_shape), math.prod(model.output_shape)
-        laid_out = network.plan(ops, in_size, batch_size)
+        laid_out = network.plan(ops, batch_size)
         final = CODES[model.final_activation] if objective.on_logits else LINEAR
         self._program = network.Program(
-            laid_out.ops, laid_out.settings, self._trained[0], model.grads, self._in_panels, laid_out.out_at,
-            outputs, final,
+            laid_out.ops, laid_out.settings, self._trained[0], model.grads, self._in_panels, final,
         )  # fmt: skip
         batch_bytes = batch_size * in_size * dtype.itemsize
         copied = self._in_panels and ops[0].kind == DENSE and batch_bytes <= _MOST_COPIED
@@ -66,7 +65,7 @@ class CompiledSteps:
             needs_output,
         )
         self._buffers = training_buffers(
-            ops, laid_out, batch_size, dtype, n_threads, n_threads if copied else 1, parts
+            ops, laid_out.size, batch_size, dtype, n_threads, n_threads if copied else 1, parts
         )
         self._metric_kinds = np.array([metric.kind_for(sparse, outputs) for metric in metrics], np.int64)
         self._metric_ks = np.array([metric.k for metric in metrics], np.int64)

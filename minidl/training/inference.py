@@ -7,8 +7,8 @@ import numpy as np
 
 from ..callbacks import CallbackList, check_verbose
 from ..kernels import network, threads
-from ..kernels.buffers import aligned_rows
 from ..kernels.ops import DENSE
+from ..kernels.program import aligned_rows
 from ..validation import check_inputs, check_int
 from .objective import metric_values, score_rows
 from .samples import CHUNK_BYTES, Samples, check_samples, is_native, loss_without_teacher
@@ -25,7 +25,7 @@ class Predictor:
         self._shape, self._dtype = model.input_shape, model.dtype
         self._in_size, self._outputs = math.prod(model.input_shape), math.prod(model.output_shape)
         self._flops = 2.0 * sum(op.in_size * op.out_size for op in ops if op.kind == DENSE)
-        laid_out = network.plan(ops, self._in_size, _CHUNK)
+        laid_out = network.plan(ops, _CHUNK)
         self._model = network.Inference(laid_out.ops, laid_out.settings, model.params)
         packing = network.packing_size(ops, _CHUNK, model.dtype.itemsize)
         self._sizes = laid_out.size, packing, _CHUNK * self._in_size

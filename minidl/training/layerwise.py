@@ -6,7 +6,7 @@ same bits. Layers, losses and constraints of the user's own train here.
 
 import numpy as np
 
-from ..kernels.threads import flush_denormals, restore_denormals
+from ..kernels.processor import flush_denormals, restore_denormals
 from ..kernels.updates import add_regularizer, max_norm
 from .objective import metric_values, score_rows
 from .samples import Samples
