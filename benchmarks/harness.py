@@ -292,7 +292,9 @@ class Resident:
             self._units = outputs
         else:
             self.suite.verify(case, self.suite.peers[self.peer], outputs)
-            time.sleep(0.1)  # a BLAS that helped to verify has threads that keep a core busy for some 30 ms more
+            time.sleep(
+                0.1
+            )  # a BLAS that helped to verify has threads that keep a core busy for some 30 ms more
             self._units = case.units * self.suite.peers[self.peer].share
         self._calibrate()
         self.memory = {"loaded": loaded, "peak": self._worker.call("peak_memory")[0]}

@@ -206,7 +206,9 @@ def teacher(
     """
     wanted = ("teacher_units", "input_dropout", "hidden_dropout", "max_norm", "jitter", "teacher")
     settings = json.dumps({name: asdict(protocol)[name] for name in wanted} | {"digits": len(digits.x)})
-    kept, note = (folder / f"teacher_{seed}.{suffix}" for suffix in ("npz", "json")) if folder else (None, None)
+    kept, note = (
+        (folder / f"teacher_{seed}.{suffix}" for suffix in ("npz", "json")) if folder else (None, None)
+    )
     found = json.loads(note.read_text()) if note and note.exists() else {}
     earlier = found["seconds"] if found.get("settings") == settings else 0.0
     if earlier:
@@ -216,7 +218,9 @@ def teacher(
         model = teacher_net(protocol, seed)
         learn_labels(model, digits, protocol.teacher)
         if folder:
-            note.unlink(missing_ok=True)  # of other settings: killed in between, they would be told of this model
+            note.unlink(
+                missing_ok=True
+            )  # of other settings: killed in between, they would be told of this model
             model.save(kept)
             note.write_text(json.dumps({"settings": settings, "seconds": time.perf_counter() - began}))
     taught = Taught(digits, model.predict_logits(digits.x), model.predict_logits(digits.x_test))
@@ -518,7 +522,9 @@ def main(arguments: list[str] | None = None, protocol: Protocol | None = None) -
         "--quick", action="store_true", help="on the embedded digits, in minutes; no result file is replaced"
     )
     command.add_argument("--seeds", type=int, help="runs of every row (default: 3, with --quick 1)")
-    command.add_argument("--teachers", type=Path, help="folder where teachers are kept, and found by a later run")
+    command.add_argument(
+        "--teachers", type=Path, help="folder where teachers are kept, and found by a later run"
+    )
     command.add_argument("--threads", type=int, help="default: all processors")
     command.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "results")
     options = command.parse_args(arguments)

@@ -421,7 +421,15 @@ def test_hinton_mnist_wants_data_for_the_full_run(tmp_path, capsys):
 
 def test_an_interrupted_run_goes_on_from_the_teachers_it_left(few_digits, tmp_path, monkeypatch):
     def rows(**settings):
-        command = ["--quick", "--threads", "1", "--output", str(tmp_path), "--teachers", str(tmp_path / "teachers")]
+        command = [
+            "--quick",
+            "--threads",
+            "1",
+            "--output",
+            str(tmp_path),
+            "--teachers",
+            str(tmp_path / "teachers"),
+        ]
         assert hinton_mnist.main(command, small_protocol(**settings)) == 0
         return json.loads((tmp_path / "hinton_mnist.partial.json").read_text())["rows"]
 

@@ -10,7 +10,11 @@ from pathlib import Path
 import pytest
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
-NEEDS = {"pytorch_teacher": ("torch",), "sklearn_teacher": ("sklearn",), "onnx_teacher": ("onnx", "onnxruntime")}
+NEEDS = {
+    "pytorch_teacher": ("torch",),
+    "sklearn_teacher": ("sklearn",),
+    "onnx_teacher": ("onnx", "onnxruntime"),
+}
 SETTINGS = {"sklearn_teacher": {"trees": 20}, "regimes": {"units": (64, 16)}}
 NOT_RUN = {"keras_teacher"}  # starts up for longer than all the others take
 

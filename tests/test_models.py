@@ -497,7 +497,9 @@ def test_an_online_teacher_sees_the_augmented_inputs():
         [Input((4, 4)), Rescaling(0.1), RandomTranslation(0.25, 0.25), Flatten(), Dense(3, "softmax")]
     )
     hidden.compile("sgd", losses.KnowledgeDistillation())
-    with pytest.raises(ValueError, match="the teacher cannot be shown the same samples: put .* before 'rescaling"):
+    with pytest.raises(
+        ValueError, match="the teacher cannot be shown the same samples: put .* before 'rescaling"
+    ):
         hidden.fit(images, np.zeros(2, int), target_model=lambda x: np.zeros((len(x), 3)))
 
 

@@ -169,7 +169,9 @@ print(sorted(name for name, _ in compiled() - before))
 
 @pytest.mark.skipif(JIT_DISABLED, reason="nothing is compiled")
 def test_warmup_compiles_all_that_training_and_prediction_need():
-    run = subprocess.run([sys.executable, "-c", COMPILED_BY_WARMUP], capture_output=True, text=True, check=True)
+    run = subprocess.run(
+        [sys.executable, "-c", COMPILED_BY_WARMUP], capture_output=True, text=True, check=True
+    )
     first, with_another_loss = run.stdout.splitlines()
     assert first == "[]"
     assert "dist_batch" in with_another_loss  # what warmup leaves out is seen

@@ -20,8 +20,14 @@ class Code(enum.IntEnum):
     """Base of the enumerations whose members tell a kernel what to do; their order means nothing.
 
     Numba would treat each enumeration as a type of its own and compile a kernel once more for it. Members of this
-    one count as plain integers.
+    one count as plain integers. Kernels that are called often are handed plain integers all the same (`constants`):
+    a member among a call's arguments costs Numba 3 us, and 200 us inside a NamedTuple.
     """
+
+    @classmethod
+    def constants(cls) -> dict[str, int]:
+        """The members by name, as plain integers."""
+        return {name: int(member) for name, member in cls.__members__.items()}
 
 
 @typeof_impl.register(Code)

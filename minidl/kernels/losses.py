@@ -19,7 +19,7 @@ WHOLE_BATCH = {"DIST": (dist_batch, DistSettings._fields)}
 """Losses whose rows depend on each other: a function of the batch, and its settings."""
 
 Loss = Code("Loss", [*LOSSES, *WHOLE_BATCH], start=0)
-globals().update(Loss.__members__)
+globals().update(Loss.constants())
 
 SETTINGS = {Loss[name]: settings for name, (_, settings) in {**LOSSES, **WHOLE_BATCH}.items()}
 """What stands in ``hyper`` (float64, 8), place by place."""
@@ -39,7 +39,7 @@ def loss_batch(kind, row_loss, dlogits, batch, hyper):
     if kind in _loss_of_batch:
         _loss_of_batch[kind](row_loss, dlogits, *batch, hyper)
     else:
-        loss_rows_for_python(int(kind), row_loss, dlogits, *batch, hyper)
+        loss_rows_for_python(kind, row_loss, dlogits, *batch, hyper)
 
 
 @jit(inline=True)

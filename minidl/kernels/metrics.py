@@ -82,7 +82,7 @@ METRICS = {
 Metric = Code("Metric", list(METRICS), start=0)
 SPARSE = tuple(metric for metric in Metric if metric.name.startswith("SPARSE_"))
 """The metrics that read ``labels``; the others read ``targets``."""
-globals().update(Metric.__members__)
+globals().update(Metric.constants())
 
 _value_of_row = choose({Metric[name]: metric for name, metric in METRICS.items()}, gives_value=True)
 

@@ -186,7 +186,7 @@ RULES = (
 )
 
 Rule = Code("Rule", [row.formula.__name__.upper() for row in RULES], start=0)
-globals().update(Rule.__members__)
+globals().update(Rule.constants())
 
 KEEPS = {rule: RULES[rule].keeps for rule in Rule}
 """Which of the three slots each rule keeps; the others have size 0."""

@@ -147,7 +147,7 @@ class Loss(Configurable):
         if n_threads == 1:
             kernels.loss_batch(kind, *arguments)
         else:
-            threads.run(kernels.loss_rows_on_threads, int(kind), *arguments, threads=n_threads)
+            threads.run(kernels.loss_rows_on_threads, kind, *arguments, threads=n_threads)
         return kernels.sum_of_rows(row_loss), dlogits
 
 

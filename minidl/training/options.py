@@ -101,10 +101,14 @@ def takes(
         @functools.wraps(method)
         def with_arguments(self, *args: P.args, **kwargs: P.kwargs) -> Result:
             try:
-                signature.bind(self, *args, **kwargs)
+                chosen = options(*args, **kwargs)
             except TypeError as error:
-                raise TypeError(f"{method.__name__}(): {error}") from None
-            return method(self, options(*args, **kwargs))
+                try:  # a name or number of arguments that does not fit is told of the method
+                    signature.bind(self, *args, **kwargs)
+                except TypeError as misfit:
+                    raise TypeError(f"{method.__name__}(): {misfit}") from None
+                raise error
+            return method(self, chosen)
 
         arguments = inspect.signature(options).parameters.values()
         own = inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)
