@@ -65,6 +65,23 @@ class Configurable:
     not_in_config: frozenset[str] = frozenset()
     """Arguments that ``get_config`` leaves out: a second spelling, or one that a subclass fixes."""
 
+    def __init_subclass__(cls, **kwargs) -> None:
+        """Let ``help`` and notebooks show the bases' arguments in the place of ``**options``."""
+        super().__init_subclass__(**kwargs)
+        own = (
+            []
+            if cls.__init__ is object.__init__
+            else list(inspect.signature(cls.__init__).parameters.values())[1:]
+        )
+        named = {parameter.name for parameter in own}
+        inherited = [
+            inspect.signature(owner.__init__).parameters[name].replace(kind=inspect.Parameter.KEYWORD_ONLY)
+            for name, owner in constructor_arguments(cls).items()
+            if name not in named
+        ]
+        own = [parameter for parameter in own if parameter.kind is not parameter.VAR_KEYWORD]
+        cls.__signature__ = inspect.Signature([*own, *inherited])
+
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments by name; objects among them as ``{"class_name", "config"}``."""
         config = {}

@@ -9,7 +9,16 @@ import pickle
 import numpy as np
 import pytest
 
-from minidl import Sequential, constraints, initializers, layers, load_model, metrics, regularizers
+from minidl import (
+    Sequential,
+    constraints,
+    initializers,
+    layers,
+    load_model,
+    metrics,
+    optimizers,
+    regularizers,
+)
 from minidl.constraints import CONSTRAINTS
 from minidl.initializers import INITIALIZERS
 from minidl.layers import LAYERS, Dense, Layer
@@ -199,3 +208,22 @@ def test_functions_of_metrics_show_what_they_take():
             metrics.top_k_categorical_accuracy([0], **arguments)
     function = metrics.categorical_accuracy
     assert pickle.loads(pickle.dumps(function)) is function
+
+
+def test_signatures_show_what_the_bases_take():
+    def arguments(cls):
+        return list(inspect.signature(cls).parameters)
+
+    assert arguments(optimizers.Adam)[-3:] == ["clipvalue", "global_clipnorm", "name"]
+    assert arguments(layers.Dropout) == ["rate", "seed", "name", "input_shape", "input_dim"]
+    assert arguments(initializers.Zeros) == []
+
+    class Own(Layer):
+        def __init__(self, gain, **options):
+            super().__init__(**options)
+
+    class Alone(Layer):
+        def __init__(self, gain):
+            super().__init__()
+
+    assert arguments(Own) == ["gain", "name", "input_shape", "input_dim"] and arguments(Alone) == ["gain"]
