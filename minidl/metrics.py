@@ -28,7 +28,6 @@ class Metric(Configurable):
     k : how many of the largest outputs count as a hit
     """
 
-    kind: int
     direction = "down"
     needs_output = False
     k = 1
@@ -38,6 +37,13 @@ class Metric(Configurable):
             raise TypeError(f"name must be a string, got {validation.describe(name)}")
         self.name = name or snake_case(type(self).__name__)
         self.reset_state()
+
+    @property
+    def kind(self) -> int:
+        """The kernel's number."""
+        raise NotImplementedError(
+            f"{type(self).__name__} must define kind, a number of minidl.kernels.metrics"
+        )
 
     def kind_for(self, sparse: bool, outputs: int) -> int:
         """The kernel's number, if y holds class indices (``sparse``) and the model has so many outputs."""

@@ -21,7 +21,7 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from .validation import describe, unknown_name
+from .validation import describe, known_names, unknown_name
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack as Unpack  # in typing since Python 3.11
@@ -66,21 +66,31 @@ class Configurable:
     """Arguments that ``get_config`` leaves out: a second spelling, or one that a subclass fixes."""
 
     def __init_subclass__(cls, **kwargs) -> None:
-        """Let ``help`` and notebooks show the bases' arguments in the place of ``**options``."""
+        """Let ``help`` and notebooks show the bases' arguments in the place of ``*common, **options``."""
         super().__init_subclass__(**kwargs)
-        own = (
-            []
-            if cls.__init__ is object.__init__
-            else list(inspect.signature(cls.__init__).parameters.values())[1:]
-        )
+        has_own = cls.__init__ is not object.__init__
+        own = list(inspect.signature(cls.__init__).parameters.values())[1:] if has_own else []
+        by_position = any(parameter.kind is parameter.VAR_POSITIONAL for parameter in own)
+        kind = inspect.Parameter.POSITIONAL_OR_KEYWORD if by_position else inspect.Parameter.KEYWORD_ONLY
+        own = [p for p in own if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
         named = {parameter.name for parameter in own}
         inherited = [
-            inspect.signature(owner.__init__).parameters[name].replace(kind=inspect.Parameter.KEYWORD_ONLY)
+            inspect.signature(owner.__init__).parameters[name].replace(kind=kind)
             for name, owner in constructor_arguments(cls).items()
             if name not in named
         ]
-        own = [parameter for parameter in own if parameter.kind is not parameter.VAR_KEYWORD]
-        cls.__signature__ = inspect.Signature([*own, *inherited])
+        # an argument without default is one that the subclass gives its base itself
+        given = [parameter for parameter in inherited if parameter.default is not parameter.empty]
+        cls.__signature__ = inspect.Signature([*own, *given])
+
+    def __new__(cls, *args, **kwargs):
+        """Refuse an unknown keyword in the name of the class that was called, not of the base that would see it."""
+        if cls.__module__.startswith(f"{__package__}."):
+            known = constructor_arguments(cls)
+            for name in kwargs.keys() - known.keys():
+                what = f"{cls.__name__}() got an unexpected keyword argument {name!r}"
+                raise TypeError(f"{what}: {known_names(name, known)}")
+        return super().__new__(cls)
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments by name; objects among them as ``{"class_name", "config"}``."""

@@ -33,10 +33,15 @@ def warn(message: str, category: type[Warning] = UserWarning) -> None:
 
 def unknown_name(argument: str, name: object, known: Iterable[str]) -> ValueError:
     """The error for a name that is not in ``known``; the caller raises it."""
+    return ValueError(f"unknown {argument} {name!r}: {known_names(name, known)}")
+
+
+def known_names(name: object, known: Iterable[str]) -> str:
+    """The nearest of ``known`` to ``name``, if one is near, and all of them, for an error message."""
     names = sorted(known)
     close = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
     hint = f"did you mean {close[0]!r}? " if close else ""
-    return ValueError(f"unknown {argument} {name!r}: {hint}Known: {', '.join(names)}")
+    return f"{hint}Known: {', '.join(names)}"
 
 
 def check_int(argument: str, value: object, minimum: int | None = None, maximum: int | None = None) -> int:

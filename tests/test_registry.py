@@ -227,3 +227,25 @@ def test_signatures_show_what_the_bases_take():
             super().__init__()
 
     assert arguments(Own) == ["gain", "name", "input_shape", "input_dim"] and arguments(Alone) == ["gain"]
+
+
+def test_arguments_of_the_bases_may_be_given_by_position():
+    assert optimizers.SGD(0.01, 0.9, True, 1e-4).weight_decay == 1e-4
+    assert optimizers.AdamW(0.1, 0.004, 0.9, 0.999, 1e-7, False, 1.0).clipnorm == 1.0
+    assert layers.Dropout(0.5, None, "drop", (4,)).input_shape == (4,)
+    with pytest.raises(TypeError, match="positional"):
+        layers.Dropout(0.5, None, "drop", (4,), None, "one too many")
+
+
+def test_an_unknown_keyword_is_told_of_the_class_that_was_called():
+    with pytest.raises(
+        TypeError, match=r"Dropout\(\) got an unexpected keyword argument 'rat': did you mean 'rate'"
+    ):
+        layers.Dropout(rat=0.5)
+
+    class Own(Layer):  # a class of the user's may take what it likes
+        def __init__(self, **options):
+            self.gain = options.pop("gain")
+            super().__init__(**options)
+
+    assert Own(gain=2.0).gain == 2.0

@@ -1,5 +1,7 @@
 """Activations as layers of their own."""
 
+from typing import Any
+
 import numpy as np
 
 from ..activations import ActivationFunction
@@ -17,8 +19,8 @@ class Activation(Layer):
 
     fixed_once_built = Layer.fixed_once_built | {"activation", "negative_slope", "max_value", "threshold"}
 
-    def __init__(self, activation: str | None, **options: Unpack[LayerOptions]):
-        super().__init__(**options)
+    def __init__(self, activation: str | None, *common: Any, **options: Unpack[LayerOptions]):
+        super().__init__(*common, **options)
         self._activation = ActivationFunction(activation)
         self.activation = self._activation.name
         self._x = self._out = None
@@ -49,10 +51,10 @@ class Softmax(Activation):
 
     not_in_config = Activation.not_in_config | {"activation", "axis"}
 
-    def __init__(self, axis: int = -1, **options: Unpack[LayerOptions]):
+    def __init__(self, axis: int = -1, *common: Any, **options: Unpack[LayerOptions]):
         if axis != -1:
             raise ValueError(f"axis must be -1 (the last), got {axis!r}")
-        super().__init__("softmax", **options)
+        super().__init__("softmax", *common, **options)
 
 
 @LAYERS.register()
@@ -61,8 +63,8 @@ class LeakyReLU(Activation):
 
     not_in_config = Activation.not_in_config | {"activation"}
 
-    def __init__(self, negative_slope: float = 0.3, **options: Unpack[LayerOptions]):
-        super().__init__("leaky_relu", **options)
+    def __init__(self, negative_slope: float = 0.3, *common: Any, **options: Unpack[LayerOptions]):
+        super().__init__("leaky_relu", *common, **options)
         self.negative_slope = check_float("negative_slope", negative_slope, minimum=0)
         self._activation = ActivationFunction("leaky_relu", self.negative_slope)
 
@@ -81,10 +83,11 @@ class ReLU(Activation):
         max_value: float | None = None,
         negative_slope: float = 0.0,
         threshold: float = 0.0,
+        *common: Any,
         **options: Unpack[LayerOptions],
     ):
         negative_slope = check_float("negative_slope", negative_slope, minimum=0)
-        super().__init__("leaky_relu" if negative_slope else "relu", **options)
+        super().__init__("leaky_relu" if negative_slope else "relu", *common, **options)
         self.max_value = None if max_value is None else check_float("max_value", max_value, minimum=0)
         self.negative_slope = negative_slope
         self.threshold = check_float("threshold", threshold, minimum=0)

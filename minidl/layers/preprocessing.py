@@ -1,6 +1,7 @@
 """What stands between the raw samples and the first Dense: shapes and scales."""
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -68,8 +69,8 @@ class Rescaling(Layer):
 
     fixed_once_built = Layer.fixed_once_built | {"scale", "offset"}
 
-    def __init__(self, scale: float, offset: float = 0.0, **options: Unpack[LayerOptions]):
-        super().__init__(**options)
+    def __init__(self, scale: float, offset: float = 0.0, *common: Any, **options: Unpack[LayerOptions]):
+        super().__init__(*common, **options)
         self.scale = check_float("scale", scale)
         self.offset = check_float("offset", offset)
 

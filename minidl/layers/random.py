@@ -4,6 +4,8 @@ No mask is stored. Each draw follows from ``key``, which the model derives from 
 step. So a backward can repeat its forward's draws, and two layers never share them.
 """
 
+from typing import Any
+
 import numpy as np
 
 from ..kernels import random
@@ -19,8 +21,8 @@ class RandomLayer(Layer):
     ``_fill(out, array, direction)`` fills ``out`` (B, D), forward if ``direction`` is 1, backward if it is -1.
     """
 
-    def __init__(self, seed: int | None = None, **options: Unpack[LayerOptions]):
-        super().__init__(**options)
+    def __init__(self, seed: int | None = None, *common: Any, **options: Unpack[LayerOptions]):
+        super().__init__(*common, **options)
         self.seed = None if seed is None else check_int("seed", seed)
         self._x = None
 
@@ -48,8 +50,8 @@ class Dropout(RandomLayer):
     layer's place in it.
     """
 
-    def __init__(self, rate: float, seed: int | None = None, **options: Unpack[LayerOptions]):
-        super().__init__(seed, **options)
+    def __init__(self, rate: float, seed: int | None = None, *common: Any, **options: Unpack[LayerOptions]):
+        super().__init__(seed, *common, **options)
         self.rate = check_float("rate", rate, minimum=0, below=1)
 
     def _fill(self, out, array, direction):  # the mask is its own derivative
@@ -63,8 +65,8 @@ class Dropout(RandomLayer):
 class GaussianNoise(RandomLayer):
     """In training, out = x + stddev * normal; the gradient passes unchanged. ``seed``: see `Dropout`."""
 
-    def __init__(self, stddev: float, seed: int | None = None, **options: Unpack[LayerOptions]):
-        super().__init__(seed, **options)
+    def __init__(self, stddev: float, seed: int | None = None, *common: Any, **options: Unpack[LayerOptions]):
+        super().__init__(seed, *common, **options)
         self.stddev = check_float("stddev", stddev, minimum=0)
 
     def _fill(self, out, array, direction):
@@ -96,9 +98,10 @@ class RandomTranslation(RandomLayer):
         fill_mode: str = "constant",
         fill_value: float = 0.0,
         seed: int | None = None,
+        *common: Any,
         **options: Unpack[LayerOptions],
     ):
-        super().__init__(seed, **options)
+        super().__init__(seed, *common, **options)
         self.height_factor, self._height_range = _checked_factor("height_factor", height_factor)
         self.width_factor, self._width_range = _checked_factor("width_factor", width_factor)
         self.fill_mode = check_choice("fill_mode", fill_mode, ("constant",))

@@ -53,7 +53,6 @@ class Optimizer(Configurable):
     def __init__(
         self,
         learning_rate: float | LearningRateSchedule,
-        *,
         weight_decay: float | None = None,
         clipnorm: float | None = None,
         clipvalue: float | None = None,

@@ -3,6 +3,8 @@
 The formulas are Keras 3's. g is the gradient, lr the learning rate, t the step counted from 1.
 """
 
+from typing import Any
+
 from ..kernels import updates as kernel
 from ..registry import Unpack
 from ..validation import check_bool, check_float
@@ -23,9 +25,10 @@ class SGD(Optimizer):
         learning_rate: float | LearningRateSchedule = 0.01,
         momentum: float = 0.0,
         nesterov: bool = False,
+        *common: Any,
         **options: Unpack[CommonOptions],
     ):
-        super().__init__(learning_rate, **options)
+        super().__init__(learning_rate, *common, **options)
         self.momentum = check_float("momentum", momentum, minimum=0, maximum=1)
         self.nesterov = check_bool("nesterov", nesterov)
 
@@ -53,9 +56,10 @@ class Adam(Optimizer):
         beta_2: float = 0.999,
         epsilon: float = 1e-7,
         amsgrad: bool = False,
+        *common: Any,
         **options: Unpack[CommonOptions],
     ):
-        super().__init__(learning_rate, **options)
+        super().__init__(learning_rate, *common, **options)
         self.beta_1 = check_float("beta_1", beta_1, minimum=0, below=1)
         self.beta_2 = check_float("beta_2", beta_2, minimum=0, below=1)
         self.epsilon = check_float("epsilon", epsilon, minimum=0)
@@ -81,13 +85,12 @@ class AdamW(Adam):
         beta_2: float = 0.999,
         epsilon: float = 1e-7,
         amsgrad: bool = False,
+        *common: Any,
         **options: Unpack[LimitsAndName],
     ):
         if weight_decay is None:
             raise ValueError("weight_decay must be a number >= 0 for AdamW, got None")
-        super().__init__(
-            learning_rate, beta_1, beta_2, epsilon, amsgrad, weight_decay=weight_decay, **options
-        )
+        super().__init__(learning_rate, beta_1, beta_2, epsilon, amsgrad, weight_decay, *common, **options)
 
 
 @OPTIMIZERS.register()
@@ -105,9 +108,10 @@ class RMSprop(Optimizer):
         momentum: float = 0.0,
         epsilon: float = 1e-7,
         centered: bool = False,
+        *common: Any,
         **options: Unpack[CommonOptions],
     ):
-        super().__init__(learning_rate, **options)
+        super().__init__(learning_rate, *common, **options)
         self.rho = check_float("rho", rho, minimum=0, below=1)
         self.momentum = check_float("momentum", momentum, minimum=0, maximum=1)
         self.epsilon = check_float("epsilon", epsilon, minimum=0)

@@ -106,7 +106,7 @@ def takes(
                 try:  # a name or number of arguments that does not fit is told of the method
                     signature.bind(self, *args, **kwargs)
                 except TypeError as misfit:
-                    raise TypeError(f"{method.__name__}(): {misfit}") from None
+                    raise TypeError(f"{method.__qualname__}() {misfit}") from None
                 raise error
             return method(self, chosen)
 
