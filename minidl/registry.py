@@ -16,6 +16,7 @@ A class joins a registry by the decorator only. A user's subclass does not: a fi
 classes and from those the user names in ``custom_objects``.
 """
 
+import functools
 import inspect
 import re
 from collections.abc import Callable
@@ -38,6 +39,7 @@ def snake_case(name: str) -> str:
     return re.sub(r"([a-z0-9])([A-Z])", r"\1_\2", name).lower()
 
 
+@functools.cache
 def constructor_arguments(cls: type) -> dict[str, type]:
     """The keywords ``cls(...)`` takes, each with the class whose ``__init__`` declares it, bases first.
 

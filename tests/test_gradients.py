@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from minidl import losses
 from minidl.gradcheck import GradientError, check_gradients
+from minidl.kernels.activations import ACTIVATIONS
 from minidl.layers import (
     Activation,
     Dense,
@@ -23,7 +24,7 @@ from minidl.layers import (
 )
 from minidl.models import Sequential
 
-NAMES = ("linear", "relu", "leaky_relu", "sigmoid", "tanh", "softmax", "gelu", "silu", "softplus", "elu")
+NAMES = tuple(ACTIVATIONS)
 names = st.sampled_from(NAMES)
 sizes = st.integers(1, 5)
 seeds = st.integers(0, 2**32 - 1)

@@ -1,8 +1,8 @@
 """How several threads run one kernel: a job is published to the workers, work is partitioned, barriers keep step.
 
-A kernel for several threads takes a `Team` first. It begins with `start_together`, which publishes the call to the
-workers, takes its part of the rows or columns with `share`, and calls `meet`, a barrier, wherever one thread reads
-what another wrote, and at its end.
+A kernel for several threads has a `Team` as its first argument. The kernel begins with `start_together`, which
+publishes the call to the workers. It takes its part of the rows or columns with `share`. It calls `meet`, a barrier,
+wherever one thread reads what another wrote, and at its end.
 """
 
 from typing import NamedTuple
@@ -18,7 +18,7 @@ from .processor import atomic_add, atomic_load, atomic_store, current_cpu, move_
 
 # Places in ``sync``, two cache lines apart, so that threads that spin on one do not slow down those that write another.
 _ARRIVED, _GENERATION, JOB, NEXT_JOB, SYNC_SIZE = 0, 16, 32, 48, 64
-# The job's description, stored just before its number so that a waiting worker fetches both with one cache line.
+# The job's description is stored first, its number last, on one cache line: a waiting worker fetches both at once.
 CALLERS_CPU, _FUNCTION, _ARGUMENTS = range(JOB + 1, JOB + 4)
 MOST_THREADS = 256
 JOB_UNIT = 2 * MOST_THREADS
@@ -29,7 +29,8 @@ _FOREVER = np.int64(2**62)
 
 
 class Team(NamedTuple):
-    """The threads that run one kernel, as one of them sees it. ``thread`` must stay the first field."""
+    """The threads that run one kernel, as one of them sees it. ``thread`` must stay the first field:
+    `_publish_call` hands each worker the caller's arguments with its own number in the place of the first."""
 
     thread: int  # this one: 0 is the caller, the others are workers
     threads: int

@@ -59,7 +59,10 @@ def learn(team, program, buffers, inputs, rows, next_rows, state):
 
 @jit(inline=True)
 def _learn_weight(team, program, buffers, inputs, index, rows, next_rows, state):
-    """Block by block: dW, then the update. The first panel of the first layer also prefetches ``next_rows``."""
+    """Block by block: dW, then the update, unless `restrain` makes it later.
+
+    The first panel of the first layer also prefetches ``next_rows``.
+    """
     scratch, tile, op = buffers.scratch[team.thread], buffers.tile[team.thread], program.ops[index]
     x, k, n = inputs if index == 0 else buffers.values, op[IN], op[OUT]
     width = smaller(PANEL_BYTES // tile.itemsize, n) if program.in_panels else n
@@ -127,7 +130,10 @@ def _update_range(program, state, at, size, grads, scalars):
 
 @jit(inline=True)
 def restrain(team, program, state, scalars):
-    """Penalties and clipping on all gradients, then the update, then constraints; returns the penalty."""
+    """Penalties and clipping on all gradients, then the update, then constraints.
+
+    Returns the penalty on thread 0, and 0 on the others.
+    """
     penalty, restraints = 0.0, state.restraints
     meet(team)  # all gradients are there
     if team.thread == 0:

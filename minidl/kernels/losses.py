@@ -2,7 +2,8 @@
 
 In most losses rows are independent of each other, so a caller may hand over any range of them; their functions take
 one row (see `rows`). To add one, write the function (for a function of the error alone, its formula: see
-`supervised.of_error`) and name it in the table below it. The code, the kernels and the parametrized tests follow.
+`supervised.of_error`) and name it in `LOSSES`
+of that file (`supervised`, `distillation` or `target_aware`). The code, the kernels and the parametrized tests follow.
 """
 
 from . import distillation, supervised, target_aware

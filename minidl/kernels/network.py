@@ -6,8 +6,9 @@ table of operations, a flat parameter vector, and one buffer that holds every op
 compiled once for each dtype, whatever the architecture.
 
 Threads share a step in two ways. Up to the loss's gradient and back through the layers, each takes its own rows of
-the batch (`passes`). The weight gradients sum over all rows, so there each thread takes its own part of the weights,
-and updates it at once (`learning`). Between the two all threads meet.
+the batch; at wide dense layers it takes its own columns of all rows (`passes`). The weight gradients sum over all rows,
+so there each thread takes its own part of the weights, and updates it at once (`learning`). Between the two all
+threads meet.
 """
 
 from typing import NamedTuple
@@ -65,8 +66,8 @@ def train(team, program, buffers, data, table, state, moment, part):
     start_together(team)
     mode = flush_denormals()
     scratch, scalars = buffers.scratch[team.thread], buffers.scalars[team.thread]
-    # Each thread gathers all rows for itself only in whole steps. In a step of several calls, the number of threads may
-    # change from call to call, and with it the inputs that a thread still has when it learns.
+    # Each thread gathers all rows for itself only in whole steps. In a step of several calls the number of threads may
+    # change from call to call, and a thread might then lack inputs that it needs for dW.
     is_whole = part.first_row == 0 and part.learns
     gathers_all = team.threads > 1 and buffers.inputs.shape[0] > 1 and is_whole
     inputs, in_size = buffers.inputs[team.thread if gathers_all else 0], program.ops[0, IN]
@@ -101,7 +102,10 @@ def _loss_and_metrics(program, buffers, table, mine):
     last = program.ops[program.ops.shape[0] - 1]
     logits = rows_at(buffers.values, last[OUT_AT], last[OUT], low, high)
     dlogits = rows_at(buffers.dvalues, last[OUT_AT], last[OUT], low, high)
-    labels, targets = buffers.labels[low:high], buffers.targets[low:high]  # empty if the buffer is
+    labels, targets = (
+        buffers.labels[low:high],
+        buffers.targets[low:high],
+    )  # a slice of an empty buffer is empty
     batch = Batch(logits, labels, targets, buffers.teacher[low:high], buffers.row_scale[low:high])
     loss_rows(table.kind, buffers.row_loss[low:high], dlogits, batch, table.hyper)
     if table.metric_kinds.size:

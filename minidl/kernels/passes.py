@@ -1,7 +1,8 @@
 """Forward and backward through all operations of a program, for the rows of one batch.
 
-A thread takes its own rows through one operation after the other, and needs no other thread. Only at a wide dense
-layer the threads share its columns instead of the rows: then each packs only the part of the weight that it uses,
+A thread takes its own rows through one operation after the other, and needs no other thread. Only at some dense
+layers (`_shares_columns`: wide ones, and those whose panels divide among the threads) the threads share the columns
+instead of the rows: then each packs only the part of the weight that it uses,
 and the threads meet before and after, because each reads what the others wrote. An output is one chain of
 multiply-adds over its row and column, in order, so its bits do not depend on who computes it.
 """

@@ -1,8 +1,8 @@
 """What happens to the parameters once their gradients are there: penalties, clipping, the update rule, constraints.
 
 Each rule is one formula and one row of the table `RULES`. ``update`` is elementwise, so any cut of the vector into
-ranges gives the same bits. The compiled loop calls it on the few hundred parameters whose gradient it has just
-computed (still in the first-level cache), ``optimizer.step`` once on the whole vector.
+ranges gives the same bits. The compiled loop calls it on the block of parameters whose gradient it has just computed
+(still in a near cache), layer by layer it is called once on the whole vector.
 
 The formulas are Keras 3's. To add a rule, write its formula (and what it needs of a step, if that is more than its
 settings) and name it in the table.
@@ -105,10 +105,8 @@ def _centered(g, v, a, numbers):
     rate, rho, fresh, _, epsilon = numbers
     v = rho * v + fresh * (g * g)
     a = rho * a + fresh * g
-    variance = v - a * a
-    variance = (
-        rate - rate if variance < rate - rate else variance
-    )  # 0 in the precision of rate; a NaN is kept
+    variance, zero = v - a * a, rate - rate  # zero in the precision of rate
+    variance = zero if variance < zero else variance  # a NaN is kept
     return v, a, rate * g / np.sqrt(variance + epsilon)
 
 

@@ -179,7 +179,11 @@ class Stack:
 
     @property
     def final_activation(self) -> str | None:
-        """The last layer's activation by name, "linear" for a plain Dense, None for a user's own layer."""
+        """The last layer's activation by name, "linear" for a plain Dense.
+
+        None where the logits before it are not known: after a layer of the user's own, for a softmax over the last of
+        several axes, and where dropout, noise or Flatten follows an activation.
+        """
         layers = [layer for layer in self._layers if type(layer) not in _WITHOUT_ACTIVATION]
         if not layers:
             return "linear"
@@ -192,7 +196,7 @@ class Stack:
         return name if name == "linear" else None
 
     def hides_a_softmax(self) -> bool:
-        """Whether a softmax stands behind another, or before nothing but dropout."""
+        """Whether a softmax follows another, or only dropout follows a softmax."""
         layers = [layer for layer in self._layers if type(layer) not in _WITHOUT_ACTIVATION]
         softmax = [getattr(layer, "activation", None) == "softmax" for layer in layers]
         twice = len(layers) > 1 and softmax[-2] and not layers[-1].parameters

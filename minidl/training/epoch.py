@@ -35,7 +35,7 @@ class _Progress:
     metric_sums: np.ndarray
     done: int = 0  # steps
     loss_sum: float = 0.0
-    unlogged: int = 0  # samples of an earlier part of the epoch, of which other metrics were taken
+    unlogged: int = 0  # samples done before the metrics were changed: they are not in the logs
     labelled: int = 0  # samples with a label among the logged
 
 
@@ -76,7 +76,7 @@ class EpochRunner:
         return logs
 
     def _order(self) -> np.ndarray:
-        """The rows to train on, in this epoch's order: it depends on the model's seed and the epoch alone."""
+        """The rows to train on, in this epoch's order: it depends on their number, the model's seed and the epoch."""
         order = np.arange(self._data.count)
         if self._shuffle:
             with uninterrupted():  # an interrupt would be lost while the kernel is compiled or loaded

@@ -1,7 +1,8 @@
 """The training loop: epochs -> slices of steps -> callbacks. `Sequential.fit` hands over to ``fit``.
 
-A model whose parts are all minidl's own runs in the compiled loop, in slices of about a tenth of a second. Any
-other model runs layer by layer. The way of running changes no result.
+A model whose parts are all minidl's own runs in the compiled loop, in slices of about a tenth of a second. Steps run
+layer by layer if a part is the user's own, if a row's loss depends on the other rows (`DIST`), or if the teacher must
+be asked about each batch. The way of running changes no result.
 """
 
 from ..callbacks import CallbackList, History
@@ -66,7 +67,7 @@ def _choose_runner(model, data: TrainingData, batch_size: int, stepwise: bool, o
     loss = data.loss
     # the compiled loop splits a batch between threads, which a loss of the whole batch does not allow
     compiled = data.online_teacher is None and not loss.whole_batch and model.ops(training=True) is not None
-    if compiled and model.objective(loss).kind >= 0:
+    if compiled and model.objective(loss).kind >= 0:  # negative: a loss of the user's own
         compile_before_fit(model.dtype.name, aloud=options.verbose != 0)
         return CompiledSteps(model, loss, data.metrics, data.samples, batch_size, stepwise)
     return LayerwiseSteps(model, loss, data.metrics, data.samples, batch_size, data.online_teacher)

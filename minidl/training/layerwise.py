@@ -1,7 +1,7 @@
 """Training steps layer by layer, in Python: ``layerwise_step`` is one training step to read.
 
 The compiled loop (``kernels/network.py``) does the same with the same kernels in the same order, and ends with the
-same bits. Layers, losses and constraints of the user's own train here.
+same bits. What the compiled loop cannot do trains here: see `fit._choose_runner`.
 """
 
 import numpy as np

@@ -71,7 +71,10 @@ def _check_temperatures(loss) -> None:
 
 
 def _check_order(model) -> None:
-    """Augmenting layers must come first: what they make of x itself is what a teacher can be shown."""
+    """Augmenting layers must come first: what they make of x itself is what a teacher can be shown.
+
+    So `Stack.augmented` may stop at the first layer that does not augment.
+    """
     changed = None
     for layer in model.layers:
         if layer.parameters:
