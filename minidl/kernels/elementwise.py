@@ -1,4 +1,4 @@
-"""Single passes over an array: rescale, copy, and a search for NaN and infinity."""
+"""Elementwise passes over an array: rescale and copy. (The search for NaN and infinity is in `infer`.)"""
 
 from .jit import jit
 
