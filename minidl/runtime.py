@@ -36,20 +36,17 @@ def matmul(
     if not plain:
         a, b = (check_array(name, x, ndim=2, allow_empty=True) for name, x in (("a", a), ("b", b)))
     if not (type(transpose_a) is type(transpose_b) is bool):
-        transpose_a, transpose_b = (
-            check_bool("transpose_a", transpose_a),
-            check_bool("transpose_b", transpose_b),
-        )
+        transpose_a = check_bool("transpose_a", transpose_a)
+        transpose_b = check_bool("transpose_b", transpose_b)
     m, k = a.shape[::-1] if transpose_a else a.shape
     inner, n = b.shape[::-1] if transpose_b else b.shape
     if k != inner:
-        flags = f"transpose_a={transpose_a}, transpose_b={transpose_b}"
         raise ValueError(
-            f"a {a.shape} and b {b.shape} do not fit together with {flags}: {k} columns, {inner} rows"
+            f"a {a.shape} and b {b.shape} do not fit together with transpose_a={transpose_a}, "
+            f"transpose_b={transpose_b}: {k} columns, {inner} rows"
         )
-    dtype = a.dtype
-    if not plain:
-        dtype = np.dtype(np.float32 if np.result_type(a, b, np.float32) == np.float32 else np.float64)
+    single = np.float32
+    dtype = a.dtype if plain else np.dtype(single if np.result_type(a, b, single) == single else np.float64)
     if out is None:
         out = np.empty((m, n), dtype)
     else:

@@ -81,10 +81,7 @@ _JOB_TYPE = ir.FunctionType(emit.VOID, [_POINTER, emit.INT])
 
 @intrinsic(types.void)
 def _publish_call(builder, sync):
-    """Store in ``sync`` how a worker repeats this call of the kernel: a function, and a copy of the arguments.
-
-    The worker calls the kernel with the same arguments but the first, ``team.thread``: that is its own number.
-    """
+    """Store in ``sync`` how a worker repeats this call of the kernel: a function, and a copy of the arguments."""
     kernel = builder.function
     results, given = kernel.args[:2], kernel.args[2:]
     kind = ir.LiteralStructType([value.type for value in given])
@@ -112,10 +109,10 @@ def _publish_call(builder, sync):
 def _run_call(builder, sync, thread):
     """Run what `_publish_call` stored in ``sync``."""
     function, arguments = (
-        builder.load(sync.address(emit.constant(index)), typ=emit.INT) for index in (_FUNCTION, _ARGUMENTS)
+        builder.inttoptr(builder.load(sync.address(emit.constant(index)), typ=emit.INT), kind)
+        for index, kind in ((_FUNCTION, _JOB_TYPE.as_pointer()), (_ARGUMENTS, _POINTER))
     )
-    function = builder.inttoptr(function, _JOB_TYPE.as_pointer())
-    builder.call(function, [builder.inttoptr(arguments, _POINTER), thread])
+    builder.call(function, [arguments, thread])
 
 
 @jit(inline=True)
@@ -126,14 +123,13 @@ def start_together(team):
     system would let them take turns there for tens of milliseconds before it parts them.
     """
     if team.threads > 1:
+        cpu = current_cpu()
         if team.thread == 0:
-            atomic_store(team.sync, CALLERS_CPU, current_cpu())
+            atomic_store(team.sync, CALLERS_CPU, cpu)
             _publish_call(team.sync)
             atomic_store(team.sync, JOB, atomic_load(team.sync, NEXT_JOB))
-        else:
-            cpu = current_cpu()
-            if cpu == atomic_load(team.sync, CALLERS_CPU):
-                move_off_cpu(cpu)
+        elif cpu == atomic_load(team.sync, CALLERS_CPU):
+            move_off_cpu(cpu)
 
 
 @jit

@@ -12,10 +12,7 @@ from numba.core import cgutils, types
 from .jit import JIT_DISABLED
 from .target import HAS_FMA
 
-INT = ir.IntType(64)
-INT32 = ir.IntType(32)
-BYTE = ir.IntType(8)
-VOID = ir.VoidType()
+INT, INT32, BYTE, VOID = ir.IntType(64), ir.IntType(32), ir.IntType(8), ir.VoidType()
 FLOATS = {types.float32: ir.FloatType(), types.float64: ir.DoubleType()}
 _ELEMENTS = {**FLOATS, types.uint8: BYTE, types.int64: INT}
 
@@ -24,10 +21,8 @@ class Memory:
     """A contiguous array, or a bare pointer, as an intrinsic's code sees it: its elements one after the other."""
 
     def __init__(self, builder, start, dtype):
-        self._builder = builder
-        self.start = start
-        self.element = _ELEMENTS[dtype]
-        self.align = dtype.bitwidth // 8
+        self._builder, self.start = builder, start
+        self.element, self.align = _ELEMENTS[dtype], dtype.bitwidth // 8
 
     def address(self, at):
         """The address of element ``at``."""
@@ -47,9 +42,8 @@ def intrinsic(result, plain=None):
     """A decorator: makes an intrinsic, a function for kernels, of one that writes its code.
 
     The decorated function is given ``builder`` and the arguments: arrays as `Memory`, tuples as lists, anything else
-    as LLVM values, integers with 64 bits. It returns the result, or None if that is ``types.void``. ``result`` is its
-    type, or a function that tells it from the arguments' types (None: they do not fit). ``plain`` is the same in
-    plain Python, which stands for the intrinsic under ``NUMBA_DISABLE_JIT=1``.
+    as LLVM values, integers with 64 bits. ``result`` is its result's type, or a function that tells it from the
+    arguments' types (None: they do not fit). ``plain`` stands for the intrinsic under ``NUMBA_DISABLE_JIT=1``.
     """
 
     def decorate(write):
@@ -141,9 +135,7 @@ def merge(builder, *sources):
 
 
 def prefetch(builder, address, locality):
-    """Ask for a cache line that will be read. An address outside every array does no harm.
-
-    ``locality`` 3 fetches into all caches, 2 into the second level.
-    """
+    """Ask for a cache line that will be read, into all caches (``locality`` 3) or the second level (2). An address
+    outside every array does no harm."""
     flags = [ir.Constant(INT32, flag) for flag in (0, locality, 1)]  # to read, into which cache, data
     call(builder, "llvm.prefetch.p0", VOID, builder.bitcast(address, BYTE.as_pointer()), *flags)

@@ -14,11 +14,9 @@ from .emit import intrinsic
 from .jit import jit
 from .target import IS_X86
 
-CAN_YIELD = sys.platform != "win32"
 KNOWS_CPU = sys.platform == "linux"
-
 _CPU_SET_WORDS = 16
-"""64-bit words of the C library's cpu_set_t. On a machine with more processors the masks stay 0, and 0 is refused."""
+"""64-bit words of the C library's cpu_set_t. On a machine with more processors the mask stays 0, and 0 is refused."""
 _FLUSH_TO_ZERO_AND_DENORMALS_ARE_ZERO = 0x8040
 
 
@@ -49,8 +47,8 @@ def pause(builder):
 
 @intrinsic(types.void)
 def yield_cpu(builder):
-    """Give the processor to another thread that is ready (there may be fewer free processors than threads)."""
-    if CAN_YIELD:
+    """Give the processor to another thread that is ready."""
+    if sys.platform != "win32":
         emit.call(builder, "sched_yield", emit.INT32)
 
 
@@ -64,47 +62,38 @@ def current_cpu(builder):
 
 @intrinsic(types.void)
 def move_off_cpu(builder, cpu):
-    """Move this thread to any processor but ``cpu``, if the system allows it another.
+    """Move this thread, which runs on ``cpu``, to any other processor that the system allows it.
 
-    ``cpu`` is removed from the processors this thread may use, so that the system moves it at once, and then allowed
-    again.
+    ``cpu`` is taken from the processors this thread may use, so that the system moves it at once, then given back.
     """
     if not KNOWS_CPU:
         return
-    this_thread, size = ir.Constant(emit.INT32, 0), emit.constant(8 * _CPU_SET_WORDS)
     no_cpu = ir.Constant(ir.ArrayType(emit.INT, _CPU_SET_WORDS), None)
-    allowed, others = (cgutils.alloca_once_value(builder, no_cpu) for _ in range(2))
-    allowed_bytes, others_bytes = (
-        builder.bitcast(mask, emit.BYTE.as_pointer()) for mask in (allowed, others)
-    )
-    emit.call(builder, "sched_getaffinity", emit.INT32, this_thread, size, allowed_bytes)
-    builder.store(builder.load(allowed, typ=no_cpu.type), others)
+    allowed = builder.bitcast(cgutils.alloca_once_value(builder, no_cpu), emit.INT.as_pointer())
+    arguments = ir.Constant(emit.INT32, 0), emit.constant(8 * _CPU_SET_WORDS), allowed  # 0: this thread
+    emit.call(builder, "sched_getaffinity", emit.INT32, *arguments)
     index = builder.and_(builder.lshr(cpu, emit.constant(6)), emit.constant(_CPU_SET_WORDS - 1))
-    word = builder.gep(builder.bitcast(others, emit.INT.as_pointer()), [index], source_etype=emit.INT)
+    word = builder.gep(allowed, [index], source_etype=emit.INT)
     bit = builder.shl(emit.constant(1), builder.and_(cpu, emit.constant(63)))
-    builder.store(builder.and_(builder.load(word, typ=emit.INT), builder.not_(bit)), word)
-    for mask in (others_bytes, allowed_bytes):
-        emit.call(builder, "sched_setaffinity", emit.INT32, this_thread, size, mask)
-
-
-def _call_with_control_word(builder, name, slot):
-    if IS_X86:
-        emit.call(builder, f"llvm.x86.sse.{name}", emit.VOID, builder.bitcast(slot, emit.BYTE.as_pointer()))
+    for _ in ("take", "give back"):
+        builder.store(builder.xor(builder.load(word, typ=emit.INT), bit), word)
+        emit.call(builder, "sched_setaffinity", emit.INT32, *arguments)
 
 
 @intrinsic(types.int64, plain=lambda: 0)
 def _control_word(builder):
-    """This thread's floating-point control word; 0 where a processor other than x86 has none."""
+    """This thread's floating-point control word; 0 on a processor other than x86."""
     slot = cgutils.alloca_once_value(builder, ir.Constant(emit.INT32, 0))
-    _call_with_control_word(builder, "stmxcsr", slot)
+    if IS_X86:
+        emit.call(builder, "llvm.x86.sse.stmxcsr", emit.VOID, slot)
     return builder.zext(builder.load(slot, typ=emit.INT32), emit.INT)
 
 
 @intrinsic(types.void, plain=lambda word: None)
 def _set_control_word(builder, word):
-    _call_with_control_word(
-        builder, "ldmxcsr", cgutils.alloca_once_value(builder, builder.trunc(word, emit.INT32))
-    )
+    slot = cgutils.alloca_once_value(builder, builder.trunc(word, emit.INT32))
+    if IS_X86:
+        emit.call(builder, "llvm.x86.sse.ldmxcsr", emit.VOID, slot)
 
 
 @jit

@@ -4,16 +4,13 @@ import llvmlite.binding as llvm
 import numba
 import numpy as np
 
-
-def _target_features() -> frozenset[str]:
-    """Instruction sets of the processor that kernels are compiled for (NUMBA_CPU_FEATURES is obeyed)."""
-    if numba.config.CPU_FEATURES is not None:
-        listed = numba.config.CPU_FEATURES.split(",")
-        return frozenset(name[1:] for name in listed if name.startswith("+"))
-    return frozenset(name for name, present in llvm.get_host_cpu_features().items() if present)
-
-
-FEATURES = _target_features()
+_LISTED = numba.config.CPU_FEATURES
+FEATURES = frozenset(
+    [name for name, present in llvm.get_host_cpu_features().items() if present]
+    if _LISTED is None
+    else [name[1:] for name in _LISTED.split(",") if name.startswith("+")]
+)
+"""Instruction sets of the processor that kernels are compiled for (NUMBA_CPU_FEATURES is obeyed)."""
 IS_X86 = "sse2" in FEATURES or "avx2" in FEATURES
 HAS_FMA = "fma" in FEATURES or "neon" in FEATURES
 

@@ -6,8 +6,8 @@ its part of the rows or columns, and meets the others at barriers, which cost a 
 It needs no OpenMP and survives a fork.
 
 A finished worker spins briefly for the next job, because waking a sleeping thread takes ten times as long as a small
-product; then it parks. A job is the kernel's address and its arguments, so that a worker begins at once: over Python
-it would take microseconds, and longer where it had to wait for the GIL.
+product; then it parks. A job is the kernel's address and its arguments: over Python, a worker would begin microseconds
+later, and later still where it had to wait for the GIL.
 """
 
 import atexit
@@ -27,11 +27,8 @@ _SPINS_BEFORE_PARK = 4_200
 
 
 class _Worker:
-    """A thread other than the caller's. It spins while jobs come, then parks.
-
-    An interrupt may come between any two lines of the caller's and leave nobody waiting. So there is no lock here: an
-    interrupt could leave it locked, as it does even inside `threading.Condition`.
-    """
+    """A thread other than the caller's. An interrupt may come between any two lines of the caller's, and leaves nobody
+    waiting: there is no lock here that it could leave locked, as it does even inside `threading.Condition`."""
 
     def __init__(self, thread: int, sync: np.ndarray):
         self._thread, self._sync = thread, sync
@@ -157,16 +154,13 @@ def run(kernel, *args, threads: int | None = None) -> None:
     The kernel begins with `start_together` and ends with `meet`.
     """
     global _pool
-    if threads == 1 or _num_threads == 1 or _busy.locked():
-        kernel(ALONE, *args)
-        return
-    # `with` and no acquire: an interrupt after that would leave it locked, and `set_num_threads` waiting for ever.
-    with _busy:
-        # Read under the lock: another thread may have changed the number, and a kernel waits for all its threads.
-        threads = _num_threads if threads is None else min(threads, _num_threads)
-        if threads == 1:
-            kernel(ALONE, *args)
-            return
-        if _pool is None:
-            _pool = _Pool(_num_threads)
-        _pool.run(kernel, threads, args)
+    if threads != 1 and not _busy.locked():
+        # `with` and no acquire: an interrupt after that would leave it locked, and `set_num_threads` waiting for ever
+        with _busy:
+            # read under the lock: another thread may have changed the number, and a kernel waits for all its threads
+            threads = _num_threads if threads is None else min(threads, _num_threads)
+            if threads > 1:
+                _pool = _pool or _Pool(_num_threads)
+                _pool.run(kernel, threads, args)
+                return
+    kernel(ALONE, *args)
