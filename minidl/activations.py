@@ -6,7 +6,7 @@ The formulas, the derivatives and the table of names are in ``kernels/activation
 import numpy as np
 
 from .kernels.activations import ACTIVATIONS, CODES, activation_backward, activation_forward
-from .kernels.ops import ACTIVATION, Op
+from .kernels.program import ACTIVATION, Op
 from .validation import describe, unknown_name
 
 NAMES = tuple(ACTIVATIONS)

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from .kernels import network, threads
+from .kernels import infer, threads
 from .kernels.jit import JIT_DISABLED
 
 _BLOCK_BYTES = 1 << 20
@@ -195,7 +195,7 @@ def _kernel_finds_all_finite(array: np.ndarray) -> bool:
         return False
     count = threads.get_num_threads() if array.nbytes >= _LARGE_BYTES else 1
     found = np.zeros(count, np.int64)
-    threads.run(network.search_nonfinite, np.asarray(array).reshape(-1), found, threads=count)
+    threads.run(infer.search_nonfinite, np.asarray(array).reshape(-1), found, threads=count)
     return not found.any()
 
 

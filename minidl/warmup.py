@@ -12,13 +12,12 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 import numpy as np
 
-from .kernels import network
+from .kernels import infer, network, program
 from .kernels.activations import Activation
 from .kernels.jit import JIT_DISABLED
 from .kernels.losses import Batch, Loss, loss_batch
 from .kernels.metrics import Metric, metric_rows
-from .kernels.ops import ACTIVATION, DENSE, Op
-from .kernels.program import BatchParts, aligned_rows, training_buffers
+from .kernels.program import ACTIVATION, DENSE, BatchParts, Op, aligned_rows, training_buffers
 from .kernels.random import LAYER, SHUFFLE, make_key, permutation
 from .kernels.threads import get_num_threads, run
 from .kernels.updates import Rule, add_regularizer
@@ -126,16 +125,18 @@ def _compile_training(dtype: np.dtype) -> None:
     """Call the kernels of `fit`, on arrays of the types that `training.compiled` gives them."""
     threads = get_num_threads()
     params, grads, slot0, slot1 = np.zeros((4, _PARAMETERS), dtype)
-    plan = network.plan(_OPS, _ROWS)
+    laid_out = program.plan(_OPS, _ROWS)
     x, order = np.eye(2, dtype=dtype), np.arange(_ROWS)
     permutation(order, np.uint64(make_key(0, SHUFFLE, 0, 0)))
-    program = network.Program(plan.ops, plan.settings, params, grads, False, Activation.SOFTMAX)
-    buffers = training_buffers(_OPS, plan.size, _ROWS, dtype, threads, 1, BatchParts(metrics=1, labels=True))
-    data = network.Data(
-        network.rows_of(x), order, order, np.arange(2), network.NO_ROWS, network.NO_ROWS, np.empty(0), _ROWS
+    model = program.Program(laid_out.ops, laid_out.settings, params, grads, False, Activation.SOFTMAX)
+    buffers = training_buffers(
+        _OPS, laid_out.size, _ROWS, dtype, threads, 1, BatchParts(metrics=1, labels=True)
+    )
+    data = program.Data(
+        program.rows_of(x), order, order, np.arange(2), program.NO_ROWS, program.NO_ROWS, np.empty(0), _ROWS
     )
     kinds = np.array([Metric.SPARSE_CATEGORICAL_ACCURACY], np.int64)
-    table = network.LossTable(
+    table = program.LossTable(
         Loss.SPARSE_CATEGORICAL_CROSSENTROPY,
         np.zeros(8),
         kinds,
@@ -145,27 +146,27 @@ def _compile_training(dtype: np.dtype) -> None:
     )
     nothing = np.zeros(0, dtype)
     no_norms = np.empty((0, 3), np.int64), np.empty(0)
-    restraints = network.Restraints(False, _NO_SEGMENTS, _NO_PENALTIES, 0.0, 0.0, 0.0, *no_norms)
-    state = network.UpdateState(Rule.ADAM, np.zeros(8), slot0, slot1, nothing, np.zeros(1), 0, restraints)
-    moment, part = network.Moment(0, 0, 0), network.Part(0, _ROWS, True)
-    run(network.train, program, buffers, data, table, state, moment, part)
-    network.panel_order(params, grads, plan.ops, False)
+    restraints = program.Restraints(False, _NO_SEGMENTS, _NO_PENALTIES, 0.0, 0.0, 0.0, *no_norms)
+    state = program.UpdateState(Rule.ADAM, np.zeros(8), slot0, slot1, nothing, np.zeros(1), 0, restraints)
+    moment, part = program.Moment(0, 0, 0), program.Part(0, _ROWS, True)
+    run(network.train, model, buffers, data, table, state, moment, part)
+    program.panel_order(params, grads, laid_out.ops, False)
 
 
 def _compile_prediction(dtype: np.dtype) -> None:
     """Call the kernels of `predict` and `evaluate`, on arrays of the types that `training.inference` gives them."""
     params, x, out = np.zeros(_PARAMETERS, dtype), np.eye(2, dtype=dtype), np.empty((_ROWS, 2), dtype)
-    plan = network.plan(_OPS, _ROWS)
-    model = network.Inference(plan.ops, plan.settings, params)
+    laid_out = program.plan(_OPS, _ROWS)
+    model = program.Inference(laid_out.ops, laid_out.settings, params)
     values, scratch, inputs = (
         aligned_rows(1, size, dtype)
-        for size in (plan.size, network.packing_size(_OPS, _ROWS, dtype.itemsize), 4)
+        for size in (laid_out.size, program.packing_size(_OPS, _ROWS, dtype.itemsize), 4)
     )
-    network.infer_rows(*model, values[0], scratch[0], x.ravel(), _ROWS, out)
+    infer.infer_rows(*model, values[0], scratch[0], x.ravel(), _ROWS, out)
     counts = np.zeros(1, np.int64)
-    space = network.Space(values, scratch, inputs, counts)
-    run(network.infer, model, space, network.rows_of(x), _ROWS, out, threads=1)
-    run(network.search_nonfinite, x.reshape(-1), counts, threads=1)
+    space = program.Space(values, scratch, inputs, counts)
+    run(infer.infer, model, space, program.rows_of(x), _ROWS, out, threads=1)
+    run(infer.search_nonfinite, x.reshape(-1), counts, threads=1)
     labels, none = np.arange(2), np.empty((0, 0), dtype)
     row_values = np.zeros(_ROWS)
     batch = Batch(out, labels, none, none, np.ones(_ROWS))

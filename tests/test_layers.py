@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from minidl.activations import NAMES
 from minidl.kernels.matmul import dense_forward
-from minidl.kernels.ops import ACTIVATION, DENSE
+from minidl.kernels.program import ACTIVATION, DENSE
 from minidl.kernels.random import make_key
 from minidl.layers import (
     Activation,

@@ -18,9 +18,20 @@ from small_run import BATCH, CLASSES, FEATURES, X, Y, exit_code, fit, forked, ne
 import minidl
 from minidl.callbacks import LambdaCallback
 from minidl.constraints import MaxNorm
-from minidl.kernels import elementwise, losses, matmul, metrics, network, random, threads, updates
+from minidl.kernels import (
+    elementwise,
+    infer,
+    losses,
+    matmul,
+    metrics,
+    program,
+    random,
+    threads,
+    updates,
+)
 from minidl.kernels.activations import CODES, NEEDS_INPUT, activation_backward, activation_forward
 from minidl.kernels.barrier import ALONE
+from minidl.kernels.batch import gather as gather_rows
 from minidl.kernels.jit import JIT_DISABLED
 from minidl.kernels.softmax import log_softmax_forward, softmax_backward, softmax_forward
 from minidl.layers import (
@@ -273,8 +284,8 @@ def test_rows_are_gathered_from_inside(dtype, stored):
             def gather(out, data, order, x=x, rows=rows):
                 data = data.view()
                 data.flags.writeable = False
-                stored_rows = network.Rows(data, x[0].nbytes, network.CODES_OF_DTYPES[x.dtype])
-                network.gather(out, stored_rows, order, 0, 0, rows)
+                stored_rows = program.Rows(data, x[0].nbytes, program.CODES_OF_DTYPES[x.dtype])
+                gather_rows(out, stored_rows, order, 0, 0, rows)
 
             fences(gather, np.full(x.shape, np.nan, dtype), data, order)
 
@@ -430,12 +441,12 @@ def test_the_whole_loop_stays_inside(dtype, threads_used, widths, monkeypatch):
             right = train_a_net(*case)
             for at_end in (True, False):
                 with monkeypatch.context() as patch:
-                    run, infer = GuardedCalls(threads.run, at_end), GuardedCalls(network.infer_rows, at_end)
+                    run, lean = GuardedCalls(threads.run, at_end), GuardedCalls(infer.infer_rows, at_end)
                     patch.setattr(threads, "run", run)
-                    patch.setattr(network, "infer_rows", infer)
+                    patch.setattr(infer, "infer_rows", lean)
                     found = train_a_net(*case)
                 assert run.calls or JIT_DISABLED
-                lean_predictions += infer.calls
+                lean_predictions += lean.calls
                 assert found[0] == right[0]
                 assert all(same_bits(*pair) for pair in zip(found[1], right[1], strict=True))
         assert lean_predictions > 0

@@ -6,47 +6,11 @@ import numpy as np
 
 from .barrier import share
 from .jit import jit, smaller
+from .program import FLOAT32, FLOAT64, UINT8
 from .simd import Matrix, NextRows, read_float32, read_float64
-
-# How stored numbers are coded; every other dtype is converted before it gets here.
-UINT8, FLOAT32, FLOAT64 = 0, 1, 2
-CODES_OF_DTYPES = {np.dtype(np.uint8): UINT8, np.dtype(np.float32): FLOAT32, np.dtype(np.float64): FLOAT64}
 
 _MOST_PREFETCHED = 1 << 18
 """Bytes of the next batch that are prefetched while this one is learnt from: more would push the weights out."""
-
-
-class Rows(NamedTuple):
-    """A matrix in its stored dtype, read row by row: the bytes, bytes a row, and the code of the dtype."""
-
-    data: np.ndarray  # uint8, 1-D, read-only
-    stride: int
-    code: int
-
-
-class Data(NamedTuple):
-    """What one slice of training reads."""
-
-    x: Rows
-    x_order: np.ndarray  # int64: rows of x, one after the other
-    order: np.ndarray  # int64: rows of all else
-    labels: np.ndarray  # int64 (N,) or (0,)
-    targets: Rows
-    teacher: Rows
-    sample_weight: np.ndarray  # float64 (N,) or (0,)
-    batch_size: int
-
-
-class Part(NamedTuple):
-    """The rows of each batch that one call of `network.train` works on. Parameters change only if it ``learns``.
-
-    A long step comes in several calls, one part of its batch after the other, so that Ctrl-C is heard in between. The
-    last one learns, from the rows of all parts.
-    """
-
-    first_row: int
-    last_row: int
-    learns: bool
 
 
 class Partition(NamedTuple):
@@ -117,13 +81,3 @@ def rows_to_prefetch(team, data, in_size, mine):
     first = mine.start + mine.rows if reads_all and fits else np.int64(-1)
     stored = Matrix(data.x.data, np.int64(0), data.x.stride // in_size, data.x.stride)
     return NextRows(stored, data.x_order, first)
-
-
-def rows_of(array: np.ndarray) -> Rows:
-    """``array`` (N, ...), contiguous rows of a dtype in CODES_OF_DTYPES, as `Rows`; nothing is copied."""
-    data = np.ndarray(array.nbytes, np.uint8, array)
-    data.setflags(write=False)  # even if the array is writable, so that the kernels see one type
-    return Rows(data, array.nbytes // (len(array) or 1), CODES_OF_DTYPES[array.dtype])
-
-
-NO_ROWS = rows_of(np.empty((0, 1), np.float32))

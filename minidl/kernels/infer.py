@@ -1,38 +1,18 @@
 """Predictions: the same kernels as in the forward pass of training, without batches, draws and gradients."""
 
-from typing import NamedTuple
-
 import numpy as np
 
 from .barrier import meet, share, start_together
-from .batch import FLOAT32, FLOAT64, gather
+from .batch import gather
 from .elementwise import copy
 from .jit import jit, smaller
 from .matmul import Block
-from .ops import DENSE
 from .passes import dense_block, rows_at
 from .processor import flush_denormals, restore_denormals
-from .program import IN, IN_AT, KIND, OUT, OUT_AT
+from .program import DENSE, FLOAT32, FLOAT64, IN, IN_AT, KIND, OUT, OUT_AT
 from .rowwise import FORWARD, RowwiseOp, rowwise_in_predictions
 from .simd import reals_at
 from .vectors import lanes, load, splat, total
-
-
-class Inference(NamedTuple):
-    """What predictions need of a model: see `program.Plan`."""
-
-    ops: np.ndarray
-    settings: np.ndarray
-    params: np.ndarray
-
-
-class Space(NamedTuple):
-    """What predictions write, for chunks of rows; the first three are (threads, n)."""
-
-    values: np.ndarray
-    scratch: np.ndarray
-    inputs: np.ndarray
-    nonfinite: np.ndarray  # int64 (threads,): chunks with a NaN or an infinity
 
 
 @jit

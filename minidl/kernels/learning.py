@@ -7,44 +7,15 @@ at once: penalties, clipping, constraints (`Restraints`). Each element of dW is 
 rows of the batch, in order, so its bits do not depend on who computes it.
 """
 
-from typing import NamedTuple
-
 import numpy as np
 
 from .barrier import meet, share
 from .jit import jit, smaller
 from .matmul import NO_PANELS, Block, by_columns, by_rows, column_sums, from_zero, product, starting_at
-from .ops import DENSE
-from .program import BIAS, IN, IN_AT, KIND, OUT, OUT_AT, UPDATE_ROWS, WEIGHT
+from .program import BIAS, DENSE, IN, IN_AT, KIND, OUT, OUT_AT, UPDATE_ROWS, WEIGHT
 from .simd import NextRows, Shape, matmul_prefetching_panel
 from .target import PANEL_BYTES, TILE_ROWS
 from .updates import add_regularizer, clip_by_global_norm, clip_by_norm, clip_by_value, max_norm, update
-
-
-class Restraints(NamedTuple):
-    """What needs whole gradients or weights at once: penalties, clipping, constraints."""
-
-    active: bool
-    segments: np.ndarray  # int64 (n, 2): offset and size of each parameter
-    penalties: np.ndarray  # float64 (n, 2): l1, l2
-    clip_value: float  # 0: none, for all three
-    clip_norm: float
-    clip_global_norm: float
-    max_norm_segments: np.ndarray  # int64 (n, 3): offset, rows, columns
-    max_norm_limits: np.ndarray  # float64 (n,)
-
-
-class UpdateState(NamedTuple):
-    """An optimizer as data: see `updates`."""
-
-    kind: int
-    hyper: np.ndarray
-    slot0: np.ndarray
-    slot1: np.ndarray
-    slot2: np.ndarray
-    learning_rates: np.ndarray  # float64 (steps,)
-    iterations: int  # steps taken before this slice
-    restraints: Restraints
 
 
 @jit(inline=True)
@@ -137,24 +108,18 @@ def restrain(team, program, state, scalars):
     penalty, restraints = 0.0, state.restraints
     meet(team)  # all gradients are there
     if team.thread == 0:
-        penalty = _add_penalties_and_clip(restraints, program.params, program.grads)
+        params, grads, segments = program.params, program.grads, restraints.segments
+        penalty = add_regularizer(grads, params, segments, restraints.penalties)
+        if restraints.clip_norm > 0.0:
+            clip_by_norm(grads, segments, restraints.clip_norm)
+        if restraints.clip_global_norm > 0.0:
+            clip_by_global_norm(grads, restraints.clip_global_norm)
+        if restraints.clip_value > 0.0:
+            clip_by_value(grads, restraints.clip_value)
     meet(team)
     low, high = share(program.params.size, team, 64)
     _update_range(program, state, low, high - low, program.grads[low:high], scalars)
     meet(team)
     if team.thread == 0:
         max_norm(program.params, restraints.max_norm_segments, restraints.max_norm_limits)
-    return penalty
-
-
-@jit(inline=True)
-def _add_penalties_and_clip(restraints, params, grads):
-    """Add the regularizers' gradients, then clip; returns the penalty."""
-    penalty = add_regularizer(grads, params, restraints.segments, restraints.penalties)
-    if restraints.clip_norm > 0.0:
-        clip_by_norm(grads, restraints.segments, restraints.clip_norm)
-    if restraints.clip_global_norm > 0.0:
-        clip_by_global_norm(grads, restraints.clip_global_norm)
-    if restraints.clip_value > 0.0:
-        clip_by_value(grads, restraints.clip_value)
     return penalty

@@ -11,50 +11,17 @@ so there each thread takes its own part of the weights, and updates it at once (
 threads meet.
 """
 
-from typing import NamedTuple
-
-import numpy as np
-
 from .activations import activation_forward
 from .barrier import meet, start_together
-from .batch import (
-    CODES_OF_DTYPES,
-    NO_ROWS,
-    Data,
-    Part,
-    Rows,
-    gather,
-    gather_batch,
-    partition,
-    rows_of,
-    rows_to_prefetch,
-)
-from .infer import Inference, Space, infer, infer_rows, search_nonfinite
+from .batch import gather_batch, partition, rows_to_prefetch
 from .jit import jit
-from .learning import Restraints, UpdateState, learn, restrain
+from .learning import learn, restrain
 from .losses import Batch, loss_rows, sum_of_rows
 from .metrics import metric_rows
-from .passes import Moment, backward, forward, rows_at
+from .passes import backward, forward, rows_at
 from .processor import flush_denormals, restore_denormals
-from .program import IN, OUT, OUT_AT, Plan, Program, packing_size, panel_order, plan
+from .program import IN, OUT, OUT_AT, Moment
 from .updates import step_scalars
-
-__all__ = [
-    "CODES_OF_DTYPES", "NO_ROWS", "Data", "Inference", "LossTable", "Moment", "Part", "Plan",
-    "Program", "Restraints", "Rows", "Space", "UpdateState", "gather", "infer", "infer_rows", "packing_size",
-    "panel_order", "plan", "rows_of", "search_nonfinite", "train",
-]  # fmt: skip
-
-
-class LossTable(NamedTuple):
-    """Loss and metrics as data, and where their values go."""
-
-    kind: int
-    hyper: np.ndarray
-    metric_kinds: np.ndarray  # int64 (metrics,)
-    metric_ks: np.ndarray
-    losses: np.ndarray  # float64 (steps,): mean over the batch, penalties included
-    metrics: np.ndarray  # float64 (metrics,): sums over samples, added to
 
 
 @jit
@@ -82,8 +49,11 @@ def train(team, program, buffers, data, table, state, moment, part):
         if part.learns:
             rate, count = state.learning_rates[step], state.iterations + step + 1
             step_scalars(scalars, state.kind, state.hyper, rate, count)
-            if team.thread == 0:
-                _add_up(buffers, table, step, mine.rows)
+            if team.thread == 0:  # the values of the whole batch, from those of its rows, in order
+                table.losses[step] = sum_of_rows(buffers.row_loss[: mine.rows])
+                for m in range(table.metrics.size):
+                    for i in range(mine.rows):
+                        table.metrics[m] += buffers.row_metric[m, i]
             next_rows = rows_to_prefetch(team, data, in_size, mine)
             learn(team, program, buffers, inputs, mine.rows, next_rows, state)
             if state.restraints.active:
@@ -102,10 +72,8 @@ def _loss_and_metrics(program, buffers, table, mine):
     last = program.ops[program.ops.shape[0] - 1]
     logits = rows_at(buffers.values, last[OUT_AT], last[OUT], low, high)
     dlogits = rows_at(buffers.dvalues, last[OUT_AT], last[OUT], low, high)
-    labels, targets = (
-        buffers.labels[low:high],
-        buffers.targets[low:high],
-    )  # a slice of an empty buffer is empty
+    # a slice of an empty buffer is empty
+    labels, targets = buffers.labels[low:high], buffers.targets[low:high]
     batch = Batch(logits, labels, targets, buffers.teacher[low:high], buffers.row_scale[low:high])
     loss_rows(table.kind, buffers.row_loss[low:high], dlogits, batch, table.hyper)
     if table.metric_kinds.size:
@@ -116,12 +84,3 @@ def _loss_and_metrics(program, buffers, table, mine):
         for m in range(table.metric_kinds.size):
             row_value = buffers.row_metric[m, low:high]
             metric_rows(table.metric_kinds[m], row_value, predictions, labels, targets, table.metric_ks[m])
-
-
-@jit(inline=True)
-def _add_up(buffers, table, step, rows):
-    """The loss and metrics of a whole batch, from those of its rows, in order."""
-    table.losses[step] = sum_of_rows(buffers.row_loss[:rows])
-    for m in range(table.metrics.size):
-        for i in range(rows):
-            table.metrics[m] += buffers.row_metric[m, i]

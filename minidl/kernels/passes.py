@@ -7,15 +7,12 @@ and the threads meet before and after, because each reads what the others wrote.
 multiply-adds over its row and column, in order, so its bits do not depend on who computes it.
 """
 
-from typing import NamedTuple
-
 import numpy as np
 
 from .barrier import meet, share
 from .jit import jit, larger
 from .matmul import NO_PANELS, Block, Panels, by_columns, by_rows, from_zero, product, starting_at
-from .ops import DENSE
-from .program import BIAS, IN, IN_AT, KIND, LAYER_INDEX, OUT, OUT_AT, WEIGHT
+from .program import BIAS, DENSE, IN, IN_AT, KIND, LAYER_INDEX, OUT, OUT_AT, WEIGHT
 from .random import LAYER, make_key
 from .rowwise import BACKWARD, FORWARD, RowwiseOp, rowwise
 from .simd import FROM_BIAS, FROM_ZERO, Shape, Start
@@ -23,14 +20,6 @@ from .target import PANEL_BYTES
 
 WIDE = 256
 """From this many columns on, threads share a dense layer by columns."""
-
-
-class Moment(NamedTuple):
-    """Names the random draws of a step."""
-
-    seed: int
-    epoch: int
-    step: int
 
 
 @jit(inline=True)

@@ -1,5 +1,6 @@
 """A model as data for the compiled loop: a table of its operations, and the memory that a run of them writes to."""
 
+from enum import IntEnum
 from typing import NamedTuple
 
 import numpy as np
@@ -8,8 +9,51 @@ from .activations import NEEDS_INPUT
 from .elementwise import copy
 from .jit import jit
 from .matmul import scratch_size, store_panels
-from .ops import ACTIVATION, DENSE
 from .target import ALIGNMENT, PANEL_BYTES, TILE_ROWS, aligned_zeros
+
+
+class Operation(IntEnum):
+    """What an operation does. Kernels compare these numbers for equality only."""
+
+    DENSE = 0
+    ACTIVATION = 1
+    DROPOUT = 2
+    GAUSSIAN_NOISE = 3
+    RANDOM_TRANSLATION = 4
+    RESCALING = 5
+
+
+DENSE, ACTIVATION, DROPOUT, GAUSSIAN_NOISE, RANDOM_TRANSLATION, RESCALING = Operation
+
+
+class Op(NamedTuple):
+    """One primitive operation on rows of ``in_size`` numbers.
+
+    ``weight`` and ``bias`` are offsets into the flat parameter vector (-1: none), ``layer`` is the
+    layer's position in its model (random operations key their draws with it).
+
+    ==================  ===================================================================  =============
+    kind                i                                                                    f
+    ==================  ===================================================================  =============
+    DENSE
+    ACTIVATION                                                                               slope
+    DROPOUT                                                                                  rate
+    GAUSSIAN_NOISE                                                                           stddev
+    RANDOM_TRANSLATION  height, width, channels, low_dy, high_dy, low_dx, high_dx            fill value
+    RESCALING                                                                                scale, offset
+    ==================  ===================================================================  =============
+    """
+
+    kind: Operation
+    in_size: int
+    out_size: int
+    weight: int = -1
+    bias: int = -1
+    activation: int = 0
+    layer: int = -1
+    i: tuple[int, int, int, int, int, int, int] = (0, 0, 0, 0, 0, 0, 0)
+    f: tuple[float, float] = (0.0, 0.0)
+
 
 # Columns of the table: an `Op`, whose seven integers are a translation's, then where its input and output lie.
 KIND, IN, OUT, WEIGHT, BIAS, CODE, LAYER_INDEX = range(7)
@@ -51,16 +95,12 @@ def plan(ops, batch: int) -> Plan:
         in_place = op.kind == ACTIVATION and op.activation not in NEEDS_INPUT and after_dense
         in_at, at = at, at if in_place else end
         if not in_place:
-            end += _aligned(batch * op.out_size)
+            end += -(-batch * op.out_size // 16) * 16
         table[index] = (
             op.kind, op.in_size, op.out_size, op.weight, op.bias, op.activation, op.layer, *op.i, in_at, at,
         )  # fmt: skip
         settings[index] = op.f
     return Plan(table, settings, end)
-
-
-def _aligned(count: int) -> int:
-    return -(-count // 16) * 16
 
 
 @jit
@@ -86,10 +126,114 @@ def packing_size(ops, batch: int, itemsize: int) -> int:
     return max(sizes)
 
 
-def tile_size(ops, itemsize: int) -> int:
-    """Elements of the gradient of the weights that are updated together."""
-    part = UPDATE_ROWS * UPDATE_PANELS * (PANEL_BYTES // itemsize)
-    return max([part, *(TILE_ROWS * op.out_size for op in ops if op.kind == DENSE)])
+# How stored numbers are coded; every other dtype is converted before it gets here.
+UINT8, FLOAT32, FLOAT64 = 0, 1, 2
+CODES_OF_DTYPES = {np.dtype(np.uint8): UINT8, np.dtype(np.float32): FLOAT32, np.dtype(np.float64): FLOAT64}
+
+
+class Rows(NamedTuple):
+    """A matrix in its stored dtype, read row by row: the bytes, bytes a row, and the code of the dtype."""
+
+    data: np.ndarray  # uint8, 1-D, read-only
+    stride: int
+    code: int
+
+
+class Data(NamedTuple):
+    """What one slice of training reads."""
+
+    x: Rows
+    x_order: np.ndarray  # int64: rows of x, one after the other
+    order: np.ndarray  # int64: rows of all else
+    labels: np.ndarray  # int64 (N,) or (0,)
+    targets: Rows
+    teacher: Rows
+    sample_weight: np.ndarray  # float64 (N,) or (0,)
+    batch_size: int
+
+
+class Part(NamedTuple):
+    """The rows of each batch that one call of `network.train` works on. Parameters change only if it ``learns``.
+
+    A long step comes in several calls, one part of its batch after the other, so that Ctrl-C is heard in between. The
+    last one learns, from the rows of all parts.
+    """
+
+    first_row: int
+    last_row: int
+    learns: bool
+
+
+def rows_of(array: np.ndarray) -> Rows:
+    """``array`` (N, ...), contiguous rows of a dtype in CODES_OF_DTYPES, as `Rows`; nothing is copied."""
+    data = np.ndarray(array.nbytes, np.uint8, array)
+    data.setflags(write=False)  # even if the array is writable, so that the kernels see one type
+    return Rows(data, array.nbytes // (len(array) or 1), CODES_OF_DTYPES[array.dtype])
+
+
+NO_ROWS = rows_of(np.empty((0, 1), np.float32))
+
+
+class LossTable(NamedTuple):
+    """Loss and metrics as data, and where their values go."""
+
+    kind: int
+    hyper: np.ndarray
+    metric_kinds: np.ndarray  # int64 (metrics,)
+    metric_ks: np.ndarray
+    losses: np.ndarray  # float64 (steps,): mean over the batch, penalties included
+    metrics: np.ndarray  # float64 (metrics,): sums over samples, added to
+
+
+class Restraints(NamedTuple):
+    """What needs whole gradients or weights at once: penalties, clipping, constraints."""
+
+    active: bool
+    segments: np.ndarray  # int64 (n, 2): offset and size of each parameter
+    penalties: np.ndarray  # float64 (n, 2): l1, l2
+    clip_value: float  # 0: none, for all three
+    clip_norm: float
+    clip_global_norm: float
+    max_norm_segments: np.ndarray  # int64 (n, 3): offset, rows, columns
+    max_norm_limits: np.ndarray  # float64 (n,)
+
+
+class UpdateState(NamedTuple):
+    """An optimizer as data: see `updates`."""
+
+    kind: int
+    hyper: np.ndarray
+    slot0: np.ndarray
+    slot1: np.ndarray
+    slot2: np.ndarray
+    learning_rates: np.ndarray  # float64 (steps,)
+    iterations: int  # steps taken before this slice
+    restraints: Restraints
+
+
+class Moment(NamedTuple):
+    """Names the random draws of a step."""
+
+    seed: int
+    epoch: int
+    step: int
+
+
+class Inference(NamedTuple):
+    """What predictions need of a model: see `program.Plan`."""
+
+    ops: np.ndarray
+    settings: np.ndarray
+    params: np.ndarray
+
+
+class Space(NamedTuple):
+    """What predictions write, for chunks of rows; the first three are (threads, n)."""
+
+    values: np.ndarray
+    scratch: np.ndarray
+    inputs: np.ndarray
+    nonfinite: np.ndarray  # int64 (threads,): chunks with a NaN or an infinity
 
 
 class Buffers(NamedTuple):
@@ -137,13 +281,14 @@ def training_buffers(
     def matrix(wanted: bool) -> np.ndarray:
         return np.zeros((batch_size, ops[-1].out_size) if wanted else (0, 0), dtype)
 
-    in_size = ops[0].in_size
+    tile = UPDATE_ROWS * UPDATE_PANELS * (PANEL_BYTES // dtype.itemsize)
+    tile = max([tile, *(TILE_ROWS * op.out_size for op in ops if op.kind == DENSE)])
     return Buffers(
-        inputs=aligned_rows(input_copies, batch_size * in_size, dtype),
+        inputs=aligned_rows(input_copies, batch_size * ops[0].in_size, dtype),
         values=aligned_zeros(size, dtype),
         dvalues=aligned_zeros(size, dtype),
         scratch=aligned_rows(threads, packing_size(ops, batch_size, dtype.itemsize), dtype),
-        tile=aligned_rows(threads, tile_size(ops, dtype.itemsize), dtype),
+        tile=aligned_rows(threads, tile, dtype),
         scalars=aligned_rows(threads, 8, np.dtype(np.float64)),
         row_loss=np.zeros(batch_size),
         row_scale=np.zeros(batch_size),

@@ -11,8 +11,21 @@ import numpy as np
 from .activations import activation_backward, activation_forward
 from .choose import choose
 from .elementwise import copy, rescale
-from .ops import ACTIVATION, DROPOUT, GAUSSIAN_NOISE, RANDOM_TRANSLATION, RESCALING
-from .program import CHANNELS, CODE, HEIGHT, HIGH_DX, HIGH_DY, LOW_DX, LOW_DY, WIDTH
+from .program import (
+    ACTIVATION,
+    CHANNELS,
+    CODE,
+    DROPOUT,
+    GAUSSIAN_NOISE,
+    HEIGHT,
+    HIGH_DX,
+    HIGH_DY,
+    LOW_DX,
+    LOW_DY,
+    RANDOM_TRANSLATION,
+    RESCALING,
+    WIDTH,
+)
 from .random import Image, Reach, dropout, gaussian_noise, translate
 
 FORWARD, BACKWARD = np.int64(1), np.int64(-1)

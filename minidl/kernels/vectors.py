@@ -208,14 +208,6 @@ def _plain_store(array, at, count, vector):
     part[:] = vector[: len(part)]
 
 
-def _plain_put(array, at, value):
-    array.reshape(-1)[at] = value
-
-
-def _plain_keep(vector, count):
-    return np.where(np.arange(len(vector)) < count, vector, vector.dtype.type(0))
-
-
 def _plain_total(vector):
     while len(vector) > 1:
         vector = vector[: len(vector) // 2] + vector[len(vector) // 2 :]
@@ -298,13 +290,16 @@ def get(builder, array, at):
     return builder.load(array.address(at), align=array.align, typ=array.element)
 
 
-@intrinsic(types.void, _plain_put)
+@intrinsic(types.void, plain=lambda array, at, value: array.reshape(-1).put(at, value))
 def put(builder, array, at, value):
     """Write element ``at`` of the flat array."""
     builder.store(_cast(builder, value, array.element), array.address(at), align=array.align)
 
 
-@intrinsic(lambda vector, count: vector, _plain_keep)
+@intrinsic(
+    lambda vector, count: vector,
+    plain=lambda vector, count: np.where(np.arange(len(vector)) < count, vector, vector.dtype.type(0)),
+)
 def keep(builder, vector, count):
     """The vector with zero in the lanes from ``count`` on."""
     lanes, before = vector.type.count, builder.block

@@ -12,7 +12,7 @@ import numpy as np
 from .. import constraints, initializers, regularizers
 from ..constraints import Constraint
 from ..initializers import Initializer
-from ..kernels.ops import Op
+from ..kernels.program import Op
 from ..registry import Configurable, Registry, snake_case
 from ..regularizers import Regularizer
 from ..validation import check_array, check_int, check_shape, describe

@@ -7,7 +7,7 @@ from ..activations import ActivationFunction
 from ..constraints import Constraint
 from ..initializers import Initializer
 from ..kernels.matmul import dense_backward, dense_forward
-from ..kernels.ops import DENSE, Op
+from ..kernels.program import DENSE, Op
 from ..regularizers import Regularizer
 from ..validation import check_bool, check_int
 from .base import LAYERS, Layer

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from ..kernels.elementwise import rescale
-from ..kernels.ops import RESCALING, Op
+from ..kernels.program import RESCALING, Op
 from ..registry import Unpack
 from ..validation import check_float, check_shape
 from .base import LAYERS, Layer, LayerOptions, as_matrix

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..kernels import random
-from ..kernels.ops import DROPOUT, GAUSSIAN_NOISE, RANDOM_TRANSLATION, Op
+from ..kernels.program import DROPOUT, GAUSSIAN_NOISE, RANDOM_TRANSLATION, Op
 from ..registry import Unpack
 from ..validation import check_choice, check_float, check_int
 from .base import LAYERS, Layer, LayerOptions, as_matrix

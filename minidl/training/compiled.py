@@ -4,10 +4,9 @@ import math
 
 import numpy as np
 
-from ..kernels import network, threads
+from ..kernels import network, program, threads
 from ..kernels.activations import CODES, LINEAR
-from ..kernels.ops import DENSE
-from ..kernels.program import BatchParts, training_buffers
+from ..kernels.program import DENSE, BatchParts, training_buffers
 from ..kernels.target import aligned_zeros
 from .samples import CHUNK_BYTES, Samples, as_rows, is_native
 from .thread_choice import ThreadChoice
@@ -28,7 +27,7 @@ class CompiledSteps:
 
     Where several threads share a small net, the parameters and the optimizer's slots are copied in panel order and
     trained there; `settle` brings them back. That is not so if the model must hold each step's result
-    (``stepwise``), or a step needs whole weights (`network.Restraints`).
+    (``stepwise``), or a step needs whole weights (`program.Restraints`).
     """
 
     def __init__(self, model, loss, metrics, samples: Samples, batch_size: int, stepwise: bool):
@@ -48,9 +47,9 @@ class CompiledSteps:
 
         ops = model.ops(training=True, logits=objective.on_logits)
         in_size, outputs = math.prod(model.input_shape), math.prod(model.output_shape)
-        laid_out = network.plan(ops, batch_size)
+        laid_out = program.plan(ops, batch_size)
         final = CODES[model.final_activation] if objective.on_logits else LINEAR
-        self._program = network.Program(
+        self._program = program.Program(
             laid_out.ops, laid_out.settings, self._trained[0], model.grads, self._in_panels, final,
         )  # fmt: skip
         batch_bytes = batch_size * in_size * dtype.itemsize
@@ -70,7 +69,7 @@ class CompiledSteps:
         self._metric_kinds = np.array([metric.kind_for(sparse, outputs) for metric in metrics], np.int64)
         self._metric_ks = np.array([metric.k for metric in metrics], np.int64)
         self._reads_x_directly = is_native(samples.x)
-        self._x = network.rows_of(samples.x) if self._reads_x_directly else None
+        self._x = program.rows_of(samples.x) if self._reads_x_directly else None
         self._targets = as_rows(samples.targets, dtype)
         self._teacher = as_rows(samples.teacher_logits, dtype)
         self._part = max(_PART_ROWS, int(_PART_FLOPS / max(1, 4 * model.params.size)))
@@ -89,14 +88,14 @@ class CompiledSteps:
         steps = -(-len(order) // self._batch_size)
         losses = np.zeros(steps)
         kind, hyper, _ = self._model.objective(self._loss)  # anew: a schedule may have moved the temperature
-        table = network.LossTable(kind, hyper, self._metric_kinds, self._metric_ks, losses, metric_sums)
+        table = program.LossTable(kind, hyper, self._metric_kinds, self._metric_ks, losses, metric_sums)
         rates = optimizer.learning_rates(optimizer.iterations, steps)
         self._follow_slots()
         self._unsettle()
-        state = network.UpdateState(
+        state = program.UpdateState(
             optimizer.kind, optimizer.hyper, *self._trained[1:], rates, optimizer.iterations, self._restraints
         )
-        moment = network.Moment(self._model.seed, self._model.epoch, first_step)
+        moment = program.Moment(self._model.seed, self._model.epoch, first_step)
         data = self._data(order)
         arguments = self._program, self._buffers, data, table, state, moment
         with self._threads.for_slice(steps) as count:
@@ -104,19 +103,19 @@ class CompiledSteps:
                 if interrupts:
                     return losses[:0]
                 last = first + self._part
-                part = network.Part(first, last, last >= self._batch_size)
+                part = program.Part(first, last, last >= self._batch_size)
                 threads.run(network.train, *arguments, part, threads=count)
         optimizer.iterations += steps
         return losses
 
-    def _data(self, order: np.ndarray) -> network.Data:
+    def _data(self, order: np.ndarray) -> program.Data:
         """What a slice on the rows ``order`` reads; inputs of a foreign dtype are converted now."""
         samples, x, x_order = self._samples, self._x, order
         if not self._reads_x_directly:
             chunk = samples.x[order].reshape(len(order), -1)
-            x = network.rows_of(np.ascontiguousarray(chunk, dtype=self._model.dtype))
+            x = program.rows_of(np.ascontiguousarray(chunk, dtype=self._model.dtype))
             x_order = np.arange(len(order))
-        return network.Data(
+        return program.Data(
             x, x_order, order, samples.labels, self._targets, self._teacher, samples.weight, self._batch_size
         )
 
@@ -139,11 +138,11 @@ class CompiledSteps:
     def _copy_panels(self, back: bool) -> None:
         for trained, learned in zip(self._trained, self._learned, strict=True):
             if learned.size:
-                network.panel_order(trained, learned, self._program.ops, back)
+                program.panel_order(trained, learned, self._program.ops, back)
         self._settled = back
 
 
-def _restraints(model) -> network.Restraints:
+def _restraints(model) -> program.Restraints:
     """Penalties, clipping and constraints as data."""
     optimizer, flat = model.optimizer, model.flat
     penalties, (places, limits) = flat.penalties, flat.max_norms
@@ -151,4 +150,4 @@ def _restraints(model) -> network.Restraints:
         float(limit or 0) for limit in (optimizer.clipvalue, optimizer.clipnorm, optimizer.global_clipnorm)
     ]
     active = bool(penalties.any() or limits.size or any(clips))
-    return network.Restraints(active, flat.segments, penalties, *clips, places, limits)
+    return program.Restraints(active, flat.segments, penalties, *clips, places, limits)

@@ -6,9 +6,8 @@ import threading
 import numpy as np
 
 from ..callbacks import CallbackList, check_verbose
-from ..kernels import network, threads
-from ..kernels.ops import DENSE
-from ..kernels.program import aligned_rows
+from ..kernels import infer, program, threads
+from ..kernels.program import DENSE, aligned_rows
 from ..validation import check_inputs, check_int
 from .objective import metric_values, score_rows
 from .samples import CHUNK_BYTES, Samples, check_samples, is_native, loss_without_teacher
@@ -25,18 +24,18 @@ class Predictor:
         self._shape, self._dtype = model.input_shape, model.dtype
         self._in_size, self._outputs = math.prod(model.input_shape), math.prod(model.output_shape)
         self._flops = 2.0 * sum(op.in_size * op.out_size for op in ops if op.kind == DENSE)
-        laid_out = network.plan(ops, _CHUNK)
-        self._model = network.Inference(laid_out.ops, laid_out.settings, model.params)
-        packing = network.packing_size(ops, _CHUNK, model.dtype.itemsize)
+        laid_out = program.plan(ops, _CHUNK)
+        self._model = program.Inference(laid_out.ops, laid_out.settings, model.params)
+        packing = program.packing_size(ops, _CHUNK, model.dtype.itemsize)
         self._sizes = laid_out.size, packing, _CHUNK * self._in_size
         self._buffers = threading.local()  # so that several threads may predict at once
 
     def _space(self, n_threads: int):
-        """`network.Space`, allocated once a thread."""
+        """`program.Space`, allocated once a thread."""
         found = self._buffers.__dict__.get(n_threads)
         if found is None:
             buffers = [aligned_rows(n_threads, size, self._dtype) for size in self._sizes]
-            found = self._buffers.__dict__[n_threads] = network.Space(*buffers, np.zeros(n_threads, np.int64))
+            found = self._buffers.__dict__[n_threads] = program.Space(*buffers, np.zeros(n_threads, np.int64))
             self._buffers.alone = found[0][0], found[1][0]
         return found
 
@@ -51,7 +50,7 @@ class Predictor:
         n_threads = threads.count_for(self._flops * count)
         space = self._space(n_threads)
         if n_threads == 1 and count <= _CHUNK and x.dtype == self._dtype and x.flags.carray:
-            return out, network.infer_rows(*self._model, *self._buffers.alone, x.ravel(), count, out)
+            return out, infer.infer_rows(*self._model, *self._buffers.alone, x.ravel(), count, out)
         finite, step = True, count
         if not native:
             step = max(1, CHUNK_BYTES // (self._in_size * self._dtype.itemsize))
@@ -59,8 +58,8 @@ class Predictor:
             step = max(_CHUNK, int(_SLICE_FLOPS / self._flops))
         for first in range(0, count, step):
             part, target = (x, out) if step >= count else (x[first : first + step], out[first : first + step])
-            rows = network.rows_of(part if native else np.ascontiguousarray(part, dtype=self._dtype))
-            threads.run(network.infer, self._model, space, rows, _CHUNK, target, threads=n_threads)
+            rows = program.rows_of(part if native else np.ascontiguousarray(part, dtype=self._dtype))
+            threads.run(infer.infer, self._model, space, rows, _CHUNK, target, threads=n_threads)
             finite = finite and not any(space.nonfinite.tolist())
         return out, finite
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .. import losses
-from ..kernels import network
+from ..kernels import program
 from ..validation import (
     check_array,
     check_class_weight,
@@ -131,16 +131,16 @@ def is_native(array: np.ndarray) -> bool:
     """Whether the compiled loop can read rows of ``array`` where they are."""
     flags = array.flags
     return (
-        array.dtype in network.CODES_OF_DTYPES
+        array.dtype in program.CODES_OF_DTYPES
         and array.dtype.isnative
         and flags.c_contiguous
         and flags.aligned
     )
 
 
-def as_rows(array: np.ndarray | None, dtype: np.dtype) -> network.Rows:
+def as_rows(array: np.ndarray | None, dtype: np.dtype) -> program.Rows:
     """``array`` (N, ...) as the compiled loop reads it, converted to ``dtype`` where it must be; None: no rows."""
     if array is None:
-        return network.NO_ROWS
+        return program.NO_ROWS
     array = array.reshape(len(array), -1)
-    return network.rows_of(array if is_native(array) else np.ascontiguousarray(array, dtype=dtype))
+    return program.rows_of(array if is_native(array) else np.ascontiguousarray(array, dtype=dtype))
