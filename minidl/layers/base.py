@@ -22,10 +22,7 @@ _names_given: defaultdict[str, itertools.count] = defaultdict(itertools.count)
 
 @dataclass
 class Parameter:
-    """One trainable array of a layer and its place in the model's flat vectors.
-
-    ``offset`` is -1 until the layer is attached. ``initializer(shape, dtype, rng)`` gives the first value.
-    """
+    """One trainable array of a layer. ``offset``: its place in the model's flat vectors, -1 until attached."""
 
     name: str
     shape: tuple[int, ...]
@@ -54,7 +51,8 @@ def _recording_shapes(build):
     @functools.wraps(build)
     def wrapped(self, input_shape):
         if self.__dict__.get("_building"):  # super().build() of a subclass
-            return build(self, input_shape)
+            build(self, input_shape)
+            return
         input_shape = check_shape("input_shape", input_shape)
         if self._declared_shape not in (None, input_shape):
             raise ValueError(
@@ -67,10 +65,8 @@ def _recording_shapes(build):
             build(self, input_shape)
         finally:
             self._building = False
-        if self.output_shape is None:
-            self.output_shape = input_shape
+        self.output_shape = self.output_shape or input_shape
         self.built = True
-        return None
 
     return wrapped
 
@@ -180,8 +176,7 @@ class Layer(Configurable):
         """Declare a trainable array: ``self.<name>`` and ``self.d<name>`` once the layer is attached."""
         if not (isinstance(name, str) and name.isidentifier()):
             raise ValueError(f"name of a weight must be a Python identifier, got {name!r}")
-        taken = set(dir(type(self))) | set(self.__dict__)
-        taken.update(prefix + parameter.name for parameter in self.parameters for prefix in ("", "d"))
+        taken = {*dir(self), *(prefix + p.name for p in self.parameters for prefix in ("", "d"))}
         for attribute in (name, f"d{name}"):
             if attribute in taken:
                 raise ValueError(f"layer {self.name} already has {attribute!r}: rename its weight {name!r}")

@@ -42,24 +42,18 @@ def revive(node, custom: dict[str, type]):
 
 def layers_from_configs(nodes: list, custom: dict[str, type]) -> list[Layer]:
     """The layers that `layer_config` described, new and unbuilt."""
-    found = [_layer(node, custom) for node in nodes]
+    found = []
+    for node in nodes:
+        if not isinstance(node, dict) or not isinstance(node.get("class_name"), str):
+            raise ValueError(f"a layer must have a class_name, got {describe(node)}")
+        name, layer = node["class_name"], revive(node, custom)
+        if name in custom and not isinstance(layer, Layer):
+            received = describe(layer)
+            raise TypeError(f"custom_objects[{name!r}] must make a minidl.layers.Layer, got {received}")
+        if name not in custom and node.get("custom"):
+            raise ValueError(f"layer class {name} is not minidl's: pass custom_objects={{{name!r}: {name}}}")
+        found.append(LAYERS.get(layer))
     names = [layer.name for layer in found]
     if len(set(names)) < len(names):
         raise ValueError(f"layer names must be distinct, got {names}")
     return found
-
-
-def _layer(node, custom: dict[str, type]) -> Layer:
-    if not isinstance(node, dict) or not isinstance(node.get("class_name"), str):
-        raise ValueError(f"a layer must have a class_name, got {describe(node)}")
-    name = node["class_name"]
-    if name in custom:
-        layer = revive(node, custom)
-        if not isinstance(layer, Layer):
-            raise TypeError(
-                f"custom_objects[{name!r}] must make a minidl.layers.Layer, got {describe(layer)}"
-            )
-        return layer
-    if node.get("custom"):
-        raise ValueError(f"layer class {name} is not minidl's: pass custom_objects={{{name!r}: {name}}}")
-    return LAYERS.get({"class_name": name, "config": revive(node["config"], custom)})

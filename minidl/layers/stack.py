@@ -9,11 +9,9 @@ from ..kernels.ops import ACTIVATION, DROPOUT, GAUSSIAN_NOISE, RANDOM_TRANSLATIO
 from ..kernels.random import LAYER, make_key
 from ..parameters import FlatParameters
 from ..validation import check_array, check_bool, check_inputs, check_int, check_shape, describe
-from .activation import Activation, Softmax
 from .base import Layer
-from .dense import Dense
-from .preprocessing import Flatten, Input
-from .random import Dropout, GaussianNoise, RandomTranslation
+from .dense import Activation, Dense, Softmax
+from .rowwise import Dropout, Flatten, GaussianNoise, Input, RandomTranslation
 
 AUGMENTING = (GaussianNoise, RandomTranslation)
 """Layers that change inputs at random: a teacher is asked about what they make of them."""
