@@ -3,7 +3,6 @@
 import copy
 import math
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
 
 import numpy as np
 
@@ -29,14 +28,6 @@ class GradientError(AssertionError):
             f"gradient of {layer}.{parameter}[{where}]: expected {expected:.10g} (central difference), "
             f"got {got:.10g}; {wrong} of {checked} entries differ, none in a layer nearer to the output"
         )
-
-
-class Tolerance(NamedTuple):
-    """How far an entry is moved, and how far its gradient may be from the difference."""
-
-    epsilon: float
-    rtol: float
-    atol: float
 
 
 def check_gradients(
@@ -80,11 +71,8 @@ def check_gradients(
     if not isinstance(model, Sequential):
         raise TypeError(f"model must be a Sequential, got {describe(model)}")
     training = check_bool("training", training)
-    tolerance = Tolerance(
-        check_float("epsilon", epsilon, above=0),
-        check_float("rtol", rtol, minimum=0),
-        check_float("atol", atol, minimum=0),
-    )
+    epsilon = check_float("epsilon", epsilon, above=0)
+    tolerance = epsilon, check_float("rtol", rtol, minimum=0), check_float("atol", atol, minimum=0)
     if not model.built:
         model.build(np.asarray(x).shape[1:])
     x = np.array(check_inputs(x, model.input_shape), dtype=np.float64, order="C")
@@ -147,8 +135,8 @@ class _Scorer:
         return value, self._model.backward(dout, logits=self._objective.on_logits)
 
 
-def _compare_all(model, score: _Scorer, x: np.ndarray, tolerance: Tolerance) -> float:
-    """The largest error of all entries, or the GradientError of the worst."""
+def _compare_all(model, score: _Scorer, x: np.ndarray, tolerance: tuple[float, float, float]) -> float:
+    """The largest error of all entries, or the GradientError of the worst. ``tolerance``: (epsilon, rtol, atol)."""
     base, dx = score.value_and_dx()
     arrays = list(_arrays(model, x, dx))
     if score.value() != base:
@@ -170,11 +158,11 @@ def _compare_all(model, score: _Scorer, x: np.ndarray, tolerance: Tolerance) -> 
     return float(largest)
 
 
-def _difference(value: Callable[[], float], base: float, array, index, got: float, tolerance: Tolerance):
+def _difference(value: Callable[[], float], base: float, array, index, got: float, tolerance):
     """(expected, error, allowed) of one entry, which is moved and put back."""
-    kept = array[index]
+    kept, (epsilon, rtol, atol) = array[index], tolerance
     for shrink in (1, 10, 100):
-        h = tolerance.epsilon * max(1.0, abs(kept)) / shrink
+        h = epsilon * max(1.0, abs(kept)) / shrink
         high, low = kept + h, kept - h
         array[index] = high
         above = value()
@@ -183,7 +171,7 @@ def _difference(value: Callable[[], float], base: float, array, index, got: floa
         array[index] = kept
         expected = (above - below) / (high - low)
         error = abs(got - expected)
-        allowed = tolerance.atol * max(1.0, abs(base)) + tolerance.rtol * abs(expected)
+        allowed = atol * max(1.0, abs(base)) + rtol * abs(expected)
         if error <= allowed:
             return expected, error, allowed
     left, right = (base - below) / h, (above - base) / h

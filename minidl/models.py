@@ -17,7 +17,7 @@ from . import archive, losses, optimizers, training, utils
 from . import metrics as metrics_module
 from .callbacks import History, check_verbose
 from .layers import Layer
-from .layers.configs import check_custom_objects, layer_config, layers_from_configs
+from .layers.base import check_custom_objects, layer_config, layers_from_configs
 from .layers.stack import Stack
 from .training.interrupts import uninterrupted
 from .training.layerwise import layerwise_step

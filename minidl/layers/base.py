@@ -1,9 +1,13 @@
-"""What all layers share: names, shapes, and parameters that are views of the model's flat vectors."""
+"""What all layers share: names, shapes, parameters that are views of the model's flat vectors, and plain data of them.
+
+From plain data only minidl's own classes and those that the caller names are ever built.
+"""
 
 import functools
 import itertools
 import math
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
@@ -13,7 +17,8 @@ from .. import constraints, initializers, regularizers
 from ..constraints import Constraint
 from ..initializers import Initializer
 from ..kernels.ops import Op
-from ..registry import Configurable, Registry, snake_case
+from ..parameters import set_weights
+from ..registry import Configurable, Registry, serialize, snake_case
 from ..regularizers import Regularizer
 from ..validation import check_array, check_int, check_shape, describe
 
@@ -213,14 +218,7 @@ class Layer(Configurable):
 
     def set_weights(self, weights) -> None:
         """Overwrite the parameters with arrays of the same shapes; nothing is changed if one does not fit."""
-        arrays = [check_array(f"weights[{index}]", array) for index, array in enumerate(weights)]
-        shapes = [parameter.shape for parameter in self.parameters]
-        if [array.shape for array in arrays] != shapes:
-            raise ValueError(
-                f"weights of {self.name} must have shapes {shapes}, got {[array.shape for array in arrays]}"
-            )
-        for view, array in zip(self.weights, arrays, strict=True):
-            view[...] = array
+        set_weights(self.weights, weights)
 
     def count_params(self) -> int:
         """How many numbers are trained."""
@@ -295,3 +293,58 @@ LAYERS = Registry("layer class", Layer, spellings=(str,))
 def as_matrix(array: np.ndarray) -> np.ndarray:
     """A batch as a matrix (B, D)."""
     return array.reshape(len(array), -1)
+
+
+# -- layers as plain data, and from it ---------------------------------------------------------------------
+
+
+def layer_config(layer: Layer) -> dict:
+    """A layer's class and arguments; a class that is not minidl's is marked, whatever its name."""
+    found = serialize(layer)
+    if LAYERS.classes.get(type(layer).__name__) is not type(layer):
+        found["custom"] = True
+    return found
+
+
+def check_custom_objects(custom_objects: object) -> dict[str, type]:
+    """``custom_objects`` as a dict; None: an empty one."""
+    if custom_objects is None:
+        return {}
+    if not isinstance(custom_objects, Mapping) or not all(
+        isinstance(name, str) and isinstance(cls, type) for name, cls in custom_objects.items()
+    ):
+        raise TypeError(f"custom_objects must be a dict of name: class, got {describe(custom_objects)}")
+    return dict(custom_objects)
+
+
+def revive(node, custom: dict[str, type]):
+    """``node`` with every config of a class in ``custom`` replaced by an object of it."""
+    if isinstance(node, list):
+        return [revive(item, custom) for item in node]
+    if not isinstance(node, dict):
+        return node
+    node = {key: revive(value, custom) for key, value in node.items()}
+    name = node.get("class_name")
+    if isinstance(name, str) and name in custom:
+        cls, config = custom[name], node.get("config", {})
+        return cls.from_config(config) if hasattr(cls, "from_config") else cls(**config)
+    return node
+
+
+def layers_from_configs(nodes: list, custom: dict[str, type]) -> list[Layer]:
+    """The layers that `layer_config` described, new and unbuilt."""
+    found = []
+    for node in nodes:
+        if not isinstance(node, dict) or not isinstance(node.get("class_name"), str):
+            raise ValueError(f"a layer must have a class_name, got {describe(node)}")
+        name, layer = node["class_name"], revive(node, custom)
+        if name in custom and not isinstance(layer, Layer):
+            received = describe(layer)
+            raise TypeError(f"custom_objects[{name!r}] must make a minidl.layers.Layer, got {received}")
+        if name not in custom and node.get("custom"):
+            raise ValueError(f"layer class {name} is not minidl's: pass custom_objects={{{name!r}: {name}}}")
+        found.append(LAYERS.get(layer))
+    names = [layer.name for layer in found]
+    if len(set(names)) < len(names):
+        raise ValueError(f"layer names must be distinct, got {names}")
+    return found
