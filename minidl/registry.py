@@ -221,6 +221,4 @@ class Registry(Generic[_Base]):
         cls = self.names[name]
         return cls.from_config(config) if node is identifier else cls()
 
-    def deserialize(self, config: dict[str, Any] | None) -> _Base | None:
-        """The inverse of ``serialize``."""
-        return self.get(config)
+    deserialize = get  # the inverse of ``serialize``

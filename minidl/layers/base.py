@@ -25,6 +25,16 @@ from ..validation import check_array, check_int, check_shape, describe
 _names_given: defaultdict[str, itertools.count] = defaultdict(itertools.count)
 
 
+def given_name(name: str | None, kind: str) -> str:
+    """``name``; None: one made from ``kind``, as in Keras counted over the process: dense, dense_1, dense_2, ..."""
+    if name is None:
+        number = next(_names_given[kind])
+        return f"{kind}_{number}" if number else kind
+    if not (isinstance(name, str) and name):
+        raise TypeError(f"name must be a non-empty string, got {describe(name)}")
+    return name
+
+
 @dataclass
 class Parameter:
     """One trainable array of a layer. ``offset``: its place in the model's flat vectors, -1 until attached."""
@@ -111,19 +121,13 @@ class Layer(Configurable):
         input_shape: int | tuple[int, ...] | None = None,
         input_dim: int | None = None,
     ):
-        if name is not None and not (isinstance(name, str) and name):
-            raise TypeError(f"name must be a non-empty string, got {describe(name)}")
         if input_dim is not None:
             if input_shape is not None:
                 raise ValueError(
                     f"give input_dim or input_shape, not both: got {input_dim!r} and {input_shape!r}"
                 )
             input_shape = (check_int("input_dim", input_dim, minimum=1),)
-        if name is None:  # dense, dense_1, dense_2, ...: counted over the process, as in Keras
-            name = snake_case(type(self).__name__.lstrip("_"))
-            number = next(_names_given[name])
-            name = f"{name}_{number}" if number else name
-        self.name = name
+        self.name = given_name(name, snake_case(type(self).__name__.lstrip("_")))
         self.input_shape = None if input_shape is None else check_shape("input_shape", input_shape)
         self.output_shape: tuple[int, ...] | None = None
         self.parameters: list[Parameter] = []
