@@ -1,6 +1,7 @@
 """One training step of a tiny net with every number shown: ``python -m minidl explain``."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -52,31 +53,38 @@ def explain(temperature: float | None = None, learning_rate: float = 0.1) -> str
     """
     model = Sequential([Input((2,)), Dense(3, "relu"), Dense(3, "softmax")], dtype="float64", seed=0)
     model.set_weights(WEIGHTS)
+    if temperature is None:
+        value_and_grad = partial(CategoricalCrossentropy(from_logits=True).value_and_grad, y=Y)
+    else:
+        loss = KnowledgeDistillation(temperature, hard_weight=0.1, soft_weight=0.9)
+        value_and_grad = partial(loss.value_and_grad, y=Y, teacher_logits=TEACHER_LOGITS)
+
+    def loss_now() -> float:
+        return value_and_grad(model.forward(X, logits=True))[0]
+
     text = _Text()
     text.head("The net", "2 inputs -> 3 hidden units, ReLU -> 3 classes, softmax. A batch of B = 2 samples.")
     text.matrix("x", X, "(B, 2)")
     text.matrix("y", Y, "one-hot labels (B, 3)")
     text.parameters(model, "(in, out)")
     logits = _show_forward(text, model)
-
-    def value_and_grad(logits: np.ndarray) -> tuple[float, np.ndarray]:
-        if temperature is None:
-            return CategoricalCrossentropy(from_logits=True).value_and_grad(logits, Y)
-        loss = KnowledgeDistillation(temperature, hard_weight=0.1, soft_weight=0.9)
-        return loss.value_and_grad(logits, Y, TEACHER_LOGITS)
-
-    def loss_now() -> float:
-        return value_and_grad(model.forward(X, logits=True))[0]
-
     value, dlogits = value_and_grad(logits)
     if temperature is None:
-        _show_crossentropy(text, logits, value)
+        text.head("2. Loss", "cross-entropy: -log q of the right class, mean over the batch")
+        log_q = (Y * log_softmax(logits)).sum(axis=1)
+        text.lines.append(f"loss = -({log_q[0]:.6f} + {log_q[1]:.6f}) / 2 = {value:.6f}")
+        text.head("3. Gradient on the logits", "dlogits = (q - y) / B, each row sums to 0")
     else:
         _show_distillation_loss(text, logits, temperature, value)
     text.matrix("dlogits", dlogits)
     _show_backward(text, model, dlogits)
     _show_gradient_check(text, model, loss_now)
-    _show_update(text, model, learning_rate)
+
+    old, grad, rate = model.params[0], model.grads[0], f"{learning_rate:g}"
+    SGD(learning_rate).step(model.params, model.grads)
+    text.head("6. Update", f"gradient descent: params -= {rate} * grads")
+    text.lines.append(f"weight_1[0,0] = {old:.6f} - {rate} * {grad:.6f} = {model.params[0]:.6f}")
+    text.parameters(model)
     text.lines.append(f"the loss was {value:.6f}, and is now {loss_now():.6f}")
     return "\n".join(text.lines).lstrip("\n") + "\n"
 
@@ -94,13 +102,6 @@ def _show_forward(text: _Text, model: Sequential) -> np.ndarray:
     text.sum("logits[0,0]", h[0], output.weight[:, 0], output.bias[:1], logits[0, 0])
     text.matrix("q", softmax(logits), "softmax: exp(logit) / sum of exp(logits), each row sums to 1")
     return logits
-
-
-def _show_crossentropy(text: _Text, logits: np.ndarray, value: float) -> None:
-    text.head("2. Loss", "cross-entropy: -log q of the right class, mean over the batch")
-    log_q = (Y * log_softmax(logits)).sum(axis=1)
-    text.lines.append(f"loss = -({log_q[0]:.6f} + {log_q[1]:.6f}) / 2 = {value:.6f}")
-    text.head("3. Gradient on the logits", "dlogits = (q - y) / B, each row sums to 0")
 
 
 def _show_distillation_loss(text: _Text, logits: np.ndarray, temperature: float, value: float) -> None:
@@ -152,11 +153,3 @@ def _show_gradient_check(text: _Text, model: Sequential, loss_now: Callable[[], 
     text.matrix("gradients", model.grads[None], "dweight_1, dbias_1, dweight_2, dbias_2 in one flat vector")
     text.matrix("measured", numeric[None])
     text.lines.append(f"largest difference: {np.abs(numeric - model.grads).max():.1e}")
-
-
-def _show_update(text: _Text, model: Sequential, learning_rate: float) -> None:
-    old, grad, rate = model.params[0], model.grads[0], f"{learning_rate:g}"
-    SGD(learning_rate).step(model.params, model.grads)
-    text.head("6. Update", f"gradient descent: params -= {rate} * grads")
-    text.lines.append(f"weight_1[0,0] = {old:.6f} - {rate} * {grad:.6f} = {model.params[0]:.6f}")
-    text.parameters(model)

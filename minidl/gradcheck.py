@@ -1,8 +1,8 @@
 """Is a backward pass right? Every entry of every gradient against central differences, in float64."""
 
+import copy
 import math
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
 
 import numpy as np
 
@@ -10,14 +10,7 @@ from . import losses
 from .models import Sequential
 from .training.objective import score_rows
 from .training.samples import Samples
-from .validation import (
-    check_bool,
-    check_float,
-    check_inputs,
-    check_logits,
-    check_sample_weight,
-    describe,
-)
+from .validation import check_bool, check_float, check_inputs, check_logits, check_sample_weight, describe
 
 
 class GradientError(AssertionError):
@@ -35,14 +28,6 @@ class GradientError(AssertionError):
             f"gradient of {layer}.{parameter}[{where}]: expected {expected:.10g} (central difference), "
             f"got {got:.10g}; {wrong} of {checked} entries differ, none in a layer nearer to the output"
         )
-
-
-class Tolerance(NamedTuple):
-    """How far an entry is moved, and how far its gradient may be from the difference."""
-
-    epsilon: float
-    rtol: float
-    atol: float
 
 
 def check_gradients(
@@ -67,7 +52,7 @@ def check_gradients(
 
     Parameters
     ----------
-    model : Sequential, left as it was. A float32 model is checked as a float64 copy made from its config.
+    model : Sequential, left as it was. A float32 model is checked as a float64 copy.
     x : samples (B, *input_shape).
     y : labels or targets, as the loss takes them.
     loss : a name or a loss object. Default: the one the model was compiled with. Regularizers are left out.
@@ -86,16 +71,15 @@ def check_gradients(
     if not isinstance(model, Sequential):
         raise TypeError(f"model must be a Sequential, got {describe(model)}")
     training = check_bool("training", training)
-    tolerance = Tolerance(
-        check_float("epsilon", epsilon, above=0),
-        check_float("rtol", rtol, minimum=0),
-        check_float("atol", atol, minimum=0),
-    )
+    epsilon = check_float("epsilon", epsilon, above=0)
+    tolerance = epsilon, check_float("rtol", rtol, minimum=0), check_float("atol", atol, minimum=0)
     if not model.built:
         model.build(np.asarray(x).shape[1:])
     x = np.array(check_inputs(x, model.input_shape), dtype=np.float64, order="C")
+    loss = model.loss if loss is None else losses.get(loss)
+    if loss is None:
+        raise ValueError("loss must be given: the model was not compiled with one")
     twin = model if model.dtype == np.float64 else _in_float64(model)
-    loss = model.loss if loss is None else loss
     score = _Scorer(twin, loss, _batch(twin, loss, x, y, teacher_logits, sample_weight), training)
     kept_params, kept_grads = twin.params.copy(), twin.grads.copy()
     try:
@@ -106,14 +90,11 @@ def check_gradients(
 
 def _batch(model, loss, x, y, teacher_logits, sample_weight) -> Samples:
     """The data checked against model and loss, in float64."""
-    if loss is None:
-        raise ValueError("loss must be given: the model was not compiled with one")
-    loss, rows = losses.get(loss), len(x)
     model.objective(loss)  # refuses a loss that does not fit the model
-    labels, targets = model.check_y(y, rows, loss)
-    weight = np.empty(0) if sample_weight is None else check_sample_weight(sample_weight, rows)
+    labels, targets = model.check_y(y, len(x), loss)
+    weight = np.empty(0) if sample_weight is None else check_sample_weight(sample_weight, len(x))
     if loss.distills:
-        teacher_logits = check_logits(teacher_logits, rows, math.prod(model.output_shape))
+        teacher_logits = check_logits(teacher_logits, len(x), math.prod(model.output_shape))
     elif teacher_logits is not None:
         raise ValueError(f"teacher_logits must be None for loss {loss.name}, which has no teacher")
     return Samples(x, labels, targets, teacher_logits, weight)
@@ -123,41 +104,39 @@ class _Scorer:
     """The loss of the model's output, applied where training applies it."""
 
     def __init__(self, model, loss, batch: Samples, training: bool):
-        self._model, self._loss, self._batch, self._training = model, losses.get(loss), batch, training
-        self._objective = objective = model.objective(self._loss)
+        self._model, self._loss, self._batch, self._training = model, loss, batch, training
+        self._objective = objective = model.objective(loss)
         # value_and_grad takes logits; some losses on a model's output have none
-        takes_output = objective.kind == self._loss.kind(False) != self._loss.kind(True)
+        takes_output = objective.kind == loss.kind(False) != loss.kind(True)
         self._by_kernel = takes_output and not objective.on_logits
 
-    def _score(self) -> tuple[float, np.ndarray]:
-        x, objective = self._batch.x, self._objective
-        out = self._model.forward(x, training=self._training, logits=objective.on_logits)
+    def __call__(self) -> tuple[float, np.ndarray]:
+        """The loss, and its gradient by what ``forward`` returned."""
+        batch, objective = self._batch, self._objective
+        out = self._model.forward(batch.x, training=self._training, logits=objective.on_logits)
         logits = out.reshape(len(out), -1)
         if self._by_kernel:
-            row_loss, dout = score_rows(self._loss, objective, logits, self._batch, len(out), True)
+            row_loss, dout = score_rows(self._loss, objective, logits, batch, len(out), True)
             return float(row_loss.sum()), dout.reshape(out.shape)
-        batch, teacher = (
-            self._batch,
-            () if self._batch.teacher_logits is None else (self._batch.teacher_logits,),
-        )
+        teacher = () if batch.teacher_logits is None else (batch.teacher_logits,)
         weight = batch.weight if batch.weight.size else None
         value, dout = self._loss.value_and_grad(logits, batch.y, *teacher, sample_weight=weight)
         return float(value), np.asarray(dout).reshape(out.shape)
 
     def value(self) -> float:
-        return self._score()[0]
+        return self()[0]
 
     def value_and_dx(self) -> tuple[float, np.ndarray]:
         """The loss, and its gradient by the inputs; the model's ``grads`` are filled."""
-        value, dout = self._score()
+        value, dout = self()
         if not math.isfinite(value):
             raise ValueError(f"the loss must be finite to be differentiated, got {value}")
         self._model.grads[...] = np.nan  # a gradient that is not written is not taken for zero
         return value, self._model.backward(dout, logits=self._objective.on_logits)
 
 
-def _compare_all(model, score: _Scorer, x: np.ndarray, tolerance: Tolerance) -> float:
-    """The largest error of all entries, or the GradientError of the worst."""
+def _compare_all(model, score: _Scorer, x: np.ndarray, tolerance: tuple[float, float, float]) -> float:
+    """The largest error of all entries, or the GradientError of the worst. ``tolerance``: (epsilon, rtol, atol)."""
     base, dx = score.value_and_dx()
     arrays = list(_arrays(model, x, dx))
     if score.value() != base:
@@ -179,11 +158,11 @@ def _compare_all(model, score: _Scorer, x: np.ndarray, tolerance: Tolerance) -> 
     return float(largest)
 
 
-def _difference(value: Callable[[], float], base: float, array, index, got: float, tolerance: Tolerance):
+def _difference(value: Callable[[], float], base: float, array, index, got: float, tolerance):
     """(expected, error, allowed) of one entry, which is moved and put back."""
-    kept = array[index]
+    kept, (epsilon, rtol, atol) = array[index], tolerance
     for shrink in (1, 10, 100):
-        h = tolerance.epsilon * max(1.0, abs(kept)) / shrink
+        h = epsilon * max(1.0, abs(kept)) / shrink
         high, low = kept + h, kept - h
         array[index] = high
         above = value()
@@ -192,7 +171,7 @@ def _difference(value: Callable[[], float], base: float, array, index, got: floa
         array[index] = kept
         expected = (above - below) / (high - low)
         error = abs(got - expected)
-        allowed = tolerance.atol * max(1.0, abs(base)) + tolerance.rtol * abs(expected)
+        allowed = atol * max(1.0, abs(base)) + rtol * abs(expected)
         if error <= allowed:
             return expected, error, allowed
     left, right = (base - below) / h, (above - base) / h
@@ -215,19 +194,10 @@ def _arrays(model, x, dx) -> Iterator[tuple[int, str, str, np.ndarray, np.ndarra
 
 
 def _in_float64(model) -> Sequential:
-    """The same layers on the same parameters, in double precision."""
-    layers = []
-    for layer in model.layers:
-        try:
-            layers.append(type(layer).from_config(layer.get_config()))
-        except Exception as error:
-            raise ValueError(
-                f"layer {layer.name} cannot be rebuilt in float64 from its get_config() ({error}): "
-                "correct that, or check a Sequential(dtype='float64')"
-            ) from error
-    twin = Sequential(layers, name=model.name, dtype="float64", seed=model.seed)
-    twin.build(model.input_shape)
-    twin.params[...] = model.params
+    """A copy in double precision, whose random layers draw as those of ``model``."""
+    twin = copy.deepcopy(model)
+    twin.dtype, twin.flat.values = np.dtype(np.float64), model.params.astype(np.float64)
+    twin._attach()
     for layer, original in zip(twin.layers, model.layers, strict=True):
         layer.key = original.key
     return twin

@@ -156,54 +156,46 @@ class VarianceScaling(_Random):
 
 
 class _Named(VarianceScaling):
-    """A ``VarianceScaling`` with fixed ``settings``: scale, mode, distribution."""
+    """A ``VarianceScaling`` with the ``settings`` that stand in the class statement."""
 
-    settings: tuple[float, str, str]
+    settings: dict
+
+    def __init_subclass__(cls, **settings) -> None:
+        super().__init_subclass__()
+        cls.settings = settings or cls.settings
 
     def __init__(self, seed: int | None = None):
-        super().__init__(*self.settings, seed)
+        super().__init__(**self.settings, seed=seed)
 
 
 @INITIALIZERS.register()
-class GlorotUniform(_Named):
+class GlorotUniform(_Named, scale=1.0, mode="fan_avg", distribution="uniform"):
     """Uniform with limit sqrt(6 / (fan_in + fan_out)) (Glorot & Bengio 2010)."""
 
-    settings = (1.0, "fan_avg", "uniform")
-
 
 @INITIALIZERS.register()
-class GlorotNormal(_Named):
+class GlorotNormal(_Named, scale=1.0, mode="fan_avg", distribution="truncated_normal"):
     """Truncated normal of variance 2 / (fan_in + fan_out) (Glorot & Bengio 2010)."""
 
-    settings = (1.0, "fan_avg", "truncated_normal")
-
 
 @INITIALIZERS.register()
-class HeUniform(_Named):
+class HeUniform(_Named, scale=2.0, mode="fan_in", distribution="uniform"):
     """Uniform with limit sqrt(6 / fan_in) (He et al. 2015)."""
 
-    settings = (2.0, "fan_in", "uniform")
-
 
 @INITIALIZERS.register()
-class HeNormal(_Named):
+class HeNormal(_Named, scale=2.0, mode="fan_in", distribution="truncated_normal"):
     """Truncated normal of variance 2 / fan_in (He et al. 2015)."""
 
-    settings = (2.0, "fan_in", "truncated_normal")
-
 
 @INITIALIZERS.register()
-class LecunUniform(_Named):
+class LecunUniform(_Named, scale=1.0, mode="fan_in", distribution="uniform"):
     """Uniform with limit sqrt(3 / fan_in)."""
 
-    settings = (1.0, "fan_in", "uniform")
-
 
 @INITIALIZERS.register()
-class LecunNormal(_Named):
+class LecunNormal(_Named, scale=1.0, mode="fan_in", distribution="truncated_normal"):
     """Truncated normal of variance 1 / fan_in."""
-
-    settings = (1.0, "fan_in", "truncated_normal")
 
 
 zeros, ones, constant = Zeros, Ones, Constant
@@ -221,5 +213,4 @@ def get(identifier) -> Initializer:
     return initializer
 
 
-def deserialize(config: dict) -> Initializer:
-    return get(config)
+deserialize = get

@@ -7,7 +7,6 @@ training step to read), how parameters lie in ``parameters.py``, files in ``arch
 from __future__ import annotations
 
 import contextlib
-import itertools
 import math
 from collections.abc import Callable, Iterable
 
@@ -17,7 +16,7 @@ from . import archive, losses, optimizers, training, utils
 from . import metrics as metrics_module
 from .callbacks import History, check_verbose
 from .layers import Layer
-from .layers.configs import check_custom_objects, layer_config, layers_from_configs
+from .layers.base import check_custom_objects, given_name, layer_config, layers_from_configs
 from .layers.stack import Stack
 from .training.interrupts import uninterrupted
 from .training.layerwise import layerwise_step
@@ -30,7 +29,6 @@ from .validation import check_dtype, check_int, check_logits, check_rows, check_
 _ARRAYS = ("params", *SLOTS)
 _CONFIG_ERRORS = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 """What building a model from a foreign config can raise."""
-_model_numbers = itertools.count()
 
 
 class Sequential(Stack):
@@ -62,16 +60,11 @@ class Sequential(Stack):
         dtype: str = "float32",
         seed: int | None = None,
     ):
-        if name is not None and not (isinstance(name, str) and name):
-            raise TypeError(f"name must be a non-empty string, got {describe(name)}")
         if seed is not None:
             seed = check_int("seed", seed, minimum=0, maximum=2**63 - 1)
         dtype = check_dtype(dtype)
         seed = utils.next_seed() if seed is None else seed
-        if name is None:
-            number = next(_model_numbers)
-            name = f"sequential_{number}" if number else "sequential"
-        self.name = name
+        self.name = given_name(name, "sequential")
         self.epoch = 0
         self.unfinished: training.Unfinished | None = None
         self.stop_training = False

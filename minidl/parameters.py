@@ -16,17 +16,10 @@ from .validation import check_array, describe
 
 
 class FlatParameters:
-    """The parameters of a list of layers.
-
-    Attributes
-    ----------
-    values, grads : the flat vectors, of one dtype. Each begins on a cache line.
-    layers : the layers whose parameters they hold, in order.
-    """
+    """The parameters of a list of layers, and their gradients: ``values`` and ``grads``, each on a cache line."""
 
     def __init__(self, dtype: np.dtype):
-        self.values = aligned_zeros(0, dtype)
-        self.grads = aligned_zeros(0, dtype)
+        self.values, self.grads = aligned_zeros(0, dtype), aligned_zeros(0, dtype)
         self.layers: Sequence = ()
 
     def lay_out(self, layers: Sequence, seed: int, initialize: bool = True) -> None:
@@ -35,25 +28,19 @@ class FlatParameters:
         The others get their initial values, drawn from ``seed``; without ``initialize`` they stay 0.
         """
         old, dtype = self.values, self.values.dtype
-        fresh = [layer for layer in layers if layer.dtype is None]
         size = sum(layer.count_params() for layer in layers)
         self.layers = layers
         self.values, self.grads = aligned_zeros(size, dtype), aligned_zeros(size, dtype)
         kept = min(size, old.size)  # layers are added and taken away at the end only
         self.values[:kept] = old[:kept]
         offset = 0
-        for layer in layers:
-            offset = layer.attach(self.values, self.grads, offset)
         for index, layer in enumerate(layers):
-            if initialize and layer in fresh:
-                for place, parameter in enumerate(layer.parameters):
+            is_new = layer.dtype is None
+            offset = layer.attach(self.values, self.grads, offset)
+            if initialize and is_new:
+                for place, (parameter, view) in enumerate(zip(layer.parameters, layer.weights, strict=True)):
                     rng = np.random.default_rng([seed, INITIALIZER, index, place])
-                    getattr(layer, parameter.name)[...] = parameter.initializer(parameter.shape, dtype, rng)
-
-    def detach(self, layer) -> None:
-        """Give ``layer``, the last one, vectors of its own with the values it has here."""
-        first = layer.parameters[0].offset if layer.parameters else self.values.size
-        layer.attach(np.array(self.values[first:]), np.array(self.grads[first:]), 0)
+                    view[...] = parameter.initializer(parameter.shape, dtype, rng)
 
     @property
     def entries(self) -> list:
@@ -93,16 +80,17 @@ class FlatParameters:
         pairs = zip((p.constraint for p in self.entries), self.views, strict=True)
         return [(own, view) for own, view in pairs if own is not None and type(own) is not MaxNorm]
 
-    def assign(self, arrays: Iterable) -> None:
-        """Overwrite all parameters with ``arrays``, one for each view, or change nothing."""
-        if isinstance(arrays, np.ndarray) or not isinstance(arrays, Iterable):
-            raise TypeError(f"weights must be a list of arrays, got {describe(arrays)}")
-        views, arrays = self.views, list(arrays)
-        if len(arrays) != len(views):
-            raise ValueError(f"weights must be {len(views)} arrays, got {len(arrays)}")
-        for index, (view, value) in enumerate(zip(views, arrays, strict=True)):
-            arrays[index] = check_array(f"weights[{index}]", value)
-            if arrays[index].shape != view.shape:
-                raise ValueError(f"weights[{index}] must have shape {view.shape}, got {arrays[index].shape}")
-        for view, value in zip(views, arrays, strict=True):
-            view[...] = value
+
+def set_weights(views: list[np.ndarray], weights: Iterable) -> None:
+    """Overwrite ``views`` with ``weights``, an array for each, or change nothing."""
+    if isinstance(weights, np.ndarray) or not isinstance(weights, Iterable):
+        raise TypeError(f"weights must be a list of arrays, got {describe(weights)}")
+    arrays = list(weights)
+    if len(arrays) != len(views):
+        raise ValueError(f"weights must be {len(views)} arrays, got {len(arrays)}")
+    for index, (view, value) in enumerate(zip(views, arrays, strict=True)):
+        arrays[index] = check_array(f"weights[{index}]", value)
+        if arrays[index].shape != view.shape:
+            raise ValueError(f"weights[{index}] must have shape {view.shape}, got {arrays[index].shape}")
+    for view, value in zip(views, arrays, strict=True):
+        view[...] = value

@@ -72,18 +72,15 @@ class Configurable:
         super().__init_subclass__(**kwargs)
         has_own = cls.__init__ is not object.__init__
         own = list(inspect.signature(cls.__init__).parameters.values())[1:] if has_own else []
-        by_position = any(parameter.kind is parameter.VAR_POSITIONAL for parameter in own)
+        by_position = any(p.kind is p.VAR_POSITIONAL for p in own)
         kind = inspect.Parameter.POSITIONAL_OR_KEYWORD if by_position else inspect.Parameter.KEYWORD_ONLY
-        own = [p for p in own if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
-        named = {parameter.name for parameter in own}
-        inherited = [
-            inspect.signature(owner.__init__).parameters[name].replace(kind=kind)
-            for name, owner in constructor_arguments(cls).items()
-            if name not in named
-        ]
-        # an argument without default is one that the subclass gives its base itself
-        given = [parameter for parameter in inherited if parameter.default is not parameter.empty]
-        cls.__signature__ = inspect.Signature([*own, *given])
+        shown = {p.name: p for p in own if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
+        for name, owner in constructor_arguments(cls).items():
+            inherited = inspect.signature(owner.__init__).parameters[name]
+            # an argument without default is one that the subclass gives its base itself
+            if name not in shown and inherited.default is not inherited.empty:
+                shown[name] = inherited.replace(kind=kind)
+        cls.__signature__ = inspect.Signature(list(shown.values()))
 
     def __new__(cls, *args, **kwargs):
         """Refuse an unknown keyword in the name of the class that was called, not of the base that would see it."""
@@ -121,15 +118,6 @@ def serialize(thing: Configurable | None) -> dict[str, Any] | None:
     """
     if thing is None:
         return None
-    _check_arguments_are_kept(thing)
-    return _class_and_config(thing)
-
-
-def _class_and_config(thing: Configurable) -> dict[str, Any]:
-    return {"class_name": type(thing).__name__, "config": thing.get_config()}
-
-
-def _check_arguments_are_kept(thing: Configurable) -> None:
     cls = type(thing)
     for argument, owner in constructor_arguments(cls).items():
         if argument in cls.not_in_config:
@@ -137,7 +125,7 @@ def _check_arguments_are_kept(thing: Configurable) -> None:
         if hasattr(thing, argument):
             value = getattr(thing, argument)
             if isinstance(value, Configurable):
-                _check_arguments_are_kept(value)
+                serialize(value)
             continue
         heirs = cls.__mro__[: cls.__mro__.index(owner) + 1]
         if not any("get_config" in vars(heir) for heir in heirs if heir is not Configurable):
@@ -145,6 +133,11 @@ def _check_arguments_are_kept(thing: Configurable) -> None:
                 f"{cls.__name__} cannot be saved: its constructor takes {argument!r}, but the object has no "
                 f"attribute of that name. Write self.{argument} = {argument} there, or define get_config"
             )
+    return _class_and_config(thing)
+
+
+def _class_and_config(thing: Configurable) -> dict[str, Any]:
+    return {"class_name": type(thing).__name__, "config": thing.get_config()}
 
 
 def function_of(cls: type, run: Callable, leave_out: tuple[str, ...] = ("name",)) -> Callable:
@@ -173,18 +166,11 @@ def function_of(cls: type, run: Callable, leave_out: tuple[str, ...] = ("name",)
 
 
 class Registry(Generic[_Base]):
-    """minidl's own classes of one kind, by name.
+    """minidl's own classes of one kind, by name: ``classes`` by their own, ``names`` by every spelling and alias.
 
-    Parameters
-    ----------
     argument : what error messages call such an object: "initializer".
     base : the class they derive from; a user's own object of it passes through ``get``.
     spellings : functions of the class's ``__name__``, each giving a name it is known by: itself and in snake case.
-
-    Attributes
-    ----------
-    classes : class name -> class, in the order of registration
-    names : every spelling and alias -> class
     """
 
     def __init__(
@@ -235,6 +221,4 @@ class Registry(Generic[_Base]):
         cls = self.names[name]
         return cls.from_config(config) if node is identifier else cls()
 
-    def deserialize(self, config: dict[str, Any] | None) -> _Base | None:
-        """The inverse of ``serialize``."""
-        return self.get(config)
+    deserialize = get  # the inverse of ``serialize``

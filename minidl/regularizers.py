@@ -67,5 +67,4 @@ def get(identifier) -> Regularizer | None:
     return REGULARIZERS.get(identifier)
 
 
-def deserialize(config: dict) -> Regularizer | None:
-    return get(config)
+deserialize = get

@@ -4,7 +4,7 @@ import random
 
 import numpy as np
 
-from .validation import check_array, check_finite, check_int
+from .validation import check_array, check_finite, check_int, find_no_label
 
 _LARGEST_LABEL = 2**31 - 1
 
@@ -42,21 +42,17 @@ def to_categorical(x, num_classes: int | None = None) -> np.ndarray:
     labels = check_array("x", np.asarray(x)[None] if is_single else x)
     if labels.ndim > 1 and labels.shape[-1] == 1:
         labels = labels[..., 0]
-    shape, flat = () if is_single else labels.shape, labels.reshape(-1)
-    check_finite("x", flat)
+    check_finite("x", labels)
     if num_classes is not None:
         num_classes = check_int("num_classes", num_classes, minimum=1)
     limit = _LARGEST_LABEL if num_classes is None else num_classes - 1
-    bad = (flat < 0) | (flat > limit)
-    if flat.dtype.kind == "f":
-        bad |= flat != np.trunc(flat)
-    if bad.any():
-        index = int(np.argmax(bad))
-        where = tuple(int(i) for i in np.unravel_index(index, shape)) if shape else ()
-        raise ValueError(f"x must hold whole numbers in 0..{limit}, got {flat[index]} at index {where}")
-    flat = flat.astype(np.int64)
+    found = find_no_label(labels, 0, limit)
+    if found is not None:
+        where = found[1] if isinstance(found[1], tuple) else (found[1],)
+        raise ValueError(f"x must hold whole numbers in 0..{limit}, got {found[0]} at index {where}")
+    flat = labels.astype(np.int64).reshape(-1)
     if num_classes is None:
         num_classes = int(flat.max()) + 1
     rows = np.zeros((flat.size, num_classes))
     rows[np.arange(flat.size), flat] = 1
-    return rows.reshape(*shape, num_classes)
+    return rows.reshape(*(() if is_single else labels.shape), num_classes)

@@ -7,7 +7,8 @@ import difflib
 import numbers
 import sys
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -130,9 +131,7 @@ def describe(value: object) -> str:
     return f"{text if len(text) <= 80 else text[:77] + '...'} ({type(value).__name__})"
 
 
-def check_array(
-    argument: str, value: object, ndim: int | None = None, allow_empty: bool = False
-) -> np.ndarray:
+def check_array(argument: str, value: object, ndim: int | None = None, allow_empty=False) -> np.ndarray:
     """``value`` as an array of real numbers, not copied if it is one already (a memory map stays one).
 
     Booleans, integers and floats of any size are real; complex numbers, strings, dates, objects are refused.
@@ -144,9 +143,8 @@ def check_array(
     except (ValueError, TypeError, RuntimeError) as error:
         raise ValueError(f"{argument} cannot be made an array: {error}") from error
     if isinstance(array, np.ma.MaskedArray):
-        raise TypeError(
-            f"{argument} must be a plain array, got a masked array: fill or drop its masked entries"
-        )
+        wanted = "a plain array, got a masked array: fill or drop its masked entries"
+        raise TypeError(f"{argument} must be {wanted}")
     if array.dtype.kind not in "buif":
         received = array if array.ndim else value
         raise TypeError(f"{argument} must hold real numbers, got {describe(received)}")
@@ -160,14 +158,6 @@ def check_array(
     return array
 
 
-def blocks(array: np.ndarray) -> Iterable[tuple[int, np.ndarray]]:
-    """(first row, view of some rows) over the whole array, about 1 MB a block."""
-    row_bytes = max(1, array[:1].size * array.itemsize)
-    rows = max(1, _BLOCK_BYTES // row_bytes)
-    for first in range(0, array.shape[0], rows):
-        yield first, array[first : first + rows]
-
-
 def check_finite(argument: str, array: np.ndarray, dtype: np.dtype | type = np.float64) -> None:
     """Every entry finite, and still finite once converted to ``dtype``; the first bad index is named."""
     if array.dtype.kind != "f" or array.size == 0:
@@ -176,17 +166,10 @@ def check_finite(argument: str, array: np.ndarray, dtype: np.dtype | type = np.f
     if not narrows and _kernel_finds_all_finite(array):
         return
     limit = np.finfo(dtype if narrows else array.dtype).max
-    for first, block in blocks(array):
-        if array.dtype.itemsize < 4:  # NumPy has no fast minimum of float16
-            if np.isfinite(block).all():
-                continue
-        # min and max hand a NaN on, and a comparison with NaN is False
-        elif block.min() >= -limit and block.max() <= limit:
-            continue
-        value, where = _first(~(np.abs(block) <= limit), block, first)
-        if np.isfinite(value):
-            raise ValueError(f"{argument} must fit {np.dtype(dtype)}, got {value} at index {where}")
-        raise ValueError(f"{argument} must be finite, got {value} at index {where}")
+    found = _first_where(array, lambda block: ~(np.abs(block) <= limit))  # a comparison with NaN is False
+    if found is not None:
+        rule = f"fit {np.dtype(dtype)}" if np.isfinite(found[0]) else "be finite"
+        raise ValueError(f"{argument} must {rule}, got {found[0]} at index {found[1]}")
 
 
 def _kernel_finds_all_finite(array: np.ndarray) -> bool:
@@ -202,18 +185,34 @@ def _kernel_finds_all_finite(array: np.ndarray) -> bool:
 def check_range(argument: str, array: np.ndarray, low: float, high: float, why: str = "") -> None:
     """Every entry in [low, high], with slack for rounding; the first bad index is named."""
     slack = 1e-6 * max(1.0, abs(low), abs(high))
-    for first, block in blocks(array):
-        if block.min() >= low - slack and block.max() <= high + slack:
-            continue
-        value, where = _first(~((block >= low - slack) & (block <= high + slack)), block, first)
-        raise ValueError(f"{argument} must be in [{low:g}, {high:g}]{why}, got {value} at index {where}")
+    found = _first_where(array, lambda block: ~((block >= low - slack) & (block <= high + slack)))
+    if found is not None:
+        raise ValueError(
+            f"{argument} must be in [{low:g}, {high:g}]{why}, got {found[0]} at index {found[1]}"
+        )
 
 
-def _first(bad: np.ndarray, block: np.ndarray, first_row: int) -> tuple[object, int | tuple[int, ...]]:
-    """The first entry of ``block`` where ``bad``, and its index in the array whose rows begin at ``first_row``."""
-    index = np.unravel_index(int(np.argmax(bad)), block.shape)
-    where = (int(index[0]) + first_row, *(int(i) for i in index[1:]))
-    return block[index], where[0] if len(where) == 1 else where
+def find_no_label(array: np.ndarray, low: int, high: int) -> tuple[Any, int | tuple[int, ...]] | None:
+    """(value, index) of the first entry that is no whole number in low..high; None: all are."""
+
+    def is_bad(block):
+        bad = (block < low) | (block > high)
+        return bad | (block != np.trunc(block)) if block.dtype.kind == "f" else bad
+
+    return _first_where(array, is_bad)
+
+
+def _first_where(array: np.ndarray, is_bad: Callable) -> tuple[Any, int | tuple[int, ...]] | None:
+    """(value, index) of the first entry for which ``is_bad`` holds, a function of a block of rows, about 1 MB."""
+    rows = max(1, _BLOCK_BYTES // max(1, array[:1].nbytes))
+    for first in range(0, len(array), rows):
+        block = array[first : first + rows]
+        bad = is_bad(block)
+        if bad.any():
+            index = np.unravel_index(int(np.argmax(bad)), block.shape)
+            where = (int(index[0]) + first, *(int(i) for i in index[1:]))
+            return block[index], where[0] if len(where) == 1 else where
+    return None
 
 
 def check_inputs(
@@ -259,20 +258,13 @@ def check_labels(y: object, classes: int, argument: str = "y", unlabelled: bool 
         )
     check_finite(argument, array)
     low = -1 if unlabelled else 0
-    for first, block in blocks(array):
-        if block.min() >= low and block.max() <= classes - 1:
-            if block.dtype.kind != "f" or np.array_equal(block, np.trunc(block)):
-                continue
-        bad = (block < low) | (block > classes - 1)
-        if block.dtype.kind == "f":
-            bad |= block != np.trunc(block)
-        index = int(np.argmax(bad))
-        allowed = f"{low}..{classes - 1}"
-        wrapped = low < 0 and block.dtype.kind == "u" and block[index] == np.iinfo(block.dtype).max
+    found = find_no_label(array, low, classes - 1)
+    if found is not None:
+        wrapped = low < 0 and array.dtype.kind == "u" and found[0] == np.iinfo(array.dtype).max
         hint = f"; -1, no label, needs a signed dtype: {argument}.astype(int) first" if wrapped else ""
         raise ValueError(
-            f"{argument} must hold whole numbers in {allowed} ({classes} classes), "
-            f"got {block[index]} at index {first + index}{hint}"
+            f"{argument} must hold whole numbers in {low}..{classes - 1} ({classes} classes), "
+            f"got {found[0]} at index {found[1]}{hint}"
         )
     return np.array(array, np.int64)  # a copy: kernels index by it, whatever a callback does to y meanwhile
 
@@ -291,11 +283,8 @@ def check_targets(
     if array.shape[1:] != tuple(output_shape):
         wanted = ", ".join(str(size) for size in output_shape)
         hint = ""
-        if (
-            array.dtype.kind in "bui"
-            and (array.ndim == 1 or array.shape[1:] == (1,))
-            and len(output_shape) == 1
-        ):
+        is_column = array.ndim == 1 or array.shape[1:] == (1,)
+        if is_column and array.dtype.kind in "bui" and len(output_shape) == 1:
             hint = (
                 "; class indices go with loss 'sparse_categorical_crossentropy', "
                 f"or make them rows with minidl.utils.to_categorical({argument}, {output_shape[0]})"
@@ -318,9 +307,9 @@ def check_sample_weight(
         raise ValueError(f"{argument} must have shape (N,), got {array.shape}")
     check_rows(argument, array.shape[0], rows, of)
     check_finite(argument, array)
-    if array.dtype.kind != "b" and array.min() < 0:
-        index = int(np.argmax(array < 0))
-        raise ValueError(f"{argument} must be >= 0, got {array[index]} at index {index}")
+    found = _first_where(array, lambda block: block < 0)
+    if found is not None:
+        raise ValueError(f"{argument} must be >= 0, got {found[0]} at index {found[1]}")
     return np.require(array, np.float64, "CAW")
 
 

@@ -32,11 +32,9 @@ It trains, and is saved with the model; ``load_model(path, custom_objects={"Scal
 layer runs layer by layer in Python, not in the compiled loop (see `Layer.ops`).
 """
 
-from .activation import Activation, LeakyReLU, ReLU, Softmax
 from .base import LAYERS, Layer, Parameter
-from .dense import Dense
-from .preprocessing import Flatten, Input, Rescaling
-from .random import Dropout, GaussianNoise, RandomTranslation
+from .dense import Activation, Dense, LeakyReLU, ReLU, Softmax
+from .rowwise import Dropout, Flatten, GaussianNoise, Input, RandomTranslation, Rescaling
 
 __all__ = ["LAYERS", "Activation", "Dense", "Dropout", "Flatten", "GaussianNoise", "Input", "Layer"]
 __all__ += ["LeakyReLU", "Parameter", "RandomTranslation", "ReLU", "Rescaling", "Softmax"]

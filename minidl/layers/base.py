@@ -1,9 +1,13 @@
-"""What all layers share: names, shapes, and parameters that are views of the model's flat vectors."""
+"""What all layers share: names, shapes, parameters that are views of the model's flat vectors, and plain data of them.
+
+From plain data only minidl's own classes and those that the caller names are ever built.
+"""
 
 import functools
 import itertools
 import math
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
@@ -13,19 +17,27 @@ from .. import constraints, initializers, regularizers
 from ..constraints import Constraint
 from ..initializers import Initializer
 from ..kernels.program import Op
-from ..registry import Configurable, Registry, snake_case
+from ..parameters import set_weights
+from ..registry import Configurable, Registry, serialize, snake_case
 from ..regularizers import Regularizer
 from ..validation import check_array, check_int, check_shape, describe
 
 _names_given: defaultdict[str, itertools.count] = defaultdict(itertools.count)
 
 
+def given_name(name: str | None, kind: str) -> str:
+    """``name``; None: one made from ``kind``, as in Keras counted over the process: dense, dense_1, dense_2, ..."""
+    if name is None:
+        number = next(_names_given[kind])
+        return f"{kind}_{number}" if number else kind
+    if not (isinstance(name, str) and name):
+        raise TypeError(f"name must be a non-empty string, got {describe(name)}")
+    return name
+
+
 @dataclass
 class Parameter:
-    """One trainable array of a layer and its place in the model's flat vectors.
-
-    ``offset`` is -1 until the layer is attached. ``initializer(shape, dtype, rng)`` gives the first value.
-    """
+    """One trainable array of a layer. ``offset``: its place in the model's flat vectors, -1 until attached."""
 
     name: str
     shape: tuple[int, ...]
@@ -54,7 +66,8 @@ def _recording_shapes(build):
     @functools.wraps(build)
     def wrapped(self, input_shape):
         if self.__dict__.get("_building"):  # super().build() of a subclass
-            return build(self, input_shape)
+            build(self, input_shape)
+            return
         input_shape = check_shape("input_shape", input_shape)
         if self._declared_shape not in (None, input_shape):
             raise ValueError(
@@ -67,10 +80,8 @@ def _recording_shapes(build):
             build(self, input_shape)
         finally:
             self._building = False
-        if self.output_shape is None:
-            self.output_shape = input_shape
+        self.output_shape = self.output_shape or input_shape
         self.built = True
-        return None
 
     return wrapped
 
@@ -110,19 +121,13 @@ class Layer(Configurable):
         input_shape: int | tuple[int, ...] | None = None,
         input_dim: int | None = None,
     ):
-        if name is not None and not (isinstance(name, str) and name):
-            raise TypeError(f"name must be a non-empty string, got {describe(name)}")
         if input_dim is not None:
             if input_shape is not None:
                 raise ValueError(
                     f"give input_dim or input_shape, not both: got {input_dim!r} and {input_shape!r}"
                 )
             input_shape = (check_int("input_dim", input_dim, minimum=1),)
-        if name is None:  # dense, dense_1, dense_2, ...: counted over the process, as in Keras
-            name = snake_case(type(self).__name__.lstrip("_"))
-            number = next(_names_given[name])
-            name = f"{name}_{number}" if number else name
-        self.name = name
+        self.name = given_name(name, snake_case(type(self).__name__.lstrip("_")))
         self.input_shape = None if input_shape is None else check_shape("input_shape", input_shape)
         self.output_shape: tuple[int, ...] | None = None
         self.parameters: list[Parameter] = []
@@ -180,8 +185,7 @@ class Layer(Configurable):
         """Declare a trainable array: ``self.<name>`` and ``self.d<name>`` once the layer is attached."""
         if not (isinstance(name, str) and name.isidentifier()):
             raise ValueError(f"name of a weight must be a Python identifier, got {name!r}")
-        taken = set(dir(type(self))) | set(self.__dict__)
-        taken.update(prefix + parameter.name for parameter in self.parameters for prefix in ("", "d"))
+        taken = {*dir(self), *(prefix + p.name for p in self.parameters for prefix in ("", "d"))}
         for attribute in (name, f"d{name}"):
             if attribute in taken:
                 raise ValueError(f"layer {self.name} already has {attribute!r}: rename its weight {name!r}")
@@ -218,14 +222,7 @@ class Layer(Configurable):
 
     def set_weights(self, weights) -> None:
         """Overwrite the parameters with arrays of the same shapes; nothing is changed if one does not fit."""
-        arrays = [check_array(f"weights[{index}]", array) for index, array in enumerate(weights)]
-        shapes = [parameter.shape for parameter in self.parameters]
-        if [array.shape for array in arrays] != shapes:
-            raise ValueError(
-                f"weights of {self.name} must have shapes {shapes}, got {[array.shape for array in arrays]}"
-            )
-        for view, array in zip(self.weights, arrays, strict=True):
-            view[...] = array
+        set_weights(self.weights, weights)
 
     def count_params(self) -> int:
         """How many numbers are trained."""
@@ -300,3 +297,58 @@ LAYERS = Registry("layer class", Layer, spellings=(str,))
 def as_matrix(array: np.ndarray) -> np.ndarray:
     """A batch as a matrix (B, D)."""
     return array.reshape(len(array), -1)
+
+
+# -- layers as plain data, and from it ---------------------------------------------------------------------
+
+
+def layer_config(layer: Layer) -> dict:
+    """A layer's class and arguments; a class that is not minidl's is marked, whatever its name."""
+    found = serialize(layer)
+    if LAYERS.classes.get(type(layer).__name__) is not type(layer):
+        found["custom"] = True
+    return found
+
+
+def check_custom_objects(custom_objects: object) -> dict[str, type]:
+    """``custom_objects`` as a dict; None: an empty one."""
+    if custom_objects is None:
+        return {}
+    if not isinstance(custom_objects, Mapping) or not all(
+        isinstance(name, str) and isinstance(cls, type) for name, cls in custom_objects.items()
+    ):
+        raise TypeError(f"custom_objects must be a dict of name: class, got {describe(custom_objects)}")
+    return dict(custom_objects)
+
+
+def revive(node, custom: dict[str, type]):
+    """``node`` with every config of a class in ``custom`` replaced by an object of it."""
+    if isinstance(node, list):
+        return [revive(item, custom) for item in node]
+    if not isinstance(node, dict):
+        return node
+    node = {key: revive(value, custom) for key, value in node.items()}
+    name = node.get("class_name")
+    if isinstance(name, str) and name in custom:
+        cls, config = custom[name], node.get("config", {})
+        return cls.from_config(config) if hasattr(cls, "from_config") else cls(**config)
+    return node
+
+
+def layers_from_configs(nodes: list, custom: dict[str, type]) -> list[Layer]:
+    """The layers that `layer_config` described, new and unbuilt."""
+    found = []
+    for node in nodes:
+        if not isinstance(node, dict) or not isinstance(node.get("class_name"), str):
+            raise ValueError(f"a layer must have a class_name, got {describe(node)}")
+        name, layer = node["class_name"], revive(node, custom)
+        if name in custom and not isinstance(layer, Layer):
+            received = describe(layer)
+            raise TypeError(f"custom_objects[{name!r}] must make a minidl.layers.Layer, got {received}")
+        if name not in custom and node.get("custom"):
+            raise ValueError(f"layer class {name} is not minidl's: pass custom_objects={{{name!r}: {name}}}")
+        found.append(LAYERS.get(layer))
+    names = [layer.name for layer in found]
+    if len(set(names)) < len(names):
+        raise ValueError(f"layer names must be distinct, got {names}")
+    return found

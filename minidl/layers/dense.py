@@ -1,4 +1,6 @@
-"""Dense: the matrix product, the bias and the activation."""
+"""Dense: the matrix product, the bias and the activation; and activations as layers of their own."""
+
+from typing import Any
 
 import numpy as np
 
@@ -8,9 +10,10 @@ from ..constraints import Constraint
 from ..initializers import Initializer
 from ..kernels.matmul import dense_backward, dense_forward
 from ..kernels.program import DENSE, Op
+from ..registry import Unpack
 from ..regularizers import Regularizer
-from ..validation import check_bool, check_int
-from .base import LAYERS, Layer
+from ..validation import check_bool, check_float, check_int
+from .base import LAYERS, Layer, LayerOptions
 
 
 @LAYERS.register()
@@ -92,3 +95,110 @@ class Dense(Layer):
 
     def _bias_view(self, name: str) -> np.ndarray:
         return getattr(self, name) if self.use_bias else np.empty(0, self.dtype)
+
+
+@LAYERS.register()
+class Activation(Layer):
+    """out = activation(x), by a name of ``minidl.activations.NAMES`` ("relu", "softmax", ...); None is linear.
+
+    Softmax is over the last axis, and its backward is the true Jacobian, p * (dp - sum(dp * p)).
+    """
+
+    fixed_once_built = Layer.fixed_once_built | {"activation", "negative_slope", "max_value", "threshold"}
+
+    def __init__(self, activation: str | None, *common: Any, **options: Unpack[LayerOptions]):
+        super().__init__(*common, **options)
+        self._activation = ActivationFunction(activation)
+        self.activation = self._activation.name
+        self._x = self._out = None
+
+    def forward(self, x, training=False):
+        self._x = x = self._checked_input(x)
+        self._out = self._activation.forward(self._matrix(x)).reshape(x.shape)
+        return self._out
+
+    def backward(self, dout):
+        dout = self._checked_gradient(dout, self._out)
+        matrices = (self._matrix(array) for array in (dout, self._out, self._x))
+        return self._activation.backward(*matrices).reshape(dout.shape)
+
+    def _matrix(self, array):
+        """``array`` with the last axis as rows: softmax needs them, elementwise formulas take any matrix."""
+        return array.reshape(-1, self.input_shape[-1])
+
+    def ops(self):
+        if self.activation == "softmax" and len(self.input_shape) > 1:
+            return None  # in the compiled loop a row is a whole sample
+        return self._activation.ops(self._size)
+
+
+@LAYERS.register()
+class Softmax(Activation):
+    """softmax over the last axis; backward: p * (dp - sum(dp * p))."""
+
+    not_in_config = Activation.not_in_config | {"activation", "axis"}
+
+    def __init__(self, axis: int = -1, *common: Any, **options: Unpack[LayerOptions]):
+        if axis != -1:
+            raise ValueError(f"axis must be -1 (the last), got {axis!r}")
+        super().__init__("softmax", *common, **options)
+
+
+@LAYERS.register()
+class LeakyReLU(Activation):
+    """x where x > 0, else negative_slope * x."""
+
+    not_in_config = Activation.not_in_config | {"activation"}
+
+    def __init__(self, negative_slope: float = 0.3, *common: Any, **options: Unpack[LayerOptions]):
+        super().__init__("leaky_relu", *common, **options)
+        self.negative_slope = check_float("negative_slope", negative_slope, minimum=0)
+        self._activation = ActivationFunction("leaky_relu", self.negative_slope)
+
+
+@LAYERS.register()
+class ReLU(Activation):
+    """x where x > threshold, at most max_value; else negative_slope * (x - threshold).
+
+    With ``max_value`` or ``threshold`` set, the layer runs in NumPy, outside the compiled loop.
+    """
+
+    not_in_config = Activation.not_in_config | {"activation"}
+
+    def __init__(
+        self,
+        max_value: float | None = None,
+        negative_slope: float = 0.0,
+        threshold: float = 0.0,
+        *common: Any,
+        **options: Unpack[LayerOptions],
+    ):
+        negative_slope = check_float("negative_slope", negative_slope, minimum=0)
+        super().__init__("leaky_relu" if negative_slope else "relu", *common, **options)
+        self.max_value = None if max_value is None else check_float("max_value", max_value, minimum=0)
+        self.negative_slope = negative_slope
+        self.threshold = check_float("threshold", threshold, minimum=0)
+        self._has_kernel = self.max_value is None and self.threshold == 0
+        self._activation = ActivationFunction(self.activation, negative_slope)
+
+    def forward(self, x, training=False):
+        if self._has_kernel:
+            return super().forward(x, training)
+        self._x = x = self._checked_input(x)
+        above = x if self.max_value is None else np.minimum(x, x.dtype.type(self.max_value))
+        below = x.dtype.type(self.negative_slope) * (x - x.dtype.type(self.threshold))
+        # a NaN compares as false, so it takes the upper branch and stays NaN
+        self._out = np.where(x < x.dtype.type(self.threshold), below, above)
+        return self._out
+
+    def backward(self, dout):
+        if self._has_kernel:
+            return super().backward(dout)
+        dout, x = self._checked_gradient(dout, self._out), self._x
+        slope = np.where(x <= self.threshold, self.negative_slope, 1.0)
+        if self.max_value is not None:
+            slope[(x > self.threshold) & (x >= self.max_value)] = 0.0
+        return dout * slope.astype(dout.dtype)
+
+    def ops(self):
+        return super().ops() if self._has_kernel else None

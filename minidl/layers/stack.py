@@ -1,19 +1,18 @@
 """Layers in a row over flat parameter vectors: what a model computes, apart from how it is trained."""
 
 import copy
+import itertools
 from collections.abc import Iterable
 
 import numpy as np
 
 from ..kernels.program import ACTIVATION, DROPOUT, GAUSSIAN_NOISE, RANDOM_TRANSLATION, Op
 from ..kernels.random import LAYER, make_key
-from ..parameters import FlatParameters
+from ..parameters import FlatParameters, set_weights
 from ..validation import check_array, check_bool, check_inputs, check_int, check_shape, describe
-from .activation import Activation, Softmax
 from .base import Layer
-from .dense import Dense
-from .preprocessing import Flatten, Input
-from .random import Dropout, GaussianNoise, RandomTranslation
+from .dense import Activation, Dense, Softmax
+from .rowwise import Dropout, Flatten, GaussianNoise, Input, RandomTranslation
 
 AUGMENTING = (GaussianNoise, RandomTranslation)
 """Layers that change inputs at random: a teacher is asked about what they make of them."""
@@ -38,11 +37,10 @@ class Stack:
         self._logits_layers: list[Layer] = []
         self._input: Input | None = None
         self.flat = FlatParameters(dtype)
-        if layers is not None:
-            if isinstance(layers, Layer) or not isinstance(layers, Iterable):
-                raise TypeError(f"layers must be a list of layers, got {describe(layers)}")
-            for layer in layers:
-                self.add(layer)
+        if isinstance(layers, Layer) or not isinstance(layers, (Iterable, type(None))):
+            raise TypeError(f"layers must be a list of layers, got {describe(layers)}")
+        for layer in layers or ():
+            self.add(layer)
 
     # -- building ------------------------------------------------------------------------------------
 
@@ -81,7 +79,8 @@ class Stack:
         layer = self._layers.pop()
         layer._in_model = False
         if self.built:
-            self.flat.detach(layer)
+            first = layer.parameters[0].offset if layer.parameters else self.params.size
+            layer.attach(np.array(self.params[first:]), np.array(self.grads[first:]), 0)
             self._attach()
         return layer
 
@@ -113,7 +112,7 @@ class Stack:
             shape = layer.output_shape
 
     def _unbuild(self) -> None:
-        """Undo ``build``: the shape it was given turned out to be wrong."""
+        """Undo ``build``, whose shape turned out to be wrong."""
         for layer in self._layers:
             layer.unbuild()
         self.flat = FlatParameters(self.dtype)
@@ -142,13 +141,11 @@ class Stack:
         self.predictors = {}
         self._logits_layers = self._layers
         if self.final_activation in ("softmax", "sigmoid"):
-            self._logits_layers = self._layers[:-1]
-            last = self._layers[-1]
+            *self._logits_layers, last = self._layers
             if type(last) is Dense:
-                # the same layer, on the same weights, without its activation
-                linear = copy.copy(last)
+                linear = copy.copy(last)  # the same layer, on the same weights, without its activation
                 linear._activation = type(last._activation)("linear")
-                self._logits_layers = [*self._logits_layers, linear]
+                self._logits_layers.append(linear)
         self.built = True
 
     def require_built(self, what: str) -> None:
@@ -187,13 +184,13 @@ class Stack:
         layers = [layer for layer in self._layers if type(layer) not in _WITHOUT_ACTIVATION]
         if not layers:
             return "linear"
-        if type(layers[-1]) not in (Dense, Activation, Softmax):
+        last = layers[-1]
+        if type(last) not in (Dense, Activation, Softmax):
             return None
-        name = layers[-1].activation
-        if layers[-1] is self._layers[-1]:
-            # of a softmax over the last of several axes, the logits are no (B, C) matrix
-            return name if name != "softmax" or len(layers[-1].output_shape or (1,)) == 1 else None
-        return name if name == "linear" else None
+        is_flat = len(last.output_shape or (1,)) == 1
+        # of a softmax over the last of several axes, the logits are no (B, C) matrix
+        is_known = last is self._layers[-1] and (last.activation != "softmax" or is_flat)
+        return last.activation if is_known or last.activation == "linear" else None
 
     def hides_a_softmax(self) -> bool:
         """Whether a softmax follows another, or only dropout follows a softmax."""
@@ -207,12 +204,11 @@ class Stack:
         if (name is None) == (index is None):
             raise ValueError(f"give either name or index, got name={name!r} and index={index!r}")
         if index is not None:
-            check_int("index", index, -len(self._layers), len(self._layers) - 1)
-            return self._layers[index]
-        for layer in self._layers:
-            if layer.name == name:
-                return layer
-        raise ValueError(f"there is no layer {name!r}; there are {[layer.name for layer in self._layers]}")
+            return self._layers[check_int("index", index, -len(self._layers), len(self._layers) - 1)]
+        names = [layer.name for layer in self._layers]
+        if name not in names:
+            raise ValueError(f"there is no layer {name!r}; there are {names}")
+        return self._layers[names.index(name)]
 
     # -- parameters ----------------------------------------------------------------------------------
 
@@ -267,7 +263,7 @@ class Stack:
     def set_weights(self, weights: Iterable) -> None:
         """Overwrite all parameters with arrays shaped as those of ``get_weights``, or change nothing."""
         self.require_built("set_weights")
-        self.flat.assign(weights)
+        set_weights(self.weights, weights)
 
     # -- layer by layer ------------------------------------------------------------------------------
 
@@ -335,18 +331,12 @@ class Stack:
 
     def augmenting_layer(self) -> Layer | None:
         """The layer that changes inputs at random before any parameter sees them, or None."""
-        for layer in self._layers:
-            if layer.parameters:
-                return None
-            if isinstance(layer, AUGMENTING):
-                return layer
-        return None
+        before = itertools.takewhile(lambda layer: not layer.parameters, self._layers)
+        return next((layer for layer in before if isinstance(layer, AUGMENTING)), None)
 
     def augmented(self, x: np.ndarray) -> np.ndarray:
         """``x`` after the noise and jitter the model begins with, as the step that is set draws them."""
-        for layer in self._layers:
-            if not isinstance(layer, AUGMENTING):
-                break
+        for layer in itertools.takewhile(lambda layer: isinstance(layer, AUGMENTING), self._layers):
             x = layer.forward(x, training=True)
         return x
 

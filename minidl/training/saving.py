@@ -3,7 +3,7 @@
 import numpy as np
 
 from .. import losses, metrics, optimizers
-from ..layers.configs import revive
+from ..layers.base import revive
 from ..validation import check_bool, check_int, describe
 from .epoch import Unfinished
 

@@ -1,18 +1,92 @@
-"""Layers that are random in training and the identity otherwise.
+"""Layers without parameters: shapes, scales, and what is random in training and else changes nothing.
 
-No mask is stored. Each draw follows from ``key``, which the model derives from its seed, the layer's place and the
-step. So a backward can repeat its forward's draws, and two layers never share them.
+A random layer stores no mask. Each draw follows from ``key``, which the model derives from its seed, the layer's place
+and the step. So a backward can repeat its forward's draws, and two layers never share them.
 """
 
+import math
 from typing import Any
 
 import numpy as np
 
 from ..kernels import random
-from ..kernels.program import DROPOUT, GAUSSIAN_NOISE, RANDOM_TRANSLATION, Op
+from ..kernels.elementwise import rescale
+from ..kernels.program import DROPOUT, GAUSSIAN_NOISE, RANDOM_TRANSLATION, RESCALING, Op
 from ..registry import Unpack
-from ..validation import check_choice, check_float, check_int
+from ..validation import check_choice, check_float, check_int, check_shape
 from .base import LAYERS, Layer, LayerOptions, as_matrix
+
+
+class _Reshaping(Layer):
+    """Base of the layers that leave all numbers as they are; ``build`` says in which shape."""
+
+    def forward(self, x, training=False):
+        return self._checked_input(x).reshape(len(x), *self.output_shape)
+
+    def backward(self, dout):
+        dout = self._checked_batch("dout", dout, self.output_shape)
+        return dout.reshape(len(dout), *self.input_shape)
+
+    def ops(self):
+        return []
+
+
+class Input(_Reshaping):
+    """Declares the shape of one sample; data pass through unchanged.
+
+    ``Input(shape=(784,))``. ``batch_size`` and ``dtype`` are accepted for compatibility with Keras and have no
+    effect: any batch size fits, and inputs are converted to the model's dtype.
+
+    It is not in the registry: a model saves its input's shape, not this layer.
+    """
+
+    not_in_config = Layer.not_in_config | {"batch_size", "dtype"}
+
+    def __init__(
+        self,
+        shape: int | tuple[int, ...] | None = None,
+        batch_size: int | None = None,
+        dtype: str | None = None,
+        name: str | None = None,
+    ):
+        if shape is None:
+            raise ValueError("shape must be given: Input(shape=(784,))")
+        self.shape = list(check_shape("shape", shape))
+        super().__init__(name=name, input_shape=tuple(self.shape))
+
+
+@LAYERS.register()
+class Flatten(_Reshaping):
+    """(B, *shape) to (B, product of shape), in C order."""
+
+    def build(self, input_shape):
+        self.output_shape = (math.prod(input_shape),)
+
+
+@LAYERS.register()
+class Rescaling(Layer):
+    """out = x * scale + offset: ``Rescaling(1 / 255)`` takes bytes to [0, 1]."""
+
+    fixed_once_built = Layer.fixed_once_built | {"scale", "offset"}
+
+    def __init__(self, scale: float, offset: float = 0.0, *common: Any, **options: Unpack[LayerOptions]):
+        super().__init__(*common, **options)
+        self.scale = check_float("scale", scale)
+        self.offset = check_float("offset", offset)
+
+    def forward(self, x, training=False):
+        return self._rescaled(self._checked_input(x), self.offset)
+
+    def backward(self, dout):
+        return self._rescaled(self._checked_batch("dout", dout, self.output_shape), 0.0)
+
+    def _rescaled(self, array: np.ndarray, offset: float) -> np.ndarray:
+        out = np.empty_like(array)
+        rescale(as_matrix(out), as_matrix(array), self.scale, offset)
+        return out
+
+    def ops(self):
+        return [Op(RESCALING, self._size, self._size, f=(self.scale, self.offset))]
 
 
 class RandomLayer(Layer):
