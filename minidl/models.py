@@ -25,7 +25,7 @@ from .training.objective import Objective, objective_of
 from .training.options import FitOptions, takes
 from .training.samples import check_samples, check_y
 from .training.saving import SLOTS, restore_training, slot_arrays, training_config
-from .validation import check_dtype, check_int, check_logits, check_rows, check_shape, describe
+from .validation import check_dtype, check_int, check_logits, check_shape, describe
 
 _ARRAYS = ("params", *SLOTS)
 _CONFIG_ERRORS = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
@@ -193,10 +193,7 @@ class Sequential(Stack):
 
         Raises ValueError or TypeError, naming ``argument``, if it does not fit ``rows`` samples.
         """
-        labels, targets = check_y(self, self.loss if loss is None else loss, y, argument)
-        if y is not None:
-            check_rows(argument, len(labels if targets is None else targets), rows)
-        return labels, targets
+        return check_y(self, self.loss if loss is None else loss, y, rows, argument)
 
     # -- training ------------------------------------------------------------------------------------
 

@@ -181,16 +181,6 @@ class ProgressBar(Callback):
         if not self._in_fit:
             self._show_end(logs)
 
-    def on_predict_begin(self, logs=None):
-        self._start_clock()
-
-    def on_predict_batch_end(self, batch, logs=None):
-        self._draw_bar(batch + 1, None)
-
-    def on_predict_end(self, logs=None):
-        if self._mode == 1:
-            self._show_end(None)
-
 
 def check_verbose(verbose: object) -> int | str:
     """0, 1, 2 or "auto"; True and False are 1 and 0."""

@@ -149,22 +149,18 @@ class ModelCheckpoint(Monitor):
         self.best = None if threshold is None else check_float("initial_value_threshold", threshold)
         self._epoch = 0
         self._batches_since_save = 0
-        self._last_batch = -1
 
     @property
     def wants_every_batch(self) -> bool:
         return self.save_freq != "epoch"
 
     def on_epoch_begin(self, epoch, logs=None):
-        unfinished = getattr(self.model, "unfinished", None)  # where a resumed epoch was left
         self._epoch = epoch
-        self._last_batch = unfinished.step - 1 if unfinished else -1
 
     def on_train_batch_end(self, batch, logs=None):
         if self.save_freq == "epoch":
             return
-        self._batches_since_save += batch - self._last_batch
-        self._last_batch = batch
+        self._batches_since_save += 1
         if self._batches_since_save >= self.save_freq:
             self._batches_since_save = 0
             self._save(self._epoch, batch, logs)

@@ -64,22 +64,20 @@ class FitOptions:
     soft_weight: float | None = None
 
     def __post_init__(self):
-        def store(name: str, value: object) -> None:
-            object.__setattr__(self, name, value)  # the dataclass is frozen
-
-        store(
-            "batch_size",
-            check_int("batch_size", 32 if self.batch_size is None else self.batch_size, minimum=1),
-        )
-        store("epochs", check_int("epochs", self.epochs, minimum=0))
-        store("initial_epoch", check_int("initial_epoch", self.initial_epoch, minimum=0))
-        store("validation_freq", check_int("validation_freq", self.validation_freq, minimum=1))
         if self.validation_batch_size is not None:
             check_int("validation_batch_size", self.validation_batch_size, minimum=1)
-        split = check_float("validation_split", self.validation_split, minimum=0, below=1)
-        store("validation_split", split)
-        store("shuffle", check_bool("shuffle", self.shuffle))
-        store("verbose", check_verbose(self.verbose))
+        batch_size = 32 if self.batch_size is None else self.batch_size
+        checked = {
+            "batch_size": check_int("batch_size", batch_size, minimum=1),
+            "epochs": check_int("epochs", self.epochs, minimum=0),
+            "initial_epoch": check_int("initial_epoch", self.initial_epoch, minimum=0),
+            "validation_freq": check_int("validation_freq", self.validation_freq, minimum=1),
+            "validation_split": check_float("validation_split", self.validation_split, minimum=0, below=1),
+            "shuffle": check_bool("shuffle", self.shuffle),
+            "verbose": check_verbose(self.verbose),
+        }
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)  # the dataclass is frozen
         data = self.validation_data
         if data is not None and (not isinstance(data, (tuple, list)) or len(data) not in (2, 3)):
             raise ValueError(f"validation_data must be (x, y) or (x, y, sample_weight), got {describe(data)}")
