@@ -8,8 +8,9 @@ import weakref
 
 import numpy as np
 
+from ..archive import check_path
 from ..validation import check_choice
-from .base import Callback, check_path
+from .base import Callback
 
 _no_model = type(None)  # called in place of a weak reference, it gives None, and it can be pickled
 
@@ -57,7 +58,7 @@ class CSVLogger(Callback):
 
     def __init__(self, filename: str | os.PathLike, separator: str = ",", append: bool = False):
         super().__init__()
-        self.filename = check_path("filename", filename)
+        self.filename = check_path(filename, "filename")
         self.separator = separator
         self.append = append
         self._file = None

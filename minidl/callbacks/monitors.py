@@ -7,8 +7,9 @@ from collections.abc import Callable
 
 import numpy as np
 
+from ..archive import check_path
 from ..validation import check_bool, check_choice, check_float, check_int, describe, warn
-from .base import Callback, check_path
+from .base import Callback
 
 
 class Monitor(Callback):
@@ -139,7 +140,7 @@ class ModelCheckpoint(Monitor):
         initial_value_threshold: float | None = None,
     ):
         super().__init__(monitor, mode)
-        self.filepath = check_path("filepath", filepath)
+        self.filepath = check_path(filepath, "filepath")
         self.verbose = verbose
         self.save_best_only = save_best_only
         self.save_weights_only = save_weights_only

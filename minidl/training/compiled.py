@@ -9,7 +9,8 @@ from ..kernels.activations import CODES, LINEAR
 from ..kernels.ops import DENSE
 from ..kernels.program import BatchParts, training_buffers
 from ..kernels.target import aligned_zeros
-from .samples import CHUNK_BYTES, Samples, as_rows, is_native
+from .preparation import TrainingData
+from .samples import CHUNK_BYTES, as_rows, is_native
 from .thread_choice import ThreadChoice
 
 _PART_FLOPS, _PART_ROWS = 4e9, 64
@@ -31,7 +32,8 @@ class CompiledSteps:
     step needs whole weights (`network.Restraints`).
     """
 
-    def __init__(self, model, loss, metrics, samples: Samples, batch_size: int, stepwise: bool):
+    def __init__(self, model, data: TrainingData, batch_size: int, stepwise: bool):
+        loss, metrics, samples = data.loss, data.metrics, data.samples
         dtype, objective = model.dtype, model.objective(loss)
         self._model, self._loss, self._samples, self._batch_size = model, loss, samples, batch_size
         n_threads = threads.get_num_threads()
@@ -39,27 +41,23 @@ class CompiledSteps:
         self._restraints = _restraints(model)
         shared = n_threads > 1 and model.params.nbytes <= _MOST_IN_PANELS
         self._in_panels = shared and not (stepwise or self._restraints.active)
-        self._panels = [aligned_zeros(array.size, dtype) for array in (model.params, *model.optimizer.slots)]
+        trained = [model.params, *model.optimizer.slots]
+        if self._in_panels:
+            trained = [aligned_zeros(array.size, dtype) for array in trained]
+        self._panels = trained
 
         ops = model.ops(training=True, logits=objective.on_logits)
         in_size, outputs = math.prod(model.input_shape), math.prod(model.output_shape)
         laid_out = network.plan(ops, batch_size)
         final = CODES[model.final_activation] if objective.on_logits else LINEAR
         self._program = network.Program(
-            laid_out.ops, laid_out.settings, self._panels[0] if self._in_panels else model.params, model.grads,
-            self._in_panels, final,
+            laid_out.ops, laid_out.settings, trained[0], model.grads, self._in_panels, final,
         )  # fmt: skip
         batch_bytes = batch_size * in_size * dtype.itemsize
         copied = self._in_panels and ops[0].kind == DENSE and batch_bytes <= _MOST_COPIED
         needs_output = objective.on_logits and any(metric.needs_output_for(outputs) for metric in metrics)
-        sparse = samples.targets is None
-        parts = BatchParts(
-            len(metrics),
-            samples.labels.size > 0,
-            not sparse,
-            samples.teacher_logits is not None,
-            needs_output,
-        )
+        sparse, taught = samples.targets is None, samples.teacher_logits is not None
+        parts = BatchParts(len(metrics), samples.labels.size > 0, not sparse, taught, needs_output)
         self._buffers = training_buffers(
             ops, laid_out.size, batch_size, dtype, n_threads, n_threads if copied else 1, parts
         )

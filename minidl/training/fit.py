@@ -6,7 +6,6 @@ be asked about each batch. Neither that, nor the slices, nor the number of threa
 """
 
 import time
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -103,18 +102,8 @@ def _choose_stepper(model, data: TrainingData, batch_size: int, stepwise: bool, 
     compiled = data.online_teacher is None and not loss.whole_batch and model.ops(training=True) is not None
     if compiled and model.objective(loss).kind >= 0:  # negative: a loss of the user's own
         compile_before_fit(model.dtype.name, aloud=options.verbose != 0)
-        return CompiledSteps(model, loss, data.metrics, data.samples, batch_size, stepwise)
-    return LayerwiseSteps(model, loss, data.metrics, data.samples, batch_size, data.online_teacher)
-
-
-@dataclass
-class _Progress:
-    """How far an epoch is, and its sums so far."""
-
-    metric_sums: np.ndarray
-    done: int = 0  # steps
-    loss_sum: float = 0.0
-    unlogged: int = 0  # samples done before the metrics were changed: they are not in the logs
+        return CompiledSteps(model, data, batch_size, stepwise)
+    return LayerwiseSteps(model, data)
 
 
 class _EpochLoop:
@@ -123,8 +112,8 @@ class _EpochLoop:
     def __init__(self, model, data: TrainingData, batch_size: int, options: FitOptions, callbacks):
         self._model, self._data, self._callbacks = model, data, callbacks
         self._batch_size, self._shuffle = batch_size, options.shuffle
-        self._has_label = data.labelled
         self._names = [metric.name for metric in data.metrics]
+        self._has_label = data.labelled
         self._steps = -(-data.count // batch_size)
         self._watch = Watch(model, data.samples.x, options.epochs, self._steps, callbacks.callbacks)
         self._every_batch = callbacks.wants_every_batch
@@ -138,29 +127,28 @@ class _EpochLoop:
         if self._shuffle:
             with uninterrupted():  # an interrupt would be lost while the kernel is compiled or loaded
                 permutation(order, np.uint64(make_key(self._model.seed, SHUFFLE, epoch, 0)))
-        progress = self._begin()
+        unlogged = self._begin()
         labelled_before = None
         if self._has_label is not None:
             labelled_before = np.append(0, np.cumsum(self._has_label[order]))
         logs: dict[str, float] = {}
-        while progress.done < self._steps:
-            step = progress.done
+        while self._done < self._steps:
+            step = self._done
             length = 1 if self._every_batch else min(stepper.pace, stepper.most_steps, self._steps - step)
             self._callbacks.on_train_batch_begin(step)
             began = time.perf_counter()
-            losses = self._run_slice(order[step * batch_size : (step + length) * batch_size], progress)
+            losses = self._run_slice(order[step * batch_size : (step + length) * batch_size])
             if not len(losses):  # given up for an interrupt that raised nothing
                 continue
             seconds = time.perf_counter() - began
-            seen = min(progress.done * batch_size, len(order)) - progress.unlogged
-            labelled = seen
+            last = min(self._done * batch_size, len(order))
+            seen = labelled = last - unlogged
             if labelled_before is not None:
-                first = progress.unlogged
-                labelled = int(labelled_before[first + seen] - labelled_before[first])
-            sums = zip(self._names, progress.metric_sums, strict=True)
+                labelled = int(labelled_before[last] - labelled_before[unlogged])
+            sums = zip(self._names, self._metric_sums, strict=True)
             # a row without a label adds 0 to the sums
-            logs = {"loss": progress.loss_sum / seen, **{n: float(s) / max(labelled, 1) for n, s in sums}}
-            self._callbacks.on_train_batch_end(progress.done - 1, logs)
+            logs = {"loss": self._loss_sum / seen, **{n: float(s) / max(labelled, 1) for n, s in sums}}
+            self._callbacks.on_train_batch_end(self._done - 1, logs)
             self._watch.warn(losses, epoch, step)
             if self._model.stop_training:
                 break
@@ -170,43 +158,40 @@ class _EpochLoop:
                 stepper.pace = int(min(8 * len(losses), max(1, wanted)))
         return logs
 
-    def _begin(self) -> _Progress:
-        """The progress of a new epoch, or of one that goes on where it was left."""
-        left, progress = self._model.unfinished, _Progress(np.zeros(len(self._names)))
-        if left is not None:
-            progress.done = left.step
-            if list(left.metric_sums) == self._names:
-                progress.loss_sum = left.loss_sum
-                progress.metric_sums[:] = list(left.metric_sums.values())
-            else:  # compiled with other metrics since: the logs are of the samples that follow
-                progress.unlogged = left.step * self._batch_size
-        return progress
+    def _begin(self) -> int:
+        """Begin an epoch anew, or where it was left; the number of samples done before that are not in the logs."""
+        left = self._model.unfinished
+        self._done, self._loss_sum, self._metric_sums = 0, 0.0, np.zeros(len(self._names))
+        if left is None:
+            return 0
+        self._done = left.step
+        if list(left.metric_sums) != self._names:  # compiled with other metrics since
+            return left.step * self._batch_size
+        self._loss_sum, self._metric_sums[:] = left.loss_sum, list(left.metric_sums.values())
+        return 0
 
-    def _run_slice(self, rows: np.ndarray, progress: _Progress) -> np.ndarray:
+    def _run_slice(self, rows: np.ndarray) -> np.ndarray:
         """Train on ``rows`` and tell the model how far it is; each step's loss, none if an interrupt came first."""
-        batch_size, model = self._batch_size, self._model
+        model, batch_size, sums = self._model, self._batch_size, self._metric_sums
         with uninterrupted() as interrupts:
-            losses, sums_before = self._watch.run_slice(self._stepper, rows, batch_size, progress, interrupts)
+            losses, sums_before = self._watch.run_slice(
+                self._stepper, rows, batch_size, self._done, sums, interrupts
+            )
             steps = len(losses)
             if not steps:
                 return losses
             sizes = np.full(steps, batch_size)
             sizes[-1] = min(batch_size, len(rows) - batch_size * (steps - 1))
             # one after the other, so that the sum does not depend on where slices end
-            loss_sums = np.cumsum(np.concatenate(([progress.loss_sum], losses * sizes)))
-            progress.done, progress.loss_sum = progress.done + steps, float(loss_sums[-1])
+            loss_sums = np.cumsum(np.concatenate(([self._loss_sum], losses * sizes)))
+            self._done, self._loss_sum = self._done + steps, float(loss_sums[-1])
             undone = sums_before is not None  # the last step
-            done, kept_sums = progress.done - undone, sums_before if undone else progress.metric_sums
+            done = self._done - undone
             if done == self._steps:
                 model.epoch, model.unfinished = model.epoch + 1, None
             elif done:
-                totals = dict(zip(self._names, kept_sums.tolist(), strict=True))
-                model.unfinished = Unfinished(
-                    done,
-                    batch_size,
-                    self._data.count,
-                    self._shuffle,
-                    float(loss_sums[steps - undone]),
-                    totals,
-                )
+                loss_sum, sums = float(loss_sums[steps - undone]), sums_before if undone else sums
+                totals = dict(zip(self._names, sums.tolist(), strict=True))
+                place = done, batch_size, self._data.count, self._shuffle
+                model.unfinished = Unfinished(*place, loss_sum, totals)
         return losses

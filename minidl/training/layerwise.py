@@ -9,6 +9,7 @@ import numpy as np
 from ..kernels.processor import flush_denormals, restore_denormals
 from ..kernels.updates import add_regularizer, max_norm
 from .objective import metric_values, score_rows
+from .preparation import TrainingData
 from .samples import Samples
 
 
@@ -53,16 +54,14 @@ class LayerwiseSteps:
 
     most_steps = pace = 1
 
-    def __init__(self, model, loss, metrics, samples: Samples, batch_size: int, online_teacher=None):
-        self._model, self._loss, self._metrics, self._samples = model, loss, metrics, samples
-        self._online_teacher = online_teacher
+    def __init__(self, model, data: TrainingData):
+        self._model, self._data = model, data
 
     def run(self, order: np.ndarray, first_step: int, metric_sums: np.ndarray, interrupts=()) -> np.ndarray:
         """Train on the batch of rows ``order``; returns the step's loss and adds to ``metric_sums``."""
-        batch = self._samples.take(order)
-        batch = batch._replace(x=np.ascontiguousarray(batch.x, dtype=self._model.dtype))
-        loss, sums = layerwise_step(
-            self._model, batch, self._loss, self._metrics, first_step, self._online_teacher
-        )
+        model, data = self._model, self._data
+        batch = data.samples.take(order)
+        batch = batch._replace(x=np.ascontiguousarray(batch.x, dtype=model.dtype))
+        loss, sums = layerwise_step(model, batch, data.loss, data.metrics, first_step, data.online_teacher)
         metric_sums += sums
         return np.array([loss])

@@ -82,13 +82,6 @@ class FitOptions:
         if data is not None and (not isinstance(data, (tuple, list)) or len(data) not in (2, 3)):
             raise ValueError(f"validation_data must be (x, y) or (x, y, sample_weight), got {describe(data)}")
 
-    @property
-    def distillation_settings(self) -> dict[str, float]:
-        """Those of temperature, hard_weight and soft_weight that were given."""
-        names = ("temperature", "hard_weight", "soft_weight")
-        given = ((name, getattr(self, name)) for name in names)
-        return {name: value for name, value in given if value is not None}
-
 
 def takes(
     options: Callable[P, Options],

@@ -89,7 +89,8 @@ def _keep_validation_aside(model, loss, samples: Samples, options: FitOptions) -
 
 def _training_loss(model, options: FitOptions) -> Loss:
     """The compiled loss, or the distillation loss that target_model and its settings ask for."""
-    loss, settings = model.loss, options.distillation_settings
+    loss, names = model.loss, ("temperature", "hard_weight", "soft_weight")
+    settings = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     if options.target_model is None:
         if settings:
             name, value = next(iter(settings.items()))

@@ -16,20 +16,15 @@ class Snapshot:
     """A copy of all that a step changes: parameters, the optimizer's state, and the metrics' sums before it."""
 
     def __init__(self, model, metric_sums: np.ndarray):
-        self._model = model
-        self.metric_sums = metric_sums.copy()
+        self._optimizer, self._iterations = model.optimizer, model.optimizer.iterations
         self._arrays = [model.params, *model.optimizer.slots]
-        self._copies = [array.copy() for array in self._arrays]
-        self._iterations = model.optimizer.iterations
-
-    @property
-    def params(self) -> np.ndarray:
-        return self._copies[0]
+        self.params, *_ = self._copies = [array.copy() for array in self._arrays]
+        self.metric_sums = metric_sums.copy()
 
     def restore(self) -> None:
         for array, copy in zip(self._arrays, self._copies, strict=True):
             array[...] = copy
-        self._model.optimizer.iterations = self._iterations
+        self._optimizer.iterations = self._iterations
 
 
 class Watch:
@@ -46,21 +41,27 @@ class Watch:
         self.careful = bool(self._terminators)
 
     def run_slice(
-        self, stepper, order: np.ndarray, batch_size: int, progress, interrupts
+        self,
+        stepper,
+        order: np.ndarray,
+        batch_size: int,
+        first_step: int,
+        metric_sums: np.ndarray,
+        interrupts,
     ) -> tuple[np.ndarray, np.ndarray | None]:
         """Run the steps on ``order``; (losses, None), or none if an interrupt came before they were learned.
 
         If ``careful``: the losses up to the first step with a loss, or a parameter after it, that is not finite. If
         that step was undone, the metrics' sums before it, too.
         """
-        model, metric_sums = self._model, progress.metric_sums
+        model = self._model
         if model.optimizer is not self._optimizer or model.params is not self._params:
             raise RuntimeError(
                 f"{model.name} was compiled anew, or its layers were changed, by a callback: that has to wait until "
                 "fit is over"
             )
         before = Snapshot(model, metric_sums) if self.careful else None
-        losses = stepper.run(order, progress.done, metric_sums, interrupts)
+        losses = stepper.run(order, first_step, metric_sums, interrupts)
         if before is None or (_is_finite(losses) and _is_finite(model.params)):
             return losses, None
         if len(losses) > 1:  # once more from the slice's beginning, step by step, to the same bits
@@ -70,12 +71,12 @@ class Watch:
             for start in range(0, len(order), batch_size):
                 before = Snapshot(model, metric_sums)
                 batch = order[start : start + batch_size]
-                kept += list(stepper.run(batch, progress.done + len(kept), metric_sums))
+                kept += list(stepper.run(batch, first_step + len(kept), metric_sums))
                 if not (math.isfinite(kept[-1]) and _is_finite(model.params)):
                     break
             losses = np.array(kept)
         last = order[batch_size * (len(losses) - 1) : batch_size * len(losses)]
-        undone = self._report(before, last, progress.done + len(losses))
+        undone = self._report(before, last, first_step + len(losses))
         return losses, before.metric_sums if undone else None
 
     def _report(self, before: Snapshot, rows: np.ndarray, step: int) -> bool:
