@@ -63,21 +63,16 @@ def fit(model, options: FitOptions) -> History:
         callbacks.on_epoch_begin(epoch)
         logs = loop.run(epoch)
         if data.validation is not None and (epoch + 1) % options.validation_freq == 0:
-            logs.update(_validate(model, data, callbacks))
+            callbacks.on_test_begin()
+            loss = loss_without_teacher(model, data.loss, data.validation.y)
+            values = evaluate_samples(model, loss, model.metrics, data.validation)
+            callbacks.on_test_end(values)
+            logs.update((f"val_{name}", value) for name, value in values.items())
         callbacks.on_epoch_end(epoch, logs)
         if model.stop_training:
             break
     callbacks.on_train_end(logs)
     return callbacks.history
-
-
-def _validate(model, data: TrainingData, callbacks: CallbackList) -> dict[str, float]:
-    """Loss and metrics of the validation samples, their names with ``val_`` before."""
-    callbacks.on_test_begin()
-    loss = loss_without_teacher(model, data.loss, data.validation.y)
-    values = evaluate_samples(model, loss, model.metrics, data.validation)
-    callbacks.on_test_end(values)
-    return {f"val_{name}": value for name, value in values.items()}
 
 
 def _epoch_to_finish(model, options: FitOptions, batch_size: int, count: int) -> Unfinished | None:
@@ -113,7 +108,8 @@ class _EpochLoop:
         self._model, self._data, self._callbacks = model, data, callbacks
         self._batch_size, self._shuffle = batch_size, options.shuffle
         self._names = [metric.name for metric in data.metrics]
-        self._has_label = data.labelled
+        has_label = data.samples.labels >= 0
+        self._has_label = None if has_label.all() or not data.metrics else has_label
         self._steps = -(-data.count // batch_size)
         self._watch = Watch(model, data.samples.x, options.epochs, self._steps, callbacks.callbacks)
         self._every_batch = callbacks.wants_every_batch
@@ -134,11 +130,13 @@ class _EpochLoop:
         logs: dict[str, float] = {}
         while self._done < self._steps:
             step = self._done
-            length = 1 if self._every_batch else min(stepper.pace, stepper.most_steps, self._steps - step)
+            length = min(stepper.pace, stepper.most_steps, self._steps - step)
+            if self._every_batch or self._watch.stepwise:
+                length = 1
             self._callbacks.on_train_batch_begin(step)
             began = time.perf_counter()
             losses = self._run_slice(order[step * batch_size : (step + length) * batch_size])
-            if not len(losses):  # given up for an interrupt that raised nothing
+            if not len(losses):  # given up: for an interrupt that raised nothing, or to look for a bad step
                 continue
             seconds = time.perf_counter() - began
             last = min(self._done * batch_size, len(order))
@@ -174,9 +172,7 @@ class _EpochLoop:
         """Train on ``rows`` and tell the model how far it is; each step's loss, none if an interrupt came first."""
         model, batch_size, sums = self._model, self._batch_size, self._metric_sums
         with uninterrupted() as interrupts:
-            losses, sums_before = self._watch.run_slice(
-                self._stepper, rows, batch_size, self._done, sums, interrupts
-            )
+            losses, sums_before = self._watch.run_slice(self._stepper, rows, self._done, sums, interrupts)
             steps = len(losses)
             if not steps:
                 return losses

@@ -91,21 +91,15 @@ def takes(
     def decorate(method: Callable[[Any, Options], Result]) -> Callable[Concatenate[Any, P], Result]:
         @functools.wraps(method)
         def with_arguments(self, *args: P.args, **kwargs: P.kwargs) -> Result:
-            try:
-                chosen = options(*args, **kwargs)
-            except TypeError as error:
-                try:  # a name or number of arguments that does not fit is told of the method
-                    signature.bind(self, *args, **kwargs)
-                except TypeError as misfit:
-                    raise TypeError(f"{method.__qualname__}() {misfit}") from None
-                raise error
-            return method(self, chosen)
+            return method(self, options(*args, **kwargs))
 
-        arguments = inspect.signature(options).parameters.values()
         own = inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)
-        signature = inspect.Signature([own, *arguments])
+        signature = inspect.signature(options)
+        signature = signature.replace(parameters=[own, *signature.parameters.values()])
         with_arguments.__signature__ = signature  # type: ignore[attr-defined]
         with_arguments.__doc__ = options.__doc__
+        # an argument too many or too few is told of the method
+        options.__init__.__qualname__ = method.__qualname__  # type: ignore[misc]
         return with_arguments
 
     return decorate

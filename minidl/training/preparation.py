@@ -29,12 +29,6 @@ class TrainingData(NamedTuple):
     online_teacher: teachers.Teacher | None
     """Asked about each batch; None: the samples hold its logits, or there is none."""
 
-    @property
-    def labelled(self) -> np.ndarray | None:
-        """bool (N,), where some samples have no label; None: all have one, or none has."""
-        has_label = self.samples.labels >= 0
-        return None if has_label.all() or not self.metrics else has_label
-
 
 def prepare(model, options: FitOptions) -> TrainingData:
     """Check the data against model and loss, keep validation samples aside, ask the teacher."""

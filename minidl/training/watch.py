@@ -1,7 +1,5 @@
 """Watches a training for numbers that are not finite: NaN and infinity, in losses and in parameters."""
 
-import math
-
 import numpy as np
 
 from ..callbacks import TerminateOnNaN
@@ -30,29 +28,24 @@ class Snapshot:
 class Watch:
     """Looks for losses that are not finite: warns once, or tells `TerminateOnNaN`, which stops there.
 
-    ``careful``: whether each slice is run so that the first bad step can be found, and undone.
+    ``careful``: whether each slice is run so that the first bad step can be found, and undone. ``stepwise``: whether
+    slices must be single steps, because the last one has a bad step.
     """
 
     def __init__(self, model, x: np.ndarray, epochs: int, steps: int, callbacks):
         self._model, self._x, self._epochs, self._steps = model, x, epochs, steps
         self._optimizer, self._params = model.optimizer, model.params
         self._terminators = [callback for callback in callbacks if isinstance(callback, TerminateOnNaN)]
-        self._warned = False
+        self._warned = self.stepwise = False
         self.careful = bool(self._terminators)
 
     def run_slice(
-        self,
-        stepper,
-        order: np.ndarray,
-        batch_size: int,
-        first_step: int,
-        metric_sums: np.ndarray,
-        interrupts,
+        self, stepper, order: np.ndarray, first_step: int, metric_sums: np.ndarray, interrupts
     ) -> tuple[np.ndarray, np.ndarray | None]:
-        """Run the steps on ``order``; (losses, None), or none if an interrupt came before they were learned.
+        """Run the steps on ``order``; (losses, None), or no losses if an interrupt came before they were learned.
 
-        If ``careful``: the losses up to the first step with a loss, or a parameter after it, that is not finite. If
-        that step was undone, the metrics' sums before it, too.
+        If ``careful`` and a loss, or a parameter afterwards, is not finite: no losses either, and the steps are asked
+        for again one by one. If the bad step was undone then, its loss and the metrics' sums before it.
         """
         model = self._model
         if model.optimizer is not self._optimizer or model.params is not self._params:
@@ -67,16 +60,9 @@ class Watch:
         if len(losses) > 1:  # once more from the slice's beginning, step by step, to the same bits
             before.restore()
             metric_sums[...] = before.metric_sums
-            kept: list[float] = []
-            for start in range(0, len(order), batch_size):
-                before = Snapshot(model, metric_sums)
-                batch = order[start : start + batch_size]
-                kept += list(stepper.run(batch, first_step + len(kept), metric_sums))
-                if not (math.isfinite(kept[-1]) and _is_finite(model.params)):
-                    break
-            losses = np.array(kept)
-        last = order[batch_size * (len(losses) - 1) : batch_size * len(losses)]
-        undone = self._report(before, last, first_step + len(losses))
+            self.stepwise = True
+            return losses[:0], None
+        undone = self._report(before, order, first_step + 1)
         return losses, before.metric_sums if undone else None
 
     def _report(self, before: Snapshot, rows: np.ndarray, step: int) -> bool:
