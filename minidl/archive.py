@@ -42,14 +42,14 @@ READ_ERRORS = (
 """What reading hostile bytes can raise: zipfile and numpy.lib.format promise no one exception."""
 
 
-def check_path(path) -> str:
+def check_path(path, argument: str = "path") -> str:
     """The file's name as text."""
     try:
         name = os.fsdecode(path)
     except TypeError:
-        raise TypeError(f"path must be a string or a path, got {describe(path)}") from None
+        raise TypeError(f"{argument} must be a string or a path, got {describe(path)}") from None
     if not name or "\0" in name:
-        raise ValueError(f"path must name a file, got {name!r}")
+        raise ValueError(f"{argument} must name a file, got {name!r}")
     return name
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from . import archive, losses, optimizers, training, utils
+from . import archive, losses, optimizers, training, utils, validation
 from . import metrics as metrics_module
 from .callbacks import History, check_verbose
 from .layers import Layer
@@ -24,7 +24,7 @@ from .training.objective import Objective, objective_of
 from .training.options import FitOptions, takes
 from .training.samples import check_samples, check_y
 from .training.saving import SLOTS, restore_training, slot_arrays, training_config
-from .validation import check_dtype, check_int, check_logits, check_rows, check_shape, describe
+from .validation import check_dtype, check_int, check_shape, describe
 
 _ARRAYS = ("params", *SLOTS)
 _CONFIG_ERRORS = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
@@ -186,10 +186,7 @@ class Sequential(Stack):
 
         Raises ValueError or TypeError, naming ``argument``, if it does not fit ``rows`` samples.
         """
-        labels, targets = check_y(self, self.loss if loss is None else loss, y, argument)
-        if y is not None:
-            check_rows(argument, len(labels if targets is None else targets), rows)
-        return labels, targets
+        return check_y(self, self.loss if loss is None else loss, y, rows, argument)
 
     # -- training ------------------------------------------------------------------------------------
 
@@ -213,9 +210,9 @@ class Sequential(Stack):
             batch = check_samples(self, self.loss, x, y, sample_weight, class_weight)
             outputs = math.prod(self.output_shape)
             if self.loss.distills:
-                check_logits(teacher_logits, len(batch.x), outputs, self.dtype)
-                losses.check_logits("teacher_logits", teacher_logits)  # and no probabilities
-                batch = batch._replace(teacher_logits=teacher_logits)
+                logits = validation.check_logits(teacher_logits, len(batch.x), outputs, self.dtype)
+                losses.check_logits("teacher_logits", logits)  # and no probabilities
+                batch = batch._replace(teacher_logits=logits)
             elif teacher_logits is not None:
                 raise ValueError(
                     f"teacher_logits are for a distilling loss, and loss {self.loss.name} is none"
@@ -228,11 +225,11 @@ class Sequential(Stack):
         metrics = self.metrics if rows else []  # they compare with labels
         with uninterrupted():
             loss, sums = layerwise_step(self, batch, self.loss, metrics, step=self.optimizer.iterations)
-        logs = {"loss": loss}
-        logs.update((m.name, float(total) / rows) for m, total in zip(metrics, sums, strict=True))
-        if return_dict:
-            return logs
-        return list(logs.values()) if self.metrics else loss
+        logs = {"loss": loss, **{m.name: float(s) / rows for m, s in zip(metrics, sums, strict=True)}}
+        return logs if return_dict else self._in_order(logs)
+
+    def _in_order(self, logs: dict[str, float]) -> float | list[float]:
+        return list(logs.values()) if self.metrics else logs["loss"]
 
     def evaluate(
         self,
@@ -246,7 +243,8 @@ class Sequential(Stack):
         """Loss and metrics on ``x, y`` in inference mode: ``[loss, metric, ...]``, or the loss alone."""
         self.require_compiled("evaluate")
         with self._built_for(x):
-            return training.evaluate(self, x, y, batch_size, verbose, sample_weight, return_dict)
+            logs = training.evaluate(self, x, y, batch_size, verbose, sample_weight)
+        return logs if return_dict else self._in_order(logs)
 
     def predict(self, x, batch_size: int | None = None, verbose: int | str = 0) -> np.ndarray:
         """The output (N, ...) for every sample of ``x``. Nothing is printed, whatever ``verbose``."""

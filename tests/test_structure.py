@@ -142,8 +142,8 @@ MADE_UP = {
     "__init__.py": "from .models import Sequential\nfrom . import losses",
     "models.py": "import minidl.training.fit\nfrom .losses import MeanSquaredError",
     "training/__init__.py": "",
-    "training/fit.py": "import numpy as np\nfrom ..losses import base\nfrom . import epoch",
-    "training/epoch.py": "from .. import losses",
+    "training/fit.py": "import numpy as np\nfrom ..losses import base\nfrom . import options",
+    "training/options.py": "from .. import losses",
     "losses/__init__.py": "from .base import Loss",
     "losses/base.py": "from ..kernels.jit import jit",
     "kernels/jit.py": "import numba",
@@ -155,7 +155,7 @@ def test_a_house_in_order_passes():
     imports = find_imports(MADE_UP)
     assert find_upward(imports) == [] and find_circle(imports) == []
     assert Import("training/fit.py", 2, "losses/base.py") in imports
-    assert Import("training/epoch.py", 1, "losses/__init__.py") in imports
+    assert Import("training/options.py", 1, "losses/__init__.py") in imports
     assert Import("models.py", 1, "training/fit.py") in imports
     assert len(imports) == 9
 
@@ -174,9 +174,9 @@ def test_a_house_in_order_passes():
             "minidl/kernels/jit.py:2 imports minidl/losses/__init__.py: kernels lies below losses",
         ),
         (
-            "training/epoch.py",
+            "training/options.py",
             "from minidl import Sequential",
-            "minidl/training/epoch.py:1 imports minidl/__init__.py: training lies below __init__",
+            "minidl/training/options.py:1 imports minidl/__init__.py: training lies below __init__",
         ),
         (
             "losses/base.py",

@@ -1,6 +1,5 @@
 """The base class of all callbacks, and a callback made of functions."""
 
-import os
 from collections.abc import Callable
 
 from ..validation import describe
@@ -106,10 +105,3 @@ class LambdaCallback(Callback):
     @property
     def wants_every_batch(self) -> bool:
         return any("batch" in name and "test" not in name for name in vars(self) if name.startswith("on_"))
-
-
-def check_path(argument: str, value: object) -> str:
-    """``value`` as a string, if it is a string or a path."""
-    if not isinstance(value, (str, os.PathLike)):
-        raise TypeError(f"{argument} must be a string or a path, got {describe(value)}")
-    return os.fspath(value)

@@ -64,15 +64,14 @@ class CallbackList(Callback):
 
 
 def _call_each(hook: str) -> Callable:
-    def call(self, logs=None):
-        for callback in self.callbacks:
-            getattr(callback, hook)(logs)
+    positional = 2 if "epoch" in hook or "batch" in hook else 1  # index and logs, or logs
 
-    def call_with_index(self, index, logs=None):
+    def call(self, *args, logs=None):
+        args = (*args, logs)[:positional]
         for callback in self.callbacks:
-            getattr(callback, hook)(index, logs)
+            getattr(callback, hook)(*args)
 
-    return call_with_index if "epoch" in hook or "batch" in hook else call
+    return call
 
 
 for _hook in HOOKS:

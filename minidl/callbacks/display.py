@@ -8,8 +8,9 @@ import weakref
 
 import numpy as np
 
+from ..archive import check_path
 from ..validation import check_choice
-from .base import Callback, check_path
+from .base import Callback
 
 _no_model = type(None)  # called in place of a weak reference, it gives None, and it can be pickled
 
@@ -57,7 +58,7 @@ class CSVLogger(Callback):
 
     def __init__(self, filename: str | os.PathLike, separator: str = ",", append: bool = False):
         super().__init__()
-        self.filename = check_path("filename", filename)
+        self.filename = check_path(filename, "filename")
         self.separator = separator
         self.append = append
         self._file = None
@@ -180,16 +181,6 @@ class ProgressBar(Callback):
     def on_test_end(self, logs=None):
         if not self._in_fit:
             self._show_end(logs)
-
-    def on_predict_begin(self, logs=None):
-        self._start_clock()
-
-    def on_predict_batch_end(self, batch, logs=None):
-        self._draw_bar(batch + 1, None)
-
-    def on_predict_end(self, logs=None):
-        if self._mode == 1:
-            self._show_end(None)
 
 
 def check_verbose(verbose: object) -> int | str:

@@ -7,8 +7,9 @@ from collections.abc import Callable
 
 import numpy as np
 
+from ..archive import check_path
 from ..validation import check_bool, check_choice, check_float, check_int, describe, warn
-from .base import Callback, check_path
+from .base import Callback
 
 
 class Monitor(Callback):
@@ -139,7 +140,7 @@ class ModelCheckpoint(Monitor):
         initial_value_threshold: float | None = None,
     ):
         super().__init__(monitor, mode)
-        self.filepath = check_path("filepath", filepath)
+        self.filepath = check_path(filepath, "filepath")
         self.verbose = verbose
         self.save_best_only = save_best_only
         self.save_weights_only = save_weights_only
@@ -149,22 +150,18 @@ class ModelCheckpoint(Monitor):
         self.best = None if threshold is None else check_float("initial_value_threshold", threshold)
         self._epoch = 0
         self._batches_since_save = 0
-        self._last_batch = -1
 
     @property
     def wants_every_batch(self) -> bool:
         return self.save_freq != "epoch"
 
     def on_epoch_begin(self, epoch, logs=None):
-        unfinished = getattr(self.model, "unfinished", None)  # where a resumed epoch was left
         self._epoch = epoch
-        self._last_batch = unfinished.step - 1 if unfinished else -1
 
     def on_train_batch_end(self, batch, logs=None):
         if self.save_freq == "epoch":
             return
-        self._batches_since_save += batch - self._last_batch
-        self._last_batch = batch
+        self._batches_since_save += 1
         if self._batches_since_save >= self.save_freq:
             self._batches_since_save = 0
             self._save(self._epoch, batch, logs)

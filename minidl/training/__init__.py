@@ -1,7 +1,6 @@
 """Training and prediction: the fit loop, its two ways to run a step, what guards it, evaluate and predict."""
 
-from .epoch import Unfinished
-from .fit import fit
+from .fit import Unfinished, fit
 from .inference import evaluate, predict
 from .options import FitOptions
 

@@ -8,7 +8,8 @@ from ..kernels import network, program, threads
 from ..kernels.activations import CODES, LINEAR
 from ..kernels.program import DENSE, BatchParts, training_buffers
 from ..kernels.target import aligned_zeros
-from .samples import CHUNK_BYTES, Samples, as_rows, is_native
+from .preparation import TrainingData
+from .samples import CHUNK_BYTES, as_rows, is_native
 from .thread_choice import ThreadChoice
 
 _PART_FLOPS, _PART_ROWS = 4e9, 64
@@ -25,44 +26,37 @@ _MOST_COPIED = 1 << 18
 class CompiledSteps:
     """Runs the steps of a fit in the compiled loop.
 
-    Where several threads share a small net, the parameters and the optimizer's slots are copied in panel order and
-    trained there; `settle` brings them back. That is not so if the model must hold each step's result
-    (``stepwise``), or a step needs whole weights (`program.Restraints`).
+    Where several threads share a small net, the parameters and the optimizer's slots are copied in panel order,
+    trained there, and copied back after each slice. That is not so if slices are single steps (``stepwise``), or a
+    step needs whole weights (`program.Restraints`).
     """
 
-    def __init__(self, model, loss, metrics, samples: Samples, batch_size: int, stepwise: bool):
+    def __init__(self, model, data: TrainingData, batch_size: int, stepwise: bool):
+        loss, metrics, samples = data.loss, data.metrics, data.samples
         dtype, objective = model.dtype, model.objective(loss)
         self._model, self._loss, self._samples, self._batch_size = model, loss, samples, batch_size
-        self.optimizer, self.params = model.optimizer, model.params
         n_threads = threads.get_num_threads()
         self._threads = ThreadChoice(n_threads)  # never more than there are buffers for
         self._restraints = _restraints(model)
         shared = n_threads > 1 and model.params.nbytes <= _MOST_IN_PANELS
         self._in_panels = shared and not (stepwise or self._restraints.active)
-        self._settled = True
-        self._learned = [model.params, *model.optimizer.slots]
-        self._trained = self._learned
+        trained = [model.params, *model.optimizer.slots]
         if self._in_panels:
-            self._trained = [aligned_zeros(array.size, dtype) for array in self._learned]
+            trained = [aligned_zeros(array.size, dtype) for array in trained]
+        self._panels = trained
 
         ops = model.ops(training=True, logits=objective.on_logits)
         in_size, outputs = math.prod(model.input_shape), math.prod(model.output_shape)
         laid_out = program.plan(ops, batch_size)
         final = CODES[model.final_activation] if objective.on_logits else LINEAR
         self._program = program.Program(
-            laid_out.ops, laid_out.settings, self._trained[0], model.grads, self._in_panels, final,
+            laid_out.ops, laid_out.settings, trained[0], model.grads, self._in_panels, final,
         )  # fmt: skip
         batch_bytes = batch_size * in_size * dtype.itemsize
         copied = self._in_panels and ops[0].kind == DENSE and batch_bytes <= _MOST_COPIED
         needs_output = objective.on_logits and any(metric.needs_output_for(outputs) for metric in metrics)
-        sparse = samples.targets is None
-        parts = BatchParts(
-            len(metrics),
-            samples.labels.size > 0,
-            not sparse,
-            samples.teacher_logits is not None,
-            needs_output,
-        )
+        sparse, taught = samples.targets is None, samples.teacher_logits is not None
+        parts = BatchParts(len(metrics), samples.labels.size > 0, not sparse, taught, needs_output)
         self._buffers = training_buffers(
             ops, laid_out.size, batch_size, dtype, n_threads, n_threads if copied else 1, parts
         )
@@ -90,10 +84,9 @@ class CompiledSteps:
         kind, hyper, _ = self._model.objective(self._loss)  # anew: a schedule may have moved the temperature
         table = program.LossTable(kind, hyper, self._metric_kinds, self._metric_ks, losses, metric_sums)
         rates = optimizer.learning_rates(optimizer.iterations, steps)
-        self._follow_slots()
-        self._unsettle()
+        _, *slots = self._copy_panels(back=False)
         state = program.UpdateState(
-            optimizer.kind, optimizer.hyper, *self._trained[1:], rates, optimizer.iterations, self._restraints
+            optimizer.kind, optimizer.hyper, *slots, rates, optimizer.iterations, self._restraints
         )
         moment = program.Moment(self._model.seed, self._model.epoch, first_step)
         data = self._data(order)
@@ -105,6 +98,7 @@ class CompiledSteps:
                 last = first + self._part
                 part = program.Part(first, last, last >= self._batch_size)
                 threads.run(network.train, *arguments, part, threads=count)
+        self._copy_panels(back=True)
         optimizer.iterations += steps
         return losses
 
@@ -119,27 +113,17 @@ class CompiledSteps:
             x, x_order, order, samples.labels, self._targets, self._teacher, samples.weight, self._batch_size
         )
 
-    def _follow_slots(self) -> None:
-        """Use the optimizer's slots of now: a callback that sets a momentum, say, gives it a new array of zeros."""
-        for place, slot in enumerate(self._model.optimizer.slots, start=1):
-            if slot is not self._learned[place]:
-                self._learned[place] = slot
-                self._trained[place] = aligned_zeros(slot.size, slot.dtype) if self._in_panels else slot
-
-    def _unsettle(self) -> None:
-        if self._in_panels and self._settled:
-            self._copy_panels(back=False)
-
-    def settle(self) -> None:
-        """Let model and optimizer hold what the steps so far have learned."""
-        if not self._settled:
-            self._copy_panels(back=True)
-
-    def _copy_panels(self, back: bool) -> None:
-        for trained, learned in zip(self._trained, self._learned, strict=True):
-            if learned.size:
-                program.panel_order(trained, learned, self._program.ops, back)
-        self._settled = back
+    def _copy_panels(self, back: bool) -> list[np.ndarray]:
+        """Copy parameters and slots to where they are trained, or ``back``; returns that place."""
+        learned = [self._model.params, *self._model.optimizer.slots]
+        if not self._in_panels:
+            return learned
+        for place, array in enumerate(learned):
+            if array.size != self._panels[place].size:  # a new slot: a callback has set a momentum, say
+                self._panels[place] = aligned_zeros(array.size, array.dtype)
+            if array.size:
+                program.panel_order(self._panels[place], array, self._program.ops, back)
+        return self._panels
 
 
 def _restraints(model) -> program.Restraints:

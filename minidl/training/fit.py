@@ -2,14 +2,19 @@
 
 A model whose parts are all minidl's own runs in the compiled loop, in slices of about a tenth of a second. Steps run
 layer by layer if a part is the user's own, if a row's loss depends on the other rows (`DIST`), or if the teacher must
-be asked about each batch. The way of running changes no result.
+be asked about each batch. Neither that, nor the slices, nor the number of threads changes a result.
 """
 
+import time
+from typing import NamedTuple
+
+import numpy as np
+
 from ..callbacks import CallbackList, History
+from ..kernels.random import SHUFFLE, make_key, permutation
 from ..validation import warn
 from ..warmup import compile_before_fit
 from .compiled import CompiledSteps
-from .epoch import EpochRunner, Unfinished
 from .inference import evaluate_samples
 from .interrupts import uninterrupted
 from .layerwise import LayerwiseSteps
@@ -18,26 +23,35 @@ from .preparation import TrainingData, prepare
 from .samples import loss_without_teacher
 from .watch import Watch
 
+_SLICE_SECONDS = 0.1
+"""How long a slice should take: between two slices Ctrl-C, the progress bar and callbacks have their turn."""
+
+
+class Unfinished(NamedTuple):
+    """Where in an epoch a training was left: its draws and logs go on from there as if it had not been."""
+
+    step: int  # the next one, from 0
+    batch_size: int
+    samples: int
+    shuffle: bool
+    loss_sum: float  # over the samples seen
+    metric_sums: dict[str, float]
+
 
 def fit(model, options: FitOptions) -> History:
     """Train ``model``; the history of losses and metrics."""
     data = prepare(model, options)
-    loss, batch_size = data.loss, min(options.batch_size, len(data.samples.x))
-    steps = -(-data.count // batch_size)
+    batch_size = min(options.batch_size, len(data.samples.x))
     callbacks = CallbackList(
         options.callbacks,
         add_history=True,
         add_progbar=options.verbose != 0,
         model=model,
         epochs=options.epochs,
-        steps=steps,
+        steps=-(-data.count // batch_size),
         verbose=options.verbose,
     )
-    every_batch = callbacks.wants_every_batch
-    watch = Watch(model, data.samples.x, options.epochs, steps, callbacks.callbacks)
-    runner = _choose_runner(model, data, batch_size, stepwise=every_batch or watch.careful, options=options)
-    epochs = EpochRunner(model, runner, data, batch_size, options.shuffle, watch, callbacks)
-
+    loop = _EpochLoop(model, data, batch_size, options, callbacks)
     model.stop_training = False
     logs: dict[str, float] = {}
     unfinished = _epoch_to_finish(model, options, batch_size, data.count)
@@ -45,43 +59,20 @@ def fit(model, options: FitOptions) -> History:
     for epoch in range(options.initial_epoch, options.epochs):
         model.unfinished = unfinished if epoch == options.initial_epoch else None
         model.epoch = epoch
-        loss.set_epoch(epoch)
+        data.loss.set_epoch(epoch)
         callbacks.on_epoch_begin(epoch)
-        try:
-            logs = epochs.run(every_batch)
-        finally:
-            with uninterrupted():
-                runner.settle()
-        watch.warn_of_parameters(epoch)
+        logs = loop.run(epoch)
         if data.validation is not None and (epoch + 1) % options.validation_freq == 0:
-            logs.update(_validate(model, data, callbacks))
+            callbacks.on_test_begin()
+            loss = loss_without_teacher(model, data.loss, data.validation.y)
+            values = evaluate_samples(model, loss, model.metrics, data.validation)
+            callbacks.on_test_end(values)
+            logs.update((f"val_{name}", value) for name, value in values.items())
         callbacks.on_epoch_end(epoch, logs)
         if model.stop_training:
             break
     callbacks.on_train_end(logs)
     return callbacks.history
-
-
-def _choose_runner(model, data: TrainingData, batch_size: int, stepwise: bool, options: FitOptions):
-    """The compiled loop where it knows all parts of model and loss, else steps layer by layer."""
-    loss = data.loss
-    # the compiled loop splits a batch between threads, which a loss of the whole batch does not allow
-    compiled = data.online_teacher is None and not loss.whole_batch and model.ops(training=True) is not None
-    if compiled and model.objective(loss).kind >= 0:  # negative: a loss of the user's own
-        compile_before_fit(model.dtype.name, aloud=options.verbose != 0)
-        return CompiledSteps(model, loss, data.metrics, data.samples, batch_size, stepwise)
-    return LayerwiseSteps(model, loss, data.metrics, data.samples, batch_size, data.online_teacher)
-
-
-def _validate(model, data: TrainingData, callbacks: CallbackList) -> dict[str, float]:
-    """Loss and metrics of the validation samples, their names with ``val_`` before."""
-    callbacks.on_test_begin()
-    y = data.validation.y
-    values = evaluate_samples(
-        model, loss_without_teacher(model, data.loss, y), model.metrics, data.validation
-    )
-    callbacks.on_test_end(values)
-    return {f"val_{name}": value for name, value in values.items()}
 
 
 def _epoch_to_finish(model, options: FitOptions, batch_size: int, count: int) -> Unfinished | None:
@@ -97,3 +88,106 @@ def _epoch_to_finish(model, options: FitOptions, batch_size: int, count: int) ->
         f"shuffle={options.shuffle} it cannot go on there and begins anew"
     )
     return None
+
+
+def _choose_stepper(model, data: TrainingData, batch_size: int, stepwise: bool, options: FitOptions):
+    """The compiled loop where it knows all parts of model and loss, else steps layer by layer."""
+    loss = data.loss
+    # the compiled loop splits a batch between threads, which a loss of the whole batch does not allow
+    compiled = data.online_teacher is None and not loss.whole_batch and model.ops(training=True) is not None
+    if compiled and model.objective(loss).kind >= 0:  # negative: a loss of the user's own
+        compile_before_fit(model.dtype.name, aloud=options.verbose != 0)
+        return CompiledSteps(model, data, batch_size, stepwise)
+    return LayerwiseSteps(model, data)
+
+
+class _EpochLoop:
+    """Runs the epochs of a fit in slices, with running means for the callbacks; its stepper runs the steps."""
+
+    def __init__(self, model, data: TrainingData, batch_size: int, options: FitOptions, callbacks):
+        self._model, self._data, self._callbacks = model, data, callbacks
+        self._batch_size, self._shuffle = batch_size, options.shuffle
+        self._names = [metric.name for metric in data.metrics]
+        has_label = data.samples.labels >= 0
+        self._has_label = None if has_label.all() or not data.metrics else has_label
+        self._steps = -(-data.count // batch_size)
+        self._watch = Watch(model, data.samples.x, options.epochs, self._steps, callbacks.callbacks)
+        self._every_batch = callbacks.wants_every_batch
+        stepwise = self._every_batch or self._watch.careful
+        self._stepper = _choose_stepper(model, data, batch_size, stepwise, options)
+
+    def run(self, epoch: int) -> dict[str, float]:
+        """One epoch, from where the model is; the mean loss, and the metrics' means over the labelled samples."""
+        stepper, batch_size = self._stepper, self._batch_size
+        order = np.arange(self._data.count)
+        if self._shuffle:
+            with uninterrupted():  # an interrupt would be lost while the kernel is compiled or loaded
+                permutation(order, np.uint64(make_key(self._model.seed, SHUFFLE, epoch, 0)))
+        unlogged = self._begin()
+        labelled_before = None
+        if self._has_label is not None:
+            labelled_before = np.append(0, np.cumsum(self._has_label[order]))
+        logs: dict[str, float] = {}
+        while self._done < self._steps:
+            step = self._done
+            length = min(stepper.pace, stepper.most_steps, self._steps - step)
+            if self._every_batch or self._watch.stepwise:
+                length = 1
+            self._callbacks.on_train_batch_begin(step)
+            began = time.perf_counter()
+            losses = self._run_slice(order[step * batch_size : (step + length) * batch_size])
+            if not len(losses):  # given up: for an interrupt that raised nothing, or to look for a bad step
+                continue
+            seconds = time.perf_counter() - began
+            last = min(self._done * batch_size, len(order))
+            seen = labelled = last - unlogged
+            if labelled_before is not None:
+                labelled = int(labelled_before[last] - labelled_before[unlogged])
+            sums = zip(self._names, self._metric_sums, strict=True)
+            # a row without a label adds 0 to the sums
+            logs = {"loss": self._loss_sum / seen, **{n: float(s) / max(labelled, 1) for n, s in sums}}
+            self._callbacks.on_train_batch_end(self._done - 1, logs)
+            self._watch.warn(losses, epoch, step)
+            if self._model.stop_training:
+                break
+            # grow by at most 8 a time: the first slice may hold the compiler
+            wanted = len(losses) * _SLICE_SECONDS / max(seconds, 1e-9)
+            if len(losses) == stepper.pace or wanted < stepper.pace:
+                stepper.pace = int(min(8 * len(losses), max(1, wanted)))
+        return logs
+
+    def _begin(self) -> int:
+        """Begin an epoch anew, or where it was left; the number of samples done before that are not in the logs."""
+        left = self._model.unfinished
+        self._done, self._loss_sum, self._metric_sums = 0, 0.0, np.zeros(len(self._names))
+        if left is None:
+            return 0
+        self._done = left.step
+        if list(left.metric_sums) != self._names:  # compiled with other metrics since
+            return left.step * self._batch_size
+        self._loss_sum, self._metric_sums[:] = left.loss_sum, list(left.metric_sums.values())
+        return 0
+
+    def _run_slice(self, rows: np.ndarray) -> np.ndarray:
+        """Train on ``rows`` and tell the model how far it is; each step's loss, none if an interrupt came first."""
+        model, batch_size, sums = self._model, self._batch_size, self._metric_sums
+        with uninterrupted() as interrupts:
+            losses, sums_before = self._watch.run_slice(self._stepper, rows, self._done, sums, interrupts)
+            steps = len(losses)
+            if not steps:
+                return losses
+            sizes = np.full(steps, batch_size)
+            sizes[-1] = min(batch_size, len(rows) - batch_size * (steps - 1))
+            # one after the other, so that the sum does not depend on where slices end
+            loss_sums = np.cumsum(np.concatenate(([self._loss_sum], losses * sizes)))
+            self._done, self._loss_sum = self._done + steps, float(loss_sums[-1])
+            undone = sums_before is not None  # the last step
+            done = self._done - undone
+            if done == self._steps:
+                model.epoch, model.unfinished = model.epoch + 1, None
+            elif done:
+                loss_sum, sums = float(loss_sums[steps - undone]), sums_before if undone else sums
+                totals = dict(zip(self._names, sums.tolist(), strict=True))
+                place = done, batch_size, self._data.count, self._shuffle
+                model.unfinished = Unfinished(*place, loss_sum, totals)
+        return losses

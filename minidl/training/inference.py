@@ -106,10 +106,8 @@ def evaluate_samples(model, loss, metrics, samples: Samples) -> dict[str, float]
     return logs
 
 
-def evaluate(
-    model, x, y, batch_size: int | None = 32, verbose="auto", sample_weight=None, return_dict: bool = False
-):
-    """Loss and metrics; the arguments are those of `Sequential.evaluate`."""
+def evaluate(model, x, y, batch_size: int | None, verbose, sample_weight) -> dict[str, float]:
+    """Loss and metrics by name; the arguments are those of `Sequential.evaluate`."""
     batch_size = check_int("batch_size", 32 if batch_size is None else batch_size, minimum=1)
     verbose = check_verbose(verbose)
     loss = loss_without_teacher(model, model.loss, y)
@@ -119,7 +117,4 @@ def evaluate(
     callbacks.on_test_begin()
     logs = evaluate_samples(model, loss, model.metrics, samples)
     callbacks.on_test_end(logs)
-    if return_dict:
-        return logs
-    values = list(logs.values())
-    return values[0] if len(values) == 1 else values
+    return logs

@@ -3,14 +3,13 @@
 import contextlib
 import signal
 import threading
-from collections.abc import Callable
 
 
 @contextlib.contextmanager
-def uninterrupted(settle: Callable[[], None] | None = None):
+def uninterrupted():
     """Delays the first Ctrl-C to the end of the block; a second one is not delayed.
 
-    ``settle()`` is called before the interrupt is handed on. Yields the list of interrupts that wait.
+    Yields the list of interrupts that wait.
     """
     handler, waiting = signal.getsignal(signal.SIGINT), []
     if threading.current_thread() is not threading.main_thread() or not callable(handler):
@@ -26,8 +25,6 @@ def uninterrupted(settle: Callable[[], None] | None = None):
     try:
         yield waiting
     finally:
-        if waiting and settle is not None:
-            settle()
         signal.signal(signal.SIGINT, handler)
         if waiting:
             handler(*waiting[0])

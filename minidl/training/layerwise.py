@@ -1,7 +1,7 @@
 """Training steps layer by layer, in Python: ``layerwise_step`` is one training step to read.
 
 The compiled loop (``kernels/network.py``) does the same with the same kernels in the same order, and ends with the
-same bits. What the compiled loop cannot do trains here: see `fit._choose_runner`.
+same bits. What the compiled loop cannot do trains here: see `fit._choose_stepper`.
 """
 
 import numpy as np
@@ -9,6 +9,7 @@ import numpy as np
 from ..kernels.processor import flush_denormals, restore_denormals
 from ..kernels.updates import add_regularizer, max_norm
 from .objective import metric_values, score_rows
+from .preparation import TrainingData
 from .samples import Samples
 
 
@@ -53,24 +54,14 @@ class LayerwiseSteps:
 
     most_steps = pace = 1
 
-    def __init__(self, model, loss, metrics, samples: Samples, batch_size: int, online_teacher=None):
-        self._model, self._loss, self._metrics, self._samples = model, loss, metrics, samples
-        self._batch_size, self._online_teacher = batch_size, online_teacher
-        self.optimizer, self.params = model.optimizer, model.params
-
-    def settle(self) -> None:
-        """The model always holds what it has learned."""
+    def __init__(self, model, data: TrainingData):
+        self._model, self._data = model, data
 
     def run(self, order: np.ndarray, first_step: int, metric_sums: np.ndarray, interrupts=()) -> np.ndarray:
-        """Train on consecutive batches of ``order``; returns each step's loss and adds to ``metric_sums``."""
-        losses = []
-        for first in range(0, len(order), self._batch_size):
-            batch = self._samples.take(order[first : first + self._batch_size])
-            batch = batch._replace(x=np.ascontiguousarray(batch.x, dtype=self._model.dtype))
-            step = first_step + len(losses)
-            loss, sums = layerwise_step(
-                self._model, batch, self._loss, self._metrics, step, self._online_teacher
-            )
-            losses.append(loss)
-            metric_sums += sums
-        return np.array(losses)
+        """Train on the batch of rows ``order``; returns the step's loss and adds to ``metric_sums``."""
+        model, data = self._model, self._data
+        batch = data.samples.take(order)
+        batch = batch._replace(x=np.ascontiguousarray(batch.x, dtype=model.dtype))
+        loss, sums = layerwise_step(model, batch, data.loss, data.metrics, first_step, data.online_teacher)
+        metric_sums += sums
+        return np.array([loss])

@@ -61,8 +61,7 @@ def score_rows(
     Each row's loss is divided by ``count``: B in a training step, all samples in an evaluation.
     """
     rows, dtype = len(logits), logits.dtype
-    empty = np.empty((0, 0), dtype)
-    row_loss, dlogits = np.zeros(rows), np.empty_like(logits) if with_gradient else empty
+    row_loss, empty = np.zeros(rows), np.empty((0, 0), dtype)
     if objective.kind < 0:  # the user's own
         value, gradient = loss.value_and_grad(logits, batch.y, batch.weight if batch.weight.size else None)
         if np.shape(gradient) != logits.shape:
@@ -70,13 +69,12 @@ def score_rows(
                 f"loss {loss.name} must give a gradient of shape {logits.shape}, got {describe(gradient)}"
             )
         row_loss[:] = value / count
-        if with_gradient:
-            dlogits[...] = gradient
-        return row_loss, dlogits
+        return row_loss, np.array(gradient, dtype) if with_gradient else empty
     teacher = empty if batch.teacher_logits is None else np.require(batch.teacher_logits, dtype, "CAW")
     if teacher.size and teacher.shape != logits.shape:
         raise ValueError(f"teacher must give logits of shape {logits.shape}, got {teacher.shape}")
     scale = batch.weight / count if batch.weight.size else np.full(rows, 1.0 / count)
+    dlogits = np.empty_like(logits) if with_gradient else empty
     rows_batch = Batch(logits, *_labels_and_targets(batch, dtype), teacher, scale)
     loss_batch(objective.kind, row_loss, dlogits, rows_batch, objective.hyper)
     return row_loss, dlogits

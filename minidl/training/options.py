@@ -64,32 +64,23 @@ class FitOptions:
     soft_weight: float | None = None
 
     def __post_init__(self):
-        def store(name: str, value: object) -> None:
-            object.__setattr__(self, name, value)  # the dataclass is frozen
-
-        store(
-            "batch_size",
-            check_int("batch_size", 32 if self.batch_size is None else self.batch_size, minimum=1),
-        )
-        store("epochs", check_int("epochs", self.epochs, minimum=0))
-        store("initial_epoch", check_int("initial_epoch", self.initial_epoch, minimum=0))
-        store("validation_freq", check_int("validation_freq", self.validation_freq, minimum=1))
         if self.validation_batch_size is not None:
             check_int("validation_batch_size", self.validation_batch_size, minimum=1)
-        split = check_float("validation_split", self.validation_split, minimum=0, below=1)
-        store("validation_split", split)
-        store("shuffle", check_bool("shuffle", self.shuffle))
-        store("verbose", check_verbose(self.verbose))
+        batch_size = 32 if self.batch_size is None else self.batch_size
+        checked = {
+            "batch_size": check_int("batch_size", batch_size, minimum=1),
+            "epochs": check_int("epochs", self.epochs, minimum=0),
+            "initial_epoch": check_int("initial_epoch", self.initial_epoch, minimum=0),
+            "validation_freq": check_int("validation_freq", self.validation_freq, minimum=1),
+            "validation_split": check_float("validation_split", self.validation_split, minimum=0, below=1),
+            "shuffle": check_bool("shuffle", self.shuffle),
+            "verbose": check_verbose(self.verbose),
+        }
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)  # the dataclass is frozen
         data = self.validation_data
         if data is not None and (not isinstance(data, (tuple, list)) or len(data) not in (2, 3)):
             raise ValueError(f"validation_data must be (x, y) or (x, y, sample_weight), got {describe(data)}")
-
-    @property
-    def distillation_settings(self) -> dict[str, float]:
-        """Those of temperature, hard_weight and soft_weight that were given."""
-        names = ("temperature", "hard_weight", "soft_weight")
-        given = ((name, getattr(self, name)) for name in names)
-        return {name: value for name, value in given if value is not None}
 
 
 def takes(
@@ -100,21 +91,15 @@ def takes(
     def decorate(method: Callable[[Any, Options], Result]) -> Callable[Concatenate[Any, P], Result]:
         @functools.wraps(method)
         def with_arguments(self, *args: P.args, **kwargs: P.kwargs) -> Result:
-            try:
-                chosen = options(*args, **kwargs)
-            except TypeError as error:
-                try:  # a name or number of arguments that does not fit is told of the method
-                    signature.bind(self, *args, **kwargs)
-                except TypeError as misfit:
-                    raise TypeError(f"{method.__qualname__}() {misfit}") from None
-                raise error
-            return method(self, chosen)
+            return method(self, options(*args, **kwargs))
 
-        arguments = inspect.signature(options).parameters.values()
         own = inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)
-        signature = inspect.Signature([own, *arguments])
+        signature = inspect.signature(options)
+        signature = signature.replace(parameters=[own, *signature.parameters.values()])
         with_arguments.__signature__ = signature  # type: ignore[attr-defined]
         with_arguments.__doc__ = options.__doc__
+        # an argument too many or too few is told of the method
+        options.__init__.__qualname__ = method.__qualname__  # type: ignore[misc]
         return with_arguments
 
     return decorate

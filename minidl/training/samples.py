@@ -57,7 +57,7 @@ def _holds_labels(loss, y: np.ndarray, outputs: int) -> bool:
     return outputs > 1 and (y.ndim == 1 or y.shape[1:] == (1,))
 
 
-def check_y(model, loss, y, argument: str = "y") -> tuple[np.ndarray, np.ndarray | None]:
+def check_y(model, loss, y, rows: int, argument: str = "y", of: str = "x") -> tuple:
     """``(labels, targets)`` of ``y`` as ``loss`` wants it: int64 (N,) and None, or (0,) and (N, outputs).
 
     Targets have any real dtype and are not copied. ``y`` None, where the loss needs no labels: (0,) and None.
@@ -67,11 +67,15 @@ def check_y(model, loss, y, argument: str = "y") -> tuple[np.ndarray, np.ndarray
             raise ValueError(f"{argument} must be given, got None: {loss.labels_missing()}")
         return _NO_LABELS, None
     y, outputs = check_array(argument, y), math.prod(model.output_shape)
+    labels, targets = _NO_LABELS, None
     if _holds_labels(loss, y, outputs):
-        return check_labels(y, outputs, argument, unlabelled=loss.distills), None
-    limits = (0.0, 1.0) if loss.fused_activation else None
-    targets = check_targets(y, model.output_shape, model.dtype, argument, limits=limits)
-    return _NO_LABELS, targets.reshape(len(targets), outputs)
+        labels = check_labels(y, outputs, argument, unlabelled=loss.distills)
+    else:
+        limits = (0.0, 1.0) if loss.fused_activation else None
+        targets = check_targets(y, model.output_shape, model.dtype, argument, limits=limits)
+        targets = targets.reshape(len(targets), outputs)
+    check_rows(argument, len(y), rows, of)
+    return labels, targets
 
 
 def check_samples(model, loss, x, y, sample_weight=None, class_weight=None, argument: str = "") -> Samples:
@@ -81,9 +85,7 @@ def check_samples(model, loss, x, y, sample_weight=None, class_weight=None, argu
     """
     loss.check_trainable()
     x = check_inputs(x, model.input_shape, model.dtype, argument + "x")
-    labels, targets = check_y(model, loss, y, argument + "y")
-    if y is not None:
-        check_rows(argument + "y", len(labels if targets is None else targets), len(x), argument + "x")
+    labels, targets = check_y(model, loss, y, len(x), argument + "y", argument + "x")
     weight = _NO_WEIGHT
     if sample_weight is not None:
         weight = check_sample_weight(sample_weight, len(x), argument + "sample_weight", argument + "x")
@@ -129,13 +131,8 @@ def loss_without_teacher(model, loss, y) -> losses.Loss:
 
 def is_native(array: np.ndarray) -> bool:
     """Whether the compiled loop can read rows of ``array`` where they are."""
-    flags = array.flags
-    return (
-        array.dtype in program.CODES_OF_DTYPES
-        and array.dtype.isnative
-        and flags.c_contiguous
-        and flags.aligned
-    )
+    dtype, flags = array.dtype, array.flags
+    return dtype in program.CODES_OF_DTYPES and dtype.isnative and flags.c_contiguous and flags.aligned
 
 
 def as_rows(array: np.ndarray | None, dtype: np.dtype) -> program.Rows:

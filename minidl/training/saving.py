@@ -5,7 +5,7 @@ import numpy as np
 from .. import losses, metrics, optimizers
 from ..layers.base import revive
 from ..validation import check_bool, check_int, describe
-from .epoch import Unfinished
+from .fit import Unfinished
 
 SLOTS = ("slot0", "slot1", "slot2")
 """Names of the optimizer's arrays in a file, where it has them."""
@@ -14,18 +14,17 @@ _LARGEST_COUNT = 2**53
 
 def training_config(model) -> dict:
     """The parts "compile" and "training" of a model's config, as plain data."""
-    optimizer, left = model.optimizer, model.unfinished
+    optimizer, left, compiled = model.optimizer, model.unfinished, None
+    if optimizer is not None:
+        compiled = {
+            "optimizer": optimizers.serialize(optimizer),
+            "loss": None if model.loss is None else losses.serialize(model.loss),
+            "metrics": [metrics.serialize(metric) for metric in model.metrics],
+        }
     training = {
         "epoch": model.epoch,
         "iterations": 0 if optimizer is None else optimizer.iterations,
         "unfinished": None if left is None else left._asdict(),
-    }
-    if optimizer is None:
-        return {"compile": None, "training": training}
-    compiled = {
-        "optimizer": optimizers.serialize(optimizer),
-        "loss": None if model.loss is None else losses.serialize(model.loss),
-        "metrics": [metrics.serialize(metric) for metric in model.metrics],
     }
     return {"compile": compiled, "training": training}
 
@@ -39,33 +38,24 @@ def slot_arrays(model) -> dict[str, np.ndarray]:
 
 def restore_training(model, config: dict, arrays: dict[str, np.ndarray], custom: dict[str, type]) -> None:
     """Compile ``model`` as the file says, and give it the state it was saved with."""
-    training = config["training"]
+    training, found = config["training"], [name for name in SLOTS if name in arrays]
     model.epoch = check_int("epoch", training["epoch"], minimum=0, maximum=_LARGEST_COUNT)
     if config["compile"] is not None:
-        _compile(model, revive(config["compile"], custom))
+        compiled = revive(config["compile"], custom)
+        listed = [metrics.deserialize(metric) for metric in compiled["metrics"]]
+        model.compile(compiled["optimizer"], compiled["loss"], listed)
         iterations = check_int("iterations", training["iterations"], minimum=0, maximum=_LARGEST_COUNT)
-        _restore_optimizer(model, iterations, arrays)
-    elif any(name in arrays for name in SLOTS):
+        if found or iterations:
+            model.prepare_optimizer()
+            wanted = slot_arrays(model)
+            if found != list(wanted):
+                raise ValueError(f"optimizer {model.optimizer.name} needs {list(wanted)}, got {found}")
+            for name, slot in wanted.items():
+                slot[...] = arrays[name]
+        model.optimizer.iterations = iterations
+    elif found:
         raise ValueError("it holds an optimizer's state, but no optimizer")
     model.unfinished = _unfinished(training["unfinished"])
-
-
-def _compile(model, compiled: dict) -> None:
-    listed = [metrics.deserialize(metric) for metric in compiled["metrics"]]
-    model.compile(compiled["optimizer"], compiled["loss"], listed)
-
-
-def _restore_optimizer(model, iterations: int, arrays: dict[str, np.ndarray]) -> None:
-    optimizer, found = model.optimizer, [name for name in SLOTS if name in arrays]
-    if found or iterations:
-        model.prepare_optimizer()
-        wanted = [name for name, slot in zip(SLOTS, optimizer.slots, strict=True) if slot.size]
-        if found != wanted:
-            raise ValueError(f"optimizer {optimizer.name} needs {wanted}, got {found}")
-        for name, slot in zip(SLOTS, optimizer.slots, strict=True):
-            if slot.size:
-                slot[...] = arrays[name]
-    optimizer.iterations = iterations
 
 
 def _unfinished(node) -> Unfinished | None:

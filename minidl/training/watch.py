@@ -1,7 +1,5 @@
 """Watches a training for numbers that are not finite: NaN and infinity, in losses and in parameters."""
 
-import math
-
 import numpy as np
 
 from ..callbacks import TerminateOnNaN
@@ -16,73 +14,70 @@ class Snapshot:
     """A copy of all that a step changes: parameters, the optimizer's state, and the metrics' sums before it."""
 
     def __init__(self, model, metric_sums: np.ndarray):
-        self._model = model
-        self.metric_sums = metric_sums.copy()
+        self._optimizer, self._iterations = model.optimizer, model.optimizer.iterations
         self._arrays = [model.params, *model.optimizer.slots]
-        self._copies = [array.copy() for array in self._arrays]
-        self._iterations = model.optimizer.iterations
-
-    @property
-    def params(self) -> np.ndarray:
-        return self._copies[0]
+        self.params, *_ = self._copies = [array.copy() for array in self._arrays]
+        self.metric_sums = metric_sums.copy()
 
     def restore(self) -> None:
         for array, copy in zip(self._arrays, self._copies, strict=True):
             array[...] = copy
-        self._model.optimizer.iterations = self._iterations
+        self._optimizer.iterations = self._iterations
 
 
 class Watch:
     """Looks for losses that are not finite: warns once, or tells `TerminateOnNaN`, which stops there.
 
-    ``careful``: whether each slice is run so that the first bad step can be found, and undone.
+    ``careful``: whether each slice is run so that the first bad step can be found, and undone. ``stepwise``: whether
+    slices must be single steps, because the last one has a bad step.
     """
 
     def __init__(self, model, x: np.ndarray, epochs: int, steps: int, callbacks):
         self._model, self._x, self._epochs, self._steps = model, x, epochs, steps
+        self._optimizer, self._params = model.optimizer, model.params
         self._terminators = [callback for callback in callbacks if isinstance(callback, TerminateOnNaN)]
-        self._warned = False
+        self._warned = self.stepwise = False
         self.careful = bool(self._terminators)
 
     def run_slice(
-        self, runner, order: np.ndarray, batch_size: int, first_step: int, metric_sums: np.ndarray, interrupts
-    ) -> tuple[np.ndarray, Snapshot | None]:
-        """Run the steps on ``order``; (losses, None), or none if an interrupt came before they were learned.
+        self, stepper, order: np.ndarray, first_step: int, metric_sums: np.ndarray, interrupts
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """Run the steps on ``order``; (losses, None), or no losses if an interrupt came before they were learned.
 
-        If ``careful``: the losses up to the first step with a loss, or a parameter after it, that is not finite,
-        and the state before that step.
+        If ``careful`` and a loss, or a parameter afterwards, is not finite: no losses either, and the steps are asked
+        for again one by one. If the bad step was undone then, its loss and the metrics' sums before it.
         """
         model = self._model
-        if model.optimizer is not runner.optimizer or model.params is not runner.params:
+        if model.optimizer is not self._optimizer or model.params is not self._params:
             raise RuntimeError(
                 f"{model.name} was compiled anew, or its layers were changed, by a callback: that has to wait until "
                 "fit is over"
             )
-        if not self.careful:
-            return runner.run(order, first_step, metric_sums, interrupts), None
-        before = Snapshot(model, metric_sums)
-        losses = runner.run(order, first_step, metric_sums, interrupts)
-        if _is_finite(losses) and _is_finite(model.params):
+        before = Snapshot(model, metric_sums) if self.careful else None
+        losses = stepper.run(order, first_step, metric_sums, interrupts)
+        if before is None or (_is_finite(losses) and _is_finite(model.params)):
             return losses, None
         if len(losses) > 1:  # once more from the slice's beginning, step by step, to the same bits
             before.restore()
             metric_sums[...] = before.metric_sums
-            kept: list[float] = []
-            for start in range(0, len(order), batch_size):
-                before = Snapshot(model, metric_sums)
-                batch = order[start : start + batch_size]
-                kept += list(runner.run(batch, first_step + len(kept), metric_sums))
-                if not (math.isfinite(kept[-1]) and _is_finite(model.params)):
-                    break
-            losses = np.array(kept)
-        return losses, before
+            self.stepwise = True
+            return losses[:0], None
+        undone = self._report(before, order, first_step + 1)
+        return losses, before.metric_sums if undone else None
 
-    def undo_bad_step(self, before: Snapshot, rows: np.ndarray, step: int) -> bool:
+    def _report(self, before: Snapshot, rows: np.ndarray, step: int) -> bool:
         """Report the bad step number ``step`` (from 1), on ``rows``, and undo it if that is wanted; whether it was."""
         model = self._model
         after = Snapshot(model, before.metric_sums)
         before.restore()
-        what = self._first_nonfinite(self._x[rows], step - 1, after.params)
+        model.set_step(model.epoch, step - 1)
+        out, what = np.ascontiguousarray(self._x[rows], dtype=model.dtype), ""
+        for layer in model.layers:
+            out = layer.forward(out, training=True)
+            if not _is_finite(out):
+                what = f"the output of layer {layer.name!r}"
+                break
+        what = what or self._nonfinite_parameter(after.params) or "the loss"
         undone = any(callback.restore for callback in self._terminators)
         if not undone:
             after.restore()
@@ -90,39 +85,24 @@ class Watch:
             callback.found = f"{self._place(model.epoch, step)}: {what} is not finite"
         return undone
 
-    def warn_of_losses(self, losses: np.ndarray, epoch: int, first_step: int) -> None:
-        """Warn of the first loss that is not finite, if no callback stops there."""
-        if self.careful or self._warned or _is_finite(losses):
+    def warn(self, losses: np.ndarray, epoch: int, first_step: int) -> None:
+        """Warn, once, of the first loss that is not finite, or of parameters after the last step, which no loss has
+        shown yet. Not if a callback stops there."""
+        if self.careful or self._warned:
             return
-        step = int(np.argmax(~np.isfinite(losses)))
-        self._warn(f"{self._place(epoch, first_step + step + 1)}: the loss is {losses[step]}")
-
-    def warn_of_parameters(self, epoch: int) -> None:
-        """Warn of parameters that are not finite after the epoch's last step, which no loss has shown yet."""
-        model = self._model
-        if self.careful or self._warned or _is_finite(model.params):
-            return
-        step = self._steps if model.unfinished is None else model.unfinished.step
-        self._warn(f"{self._place(epoch, step)}: {self._nonfinite_parameter(model.params)} is not finite")
-
-    def _warn(self, found: str) -> None:
-        self._warned = True
-        advice = "The callback TerminateOnNaN() stops there and keeps the parameters from before"
-        warn(f"{found}. {advice}", RuntimeWarning)
+        found, done = "", first_step + len(losses)
+        if not _is_finite(losses):
+            index = int(np.argmax(~np.isfinite(losses)))
+            found = f"{self._place(epoch, first_step + index + 1)}: the loss is {losses[index]}"
+        elif (done == self._steps or self._model.stop_training) and not _is_finite(self._params):
+            found = f"{self._place(epoch, done)}: {self._nonfinite_parameter(self._params)} is not finite"
+        if found:
+            self._warned = True
+            advice = "The callback TerminateOnNaN() stops there and keeps the parameters from before"
+            warn(f"{found}. {advice}", RuntimeWarning)
 
     def _place(self, epoch: int, step: int) -> str:
         return f"epoch {epoch + 1} of {self._epochs}, step {step} of {self._steps}"
-
-    def _first_nonfinite(self, x: np.ndarray, step: int, params: np.ndarray) -> str:
-        """What in a step on the batch ``x`` is not finite first; ``params`` are those after the step."""
-        model = self._model
-        model.set_step(model.epoch, step)
-        out = np.ascontiguousarray(x, dtype=model.dtype)
-        for layer in model.layers:
-            out = layer.forward(out, training=True)
-            if not _is_finite(out):
-                return f"the output of layer {layer.name!r}"
-        return self._nonfinite_parameter(params) or "the loss"
 
     def _nonfinite_parameter(self, params: np.ndarray) -> str:
         """The last layer's first, where the backward pass begins. "" if all are finite."""
