@@ -2,54 +2,27 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import reduce
-from typing import Any
 
 import numpy as np
 
+from ..losses.softmax import log_softmax, softmax
 from ..validation import check_bool, check_choice, check_float, describe
 from .kinds import ArrayTeacher, CallableTeacher, ModelTeacher, Teacher, has_initial_weights, package_of
 
-_KINDS: tuple[tuple[Callable[[Any], bool], Any], ...] = (
-    # (how it is recognized, what makes a Teacher of it or the message that refuses it); the first match counts
-    (
-        lambda thing: isinstance(thing, type),
-        "must be a model that was trained, got the class {thing.__name__}",
-    ),
-    (lambda thing: isinstance(thing, Teacher), lambda teacher, from_probs: teacher),
-    (lambda thing: hasattr(thing, "predict_logits"), lambda model, from_probs: ModelTeacher(model)),
-    (
-        lambda thing: package_of(thing) == "torch" and hasattr(thing, "parameters"),
-        "is a PyTorch module: put it in eval mode, module.eval(), and wrap it, "
-        "teacher=lambda x: module(torch.from_numpy(x)).detach().numpy(), "
-        "or use minidl.interop.torch.torch_teacher(module)",
-    ),
-    (
-        lambda thing: hasattr(thing, "predict_proba"),
-        "is a scikit-learn estimator: its probabilities can teach, "
-        "teacher=minidl.teachers.as_teacher(estimator.predict_proba, from_probs=True)",
-    ),
-    (
-        lambda thing: package_of(thing) == "keras",
-        "is a Keras model: wrap it, teacher=lambda x: model.predict(x, verbose=0) if it gives logits; if it ends "
-        "in softmax, minidl.teachers.as_teacher(lambda x: model.predict(x, verbose=0), from_probs=True)",
-    ),
-    (
-        lambda thing: package_of(thing) == "onnxruntime",
-        "is an ONNX session: wrap it, teacher=lambda x: session.run(None, {{session.get_inputs()[0].name: x}})[0], "
-        "or use minidl.interop.onnx.onnx_teacher(path)",
-    ),
-    (
-        lambda thing: (
-            isinstance(thing, (list, tuple))
-            and any(callable(item) or hasattr(item, "layers") for item in thing)
-        ),
-        "is a list of models: say how to average them, teacher=Ensemble([...])",
-    ),
-    (lambda thing: isinstance(thing, (list, tuple)) or hasattr(thing, "__array__"), ArrayTeacher),
-    (callable, CallableTeacher),
-)
+_ADVICE = {
+    # of things that could teach, but not as they are: what to write
+    "torch": "is a PyTorch module: put it in eval mode, module.eval(), and wrap it, "
+    "teacher=lambda x: module(torch.from_numpy(x)).detach().numpy(), "
+    "or use minidl.interop.torch.torch_teacher(module)",
+    "keras": "is a Keras model: wrap it, teacher=lambda x: model.predict(x, verbose=0) if it gives logits; if it ends "
+    "in softmax, minidl.teachers.as_teacher(lambda x: model.predict(x, verbose=0), from_probs=True)",
+    "onnxruntime": "is an ONNX session: wrap it, teacher=lambda x: session.run(None, "
+    "{session.get_inputs()[0].name: x})[0], or use minidl.interop.onnx.onnx_teacher(path)",
+    "sklearn": "is a scikit-learn estimator: its probabilities can teach, "
+    "teacher=minidl.teachers.as_teacher(estimator.predict_proba, from_probs=True)",
+}
 
 
 def as_teacher(teacher: object, student: object = None, from_probs: bool = False) -> Teacher:
@@ -76,18 +49,36 @@ def as_teacher(teacher: object, student: object = None, from_probs: bool = False
             "from_probs=True is for arrays and functions that give probabilities, "
             f"got {describe(teacher)}, which gives logits"
         )
-    make = next((make for recognizes, make in _KINDS if recognizes(teacher)), None)
-    if make is None:
-        raise TypeError(
-            "teacher must be a model, an Ensemble, an array of logits (N, classes) or a function x -> logits, "
-            f"got {describe(teacher)}"
-        )
-    if isinstance(make, str):
-        raise TypeError("teacher " + make.format(thing=teacher))
-    found = make(teacher, from_probs)
+    found = _make_teacher(teacher, from_probs)
     if student is not None:
         _refuse_student(found, student)
     return found
+
+
+def _make_teacher(thing, from_probs: bool) -> Teacher:
+    if isinstance(thing, type):
+        raise TypeError(f"teacher must be a model that was trained, got the class {thing.__name__}")
+    if isinstance(thing, Teacher):
+        return thing
+    if hasattr(thing, "predict_logits"):
+        return ModelTeacher(thing)
+    package = package_of(thing)
+    if package == "torch" and not hasattr(thing, "parameters"):  # a tensor
+        package = ""
+    if hasattr(thing, "predict_proba"):
+        package = package or "sklearn"
+    if package:
+        raise TypeError(f"teacher {_ADVICE[package]}")
+    if isinstance(thing, (list, tuple)) and any(callable(item) or hasattr(item, "layers") for item in thing):
+        raise TypeError("teacher is a list of models: say how to average them, teacher=Ensemble([...])")
+    if isinstance(thing, (list, tuple)) or hasattr(thing, "__array__"):
+        return ArrayTeacher(thing, from_probs)
+    if callable(thing):
+        return CallableTeacher(thing, from_probs)
+    raise TypeError(
+        "teacher must be a model, an Ensemble, an array of logits (N, classes) or a function x -> logits, "
+        f"got {describe(thing)}"
+    )
 
 
 def named_teacher(argument: str, teacher: object) -> Teacher:
@@ -198,18 +189,12 @@ class Ensemble(Teacher):
                 )
         if self.mean == "geometric":
             return reduce(np.add, map(np.multiply, self.weights, answers))
-        log_p = []
-        for v, weight in zip(answers, self.weights, strict=True):
-            scaled = v / temperature
-            scaled = scaled - scaled.max(axis=1, keepdims=True)  # exp cannot overflow
-            log_p.append(scaled - np.log(np.exp(scaled).sum(axis=1, keepdims=True)) + np.log(weight))
-        return temperature * reduce(np.logaddexp, log_p)
+        log_p = [log_softmax(v, temperature) for v in answers]
+        return temperature * reduce(np.logaddexp, map(np.add, np.log(self.weights), log_p))
 
     def predict(self, x: np.ndarray, temperature: float = 1.0) -> np.ndarray:
         """The averaged probabilities ``(B, C)``, each member's softened by ``temperature`` first."""
-        scaled = self.logits(x, temperature=temperature) / temperature
-        exps = np.exp(scaled - scaled.max(axis=1, keepdims=True))
-        return exps / exps.sum(axis=1, keepdims=True)
+        return softmax(self.logits(x, temperature=temperature), temperature)
 
     def fingerprint(self):
         parts = [member.fingerprint() for member in self._members]
