@@ -107,9 +107,8 @@ def read(path, names: Sequence[str]) -> tuple[dict, dict[str, np.ndarray]]:
         if dtype not in ("float32", "float64"):
             raise ValueError(f"its dtype must be float32 or float64, got {dtype!r}")
         arrays = {name: _vector(name, array, dtype) for name, array in arrays.items()}
-        lengths = {name: len(array) for name, array in arrays.items()}
-        if len(set(lengths.values())) > 1:
-            raise ValueError(f"its arrays differ in length: {lengths}")
+        if len(set(map(len, arrays.values()))) > 1:
+            raise ValueError(f"its arrays differ in length: { {name: len(a) for name, a in arrays.items()} }")
     return config, arrays
 
 
@@ -173,8 +172,6 @@ def _parse_config(text: np.ndarray) -> dict:
     config = json.loads(_vector("config", text, "uint8").tobytes().decode())
     if not isinstance(config, dict) or config.get("format") != "minidl":
         raise ValueError("it is not a minidl file")
-    if config.get("version") != VERSION:
-        raise ValueError(
-            f"it has version {config.get('version')!r} of the format; version {VERSION} is known"
-        )
+    if (found := config.get("version")) != VERSION:
+        raise ValueError(f"it has version {found!r} of the format; version {VERSION} is known")
     return config

@@ -63,9 +63,6 @@ def cached_logits(
     return out
 
 
-# ---------------------------------------------------------------- in a file
-
-
 def save_logits(path: str | os.PathLike, logits: np.ndarray, x: np.ndarray, teacher: object) -> None:
     """Write logits with a fingerprint of the samples and of the teacher they belong to.
 
@@ -111,9 +108,8 @@ def load_logits(path: str | os.PathLike, x: np.ndarray, teacher: object) -> np.n
     if header.get("x") != fingerprint(check_array("x", x)):
         raise ValueError(f"{path}: these logits were computed from another x; {again}")
     if header.get("teacher") != _teacher_id(teacher):
-        raise ValueError(
-            f"{path}: these logits were computed by another teacher, or it was trained since; {again}"
-        )
+        other = "by another teacher, or it was trained since"
+        raise ValueError(f"{path}: these logits were computed {other}; {again}")
     return validation.check_logits(logits, len(x), logits.shape[1], logits.dtype, path)
 
 

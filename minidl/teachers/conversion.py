@@ -33,12 +33,11 @@ def as_teacher(teacher: object, student: object = None, from_probs: bool = False
 
     Parameters
     ----------
-    student : the model that is to learn; it is refused as its own teacher, also inside an
-        ensemble, as a bound method, or as another model on the same parameters, and it must
-        have as many outputs as the teacher has classes.
-    from_probs : the array, or what the function returns, holds probabilities and not logits.
-        Their logarithm is taken (not below 1e-7). Without it an array all of whose rows lie in
-        [0, 1] and sum to 1 is refused: softened once more it would teach next to nothing.
+    student : the model that is to learn; it is refused as its own teacher, also inside an ensemble, as a bound
+        method, or as another model on the same parameters, and it must have as many outputs as the teacher classes.
+    from_probs : the array, or what the function returns, holds probabilities and not logits. Their logarithm is
+        taken (not below 1e-7). Without it an array all of whose rows lie in [0, 1] and sum to 1 is refused:
+        softened once more it would teach next to nothing.
 
     Raises TypeError or ValueError, naming what was wrong with ``teacher`` and what to write instead.
     """
@@ -130,19 +129,14 @@ def untrained_note(teacher: Teacher, student: object, resumed: bool = False) -> 
     return note
 
 
-# ---------------------------------------------------------------- several as one
-
-
 class Ensemble(Teacher):
     """Several teachers as one, by the mean of their answers.
 
-    ``mean="arithmetic"`` averages the softened probabilities, ``p = sum_m w_m softmax(v_m / T)``.
-    No logits give that at every T, so the ensemble's logits are made for the temperature asked:
-    ``v = T log p``, by log-sum-exp, hence ``softmax(v / T) = p`` exactly. Distilling from it is
-    distilling from all members at once: ``sum_m w_m KL(p_m || q) = KL(p || q) + constant``.
-
-    ``mean="geometric"`` averages the logits, ``v = sum_m w_m v_m``: the normalised geometric mean
-    of the members' probabilities at the same T.
+    ``mean="arithmetic"`` averages the softened probabilities, ``p = sum_m w_m softmax(v_m / T)``. No logits give that
+    at every T, so the ensemble's logits are made for the temperature asked: ``v = T log p``, by log-sum-exp, hence
+    ``softmax(v / T) = p`` exactly. Distilling from it is distilling from all members at once:
+    ``sum_m w_m KL(p_m || q) = KL(p || q) + constant``. ``mean="geometric"`` averages the logits,
+    ``v = sum_m w_m v_m``: the normalised geometric mean of the members' probabilities at the same T.
 
     Parameters
     ----------
@@ -161,10 +155,9 @@ class Ensemble(Teacher):
         self.mean = check_choice("mean", mean, ("arithmetic", "geometric"))
         self._members = tuple(named_teacher(f"members[{i}]", member) for i, member in enumerate(members))
         weights = [1.0] * len(members) if weights is None else weights
-        if not np.iterable(weights) or len(weights) != len(members):
-            raise ValueError(
-                f"weights must have one number a member: {len(members)}, got {describe(weights)}"
-            )
+        count = len(members)
+        if not np.iterable(weights) or len(weights) != count:
+            raise ValueError(f"weights must have one number a member: {count}, got {describe(weights)}")
         self.weights = np.array([check_float(f"weights[{i}]", w, above=0) for i, w in enumerate(weights)])
         self.weights /= self.weights.sum()
         self.classes, self.samples = self._common("classes"), self._common("samples")
@@ -182,11 +175,10 @@ class Ensemble(Teacher):
 
     def logits(self, x, rows=None, temperature=1.0):
         answers = [np.asarray(member.logits(x, rows, temperature), np.float64) for member in self._members]
-        for v in answers[1:]:
-            if v.shape != answers[0].shape:
-                raise ValueError(
-                    f"members must give logits of one shape, got {answers[0].shape} and {v.shape}"
-                )
+        first = answers[0].shape
+        for v in answers:
+            if v.shape != first:
+                raise ValueError(f"members must give logits of one shape, got {first} and {v.shape}")
         if self.mean == "geometric":
             return reduce(np.add, map(np.multiply, self.weights, answers))
         log_p = [log_softmax(v, temperature) for v in answers]
@@ -200,5 +192,4 @@ class Ensemble(Teacher):
         parts = [member.fingerprint() for member in self._members]
         if not all(parts):
             return ""
-        text = json.dumps([self.mean, self.weights.tolist(), parts])
-        return hashlib.sha256(text.encode()).hexdigest()
+        return hashlib.sha256(json.dumps([self.mean, self.weights.tolist(), parts]).encode()).hexdigest()
