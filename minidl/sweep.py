@@ -203,11 +203,9 @@ def _run_all(runs: list[_Run], processes: int) -> list[dict]:
     if processes == 1:
         return [_run(run) for run in runs]
     # Not fork: a forked child would inherit locks held by threads it does not have.
-    context = multiprocessing.get_context("spawn")
+    options: dict = dict(initializer=set_num_threads, initargs=(1,))
     try:
-        with ProcessPoolExecutor(
-            processes, mp_context=context, initializer=set_num_threads, initargs=(1,)
-        ) as pool:
+        with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), **options) as pool:
             return list(pool.map(_run, runs))
     except BrokenProcessPool as error:
         raise RuntimeError(

@@ -84,9 +84,8 @@ def run(options: argparse.Namespace) -> None:
     table = format_table(_HEAD, [_cells(row) for row in rows])
     verdict = _verdict(rows[1], rows[2], loss)
     seconds = time.perf_counter() - started
-    print(
-        f"\n{table}\n\n{verdict}\n{seconds:.0f} seconds in all, {compile_seconds:.1f} of them for the kernels."
-    )
+    times = f"{seconds:.0f} seconds in all, {compile_seconds:.1f} of them for the kernels."
+    print(f"\n{table}\n\n{verdict}\n{times}")
     if options.output:
         result = dict(models=rows, verdict=verdict, seconds=seconds, seconds_compiling=compile_seconds)
         kept_out = ("run", "command", "output", "save")
@@ -127,16 +126,14 @@ def _train_all(options: argparse.Namespace, loss: Loss, digits: tuple) -> dict[s
     _train("teacher", teacher, digits, labels_only, *for_teacher)
     # The teacher is asked once: every student learns from the same logits, matched to the digits by index.
     teacher_logits = cached_logits(teacher, digits[0])
-    groups: dict = {"teacher": [teacher], "plain student": [], "distilled student": []}
+    lessons = {"plain student": (labels_only, None), "distilled student": (loss, teacher_logits)}
+    groups: dict = {"teacher": [teacher], **{name: [] for name in lessons}}
     for seed in range(options.seed, options.seed + options.seeds):
         # small nets without regularization; those of one seed have the same initial weights
-        for name, taught in (
-            ("plain student", (labels_only,)),
-            ("distilled student", (loss, teacher_logits)),
-        ):
+        for name, (lesson, logits) in lessons.items():
             layers = [Flatten(), *(Dense(units, activation="relu") for units in options.student)]
             groups[name].append(_make_model("student", digits, layers, seed))
-            _train(f"{name} {seed}", groups[name][-1], digits, taught[0], *for_students, *taught[1:])
+            _train(f"{name} {seed}", groups[name][-1], digits, lesson, *for_students, logits)
     return groups
 
 
@@ -199,15 +196,13 @@ def _verdict(plain: dict, distilled: dict, loss: Any) -> str:
     gains = np.array(plain["errors"], dtype=float) - distilled["errors"]
     runs = f"over {len(gains)} seeds" if len(gains) > 1 else "with one seed, which says little"
     setting = f"temperature {loss.temperature:g}, weights {loss.hard_weight:g} and {loss.soft_weight:g}"
-    if gains.mean() <= 0:
-        return (
-            f"Distilling did not help here: {-gains.mean():.1f} errors more on average, {runs} ({setting})."
-        )
+    if (mean := gains.mean()) <= 0:
+        return f"Distilling did not help here: {-mean:.1f} errors more on average, {runs} ({setting})."
     wins = int((gains > 0).sum())
-    share = gains.mean() / max(plain["errors_mean"], 1e-9)
+    share = mean / max(plain["errors_mean"], 1e-9)
     spread = f" +- {gains.std(ddof=1):.1f}" if len(gains) > 1 else ""
     return (
-        f"Distilling saved {gains.mean():.1f}{spread} of {plain['errors_mean']:.1f} errors ({share:.0%}) "
+        f"Distilling saved {mean:.1f}{spread} of {plain['errors_mean']:.1f} errors ({share:.0%}) "
         f"{runs}; it won {wins} of {len(gains)} ({setting})."
     )
 
