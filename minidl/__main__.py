@@ -44,12 +44,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        "minidl", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    subparsers = parser.add_subparsers(
-        dest="command", required=True, metavar="{distill,explain,matmul,info,warmup}"
-    )
+    as_written = argparse.RawTextHelpFormatter
+    parser = argparse.ArgumentParser("minidl", description=__doc__, formatter_class=as_written)
+    commands = "{distill,explain,matmul,info,warmup}"
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar=commands)
 
     def command(name, run, help):
         defaults = argparse.ArgumentDefaultsHelpFormatter
@@ -66,9 +64,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--temperature", type=float, default=None, help="distil from a teacher at this temperature")
     add("--learning-rate", type=float, default=0.1)
 
-    shape = partial(
-        main_job.parse_numbers, separators="x", rule="a product must look like 128x784x1200", count=3
-    )
+    rule = "a product must look like 128x784x1200"
+    shape = partial(main_job.parse_numbers, separators="x", rule=rule, count=3)
     add = command("matmul", _matmul, "time the matrix product").add_argument
     add("sizes", nargs="*", type=shape, metavar="MxKxN", help="default: a few")
     add("--dtype", choices=("float32", "float64"), default="float32")
@@ -104,22 +101,17 @@ def _compare(shape: tuple[int, ...], dtype: str) -> list[str]:
     error = float(np.abs(out - expected).max() / np.abs(expected).max())
     if not error < 10 * np.finfo(dtype).eps * math.sqrt(k):
         raise ValueError(f"{m}x{k}x{n}: wrong by {error:.1e}")
-    ours, theirs = _fastest(lambda: runtime.matmul(a, b, out=out), lambda: np.matmul(a, b, out=out))
+    best = {runtime.matmul: math.inf, np.matmul: math.inf}
+    end = time.perf_counter() + 0.6
+    while time.perf_counter() < end:  # they take turns, so that a busy moment slows both
+        for product in best:
+            started = time.perf_counter()
+            product(a, b, out=out)
+            best[product] = min(best[product], time.perf_counter() - started)
+    ours, theirs = best.values()
     gflop = 2e-9 * m * k * n
     speeds = [f"{gflop / ours:.0f}", f"{gflop / theirs:.0f}", f"{theirs / ours:.2f}"]
     return [f"{m}x{k}x{n}", *speeds, f"{error:.0e}"]
-
-
-def _fastest(*functions, seconds: float = 0.3) -> list[float]:
-    """Each function's shortest time. The functions take turns, so that a busy moment slows them all."""
-    best = [math.inf] * len(functions)
-    end = time.perf_counter() + seconds * len(functions)
-    while time.perf_counter() < end:
-        for i, function in enumerate(functions):
-            started = time.perf_counter()
-            function()
-            best[i] = min(best[i], time.perf_counter() - started)
-    return best
 
 
 def _info(options: argparse.Namespace) -> None:

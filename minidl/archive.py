@@ -6,14 +6,12 @@ Members and sizes are checked before anything is allocated. Whatever is wrong is
 """
 
 import contextlib
-import io
 import json
+import math
 import os
 import secrets
-import struct
 import zipfile
-import zlib
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator, Sequence
 from typing import BinaryIO
 
 import numpy as np
@@ -22,24 +20,7 @@ from .validation import describe
 
 VERSION = 1
 _MAGIC = b"PK\x03\x04"
-_LARGEST_CONFIG = 16 << 20
-_HEADER_BYTES = 20_000  # of an array; ours take 128
-
-READ_ERRORS = (
-    zipfile.BadZipFile,
-    zlib.error,
-    struct.error,
-    EOFError,
-    LookupError,
-    MemoryError,
-    OSError,
-    OverflowError,
-    RuntimeError,  # NotImplementedError and RecursionError too
-    SyntaxError,
-    TypeError,
-    ValueError,
-)
-"""What reading hostile bytes can raise: zipfile and numpy.lib.format promise no one exception."""
+_LARGEST_TEXT = 16 << 20  # bytes
 
 
 def check_path(path, argument: str = "path") -> str:
@@ -91,7 +72,10 @@ def write(path, config: dict, arrays: dict[str, np.ndarray], overwrite: bool = T
     """Write ``config`` (plain data) and ``arrays`` to ``path``. Equal contents give equal bytes."""
     if not overwrite and os.path.lexists(check_path(path)):
         raise FileExistsError(f"{check_path(path)} exists, and overwrite is False")
-    members = {"config": _to_json({"format": "minidl", "version": VERSION, **config}), **arrays}
+    write_members(path, {"config": _to_json({"format": "minidl", "version": VERSION, **config}), **arrays})
+
+
+def write_members(path, members: dict[str, np.ndarray]) -> None:
     with replacing(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         for member, array in members.items():
             info = zipfile.ZipInfo(f"{member}.npy")  # dated 1980
@@ -110,85 +94,84 @@ def _to_json(config: dict) -> np.ndarray:
     return np.frombuffer(json.dumps(config, default=plain).encode(), np.uint8)
 
 
-def read(path, names: Collection[str]) -> tuple[dict, dict[str, np.ndarray]]:
+def read(path, names: Sequence[str]) -> tuple[dict, dict[str, np.ndarray]]:
     """(config, arrays) of a file. Its arrays are vectors of one length, named in ``names``, the first of them there.
 
     They have the dtype that the config names.
     """
     shown = check_path(path)
-    with open(shown, "rb") as file, naming(shown, READ_ERRORS):
-        archive = _Archive(file, names)
-        config = archive.config()
-        if config.get("dtype") not in ("float32", "float64"):
-            raise ValueError(f"its dtype must be float32 or float64, got {config.get('dtype')!r}")
-        dtype = np.dtype(config["dtype"])
-        arrays = {name: archive.vector(name, dtype) for name in names if name in archive}
-        lengths = {name: len(array) for name, array in arrays.items()}
-        if len(set(lengths.values())) > 1:
-            raise ValueError(f"its arrays differ in length: {lengths}")
+    with open(shown, "rb") as file, naming(shown):
+        arrays = read_members(file, ("config", *names))
+        config = _parse_config(arrays.pop("config"))
+        dtype = config.get("dtype")
+        if dtype not in ("float32", "float64"):
+            raise ValueError(f"its dtype must be float32 or float64, got {dtype!r}")
+        arrays = {name: _vector(name, array, dtype) for name, array in arrays.items()}
+        if len(set(map(len, arrays.values()))) > 1:
+            raise ValueError(f"its arrays differ in length: { {name: len(a) for name, a in arrays.items()} }")
     return config, arrays
 
 
 @contextlib.contextmanager
-def naming(path: str, errors: tuple[type[BaseException], ...]) -> Iterator[None]:
-    """Turns ``errors`` into a ValueError that names the file."""
+def naming(path: str, errors: tuple[type[BaseException], ...] = (Exception,)) -> Iterator[None]:
+    """Turns ``errors`` into a ValueError that names the file. Reading hostile bytes can raise almost anything."""
     try:
         yield
     except errors as error:
-        raise ValueError(f"cannot read {path}: {error or type(error).__name__}") from error
+        raise ValueError(f"cannot read {path}: {str(error) or type(error).__name__}") from error
 
 
-class _Archive:
-    """A file's members, checked by name and size before they are read."""
+def read_members(file: BinaryIO, names: Sequence[str]) -> dict[str, np.ndarray]:
+    """A file's arrays by name. The first of ``names`` is a text; it and the second must be there.
 
-    def __init__(self, file: BinaryIO, names: Collection[str]):
-        size = os.fstat(file.fileno()).st_size
-        if file.read(len(_MAGIC)) != _MAGIC:
-            raise ValueError("it is not a minidl file (or its beginning is lost)")
-        self._zip = zipfile.ZipFile(file)
-        self._infos: dict[str, zipfile.ZipInfo] = {}
-        for info in self._zip.infolist():
-            name = info.filename.removesuffix(".npy")
-            if name not in ("config", *names) or info.filename != f"{name}.npy":
-                raise ValueError(f"it holds {info.filename[:80]!r}, which a minidl file does not")
-            if name in self._infos:
-                raise ValueError(f"it holds {info.filename!r} twice")
-            if info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size:
-                raise ValueError(f"{info.filename!r} is compressed, which minidl never does")
-            self._infos[name] = info
-        if sum(info.file_size for info in self._infos.values()) > size:
-            raise ValueError("its members are larger than the file")
-        for name in ("config", next(iter(names))):
-            if name not in self._infos:
-                raise ValueError(f"it holds no {name!r}")
+    Names and sizes are checked before anything is read, so no more is allocated than the file has bytes.
+    """
+    if file.read(len(_MAGIC)) != _MAGIC:
+        raise ValueError("it is not a minidl file (or its beginning is lost)")
+    archive, infos = zipfile.ZipFile(file), {}
+    for info in archive.infolist():
+        name = info.filename.removesuffix(".npy")
+        if name not in names or info.filename != f"{name}.npy":
+            raise ValueError(f"it holds {info.filename[:80]!r}, which a minidl file does not")
+        if name in infos:
+            raise ValueError(f"it holds {info.filename!r} twice")
+        if info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size:
+            raise ValueError(f"{info.filename!r} is compressed, which minidl never does")
+        if name == names[0] and info.file_size > _LARGEST_TEXT:
+            raise ValueError(f"its {name} has more than {_LARGEST_TEXT >> 20} MB")
+        infos[name] = info
+    if sum(info.file_size for info in infos.values()) > os.fstat(file.fileno()).st_size:
+        raise ValueError("its members are larger than the file")
+    for name in names[:2]:
+        if name not in infos:
+            raise ValueError(f"it holds no {name!r}")
+    return {name: _read_array(archive, info, name) for name, info in infos.items()}
 
-    def __contains__(self, name: str) -> bool:
-        return name in self._infos
 
-    def vector(self, name: str, dtype: np.dtype) -> np.ndarray:
-        """The member ``name``, a vector of ``dtype``; its bytes are what the checksum says."""
-        data = self._zip.read(self._infos[name])
-        stream = io.BytesIO(data[:_HEADER_BYTES])
+def _read_array(archive: zipfile.ZipFile, info: zipfile.ZipInfo, name: str) -> np.ndarray:
+    with archive.open(info) as stream:
         version = np.lib.format.read_magic(stream)
         if version != (1, 0):
             raise ValueError(f"{name!r} has array format {version}, not (1, 0)")
-        shape, _, found = np.lib.format.read_array_header_1_0(stream)
-        if found.hasobject:
+        shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
+        if dtype.hasobject:
             raise ValueError(f"{name!r} holds pickled objects")
-        if found.newbyteorder("=") != dtype or len(shape) != 1:
-            raise ValueError(f"{name!r} must be a vector of {dtype}, got shape {shape} of {found}")
-        if stream.tell() + shape[0] * found.itemsize != len(data):
+        if stream.tell() + math.prod(shape) * dtype.itemsize != info.file_size:
             raise ValueError(f"{name!r} has another length than its header says")
-        return np.frombuffer(data, found, offset=stream.tell()).astype(dtype)
+    with archive.open(info) as stream:  # from its first byte to its last, which checks its checksum
+        return np.lib.format.read_array(stream, allow_pickle=False)
 
-    def config(self) -> dict:
-        if self._infos["config"].file_size > _LARGEST_CONFIG:
-            raise ValueError(f"its config has more than {_LARGEST_CONFIG >> 20} MB")
-        config = json.loads(self.vector("config", np.dtype(np.uint8)).tobytes().decode())
-        if not isinstance(config, dict) or config.get("format") != "minidl":
-            raise ValueError("it is not a minidl file")
-        if config.get("version") != VERSION:
-            raise ValueError(
-                f"it has version {config.get('version')!r} of the format; version {VERSION} is known"
-            )
-        return config
+
+def _vector(name: str, array: np.ndarray, dtype: str) -> np.ndarray:
+    if array.ndim != 1 or array.dtype.newbyteorder("=") != dtype:
+        raise ValueError(f"{name!r} must be a vector of {dtype}, got shape {array.shape} of {array.dtype}")
+    return array.astype(dtype, copy=False)
+
+
+def _parse_config(text: np.ndarray) -> dict:
+    config = json.loads(_vector("config", text, "uint8").tobytes().decode())
+    if not isinstance(config, dict) or config.get("format") != "minidl":
+        raise ValueError("it is not a minidl file")
+    if (found := config.get("version")) != VERSION:
+        raise ValueError(f"it has version {found!r} of the format; version {VERSION} is known")
+    return config

@@ -117,9 +117,6 @@ class DistillationReport:
         return found
 
 
-# ---------------------------------------------------------------- as text
-
-
 def format_table(head: Sequence[str], rows: Sequence[Sequence[str]], markdown: bool = False) -> str:
     """Lines of aligned columns: the first column to the left, all others to the right."""
     lines = [list(head), *map(list, rows)]
@@ -172,9 +169,6 @@ def has_labels(y: np.ndarray | None) -> bool:
     return y is not None and bool((as_labels(y) >= 0).any())
 
 
-# ---------------------------------------------------------------- one model
-
-
 def measure(
     role: str,
     logits: np.ndarray,
@@ -185,13 +179,9 @@ def measure(
 ) -> Figures:
     """The figures of one model.
 
-    Parameters
-    ----------
-    role : the model's name in the report.
-    logits : (N, C), the model's answers.
-    y : class indices ``(N,)``, -1 where unknown, or rows of probabilities ``(N, C)``, or None.
-    teacher_logits : (N, C) of the teacher, or None.
-    model, x : for size and speed: the model or the teacher, and samples to time it on.
+    ``role`` is its name in the report, ``logits`` (N, C) are its answers. ``y``: class indices ``(N,)``, -1 where
+    unknown, or rows of probabilities ``(N, C)``. ``teacher_logits``: (N, C). ``model``, ``x``: for size and speed,
+    the model or the teacher, and samples to time it on.
 
     Logits that are not finite, after a training that diverged, count as wrong answers; their other figures are NaN.
     """
@@ -230,9 +220,8 @@ def _compare_with_labels(figures: Figures, log_q: np.ndarray, answers: np.ndarra
     picked = (np.asarray(y) * log_q).sum(axis=1) if holds_rows(y) else log_q[known, labels]
     figures.loss = float(-picked.mean())
     probs = np.exp(log_q[known])
-    figures.calibration_error = (
-        math.nan if np.isnan(probs).any() else expected_calibration_error(probs, labels)
-    )
+    unknown = np.isnan(probs).any()
+    figures.calibration_error = math.nan if unknown else expected_calibration_error(probs, labels)
     figures.class_errors = np.bincount(labels[wrong], minlength=log_q.shape[1]).tolist()
 
 
@@ -269,13 +258,8 @@ def latency(model, x: np.ndarray, repeats: int = 200) -> float:
 def expected_calibration_error(probs: np.ndarray, labels: np.ndarray, bins: int = 15) -> float:
     """How far confidence is from accuracy: ``sum_b n_b/N * |accuracy_b - confidence_b|``.
 
-    Samples are put in ``bins`` equal intervals of their largest probability, ``(b/bins, (b+1)/bins]``
-    (Guo et al., "On calibration of modern neural networks", ICML 2017).
-
-    Parameters
-    ----------
-    probs : (N, C) probabilities.
-    labels : (N,) class indices.
+    The samples, probabilities (N, C) and class indices (N,), are put in ``bins`` equal intervals of their largest
+    probability, ``(b/bins, (b+1)/bins]`` (Guo et al., "On calibration of modern neural networks", ICML 2017).
     """
     confidence, accuracy, counts = calibration_bins(probs, labels, bins)
     return float((counts * np.abs(accuracy - confidence)).sum() / counts.sum())

@@ -36,13 +36,15 @@ class Sweep:
 
     def table(self, markdown: bool = False) -> str:
         """Mean +- standard deviation (ddof 1) over the seeds, a row per setting."""
-        rows = []
-        for row in self.rows:
-            cells = [row["setting"], str(row["runs"])]
-            for key, form in _MEASURED.items():
-                cells.append(f"{row[key + '_mean']:{form}} +- {row[key + '_std']:{form}}")
-            rows.append(cells)
-        return format_table(["student", "runs", *_MEASURED], rows, markdown)
+
+        def cells(row):
+            means = (
+                f"{row[key + '_mean']:{form}} +- {row[key + '_std']:{form}}"
+                for key, form in _MEASURED.items()
+            )
+            return [row["setting"], str(row["runs"]), *means]
+
+        return format_table(["student", "runs", *_MEASURED], list(map(cells, self.rows)), markdown)
 
     def __str__(self) -> str:
         return "\n".join([self.table(), "", *self.notes])
@@ -103,7 +105,12 @@ def distill_sweep(
     processes = check_int("processes", os.cpu_count() if processes is None else processes, minimum=1)
     x = build_for(student, x)
     teacher = as_teacher(teacher, student)
-    x_val, y_val = _check_validation_data(student, validation_data)
+    x_val, y_val = check_pair(student, "validation_data", validation_data, lengths=(2,))
+    if y_val is None:
+        raise ValueError("validation_data must be (x, y), got y=None: errors are counted by labels")
+    if not has_labels(y_val):
+        raise ValueError("validation_data y must hold labels to count errors by, got none >= 0")
+    y_val = as_labels(y_val)
     plain_student = plain_student and y is not None
     if y is not None:
         student.check_y(y, len(x), KnowledgeDistillation())
@@ -126,15 +133,9 @@ def distill_sweep(
             for config in configs
         ]
         figures = _run_all(runs, min(processes, len(runs)))
-    rows = [_statistics(setting, figures) for setting in settings]
-    notes = [
-        f"errors among the {int((y_val >= 0).sum())} labelled samples of validation_data; the best setting is to be "
-        "judged on others"
-    ]
-    return Sweep(rows, figures, [*notes, note] if note else notes)
-
-
-# ---------------------------------------------------------------- checks
+    judged = f"errors among the {int((y_val >= 0).sum())} labelled samples of validation_data; the best setting is "
+    notes = [judged + "to be judged on others", *([note] if note else [])]
+    return Sweep([_statistics(setting, figures) for setting in settings], figures, notes)
 
 
 def _check_lists(temperatures: Any, weights: Any, loss_list: Any, seeds: Any) -> None:
@@ -145,16 +146,6 @@ def _check_lists(temperatures: Any, weights: Any, loss_list: Any, seeds: Any) ->
     for pair in weights:
         if not hasattr(pair, "__len__") or len(pair) != 2:
             raise ValueError(f"weights must hold pairs (hard_weight, soft_weight), got {describe(pair)}")
-
-
-def _check_validation_data(student: Sequential, validation_data: Any) -> tuple[np.ndarray, np.ndarray]:
-    """The validation samples and their class indices."""
-    x, y = check_pair(student, "validation_data", validation_data, lengths=(2,))
-    if y is None:
-        raise ValueError("validation_data must be (x, y), got y=None: errors are counted by labels")
-    if not has_labels(y):
-        raise ValueError("validation_data y must hold labels to count errors by, got none >= 0")
-    return x, as_labels(y)
 
 
 def _refuse_online(teacher: Teacher, student: Sequential) -> None:
@@ -181,9 +172,6 @@ def _check_losses(candidates: list, y: np.ndarray | None, processes: int) -> lis
     if not candidates:
         raise ValueError("temperatures and weights, or loss_list, must name one setting or more, got none")
     return list({describe_loss(loss): loss for loss in candidates}.values())
-
-
-# ---------------------------------------------------------------- runs
 
 
 class _Run(NamedTuple):
@@ -215,11 +203,9 @@ def _run_all(runs: list[_Run], processes: int) -> list[dict]:
     if processes == 1:
         return [_run(run) for run in runs]
     # Not fork: a forked child would inherit locks held by threads it does not have.
-    context = multiprocessing.get_context("spawn")
+    options: dict = dict(initializer=set_num_threads, initargs=(1,))
     try:
-        with ProcessPoolExecutor(
-            processes, mp_context=context, initializer=set_num_threads, initargs=(1,)
-        ) as pool:
+        with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), **options) as pool:
             return list(pool.map(_run, runs))
     except BrokenProcessPool as error:
         raise RuntimeError(
@@ -249,9 +235,9 @@ def _run(run: _Run) -> dict:
 
 def _statistics(loss: Any, runs: list[dict]) -> dict:
     """Mean and standard deviation of the runs with this loss."""
-    name = describe_loss(loss)
+    name, method = describe_loss(loss), None if loss is None else type(loss).__name__
     runs = [run for run in runs if run["setting"] == name]
-    row: dict = {"setting": name, "method": None if loss is None else type(loss).__name__, "runs": len(runs)}
+    row: dict = {"setting": name, "method": method, "runs": len(runs)}
     settings = {} if loss is None else loss.get_config()
     for key in ("temperature", "hard_weight", "soft_weight"):  # None too where a schedule changes it
         row[key] = settings.get(key) if isinstance(settings.get(key), float) else None

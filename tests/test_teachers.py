@@ -355,7 +355,7 @@ def test_what_is_not_to_be_saved(tmp_path):
     for arguments, message in (
         ((path, PROBS, X, "t"), "logits looks like probabilities"),
         ((path, X, X, Linear()), "logits must have the teacher's 4 classes, got 6"),
-        ((3, np.zeros((50, 4)), X, "t"), r"path must be the name of a file, got 3 \(int\)"),
+        ((3, np.zeros((50, 4)), X, "t"), r"path must be a string or a path, got 3 \(int\)"),
         ((tmp_path / "no" / "l.npz", np.zeros((50, 4)), X, "t"), "l.npz: there is no folder .*no"),
     ):
         with pytest.raises((ValueError, TypeError, FileNotFoundError), match=message):
@@ -411,7 +411,7 @@ def test_damaged_files_are_refused(tmp_path):
         np.save(file, np.zeros((50, 4)))
     with pytest.raises(ValueError, match="l.npz: not a file of save_logits"):
         load_logits(path, X, "t")
-    with pytest.raises(TypeError, match="path must be the name of a file, got 3"):
+    with pytest.raises(TypeError, match="path must be a string or a path, got 3"):
         load_logits(3, X, "t")
     np.savez(path, header=np.array(["{}"], dtype=object), logits=np.zeros((50, 4)))
     with pytest.raises(ValueError, match="l.npz: not a file of save_logits"):

@@ -11,7 +11,6 @@ from pathlib import Path
 
 from ..archive import replacing
 
-_CHUNK = 1 << 16
 _SCHEMES = ("http://", "https://")
 
 
@@ -29,9 +28,8 @@ def _get(url: str, size: int, timeout: float, patience: float) -> bytes:
     body = bytearray()
     give_up = time.monotonic() + patience
     with urllib.request.build_opener(_WebRedirect).open(url, timeout=timeout) as response:
-        # read1 returns after one read of the socket, so the clock is checked
-        # even if the body arrives byte by byte.
-        while chunk := response.read1(_CHUNK):
+        # read1 returns after one read of the socket: the clock is checked even if bytes arrive one by one
+        while chunk := response.read1(1 << 16):
             body += chunk
             if len(body) > size:
                 raise ValueError(f"sent more than the {size} bytes this file has")
@@ -50,20 +48,10 @@ def download(
     timeout: float = 15.0,
     patience: float = 300.0,
 ) -> Path:
-    """Fetch a file from the first of ``urls`` that gives exactly the right bytes.
+    """Fetch a file of ``size`` bytes and SHA-256 ``digest`` from the first of the mirrors ``urls`` that gives it.
 
-    Nothing is written before length and SHA-256 are right, and then it is written to a temporary file
-    that is renamed. So ``path`` is never a partial or altered file, and nothing else is left behind.
-
-    Parameters
-    ----------
-    urls : the same file on several mirrors, tried in order; http or https.
-    path : where to put it; the folder is created if it is missing.
-    size, digest : its length in bytes and SHA-256 in hexadecimal.
-    timeout : seconds to wait for an answer before the next mirror is tried.
-    patience : seconds a whole transfer may take.
-
-    Raises OSError if no mirror gave the file (with what each did), or if the folder cannot be written.
+    Nothing is written before length and hash are right. ``timeout`` is the seconds to wait for an answer before the
+    next mirror is tried, ``patience`` the seconds a whole transfer may take. OSError if no mirror gave the file.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

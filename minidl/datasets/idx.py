@@ -15,7 +15,6 @@ import numpy as np
 
 DTYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 MAX_BYTES = 1 << 31
-_CHUNK = 1 << 20
 
 
 def read_idx(path: str | os.PathLike, max_bytes: int = MAX_BYTES) -> np.ndarray:
@@ -53,7 +52,7 @@ def _parse(stream: BinaryIO | gzip.GzipFile, path: str | os.PathLike, max_bytes:
         raise ValueError(f"{path}: announces shape {shape}, {count} bytes; at most {max_bytes} are read")
     data = bytearray()
     # ask for one byte more than announced, so that a longer file is noticed
-    while len(data) <= count and (chunk := stream.read(min(_CHUNK, count + 1 - len(data)))):
+    while len(data) <= count and (chunk := stream.read(min(1 << 20, count + 1 - len(data)))):
         data += chunk
     if len(data) != count:
         found = "more" if len(data) > count else f"only {len(data)}"

@@ -31,8 +31,8 @@ def main(arguments: list[str] | None = None) -> None:
     output = Path(arguments[1]) if len(arguments) == 2 else Path(__file__).with_name("mnist_subset.npz")
     (x_train, y_train), (x_test, y_test) = mnist.load_data(arguments[0])
     train, test = choose(y_train, TRAIN_PER_CLASS), choose(y_test, TEST_PER_CLASS)
-    chosen = dict(x_train=x_train[train], y_train=y_train[train], x_test=x_test[test], y_test=y_test[test])
-    np.savez_compressed(output, **chosen)
+    arrays = dict(x_train=x_train[train], y_train=y_train[train], x_test=x_test[test], y_test=y_test[test])
+    np.savez_compressed(output, **arrays)
     print(f"{output}: {len(train)} + {len(test)} digits, {output.stat().st_size} bytes")
 
 

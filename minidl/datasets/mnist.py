@@ -1,7 +1,6 @@
 """The MNIST digits: 60,000 + 10,000 images of 28x28 pixels, or the 8,000 that come with minidl.
 
-MNIST is by Yann LeCun, Corinna Cortes and Christopher J. C. Burges, under the Creative Commons
-Attribution-ShareAlike 3.0 licence; see LICENSE-MNIST.txt beside this file.
+MNIST is by Y. LeCun, C. Cortes and C. J. C. Burges, licence CC BY-SA 3.0: LICENSE-MNIST.txt beside this file.
 """
 
 import hashlib
@@ -35,11 +34,10 @@ def load_data(path: str | os.PathLike | None = None) -> tuple[Split, Split]:
 
     Parameters
     ----------
-    path : a folder with the four IDX files (``train-images-idx3-ubyte`` and so on, with or
-        without ``.gz``). Any data set in MNIST's four files will do, Fashion-MNIST for one.
-        By default the folder named by the environment variable ``MINIDL_DATA``, or else the
-        user's cache folder. Files that are in neither are downloaded to ``MINIDL_DATA`` if it
-        is set, else to the cache, and their SHA-256 is checked.
+    path : a folder with the four IDX files (``train-images-idx3-ubyte`` and so on, with or without ``.gz``). Any
+        data set in MNIST's four files will do, Fashion-MNIST for one. By default the folder named by the
+        environment variable ``MINIDL_DATA``, or else the user's cache folder. Files that are in neither are
+        downloaded to ``MINIDL_DATA`` if it is set, else to the cache, and their SHA-256 is checked.
 
     Raises FileNotFoundError if ``path`` is given and lacks a file; ValueError, naming the file, if one is damaged or
     images and labels do not belong together; OSError if no mirror could be reached or none gave the right bytes.
@@ -60,10 +58,9 @@ def load_data(path: str | os.PathLike | None = None) -> tuple[Split, Split]:
 def load_subset() -> tuple[Split, Split]:
     """8,000 digits of MNIST that are part of the package: no network, about 30 ms.
 
-    Returns ``(x_train, y_train), (x_test, y_test)``: uint8 images ``(6000, 28, 28)``, 600 of
-    each class, evenly spaced in MNIST's training set, and ``(2000, 28, 28)``, 200
-    of each class, evenly spaced in its test set (whose first half is easier than its second);
-    labels uint8. Made by ``python -m minidl.datasets.make_subset``.
+    Returns ``(x_train, y_train), (x_test, y_test)``: uint8 images ``(6000, 28, 28)``, 600 of each class, evenly
+    spaced in MNIST's training set, and ``(2000, 28, 28)``, 200 of each class, evenly spaced in its test set (whose
+    first half is easier than its second); labels uint8. Made by ``python -m minidl.datasets.make_subset``.
     """
     with resources.files(__package__).joinpath("mnist_subset.npz").open("rb") as file, np.load(file) as data:
         return (data["x_train"], data["y_train"]), (data["x_test"], data["y_test"])
@@ -93,12 +90,9 @@ def _fetch(name: str, folder: Path, cache: Path) -> Path:
     size, digest = FILES[name]
     for place in (folder, cache):
         file = place / (name + ".gz")
-        if (
-            file.is_file()
-            and file.stat().st_size == size
-            and hashlib.sha256(file.read_bytes()).hexdigest() == digest
-        ):
-            return file
+        if file.is_file() and file.stat().st_size == size:
+            if hashlib.sha256(file.read_bytes()).hexdigest() == digest:
+                return file
     try:
         return download([mirror + name + ".gz" for mirror in MIRRORS], folder / (name + ".gz"), size, digest)
     except OSError as error:

@@ -115,10 +115,9 @@ def _with_transfer(fit_arguments: dict, transfer: object, dtype: np.dtype) -> di
         )
     x, y, weight = fit_arguments["x"], fit_arguments["y"], fit_arguments.get("sample_weight")
     transfer = check_array("transfer", transfer)
-    if transfer.shape[1:] != x.shape[1:]:
-        raise ValueError(
-            f"transfer must have samples of shape {x.shape[1:]} as x has, got {transfer.shape[1:]}"
-        )
+    wanted, got = x.shape[1:], transfer.shape[1:]
+    if got != wanted:
+        raise ValueError(f"transfer must have samples of shape {wanted} as x has, got {got}")
     check_finite("transfer", transfer, dtype)
     if y is not None:
         y = check_array("y", y)
@@ -135,10 +134,10 @@ def _with_transfer(fit_arguments: dict, transfer: object, dtype: np.dtype) -> di
 def check_not_swapped(job: Job) -> None:
     """Refuse a student that already knows what its teacher never learnt."""
     teacher, student, x, y = job.teacher, job.student, job.fit_arguments["x"], job.fit_arguments["y"]
-    labels = np.empty(0, np.int64) if y is None else as_labels(y)
-    rows = np.flatnonzero(labels >= 0)[:1000]
-    if not len(rows):
+    if not has_labels(y):
         return
+    labels = as_labels(y)
+    rows = np.flatnonzero(labels >= 0)[:1000]
     labels = labels[rows]
     student_accuracy = float((student.predict_logits(x[rows]).argmax(axis=1) == labels).mean())
     if student_accuracy < 0.5:

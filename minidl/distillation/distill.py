@@ -3,14 +3,14 @@
 import copy
 import math
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
 from .. import callbacks, losses, optimizers
 from ..models import Sequential
 from ..report import DistillationReport, Figures, as_labels, describe_loss, holds_rows, measure
-from ..teachers import cached_logits, named_teacher, untrained_note
+from ..teachers import Teacher, cached_logits, named_teacher, untrained_note
 from ..validation import check_rows
 from ..warmup import compile_before_fit
 from .checks import Job, check_job, check_not_swapped, check_pair, check_some_labels
@@ -86,24 +86,28 @@ def distill(
 
     # train
     optimizer = student.optimizer or "adam" if optimizer is None else optimizer
-    plain = _plain_student(student, optimizer, job.fit_arguments) if plain_student else None
+    if plain_student:  # copies, so that the student's training changes none of it
+        plain, plain_optimizer = copy.deepcopy(student), fresh_optimizer(optimizer)
+        # not the callbacks that write files, nor the user's own
+        steering = [copy.deepcopy(each) for each in job.fit_arguments["callbacks"] if type(each) in _STEERING]
     started = time.perf_counter()
     history = _train(job, optimizer)
     seconds = time.perf_counter() - started
-    plain_history = train_on_labels(*plain) if plain else None
 
     # measure and report
     report = DistillationReport(
-        teacher=data.measure_teacher(job),
-        plain=data.measure_student("plain student", plain[0]) if plain else None,
-        student=data.measure_student("student", student),
+        data.measure("student", student),
+        data.measure_teacher(job.teacher),
         loss=describe_loss(job.loss),
         unseen=data.unseen,
         notes=[note, *data.notes] if note else data.notes,
         seconds=seconds,
         history=history,
-        plain_history=plain_history,
     )
+    if plain_student:
+        arguments = {**job.fit_arguments, "callbacks": steering}
+        report.plain_history = train_on_labels(plain, plain_optimizer, arguments)
+        report.plain = data.measure("plain student", plain)
     report.notes += report.concerns()
     return report
 
@@ -120,28 +124,25 @@ def _train(job: Job, optimizer: object) -> callbacks.History:
         raise
 
 
-# ---------------------------------------------------------------- what the report is measured on
-
-
 @dataclass
 class _ReportData:
     """Samples to measure models on."""
 
     x: np.ndarray
     y: np.ndarray | None
-    rows: slice | None = None  # of the training arrays; None: they are other samples
-    unseen: bool = True  # neither training nor the choice of the epoch saw them, as far as is known
-    notes: list[str] = field(default_factory=list)  # what a reader of figures measured on them must know
+    rows: slice | None  # of the training arrays; None: they are other samples
+    unseen: bool  # neither training nor the choice of the epoch saw them, as far as is known
+    notes: list[str]  # what a reader of figures measured on them must know
     teacher_logits: np.ndarray | None = None  # the teacher's answers on them, if they are known
 
-    def measure_teacher(self, job: Job) -> Figures | None:
+    def measure(self, role: str, model: Sequential) -> Figures:
+        return measure(role, model.predict_logits(self.x), self.y, self.teacher_logits, model, self.x)
+
+    def measure_teacher(self, teacher: Teacher) -> Figures | None:
         if self.teacher_logits is None:
             return None
-        timed = None if job.teacher.samples is not None else getattr(job.teacher, "model", job.teacher)
+        timed = None if teacher.samples is not None else getattr(teacher, "model", teacher)
         return measure("teacher", self.teacher_logits, self.y, None, timed, self.x)
-
-    def measure_student(self, role: str, model: Sequential) -> Figures:
-        return measure(role, model.predict_logits(self.x), self.y, self.teacher_logits, model, self.x)
 
 
 def _choose_report_data(job: Job, test_data: object, test_teacher: object) -> _ReportData:
@@ -149,27 +150,28 @@ def _choose_report_data(job: Job, test_data: object, test_teacher: object) -> _R
     x, y, validation_data = (job.fit_arguments[name] for name in ("x", "y", "validation_data"))
     seen, held_out = _split_rows(len(x), job.fit_arguments["validation_split"])
     given = {"test_data": test_data, "validation_data": validation_data}
-    argument = next((name for name, pair in given.items() if pair is not None), None)
-    if argument is not None:
-        data = _ReportData(*check_pair(job.student, argument, given[argument]))
-        data.notes.append(f"measured on the {len(data.x)} samples of {argument}")
-    elif held_out is not None:
-        data = _ReportData(x[held_out], None if y is None else np.asarray(y)[held_out], held_out)
-        data.notes.append(f"measured on the {len(data.x)} samples of validation_split")
+    source = next((name for name, pair in given.items() if pair is not None), None)
+    if source is not None:
+        rows, (x_test, y_test) = None, check_pair(job.student, source, given[source])
     else:
-        data = _ReportData(x, y, seen, unseen=False)
-        data.notes.append(
+        source, rows = (None, seen) if held_out is None else ("validation_split", held_out)
+        x_test, y_test = x[rows], None if y is None else np.asarray(y)[rows]
+    note = f"measured on the {len(x_test)} samples of {source}"
+    if source is None:
+        note = (
             f"measured on the {len(x)} training samples themselves: give validation_data or test_data "
             "to learn how the student does on others"
         )
+    data = _ReportData(x_test, y_test, rows, source is not None, [note])
+    chosen_on = validation_data[0] if validation_data is not None else x[held_out] if held_out else None
     if data.unseen:
-        _note_choice_of_epoch(data, job.fit_arguments, held_out, test_data is not None)
+        _note_choice_of_epoch(data, job, chosen_on, source == "test_data")
     if data.rows is None and (shared := _count_shared(x[seen], data.x)):
         data.unseen = False
         data.notes.append(f"{shared} of the {len(data.x)} samples measured on are training samples too")
     if data.y is not None and (labelled := int((as_labels(data.y) >= 0).sum())) < len(data.x):
         data.notes.append(f"loss, errors, accuracy and calibration are of the {labelled} that have labels")
-    data.teacher_logits = _teacher_logits(job, data, test_teacher)
+    data.teacher_logits = _teacher_logits(job.teacher, data, test_teacher)
     return data
 
 
@@ -179,9 +181,8 @@ def _split_rows(count: int, validation_split: float) -> tuple[slice, slice | Non
     return slice(0, kept), slice(kept, count) if validation_split else None
 
 
-def _teacher_logits(job: Job, data: _ReportData, test_teacher: object) -> np.ndarray | None:
+def _teacher_logits(teacher: Teacher, data: _ReportData, test_teacher: object) -> np.ndarray | None:
     """The teacher's answers on ``data``; None, with a note, for an array of logits that has none for it."""
-    teacher = job.teacher
     if test_teacher is not None:
         if teacher.samples is None:
             raise ValueError(
@@ -201,22 +202,15 @@ def _teacher_logits(job: Job, data: _ReportData, test_teacher: object) -> np.nda
     return None
 
 
-def _note_choice_of_epoch(
-    data: _ReportData, fit_arguments: dict, held_out: slice | None, is_test_data: bool
-) -> None:
+def _note_choice_of_epoch(data: _ReportData, job: Job, chosen_on: object, is_test_data: bool) -> None:
     """Note on ``data`` if a callback chose the epoch by these samples, as far as that can be seen."""
-    choosers = [callback for callback in fit_arguments["callbacks"] if _chooses_epoch(callback)]
-    if not choosers:
+    chooser = next(filter(_chooses_epoch, job.fit_arguments["callbacks"]), None)
+    if chooser is None:
         return
-    chosen_on = None
-    if fit_arguments["validation_data"] is not None:
-        chosen_on = np.asarray(fit_arguments["validation_data"][0])
-    elif held_out is not None:
-        chosen_on = fit_arguments["x"][held_out]
-    if not is_test_data or (chosen_on is not None and _count_shared(chosen_on, data.x)):
+    if not is_test_data or (chosen_on is not None and _count_shared(np.asarray(chosen_on), data.x)):
         data.unseen = False
         data.notes.append(
-            f"{type(choosers[0]).__name__} chose the epoch on these samples, so the figures flatter the student: "
+            f"{type(chooser).__name__} chose the epoch on these samples, so the figures flatter the student: "
             f"give {'other test_data' if is_test_data else 'test_data'}"
         )
 
@@ -233,16 +227,6 @@ def _count_shared(x: np.ndarray, x_test: np.ndarray) -> int:
         return 0
     known = {hash(np.ascontiguousarray(row).tobytes()) for row in x}
     return sum(hash(np.ascontiguousarray(row).tobytes()) in known for row in x_test)
-
-
-# ---------------------------------------------------------------- labels alone
-
-
-def _plain_student(student: Sequential, optimizer: object, fit_arguments: dict) -> tuple:
-    """What `train_on_labels` is to be given: copies, so that the student's training changes none of it."""
-    # not the callbacks that write files, nor the user's own
-    steering = [copy.deepcopy(each) for each in fit_arguments["callbacks"] if type(each) in _STEERING]
-    return copy.deepcopy(student), fresh_optimizer(optimizer), {**fit_arguments, "callbacks": steering}
 
 
 def fresh_optimizer(optimizer: object) -> object:
@@ -282,8 +266,7 @@ def _labelled_only(fit_arguments: dict) -> dict:
         arguments["validation_data"] = (x[kept], labels[kept])
     rows = np.flatnonzero(known[seen])
     if not len(rows):
-        raise ValueError(
-            f"y must hold labels to learn from without a teacher, got -1 for all {len(known[seen])}"
-        )
+        count = len(known[seen])
+        raise ValueError(f"y must hold labels to learn from without a teacher, got -1 for all {count}")
     weight = None if weight is None else np.asarray(weight)[rows]
     return {**arguments, "x": x[rows], "y": labels[rows], "sample_weight": weight}

@@ -84,9 +84,8 @@ def run(options: argparse.Namespace) -> None:
     table = format_table(_HEAD, [_cells(row) for row in rows])
     verdict = _verdict(rows[1], rows[2], loss)
     seconds = time.perf_counter() - started
-    print(
-        f"\n{table}\n\n{verdict}\n{seconds:.0f} seconds in all, {compile_seconds:.1f} of them for the kernels."
-    )
+    times = f"{seconds:.0f} seconds in all, {compile_seconds:.1f} of them for the kernels."
+    print(f"\n{table}\n\n{verdict}\n{times}")
     if options.output:
         result = dict(models=rows, verdict=verdict, seconds=seconds, seconds_compiling=compile_seconds)
         kept_out = ("run", "command", "output", "save")
@@ -104,56 +103,45 @@ def compile_kernels(dtype: str = "float32") -> float:
     return seconds
 
 
-# ---------------------------------------------------------------- training
-
-
-def _make_teacher(shape, sizes, classes, seed) -> Sequential:
-    """A large net that sees each digit shifted a little and with pixels missing, never twice the same."""
-    layers = [RandomTranslation(2 / shape[0], 2 / shape[1]), Flatten(), Dropout(0.1)]
-    for units in sizes:
-        layers += [Dense(units, activation="relu"), Dropout(0.3)]
-    return Sequential(
-        [Input(shape), Rescaling(1 / 255), *layers, Dense(classes, "softmax")], "teacher", seed=seed
-    )
-
-
-def _make_student(shape, sizes, classes, seed) -> Sequential:
-    """A small net without regularization. Plain and distilled students of one seed have the same initial weights."""
-    layers = [Flatten(), *(Dense(units, activation="relu") for units in sizes)]
-    return Sequential(
-        [Input(shape), Rescaling(1 / 255), *layers, Dense(classes, "softmax")], "student", seed=seed
-    )
+def _make_model(name: str, digits: tuple, layers: list, seed: int) -> Sequential:
+    x, y = digits
+    layers = [Input(x.shape[1:]), Rescaling(1 / 255), *layers, Dense(int(y.max()) + 1, "softmax")]
+    return Sequential(layers, name, seed=seed)
 
 
 def _train_all(options: argparse.Namespace, loss: Loss, digits: tuple) -> dict[str, list[Sequential]]:
     """The teacher, the plain students and the distilled ones."""
-    x, y = digits
-    few = len(x) <= _FEW_DIGITS
+    few = len(digits[0]) <= _FEW_DIGITS
     epochs = options.teacher_epochs or (50 if few else 15)
     for_teacher = epochs, 2 * options.batch_size, options.teacher_learning_rate
     for_students = options.epochs or (40 if few else 20), options.batch_size, options.learning_rate
-    shape, classes = x.shape[1:], int(y.max()) + 1
     labels_only = SparseCategoricalCrossentropy()
 
-    teacher = _make_teacher(shape, options.teacher, classes, options.seed)
+    # A large net that sees each digit shifted a little and with pixels missing, never twice the same.
+    height, width = digits[0].shape[1:]
+    layers = [RandomTranslation(2 / height, 2 / width), Flatten(), Dropout(0.1)]
+    for units in options.teacher:
+        layers += [Dense(units, activation="relu"), Dropout(0.3)]
+    teacher = _make_model("teacher", digits, layers, options.seed)
     _train("teacher", teacher, digits, labels_only, *for_teacher)
     # The teacher is asked once: every student learns from the same logits, matched to the digits by index.
-    teacher_logits = cached_logits(teacher, x)
-    plain, distilled = [], []
+    teacher_logits = cached_logits(teacher, digits[0])
+    lessons = {"plain student": (labels_only, None), "distilled student": (loss, teacher_logits)}
+    groups: dict = {"teacher": [teacher], **{name: [] for name in lessons}}
     for seed in range(options.seed, options.seed + options.seeds):
-        plain.append(_make_student(shape, options.student, classes, seed))
-        _train(f"plain student {seed}", plain[-1], digits, labels_only, *for_students)
-        distilled.append(_make_student(shape, options.student, classes, seed))
-        _train(f"distilled student {seed}", distilled[-1], digits, loss, *for_students, teacher_logits)
-    return {"teacher": [teacher], "plain student": plain, "distilled student": distilled}
+        # small nets without regularization; those of one seed have the same initial weights
+        for name, (lesson, logits) in lessons.items():
+            layers = [Flatten(), *(Dense(units, activation="relu") for units in options.student)]
+            groups[name].append(_make_model("student", digits, layers, seed))
+            _train(f"{name} {seed}", groups[name][-1], digits, lesson, *for_students, logits)
+    return groups
 
 
 def _train(title, model, digits, loss, epochs, batch_size, learning_rate, teacher_logits=None) -> None:
     steps = epochs * math.ceil(len(digits[0]) / batch_size)
     model.compile(optimizer=Adam(CosineDecay(learning_rate, steps)), loss=loss, metrics=["accuracy"])
     bar = _Bar(f"{title:<22} {describe_layers(model):<18}")
-    arguments = dict(batch_size=batch_size, epochs=epochs, verbose=0, callbacks=[bar])
-    model.fit(*digits, target_model=teacher_logits, **arguments)
+    model.fit(*digits, batch_size, epochs, verbose=0, callbacks=[bar], target_model=teacher_logits)
 
 
 class _Bar(Callback):
@@ -161,25 +149,16 @@ class _Bar(Callback):
 
     def __init__(self, title: str):
         super().__init__()
-        self.title = title
-
-    def on_train_begin(self, logs=None):
-        self.started, self.on_terminal = time.perf_counter(), sys.stdout.isatty()
-        self.on_epoch_end(-1, {})
+        self.title, self.started = title, time.perf_counter()
 
     def on_epoch_end(self, epoch, logs=None):
-        done, epochs = epoch + 1, self.params["epochs"]
-        if not self.on_terminal and done < epochs:
-            return
-        filled = 20 * done // epochs
-        values = "  ".join(f"{name} {value:.4f}" for name, value in logs.items())
-        seconds = time.perf_counter() - self.started
-        line = f"{self.title} [{'=' * filled:<20}] {done:>3}/{epochs}  {seconds:5.1f} s  {values}"
-        start, end = ("\r", "\n" if done == epochs else "") if self.on_terminal else ("", "\n")
-        print(f"{start}{line}", end=end, flush=True)
+        done, epochs, on_terminal = epoch + 1, self.params["epochs"], sys.stdout.isatty()
+        if on_terminal or done == epochs:
+            bar, seconds = "=" * (20 * done // epochs), time.perf_counter() - self.started
+            values = "  ".join(f"{name} {value:.4f}" for name, value in logs.items())
+            line = f"{self.title} [{bar:<20}] {done:>3}/{epochs}  {seconds:5.1f} s  {values}"
+            print("\r" * on_terminal + line, end="\n" if done == epochs else "", flush=True)
 
-
-# ---------------------------------------------------------------- results
 
 _HEAD = "model|layers|parameters|size on disk|test errors|accuracy|agrees with teacher|us an image".split("|")
 
@@ -217,15 +196,13 @@ def _verdict(plain: dict, distilled: dict, loss: Any) -> str:
     gains = np.array(plain["errors"], dtype=float) - distilled["errors"]
     runs = f"over {len(gains)} seeds" if len(gains) > 1 else "with one seed, which says little"
     setting = f"temperature {loss.temperature:g}, weights {loss.hard_weight:g} and {loss.soft_weight:g}"
-    if gains.mean() <= 0:
-        return (
-            f"Distilling did not help here: {-gains.mean():.1f} errors more on average, {runs} ({setting})."
-        )
+    if (mean := gains.mean()) <= 0:
+        return f"Distilling did not help here: {-mean:.1f} errors more on average, {runs} ({setting})."
     wins = int((gains > 0).sum())
-    share = gains.mean() / max(plain["errors_mean"], 1e-9)
+    share = mean / max(plain["errors_mean"], 1e-9)
     spread = f" +- {gains.std(ddof=1):.1f}" if len(gains) > 1 else ""
     return (
-        f"Distilling saved {gains.mean():.1f}{spread} of {plain['errors_mean']:.1f} errors ({share:.0%}) "
+        f"Distilling saved {mean:.1f}{spread} of {plain['errors_mean']:.1f} errors ({share:.0%}) "
         f"{runs}; it won {wins} of {len(gains)} ({setting})."
     )
 

@@ -31,10 +31,6 @@ class BornAgain:
         return Ensemble(self.models)
 
 
-_ABOUT_THE_TEACHER = ("from_probs", "test_teacher")
-_ONLY_OF_DISTILL = ("test_data", "transfer", "plain_student")
-
-
 def born_again(
     build_student: Callable[[], Sequential],
     x: np.ndarray,
@@ -57,9 +53,10 @@ def born_again(
         raise TypeError(
             f"build_student must be a function that makes a new model, got {describe(build_student)}"
         )
-    teacher_arguments = {name: arguments.pop(name) for name in _ABOUT_THE_TEACHER if name in arguments}
-    if teacher_arguments and teacher is None:
-        raise ValueError(f"{' and '.join(teacher_arguments)} need a teacher, got None")
+    about_teacher = [name for name in ("from_probs", "test_teacher") if name in arguments]
+    teacher_arguments = {name: arguments.pop(name) for name in about_teacher}
+    if about_teacher and teacher is None:
+        raise ValueError(f"{' and '.join(about_teacher)} need a teacher, got None")
     if y is None and teacher is None:
         raise ValueError(
             "y must be given, got None: the first generation learns from labels, or from teacher="
@@ -73,7 +70,8 @@ def born_again(
         if any(model is earlier for earlier in result.models):
             raise ValueError("build_student must return a new model each time, got the same one again")
         if teacher is None:
-            kept = {name: value for name, value in arguments.items() if name not in _ONLY_OF_DISTILL}
+            only_of_distill = ("test_data", "transfer", "plain_student")
+            kept = {name: value for name, value in arguments.items() if name not in only_of_distill}
             train_on_labels(model, fresh_optimizer(optimizer), {"epochs": 20, **kept, "x": x, "y": y})
         else:
             options = {**arguments, **teacher_arguments, "optimizer": fresh_optimizer(optimizer)}
@@ -82,9 +80,6 @@ def born_again(
         result.models.append(model)
         teacher = model
     return result
-
-
-# ---------------------------------------------------------------- mutual learning
 
 
 def mutual_learning(
@@ -153,10 +148,8 @@ def _peers(models: list[Sequential], x: np.ndarray, temperature: float) -> Itera
     copies = [copy.deepcopy(model) if any(augments) else None for model in models]
     for k, sees_other_inputs in enumerate(augments):
         others = [j for j in range(len(models)) if j != k]
-        if sees_other_inputs:
-            yield Ensemble([copies[j] for j in others])
-        else:
-            yield Ensemble([logits[j] for j in others]).logits(x, temperature=temperature)
+        peers = Ensemble([copies[j] if sees_other_inputs else logits[j] for j in others])
+        yield peers if sees_other_inputs else peers.logits(x, temperature=temperature)
 
 
 def _check_models(models: object) -> list[Sequential]:

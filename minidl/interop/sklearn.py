@@ -1,5 +1,8 @@
 """scikit-learn: a classifier for its pipelines, its estimators as teachers. Needs ``minidl[sklearn]``."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import numpy as np
 
 from ..layers import Dense, Input
@@ -19,6 +22,7 @@ except ImportError as error:
     ) from error
 
 
+@dataclass(eq=False, repr=False)  # of its constructor scikit-learn reads the signature
 class MinidlClassifier(ClassifierMixin, BaseEstimator):
     """A multilayer perceptron, distilled from ``teacher`` if one is given.
 
@@ -36,29 +40,16 @@ class MinidlClassifier(ClassifierMixin, BaseEstimator):
     classes_, n_features_in_ ; model_ : the ``Sequential``.
     """
 
-    def __init__(
-        self,
-        hidden_layer_sizes=(64, 64),
-        activation="relu",
-        epochs=20,
-        batch_size=32,
-        learning_rate=0.001,
-        teacher=None,
-        temperature=4.0,
-        hard_weight=0.1,
-        soft_weight=0.9,
-        random_state=None,
-    ):
-        self.hidden_layer_sizes = hidden_layer_sizes
-        self.activation = activation
-        self.epochs = epochs
-        self.batch_size = batch_size
-        self.learning_rate = learning_rate
-        self.teacher = teacher
-        self.temperature = temperature
-        self.hard_weight = hard_weight
-        self.soft_weight = soft_weight
-        self.random_state = random_state
+    hidden_layer_sizes: Sequence[int] = (64, 64)
+    activation: str = "relu"
+    epochs: int = 20
+    batch_size: int = 32
+    learning_rate: float = 0.001
+    teacher: object = None
+    temperature: float = 4.0
+    hard_weight: float = 0.1
+    soft_weight: float = 0.9
+    random_state: int | None = None
 
     def fit(self, X, y, sample_weight=None):
         X, y = validate_data(self, X, y, dtype=[np.float32, np.float64])

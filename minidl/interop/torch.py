@@ -15,16 +15,7 @@ from ..models import Sequential
 from ..validation import describe
 from . import activation_of, import_extra
 
-_MODULES = {
-    "relu": "ReLU",
-    "sigmoid": "Sigmoid",
-    "tanh": "Tanh",
-    "gelu": "GELU",
-    "silu": "SiLU",
-    "softplus": "Softplus",
-    "elu": "ELU",
-    "softmax": "Softmax",
-}
+_MODULES = {kind.lower(): kind for kind in "ReLU Sigmoid Tanh GELU SiLU Softplus ELU Softmax".split()}
 
 
 def torch_teacher(module: object, device: str | None = None) -> Callable[[np.ndarray], np.ndarray]:

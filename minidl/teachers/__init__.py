@@ -4,16 +4,10 @@ Training asks a teacher one thing: the logits of these samples. ``as_teacher`` t
 a ``Teacher`` and refuses what cannot teach.
 """
 
-from .cache import cached_logits as cached_logits
-from .cache import load_logits as load_logits
-from .cache import save_logits as save_logits
-from .conversion import Ensemble as Ensemble
-from .conversion import as_teacher as as_teacher
-from .conversion import named_teacher as named_teacher
-from .conversion import untrained_note as untrained_note
-from .kinds import PROBABILITY_FLOOR as PROBABILITY_FLOOR
-from .kinds import ArrayTeacher as ArrayTeacher
-from .kinds import CallableTeacher as CallableTeacher
-from .kinds import ModelTeacher as ModelTeacher
-from .kinds import Teacher as Teacher
-from .kinds import fingerprint as fingerprint
+from .cache import cached_logits, load_logits, save_logits
+from .conversion import Ensemble, as_teacher, named_teacher, untrained_note
+from .kinds import PROBABILITY_FLOOR, ArrayTeacher, CallableTeacher, ModelTeacher, Teacher, fingerprint
+
+__all__ = ["PROBABILITY_FLOOR", "ArrayTeacher", "CallableTeacher", "Ensemble", "ModelTeacher", "Teacher"]
+__all__ += ["as_teacher", "cached_logits", "fingerprint", "load_logits", "save_logits"]
+__all__ += ["named_teacher", "untrained_note"]  # for minidl itself

@@ -2,12 +2,10 @@
 
 import json
 import os
-from pathlib import Path
 
 import numpy as np
 
-from .. import validation
-from ..archive import READ_ERRORS, replacing
+from .. import archive, validation
 from ..validation import check_array, check_finite, check_rows
 from .conversion import as_teacher
 from .kinds import ArrayTeacher, fingerprint, refuse_probabilities
@@ -65,9 +63,6 @@ def cached_logits(
     return out
 
 
-# ---------------------------------------------------------------- in a file
-
-
 def save_logits(path: str | os.PathLike, logits: np.ndarray, x: np.ndarray, teacher: object) -> None:
     """Write logits with a fingerprint of the samples and of the teacher they belong to.
 
@@ -75,9 +70,9 @@ def save_logits(path: str | os.PathLike, logits: np.ndarray, x: np.ndarray, teac
     function tells whether it would answer the same tomorrow. The file is written under another name and then
     renamed, so it is never incomplete. Read it with ``load_logits``.
     """
-    path = _check_path(path)
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"{path}: there is no folder {path.parent}")
+    folder = os.path.dirname(archive.check_path(path)) or "."
+    if not os.path.isdir(folder):
+        raise FileNotFoundError(f"{path}: there is no folder {folder}")
     x = check_array("x", x)
     logits = check_array("logits", logits, ndim=2)
     check_rows("logits", len(logits), len(x))
@@ -89,8 +84,7 @@ def save_logits(path: str | os.PathLike, logits: np.ndarray, x: np.ndarray, teac
     if logits.dtype.kind != "f":
         logits = logits.astype(np.float32)
     header = {"format": _FORMAT, "x": fingerprint(x), "teacher": _teacher_id(teacher)}
-    with replacing(path) as file:
-        np.savez(file, header=np.array(json.dumps(header)), logits=logits)
+    archive.write_members(path, {"header": np.array(json.dumps(header)), "logits": logits})
 
 
 def load_logits(path: str | os.PathLike, x: np.ndarray, teacher: object) -> np.ndarray:
@@ -99,30 +93,24 @@ def load_logits(path: str | os.PathLike, x: np.ndarray, teacher: object) -> np.n
     Raises ValueError if the file is damaged or of another kind, or if the logits are stale: ``x`` was changed,
     reordered or converted since, or the teacher was trained further.
     """
-    path = _check_path(path)
+    path = archive.check_path(path)
     try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as data:
-            header, logits = json.loads(str(data["header"])), data["logits"]
+        with open(path, "rb") as file:
+            data = archive.read_members(file, ("header", "logits"))
+        header, logits = json.loads(str(data["header"])), data["logits"]
         if header.get("format") != _FORMAT or logits.ndim != 2 or logits.dtype.kind != "f":
             raise ValueError(f"its header is {header}")
     except FileNotFoundError:
         raise
-    except (*READ_ERRORS, AttributeError) as error:
+    except Exception as error:  # reading hostile bytes can raise almost anything
         raise ValueError(f"{path}: not a file of save_logits, or damaged ({error})") from error
     again = "compute them again with cached_logits and save_logits"
     if header.get("x") != fingerprint(check_array("x", x)):
         raise ValueError(f"{path}: these logits were computed from another x; {again}")
     if header.get("teacher") != _teacher_id(teacher):
-        raise ValueError(
-            f"{path}: these logits were computed by another teacher, or it was trained since; {again}"
-        )
-    return validation.check_logits(logits, len(x), logits.shape[1], logits.dtype, str(path))
-
-
-def _check_path(path: object) -> Path:
-    if not isinstance(path, (str, os.PathLike)):
-        raise TypeError(f"path must be the name of a file, got {validation.describe(path)}")
-    return Path(path)
+        other = "by another teacher, or it was trained since"
+        raise ValueError(f"{path}: these logits were computed {other}; {again}")
+    return validation.check_logits(logits, len(x), logits.shape[1], logits.dtype, path)
 
 
 def _teacher_id(teacher: object) -> str:

@@ -2,54 +2,27 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import reduce
-from typing import Any
 
 import numpy as np
 
+from ..losses.softmax import log_softmax, softmax
 from ..validation import check_bool, check_choice, check_float, describe
 from .kinds import ArrayTeacher, CallableTeacher, ModelTeacher, Teacher, has_initial_weights, package_of
 
-_KINDS: tuple[tuple[Callable[[Any], bool], Any], ...] = (
-    # (how it is recognized, what makes a Teacher of it or the message that refuses it); the first match counts
-    (
-        lambda thing: isinstance(thing, type),
-        "must be a model that was trained, got the class {thing.__name__}",
-    ),
-    (lambda thing: isinstance(thing, Teacher), lambda teacher, from_probs: teacher),
-    (lambda thing: hasattr(thing, "predict_logits"), lambda model, from_probs: ModelTeacher(model)),
-    (
-        lambda thing: package_of(thing) == "torch" and hasattr(thing, "parameters"),
-        "is a PyTorch module: put it in eval mode, module.eval(), and wrap it, "
-        "teacher=lambda x: module(torch.from_numpy(x)).detach().numpy(), "
-        "or use minidl.interop.torch.torch_teacher(module)",
-    ),
-    (
-        lambda thing: hasattr(thing, "predict_proba"),
-        "is a scikit-learn estimator: its probabilities can teach, "
-        "teacher=minidl.teachers.as_teacher(estimator.predict_proba, from_probs=True)",
-    ),
-    (
-        lambda thing: package_of(thing) == "keras",
-        "is a Keras model: wrap it, teacher=lambda x: model.predict(x, verbose=0) if it gives logits; if it ends "
-        "in softmax, minidl.teachers.as_teacher(lambda x: model.predict(x, verbose=0), from_probs=True)",
-    ),
-    (
-        lambda thing: package_of(thing) == "onnxruntime",
-        "is an ONNX session: wrap it, teacher=lambda x: session.run(None, {{session.get_inputs()[0].name: x}})[0], "
-        "or use minidl.interop.onnx.onnx_teacher(path)",
-    ),
-    (
-        lambda thing: (
-            isinstance(thing, (list, tuple))
-            and any(callable(item) or hasattr(item, "layers") for item in thing)
-        ),
-        "is a list of models: say how to average them, teacher=Ensemble([...])",
-    ),
-    (lambda thing: isinstance(thing, (list, tuple)) or hasattr(thing, "__array__"), ArrayTeacher),
-    (callable, CallableTeacher),
-)
+_ADVICE = {
+    # of things that could teach, but not as they are: what to write
+    "torch": "is a PyTorch module: put it in eval mode, module.eval(), and wrap it, "
+    "teacher=lambda x: module(torch.from_numpy(x)).detach().numpy(), "
+    "or use minidl.interop.torch.torch_teacher(module)",
+    "keras": "is a Keras model: wrap it, teacher=lambda x: model.predict(x, verbose=0) if it gives logits; if it ends "
+    "in softmax, minidl.teachers.as_teacher(lambda x: model.predict(x, verbose=0), from_probs=True)",
+    "onnxruntime": "is an ONNX session: wrap it, teacher=lambda x: session.run(None, "
+    "{session.get_inputs()[0].name: x})[0], or use minidl.interop.onnx.onnx_teacher(path)",
+    "sklearn": "is a scikit-learn estimator: its probabilities can teach, "
+    "teacher=minidl.teachers.as_teacher(estimator.predict_proba, from_probs=True)",
+}
 
 
 def as_teacher(teacher: object, student: object = None, from_probs: bool = False) -> Teacher:
@@ -60,12 +33,11 @@ def as_teacher(teacher: object, student: object = None, from_probs: bool = False
 
     Parameters
     ----------
-    student : the model that is to learn; it is refused as its own teacher, also inside an
-        ensemble, as a bound method, or as another model on the same parameters, and it must
-        have as many outputs as the teacher has classes.
-    from_probs : the array, or what the function returns, holds probabilities and not logits.
-        Their logarithm is taken (not below 1e-7). Without it an array all of whose rows lie in
-        [0, 1] and sum to 1 is refused: softened once more it would teach next to nothing.
+    student : the model that is to learn; it is refused as its own teacher, also inside an ensemble, as a bound
+        method, or as another model on the same parameters, and it must have as many outputs as the teacher classes.
+    from_probs : the array, or what the function returns, holds probabilities and not logits. Their logarithm is
+        taken (not below 1e-7). Without it an array all of whose rows lie in [0, 1] and sum to 1 is refused:
+        softened once more it would teach next to nothing.
 
     Raises TypeError or ValueError, naming what was wrong with ``teacher`` and what to write instead.
     """
@@ -76,18 +48,36 @@ def as_teacher(teacher: object, student: object = None, from_probs: bool = False
             "from_probs=True is for arrays and functions that give probabilities, "
             f"got {describe(teacher)}, which gives logits"
         )
-    make = next((make for recognizes, make in _KINDS if recognizes(teacher)), None)
-    if make is None:
-        raise TypeError(
-            "teacher must be a model, an Ensemble, an array of logits (N, classes) or a function x -> logits, "
-            f"got {describe(teacher)}"
-        )
-    if isinstance(make, str):
-        raise TypeError("teacher " + make.format(thing=teacher))
-    found = make(teacher, from_probs)
+    found = _make_teacher(teacher, from_probs)
     if student is not None:
         _refuse_student(found, student)
     return found
+
+
+def _make_teacher(thing, from_probs: bool) -> Teacher:
+    if isinstance(thing, type):
+        raise TypeError(f"teacher must be a model that was trained, got the class {thing.__name__}")
+    if isinstance(thing, Teacher):
+        return thing
+    if hasattr(thing, "predict_logits"):
+        return ModelTeacher(thing)
+    package = package_of(thing)
+    if package == "torch" and not hasattr(thing, "parameters"):  # a tensor
+        package = ""
+    if hasattr(thing, "predict_proba"):
+        package = package or "sklearn"
+    if package:
+        raise TypeError(f"teacher {_ADVICE[package]}")
+    if isinstance(thing, (list, tuple)) and any(callable(item) or hasattr(item, "layers") for item in thing):
+        raise TypeError("teacher is a list of models: say how to average them, teacher=Ensemble([...])")
+    if isinstance(thing, (list, tuple)) or hasattr(thing, "__array__"):
+        return ArrayTeacher(thing, from_probs)
+    if callable(thing):
+        return CallableTeacher(thing, from_probs)
+    raise TypeError(
+        "teacher must be a model, an Ensemble, an array of logits (N, classes) or a function x -> logits, "
+        f"got {describe(thing)}"
+    )
 
 
 def named_teacher(argument: str, teacher: object) -> Teacher:
@@ -139,19 +129,14 @@ def untrained_note(teacher: Teacher, student: object, resumed: bool = False) -> 
     return note
 
 
-# ---------------------------------------------------------------- several as one
-
-
 class Ensemble(Teacher):
     """Several teachers as one, by the mean of their answers.
 
-    ``mean="arithmetic"`` averages the softened probabilities, ``p = sum_m w_m softmax(v_m / T)``.
-    No logits give that at every T, so the ensemble's logits are made for the temperature asked:
-    ``v = T log p``, by log-sum-exp, hence ``softmax(v / T) = p`` exactly. Distilling from it is
-    distilling from all members at once: ``sum_m w_m KL(p_m || q) = KL(p || q) + constant``.
-
-    ``mean="geometric"`` averages the logits, ``v = sum_m w_m v_m``: the normalised geometric mean
-    of the members' probabilities at the same T.
+    ``mean="arithmetic"`` averages the softened probabilities, ``p = sum_m w_m softmax(v_m / T)``. No logits give that
+    at every T, so the ensemble's logits are made for the temperature asked: ``v = T log p``, by log-sum-exp, hence
+    ``softmax(v / T) = p`` exactly. Distilling from it is distilling from all members at once:
+    ``sum_m w_m KL(p_m || q) = KL(p || q) + constant``. ``mean="geometric"`` averages the logits,
+    ``v = sum_m w_m v_m``: the normalised geometric mean of the members' probabilities at the same T.
 
     Parameters
     ----------
@@ -170,10 +155,9 @@ class Ensemble(Teacher):
         self.mean = check_choice("mean", mean, ("arithmetic", "geometric"))
         self._members = tuple(named_teacher(f"members[{i}]", member) for i, member in enumerate(members))
         weights = [1.0] * len(members) if weights is None else weights
-        if not np.iterable(weights) or len(weights) != len(members):
-            raise ValueError(
-                f"weights must have one number a member: {len(members)}, got {describe(weights)}"
-            )
+        count = len(members)
+        if not np.iterable(weights) or len(weights) != count:
+            raise ValueError(f"weights must have one number a member: {count}, got {describe(weights)}")
         self.weights = np.array([check_float(f"weights[{i}]", w, above=0) for i, w in enumerate(weights)])
         self.weights /= self.weights.sum()
         self.classes, self.samples = self._common("classes"), self._common("samples")
@@ -191,29 +175,21 @@ class Ensemble(Teacher):
 
     def logits(self, x, rows=None, temperature=1.0):
         answers = [np.asarray(member.logits(x, rows, temperature), np.float64) for member in self._members]
-        for v in answers[1:]:
-            if v.shape != answers[0].shape:
-                raise ValueError(
-                    f"members must give logits of one shape, got {answers[0].shape} and {v.shape}"
-                )
+        first = answers[0].shape
+        for v in answers:
+            if v.shape != first:
+                raise ValueError(f"members must give logits of one shape, got {first} and {v.shape}")
         if self.mean == "geometric":
             return reduce(np.add, map(np.multiply, self.weights, answers))
-        log_p = []
-        for v, weight in zip(answers, self.weights, strict=True):
-            scaled = v / temperature
-            scaled = scaled - scaled.max(axis=1, keepdims=True)  # exp cannot overflow
-            log_p.append(scaled - np.log(np.exp(scaled).sum(axis=1, keepdims=True)) + np.log(weight))
-        return temperature * reduce(np.logaddexp, log_p)
+        log_p = [log_softmax(v, temperature) for v in answers]
+        return temperature * reduce(np.logaddexp, map(np.add, np.log(self.weights), log_p))
 
     def predict(self, x: np.ndarray, temperature: float = 1.0) -> np.ndarray:
         """The averaged probabilities ``(B, C)``, each member's softened by ``temperature`` first."""
-        scaled = self.logits(x, temperature=temperature) / temperature
-        exps = np.exp(scaled - scaled.max(axis=1, keepdims=True))
-        return exps / exps.sum(axis=1, keepdims=True)
+        return softmax(self.logits(x, temperature=temperature), temperature)
 
     def fingerprint(self):
         parts = [member.fingerprint() for member in self._members]
         if not all(parts):
             return ""
-        text = json.dumps([self.mean, self.weights.tolist(), parts])
-        return hashlib.sha256(text.encode()).hexdigest()
+        return hashlib.sha256(json.dumps([self.mean, self.weights.tolist(), parts]).encode()).hexdigest()

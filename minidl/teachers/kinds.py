@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..losses.softmax import looks_like_probabilities
-from ..validation import check_array, check_finite
+from ..validation import blocks, check_array, check_finite
 
 PROBABILITY_FLOOR = 1e-7
 """Smaller probabilities are raised to this one before their logarithm is taken, as in Keras."""
@@ -25,6 +25,7 @@ class Teacher:
     classes: int | None = None  # logits per sample, where that is known
     samples: int | None = None  # how many, if it knows those of one data set alone (an array of logits)
     softens = False  # whether the logits depend on the temperature at which they will be used
+    _gives_logits = False  # whether answers were seen that are no probabilities
 
     def logits(
         self, x: np.ndarray, rows: np.ndarray | slice | None = None, temperature: float = 1.0
@@ -70,7 +71,6 @@ class ModelTeacher(Teacher):
         self.name = getattr(model, "name", None) or "teacher"
         shape = getattr(model, "output_shape", None)
         self.classes = int(shape[-1]) if shape else None
-        self._gives_logits = False  # not checked yet
 
     def logits(self, x, rows=None, temperature=1.0):
         try:
@@ -107,22 +107,18 @@ class ArrayTeacher(Teacher):
         if array.ndim != 2 or array.shape[1] < 2:
             raise ValueError(f"teacher must have shape (N, classes), classes >= 2, got {array.shape}")
         check_finite("teacher", array)
-        if from_probs:
-            array = _log_probabilities(array)
-        else:
+        if not from_probs:
             refuse_probabilities("teacher", array)
-        self.array = array
+        self.array = _log_probabilities(array) if from_probs else array
         self.samples, self.classes = array.shape
 
     def logits(self, x, rows=None, temperature=1.0):
-        if rows is None:
-            if len(x) != self.samples:
-                raise ValueError(
-                    f"teacher is an array with logits of {self.samples} samples and knows no others, "
-                    f"got x of {len(x)}; to ask about new samples give the model itself"
-                )
-            return self.array
-        return self.array[rows]
+        if rows is None and len(x) != self.samples:
+            raise ValueError(
+                f"teacher is an array with logits of {self.samples} samples and knows no others, "
+                f"got x of {len(x)}; to ask about new samples give the model itself"
+            )
+        return self.array if rows is None else self.array[rows]
 
     def fingerprint(self):
         return fingerprint(self.array)
@@ -136,7 +132,6 @@ class CallableTeacher(Teacher):
         self.function = function
         self.name = getattr(function, "__name__", type(function).__name__)
         self.from_probs = from_probs
-        self._gives_logits = False  # not checked yet
 
     def logits(self, x, rows=None, temperature=1.0):
         x = np.ascontiguousarray(x, x.dtype if x.dtype.kind == "f" else np.float32)
@@ -168,17 +163,13 @@ class CallableTeacher(Teacher):
 
 
 def fingerprint(array: np.ndarray) -> str:
-    """SHA-256 of an array's dtype, shape and values, read in blocks of about 4 MB."""
+    """SHA-256 of an array's dtype, shape and values, read block by block."""
     array = np.asarray(array)
     little_endian = array.dtype.newbyteorder("<")
     digest = hashlib.sha256(f"{little_endian.str}{array.shape}".encode())
-    step = max(1, (1 << 22) // max(1, array[:1].nbytes))
-    for first in range(0, len(array), step):
-        digest.update(np.ascontiguousarray(array[first : first + step], dtype=little_endian).data)
+    for _, block in blocks(array):
+        digest.update(np.ascontiguousarray(block, dtype=little_endian).data)
     return digest.hexdigest()
-
-
-# ---------------------------------------------------------------- what is refused
 
 
 def _are_probabilities(array: np.ndarray) -> bool:
@@ -207,10 +198,10 @@ def _log_probabilities(array: np.ndarray) -> np.ndarray:
 
 def package_of(thing: object) -> str:
     """torch, keras or onnxruntime, if it defines the class of ``thing`` or else an ancestor of it; else ""."""
-    packages = (
-        kind.__module__.split(".")[0] for kind in type(thing).__mro__
-    )  # Keras layers may be torch modules
-    return next((package for package in packages if package in ("torch", "keras", "onnxruntime")), "")
+    for kind in type(thing).__mro__:  # Keras layers may be torch modules
+        if (package := kind.__module__.split(".")[0]) in ("torch", "keras", "onnxruntime"):
+            return package
+    return ""
 
 
 def _variables_of(function: Callable) -> tuple[dict[str, object], set[str]]:
