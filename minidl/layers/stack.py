@@ -39,7 +39,7 @@ class Stack:
         self.flat = FlatParameters(dtype)
         if isinstance(layers, Layer) or not isinstance(layers, (Iterable, type(None))):
             raise TypeError(f"layers must be a list of layers, got {describe(layers)}")
-        for layer in layers or ():
+        for layer in () if layers is None else layers:
             self.add(layer)
 
     # -- building ------------------------------------------------------------------------------------
