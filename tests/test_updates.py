@@ -28,7 +28,7 @@ dtypes = st.sampled_from([np.float32, np.float64])
 
 
 def hyper_of(kind, weight_decay=0.0):
-    settings, options = kernel.RULES[kind].settings, ORACLE.get(kind, (None, {}))[1]
+    settings, options = kernel.SETTINGS[kind], ORACLE.get(kind, (None, {}))[1]
     hyper = np.zeros(8)
     hyper[: len(settings)] = [options.get(name, DEFAULTS.get(name, 0.5)) for name in settings]
     hyper[kernel.WEIGHT_DECAY] = weight_decay
@@ -114,7 +114,7 @@ def test_a_changed_formula_would_be_seen(kind):
     params, gradients = rng.standard_normal(20), rng.standard_normal((4, 20))
     expected = naive(kind, params, gradients)
     assert abs(params - expected).max() > 1e-3  # nothing done
-    for place, name in enumerate(kernel.RULES[kind].settings):
+    for place, name in enumerate(kernel.SETTINGS[kind]):
         hyper = hyper_of(kind)
         if hyper[place] != 0:
             hyper[place] *= 0.5 if name != "epsilon" else 1e4

@@ -6,7 +6,7 @@ import numpy as np
 
 from .elementary import exp_negative, log
 from .jit import jit
-from .rows import NO_LABEL, ROW_OF_TARGETS, clear_gradient, in_lane
+from .rows import NO_LABEL, ROW_OF_TARGETS, clear_gradient, in_lane, loss
 from .softmax import row_exp_sum, row_max, row_sum
 from .vectors import CHUNK, get, keep, lanes, largest, load, put, rounded, splat, stay_apart, store, total
 
@@ -14,6 +14,7 @@ EPSILON = 1e-7
 """Keras's epsilon: probabilities are clipped to [EPSILON, 1 - EPSILON] under a logarithm."""
 
 
+@loss("CATEGORICAL_CROSSENTROPY", "SPARSE_CATEGORICAL_CROSSENTROPY", settings=("label_smoothing",))
 def crossentropy(row, hyper):
     return crossentropy_row(row, row.scale, get(hyper, 0), np.int64(0))
 
@@ -99,6 +100,11 @@ def subtract_target(row, step, smoothing):
         store(dlogits, at + j, count - j, load(dlogits, at + j, count - j, 0.0) - y * step)
 
 
+@loss(
+    "CATEGORICAL_CROSSENTROPY_ON_PROBS",
+    "SPARSE_CATEGORICAL_CROSSENTROPY_ON_PROBS",
+    settings=("label_smoothing",),
+)
 def crossentropy_on_probs(row, hyper):
     """-sum_i y_i log o_i, o = probs / sum(probs) clipped to [1e-7, 1 - 1e-7]; the gradient is 0 where it is."""
     stay_apart()

@@ -14,7 +14,7 @@ import numpy as np
 from .crossentropy import crossentropy_row, subtract_target, target_sums
 from .elementary import exp_negative, log
 from .jit import jit
-from .rows import NO_LABEL, ROW_OF_TARGETS, clear_gradient, in_lane
+from .rows import NO_LABEL, ROW_OF_TARGETS, clear_gradient, in_lane, loss
 from .softmax import row_max, row_product, row_sum
 from .vectors import CHUNK, get, keep, lanes, largest, load, splat, stay_apart, store, total
 
@@ -117,6 +117,7 @@ def add_hard_term(row, value, hard_weight, adds):
 KDSettings = namedtuple("KDSettings", "temperature hard_weight soft_weight standardize")
 
 
+@loss("KNOWLEDGE_DISTILLATION", settings=KDSettings._fields)
 def knowledge_distillation(row, hyper):
     """hard_weight CE + soft_weight T^2 KL(p || q), in one of three ways, each with its reason.
 
@@ -245,6 +246,7 @@ def _standardized_row(row, step, temperature):
 MatchingSettings = namedtuple("MatchingSettings", "hard_weight soft_weight")
 
 
+@loss("LOGIT_MATCHING", settings=MatchingSettings._fields)
 def logit_matching(row, hyper):
     """hard_weight CE + soft_weight mean_i ((z - v) - mean(z - v))^2."""
     stay_apart()
@@ -276,9 +278,3 @@ def _matching_row(row, step):
             store(row.dlogits, at + j, row.written - j, d * slope)
         value += np.float64(total(part))
     return value / count
-
-
-LOSSES = {
-    "KNOWLEDGE_DISTILLATION": (knowledge_distillation, KDSettings._fields),
-    "LOGIT_MATCHING": (logit_matching, MatchingSettings._fields),
-}

@@ -4,6 +4,7 @@
 `vectors.get`: one register to pass on, where an array is seven.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy as np
 from .jit import jit
 from .vectors import keep, lanes, pointer, splat, store
 
-NO_LABEL, ROW_OF_TARGETS = -1, -2
+NO_LABEL, ROW_OF_TARGETS = np.int64(-1), np.int64(-2)
 """In place of a row's class: the row has no label; the label is the row of targets."""
 
 
@@ -37,6 +38,20 @@ class Row(NamedTuple):
     written: int  # count where the gradient is wanted; else 0, and nothing is written to dlogits
     label: int  # a class, NO_LABEL or ROW_OF_TARGETS
     scale: float  # the gradient is multiplied by it, the value is not
+
+
+LOSSES: dict[str, tuple[Callable, tuple[str, ...]]] = {}
+"""By name: the function of a row and what stands in its hyper, place by place."""
+
+
+def loss(*names, settings=()):
+    """The decorator that enters a function of a row in the table."""
+
+    def register(function):
+        LOSSES.update(dict.fromkeys(names, (function, settings)))
+        return function
+
+    return register
 
 
 @jit(inline=True)

@@ -19,29 +19,35 @@ from .distillation import (
 )
 from .elementary import exp_negative, log, sigmoid, softplus
 from .jit import jit
-from .rows import ROW_OF_TARGETS, Row
+from .rows import ROW_OF_TARGETS, Row, loss
 from .softmax import row_exp_sum, row_max
 from .vectors import get, put, stay_apart
 
 
-def of_labelled(soft_term, Settings):
-    """The function of a row whose loss is hard_weight CE + ``soft_term(row, class, settings)``."""
+def of_labelled(name, Settings):
+    """The decorator for ``soft_term(row, class, settings)``: the loss is hard_weight CE + this."""
 
-    def labelled_row(row, hyper):
-        stay_apart()
-        s = Settings(get(hyper, 0), get(hyper, 1), get(hyper, 2), get(hyper, 3))
-        target = _labelled_class(row)
-        if target < 0 or row.count < 2:
-            return add_hard_term(row, 0.0, s.hard_weight, np.int64(0))
-        return add_hard_term(row, soft_term(row, target, s), s.hard_weight, np.int64(1))
+    def register(function):
+        soft_term = jit(function)
 
-    return labelled_row
+        @loss(name, settings=Settings._fields)
+        def labelled_row(row, hyper):
+            stay_apart()
+            s = Settings(get(hyper, 0), get(hyper, 1), get(hyper, 2), get(hyper, 3))
+            target = _labelled_class(row)
+            if target < 0 or row.count < 2:
+                return add_hard_term(row, 0.0, s.hard_weight, np.int64(0))
+            return add_hard_term(row, soft_term(row, target, s), s.hard_weight, np.int64(1))
+
+        return function
+
+    return register
 
 
 DecoupledSettings = namedtuple("DecoupledSettings", "temperature hard_weight target_weight nontarget_weight")
 
 
-@jit
+@of_labelled("DECOUPLED_KD", DecoupledSettings)
 def decoupled(row, target, s):
     """T^2 [target_weight KL_bin(p_t || q_t) + nontarget_weight KL(p^ || q^)].
 
@@ -72,7 +78,7 @@ def decoupled(row, target, s):
 NormalizedSettings = namedtuple("NormalizedSettings", "temperature hard_weight target_weight gamma")
 
 
-@jit
+@of_labelled("NORMALIZED_KD", NormalizedSettings)
 def normalized(row, target, s):
     """gamma T^2 CE(p^, q^) - target_weight p_t log q_t, p_t and q_t at T = 1.
 
@@ -155,9 +161,3 @@ def _write_gradient(row, target, exponents, norms, own):
         for part in _others(row, target):
             write_difference(part, exponents, norms, np.int64(0))
         put(row.dlogits, row.at + target, own)
-
-
-LOSSES = {
-    "DECOUPLED_KD": (of_labelled(decoupled, DecoupledSettings), DecoupledSettings._fields),
-    "NORMALIZED_KD": (of_labelled(normalized, NormalizedSettings), NormalizedSettings._fields),
-}

@@ -151,7 +151,7 @@ class DistillationLoss(Loss):
             and logits.flags.carray
             and teacher_logits.flags.carray
             and y.flags.carray
-            and kernels.are_usable(y, teacher_logits)
+            and kernels.are_labels_and_logits(y, teacher_logits)
         )
 
     def _checked_teacher(self, name: str, z: np.ndarray, teacher_logits) -> np.ndarray:

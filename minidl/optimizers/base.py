@@ -90,7 +90,7 @@ class Optimizer(Configurable):
     def hyper(self) -> np.ndarray:
         """float64 (8,): the settings that do not change from step to step."""
         hyper = np.zeros(8)
-        for place, setting in enumerate(kernel.RULES[self.kind].settings):
+        for place, setting in enumerate(kernel.SETTINGS[self.kind]):
             hyper[place] = getattr(self, setting)
         hyper[kernel.WEIGHT_DECAY] = self.weight_decay or 0.0
         return hyper
