@@ -5,10 +5,11 @@ machine instruction (LLVM's ``switch``), outside all loops.
 """
 
 import enum
+import math
 from collections.abc import Callable, Mapping
 
 from llvmlite import ir
-from numba.core import types
+from numba.core import cgutils, types
 from numba.core.targetconfig import ConfigStack
 from numba.extending import intrinsic, typeof_impl
 
@@ -34,22 +35,24 @@ def _type_of_code(value, context):
     return types.int64
 
 
-def choose(functions: Mapping[int, Callable]):
+def choose(functions: Mapping[int, Callable], gives_value: bool = False):
     """A function ``call(code, *arguments)`` for kernels that runs ``functions[code](*arguments)``.
 
     The functions are plain Python that Numba can compile; all take the same arguments. They are compiled with the
-    flags of the kernel that calls, and return nothing. An unknown code, which Python refuses before any kernel runs,
-    does nothing.
+    flags of the kernel that calls. They return nothing, or with ``gives_value`` a float64. An unknown code, which
+    Python refuses before any kernel runs, does nothing and gives NaN.
     """
     if JIT_DISABLED:
         return lambda code, *arguments: functions[code](*arguments)
 
     def call(typingctx, code, *arguments):
         kinds = arguments[0] if arguments and isinstance(arguments[0], tuple) else arguments
+        result = types.float64 if gives_value else types.void
 
         def codegen(context, builder, signature, values):
             code, packed = values
             given = [builder.extract_value(packed, i) for i in range(len(kinds))]
+            value_at = cgutils.alloca_once_value(builder, ir.Constant(ir.DoubleType(), math.nan))
             after = builder.append_basic_block("chosen")
             switch = builder.switch(code, after)
             # Without flags Numba takes its own defaults, under which a division by zero raises an exception.
@@ -58,12 +61,14 @@ def choose(functions: Mapping[int, Callable]):
                 block = builder.append_basic_block(function.__name__)
                 switch.add_case(ir.Constant(code.type, int(number)), block)
                 builder.position_at_end(block)
-                compiled = context.compile_subroutine(builder, function, types.void(*kinds), flags=flags)
-                context.call_internal(builder, compiled.fndesc, types.void(*kinds), given)
+                compiled = context.compile_subroutine(builder, function, result(*kinds), flags=flags)
+                value = context.call_internal(builder, compiled.fndesc, result(*kinds), given)
+                if gives_value:
+                    builder.store(value, value_at)
                 builder.branch(after)
             builder.position_at_end(after)
-            return context.get_dummy_value()
+            return builder.load(value_at) if gives_value else context.get_dummy_value()
 
-        return types.void(code, types.StarArgTuple(kinds)), codegen
+        return result(code, types.StarArgTuple(kinds)), codegen
 
     return intrinsic(call)

@@ -24,24 +24,7 @@ SETTINGS = {Loss[name]: settings for name, (_, settings) in {**LOSSES, **WHOLE_B
 """What stands in ``hyper`` (float64, 8), place by place."""
 
 
-def _loop_over(function):
-    """The function that runs a loss on the rows of a batch."""
-    loss_of_row = jit(function)
-
-    def loop(row_loss, dlogits, batch, hyper):
-        stay_apart()
-        settings = pointer(hyper)
-        for i in range(batch.logits.shape[0]):
-            row = row_of(batch, dlogits, i)
-            row_loss[i] = loss_of_row(row, settings) * row.scale
-
-    return loop
-
-
-loss_rows = choose({Loss[name]: _loop_over(function) for name, (function, _) in LOSSES.items()})
-"""loss_rows(kind, row_loss, dlogits, batch, hyper): `loss_batch` for kernels, on any range of rows of a loss whose
-rows are independent."""
-
+_loss_of_row = choose({Loss[name]: function for name, (function, _) in LOSSES.items()}, gives_value=True)
 _loss_of_batch = {Loss[name]: function for name, (function, _) in WHOLE_BATCH.items()}
 
 
@@ -57,6 +40,16 @@ def loss_batch(kind, row_loss, dlogits, batch, hyper):
         _loss_of_batch[kind](row_loss, dlogits, *batch, hyper)
     else:
         loss_rows_for_python(kind, row_loss, dlogits, *batch, hyper)
+
+
+@jit
+def loss_rows(kind, row_loss, dlogits, batch, hyper):
+    """`loss_batch` for kernels, on any range of rows of a loss whose rows are independent."""
+    stay_apart()
+    settings = pointer(hyper)
+    for i in range(batch.logits.shape[0]):
+        row = row_of(batch, dlogits, i)
+        row_loss[i] = _loss_of_row(kind, row, settings) * row.scale
 
 
 @jit

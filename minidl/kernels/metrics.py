@@ -84,21 +84,7 @@ SPARSE = tuple(metric for metric in Metric if metric.name.startswith("SPARSE_"))
 """The metrics that read ``labels``; the others read ``targets``."""
 globals().update(Metric.constants())
 
-
-def _loop_over(metric):
-    """The function that gives a metric of each row of a batch."""
-    value_of_row = jit(metric)
-
-    def loop(row_value, pred, labels, targets, k):
-        for i in range(pred.shape[0]):
-            label = labels[i] if labels.size > 0 else np.int64(-1)
-            target = targets[i] if targets.size > 0 else pred[i]
-            row_value[i] = value_of_row(pred[i], label, target, k)
-
-    return loop
-
-
-_rows = choose({Metric[name]: _loop_over(metric) for name, metric in METRICS.items()})
+_value_of_row = choose({Metric[name]: metric for name, metric in METRICS.items()}, gives_value=True)
 
 
 @jit
@@ -108,4 +94,7 @@ def metric_rows(kind, row_value, pred, labels, targets, k):
     Accuracies give 1 or 0. A NaN makes a row wrong, and so does a label outside 0..C-1 (-1 means
     unlabelled). Only the array the kind needs is read; the other may have size 0.
     """
-    _rows(kind, row_value, pred, labels, targets, k)
+    for i in range(pred.shape[0]):
+        label = labels[i] if labels.size > 0 else np.int64(-1)
+        target = targets[i] if targets.size > 0 else pred[i]
+        row_value[i] = _value_of_row(kind, pred[i], label, target, k)
