@@ -11,11 +11,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .crossentropy import crossentropy_row, subtract_target, target_sums
 from .elementary import exp_negative, log
 from .jit import jit
 from .rows import NO_LABEL, ROW_OF_TARGETS, clear_gradient, in_lane, loss
 from .softmax import row_max, row_product, row_sum
+from .supervised import crossentropy_row, subtract_target, target_sums
 from .vectors import CHUNK, get, keep, lanes, largest, load, splat, stay_apart, store, total
 
 _STANDARDIZE_EPSILON = 1e-7

@@ -5,7 +5,7 @@ one row (see `rows`). The files imported here hold them, each under a decorator 
 and the parametrized tests follow.
 """
 
-from . import crossentropy, distillation, supervised, target_aware  # noqa: F401  (they fill LOSSES)
+from . import distillation, supervised, target_aware  # noqa: F401  (they fill LOSSES)
 from .barrier import meet, share, start_together
 from .choose import Code, choose
 from .dist import DistSettings, dist_batch

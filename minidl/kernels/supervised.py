@@ -1,15 +1,160 @@
-"""Losses that learn from labels: most are a sum over the outputs of one formula, under a decorator that names it.
+"""Losses that learn from labels: cross-entropy, which is distillation's hard term too, and sums over the outputs.
 
-The formula gives (value, slope) of vectors of outputs o and of targets y; ``setting`` is the first entry of hyper.
+Of a sum the formula gives (value, slope) of vectors of outputs o and of targets y, under a decorator that names it;
+``setting`` is the first entry of hyper.
 """
+
+import math
 
 import numpy as np
 
-from .crossentropy import EPSILON
 from .elementary import exp_negative, log, log1p_unit, sigmoid
 from .jit import jit
-from .rows import loss
-from .vectors import CHUNK, absolute, get, keep, lanes, load, splat, stay_apart, store, total, where_le
+from .rows import NO_LABEL, ROW_OF_TARGETS, clear_gradient, in_lane, loss
+from .softmax import row_exp_sum, row_max, row_sum
+from .vectors import (
+    CHUNK,
+    absolute,
+    get,
+    keep,
+    lanes,
+    largest,
+    load,
+    put,
+    rounded,
+    splat,
+    stay_apart,
+    store,
+    total,
+    where_le,
+)  # fmt: skip
+
+EPSILON = 1e-7
+"""Keras's epsilon: probabilities are clipped to [EPSILON, 1 - EPSILON] under a logarithm."""
+
+
+@loss("CATEGORICAL_CROSSENTROPY", "SPARSE_CATEGORICAL_CROSSENTROPY", settings=("label_smoothing",))
+def crossentropy(row, hyper):
+    return crossentropy_row(row, row.scale, get(hyper, 0), np.int64(0))
+
+
+@jit
+def crossentropy_row(row, scale, smoothing, adds):
+    """-sum_i y_i log q_i with gradient scale (q sum(y) - y); ``adds`` 1 adds that to dlogits, 0 overwrites them.
+
+    y is the one-hot label, or the row of targets smoothed as in Keras. A row without a label has loss 0.
+    """
+    stay_apart()
+    if row.label == NO_LABEL:
+        if adds == 0:
+            clear_gradient(row)
+        return 0.0
+    if row.count <= lanes(row.logits) and adds == 0:
+        return _crossentropy_in_registers(row, scale, smoothing)
+    logits, at, count = row.logits, row.at, row.count
+    peak = row_max(logits, at, count)
+    exp_sum = row_exp_sum(row.dlogits, logits, at, count, np.int64(0), peak, 1.0)
+    mass, inner = target_sums(row, peak, smoothing)
+    if row.written > 0:
+        norm = scale * mass / exp_sum
+        for j in range(0, count, lanes(logits)):
+            d = exp_negative(load(logits, at + j, count - j, peak) - peak) * norm
+            if adds != 0:
+                d = d + load(row.dlogits, at + j, count - j, 0.0)
+            store(row.dlogits, at + j, count - j, d)
+        subtract_target(row, scale, smoothing)
+    return mass * log(exp_sum) - inner
+
+
+@jit(inline=True)
+def _crossentropy_in_registers(row, scale, smoothing):
+    """The same for a row that fits one vector: it is loaded once, and stored once."""
+    logits, at, count = row.logits, row.at, row.count
+    z = load(logits, at, count, -np.inf)
+    peak = largest(z)
+    z = keep(z - peak, count)
+    e = keep(exp_negative(z), count)
+    exp_sum = np.float64(total(e))
+    if row.label == ROW_OF_TARGETS:
+        y = keep(load(row.targets, at, count, 0.0) * (1.0 - smoothing) + smoothing / count, count)
+        mass, inner, target = np.float64(total(y)), np.float64(total(y * z)), y * rounded(logits, scale)
+    else:
+        inner, target = np.float64(get(logits, at + row.label) - peak), in_lane(logits, row.label, scale)
+        mass = 1.0
+    store(row.dlogits, at, row.written, e * rounded(logits, scale * mass / exp_sum) - target)
+    return mass * log(exp_sum) - inner
+
+
+@jit
+def target_sums(row, peak, smoothing):
+    """sum_i y_i and sum_i y_i (z_i - peak), y the one-hot label or the smoothed row of targets."""
+    stay_apart()
+    logits, at, count = row.logits, row.at, row.count
+    if row.label != ROW_OF_TARGETS:
+        return 1.0, np.float64(get(logits, at + row.label) - peak)
+    spread, share = 1.0 - smoothing, smoothing / count
+    mass, inner = 0.0, 0.0
+    for first in range(0, count, CHUNK):
+        mass_part = inner_part = splat(logits, 0.0)
+        for j in range(first, min(first + CHUNK, count), lanes(logits)):
+            y = keep(load(row.targets, at + j, count - j, 0.0) * spread + share, count - j)
+            mass_part = mass_part + y
+            inner_part = inner_part + y * (load(logits, at + j, count - j, peak) - peak)
+        mass += np.float64(total(mass_part))
+        inner += np.float64(total(inner_part))
+    return mass, inner
+
+
+@jit
+def subtract_target(row, step, smoothing):
+    """dlogits -= step y, y as in `target_sums`."""
+    stay_apart()
+    dlogits, at, count = row.dlogits, row.at, row.count
+    if row.label != ROW_OF_TARGETS:
+        put(dlogits, at + row.label, get(dlogits, at + row.label) - rounded(dlogits, step))
+        return
+    spread, share = 1.0 - smoothing, smoothing / count
+    for j in range(0, count, lanes(dlogits)):
+        y = load(row.targets, at + j, count - j, 0.0) * spread + share
+        store(dlogits, at + j, count - j, load(dlogits, at + j, count - j, 0.0) - y * step)
+
+
+@loss(
+    "CATEGORICAL_CROSSENTROPY_ON_PROBS",
+    "SPARSE_CATEGORICAL_CROSSENTROPY_ON_PROBS",
+    settings=("label_smoothing",),
+)
+def crossentropy_on_probs(row, hyper):
+    """-sum_i y_i log o_i, o = probs / sum(probs) clipped to [1e-7, 1 - 1e-7]; the gradient is 0 where it is."""
+    stay_apart()
+    if row.label == NO_LABEL:
+        clear_gradient(row)
+        return 0.0
+    at, count, smoothing = row.at, row.count, get(hyper, 0)
+    low, high = EPSILON, 1.0 - EPSILON
+    mass = row_sum(row.logits, at, count)
+    spread, share = 1.0 - smoothing, smoothing / count
+    value, inner = 0.0, 0.0
+    for j in range(count):
+        if row.label == ROW_OF_TARGETS:
+            y = get(row.targets, at + j) * spread + share
+        else:
+            y = 1.0 if j == row.label else 0.0
+        o = get(row.logits, at + j) / mass
+        clipped = low if o < low else (high if o > high else o)
+        if y != 0 or o != o:  # a NaN shows even where y is 0
+            value -= np.float64(y) * math.log(np.float64(clipped))
+        slope = 0.0 if o < low or o > high else -y / clipped
+        inner += np.float64(slope) * np.float64(o)
+        if row.written > 0:
+            put(row.dlogits, at + j, slope)
+    if row.written > 0:
+        for j in range(at, at + count):
+            put(row.dlogits, j, (get(row.dlogits, j) - inner) * (row.scale / mass))
+    return value
+
+
+# ---- sums over the outputs
 
 
 def plain(x, count):

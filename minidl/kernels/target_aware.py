@@ -7,7 +7,6 @@ from collections import namedtuple
 
 import numpy as np
 
-from .crossentropy import crossentropy_row
 from .distillation import (
     Exponents,
     Norms,
@@ -21,6 +20,7 @@ from .elementary import exp_negative, log, sigmoid, softplus
 from .jit import jit
 from .rows import ROW_OF_TARGETS, Row, loss
 from .softmax import row_exp_sum, row_max
+from .supervised import crossentropy_row
 from .vectors import get, put, stay_apart
 
 
