@@ -16,7 +16,7 @@ from .jit import jit
 from .rows import NO_LABEL, ROW_OF_TARGETS, clear_gradient, in_lane, loss
 from .softmax import row_max, row_product, row_sum
 from .supervised import crossentropy_row, subtract_target, target_sums
-from .vectors import CHUNK, get, keep, lanes, largest, load, splat, stay_apart, store, total
+from .vectors import CHUNK, keep, lanes, largest, load, splat, stay_apart, store, total
 
 _STANDARDIZE_EPSILON = 1e-7
 
@@ -127,7 +127,7 @@ def knowledge_distillation(row, hyper):
     - Standardized logits are a longer row whose gradient then goes through the row's own mean and deviation.
     """
     stay_apart()
-    s = KDSettings(get(hyper, 0), get(hyper, 1), get(hyper, 2), get(hyper, 3))
+    s = KDSettings(hyper[0], hyper[1], hyper[2], hyper[3])
     # np.int64: a literal would be a type of its own, and compile the callees once more
     if s.soft_weight == 0:  # plain cross-entropy, to the bit
         return add_hard_term(row, 0.0, s.hard_weight, np.int64(0))
@@ -178,7 +178,7 @@ def _row_in_registers(row, s):
             mass, inner = np.float64(total(y)), np.float64(total(y * z))
             d = d - y * (scale * hard)
         else:
-            inner = np.float64(get(logits, at + row.label) - z_peak)
+            inner = np.float64(logits[at + row.label] - z_peak)
         d = d + q * (scale * hard * mass / exp_sum)
         if row.label != ROW_OF_TARGETS:
             d = d - in_lane(logits, row.label, scale * hard)
@@ -250,7 +250,7 @@ MatchingSettings = namedtuple("MatchingSettings", "hard_weight soft_weight")
 def logit_matching(row, hyper):
     """hard_weight CE + soft_weight mean_i ((z - v) - mean(z - v))^2."""
     stay_apart()
-    s = MatchingSettings(get(hyper, 0), get(hyper, 1))
+    s = MatchingSettings(hyper[0], hyper[1])
     if s.soft_weight == 0:
         return add_hard_term(row, 0.0, s.hard_weight, np.int64(0))
     value = s.soft_weight * _matching_row(row, row.scale * s.soft_weight)

@@ -1,7 +1,6 @@
-"""A row of a loss: what every row function is given, and what several of them share.
+"""The rows of a batch: ``function(row, hyper)`` gives a loss's value of one and writes its gradient.
 
-``function(row, hyper)`` gives the value of one row and writes the gradient. ``hyper`` is a pointer there, read by
-`vectors.get`: one register to pass on, where an array is seven.
+``hyper`` is a pointer there: one register to pass on, where an array is seven.
 """
 
 from collections.abc import Callable
@@ -41,17 +40,11 @@ class Row(NamedTuple):
 
 
 LOSSES: dict[str, tuple[Callable, tuple[str, ...]]] = {}
-"""By name: the function of a row and what stands in its hyper, place by place."""
+"""By name: the function of a row and what stands in its hyper, place by place; filled by the decorator `loss`."""
 
 
 def loss(*names, settings=()):
-    """The decorator that enters a function of a row in the table."""
-
-    def register(function):
-        LOSSES.update(dict.fromkeys(names, (function, settings)))
-        return function
-
-    return register
+    return lambda function: LOSSES.update(dict.fromkeys(names, (function, settings)))
 
 
 @jit(inline=True)

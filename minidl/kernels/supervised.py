@@ -15,19 +15,17 @@ from .softmax import row_exp_sum, row_max, row_sum
 from .vectors import (
     CHUNK,
     absolute,
-    get,
     keep,
     lanes,
     largest,
     load,
-    put,
     rounded,
     splat,
     stay_apart,
     store,
     total,
     where_le,
-)  # fmt: skip
+)
 
 EPSILON = 1e-7
 """Keras's epsilon: probabilities are clipped to [EPSILON, 1 - EPSILON] under a logarithm."""
@@ -35,7 +33,7 @@ EPSILON = 1e-7
 
 @loss("CATEGORICAL_CROSSENTROPY", "SPARSE_CATEGORICAL_CROSSENTROPY", settings=("label_smoothing",))
 def crossentropy(row, hyper):
-    return crossentropy_row(row, row.scale, get(hyper, 0), np.int64(0))
+    return crossentropy_row(row, row.scale, hyper[0], np.int64(0))
 
 
 @jit
@@ -79,7 +77,7 @@ def _crossentropy_in_registers(row, scale, smoothing):
         y = keep(load(row.targets, at, count, 0.0) * (1.0 - smoothing) + smoothing / count, count)
         mass, inner, target = np.float64(total(y)), np.float64(total(y * z)), y * rounded(logits, scale)
     else:
-        inner, target = np.float64(get(logits, at + row.label) - peak), in_lane(logits, row.label, scale)
+        inner, target = np.float64(logits[at + row.label] - peak), in_lane(logits, row.label, scale)
         mass = 1.0
     store(row.dlogits, at, row.written, e * rounded(logits, scale * mass / exp_sum) - target)
     return mass * log(exp_sum) - inner
@@ -91,7 +89,7 @@ def target_sums(row, peak, smoothing):
     stay_apart()
     logits, at, count = row.logits, row.at, row.count
     if row.label != ROW_OF_TARGETS:
-        return 1.0, np.float64(get(logits, at + row.label) - peak)
+        return 1.0, np.float64(logits[at + row.label] - peak)
     spread, share = 1.0 - smoothing, smoothing / count
     mass, inner = 0.0, 0.0
     for first in range(0, count, CHUNK):
@@ -111,7 +109,7 @@ def subtract_target(row, step, smoothing):
     stay_apart()
     dlogits, at, count = row.dlogits, row.at, row.count
     if row.label != ROW_OF_TARGETS:
-        put(dlogits, at + row.label, get(dlogits, at + row.label) - rounded(dlogits, step))
+        dlogits[at + row.label] -= rounded(dlogits, step)
         return
     spread, share = 1.0 - smoothing, smoothing / count
     for j in range(0, count, lanes(dlogits)):
@@ -130,27 +128,27 @@ def crossentropy_on_probs(row, hyper):
     if row.label == NO_LABEL:
         clear_gradient(row)
         return 0.0
-    at, count, smoothing = row.at, row.count, get(hyper, 0)
+    at, count, smoothing = row.at, row.count, hyper[0]
     low, high = EPSILON, 1.0 - EPSILON
     mass = row_sum(row.logits, at, count)
     spread, share = 1.0 - smoothing, smoothing / count
     value, inner = 0.0, 0.0
     for j in range(count):
         if row.label == ROW_OF_TARGETS:
-            y = get(row.targets, at + j) * spread + share
+            y = row.targets[at + j] * spread + share
         else:
             y = 1.0 if j == row.label else 0.0
-        o = get(row.logits, at + j) / mass
+        o = row.logits[at + j] / mass
         clipped = low if o < low else (high if o > high else o)
         if y != 0 or o != o:  # a NaN shows even where y is 0
             value -= np.float64(y) * math.log(np.float64(clipped))
         slope = 0.0 if o < low or o > high else -y / clipped
         inner += np.float64(slope) * np.float64(o)
         if row.written > 0:
-            put(row.dlogits, at + j, slope)
+            row.dlogits[at + j] = slope
     if row.written > 0:
         for j in range(at, at + count):
-            put(row.dlogits, j, (get(row.dlogits, j) - inner) * (row.scale / mass))
+            row.dlogits[j] = (row.dlogits[j] - inner) * (row.scale / mass)
     return value
 
 
@@ -180,7 +178,7 @@ def of_outputs(reduction, *settings):
         def output_row(row, hyper):
             stay_apart()
             at, count = row.at, row.count
-            step, setting = reduction(row.scale, count), get(hyper, 0)
+            step, setting = reduction(row.scale, count), hyper[0]
             value = 0.0
             for first in range(0, count, CHUNK):
                 part = splat(row.logits, 0.0)
@@ -191,8 +189,6 @@ def of_outputs(reduction, *settings):
                     store(row.dlogits, at + j, row.written - j, slope * step)
                 value += np.float64(total(part))
             return reduction(value, count)
-
-        return function
 
     return register
 

@@ -57,19 +57,15 @@ RULES: dict[str, Row] = {}
 
 
 def rule(*settings, numbers=rate_and_settings, **names):
-    """Register the formula below under ``names``, each with the slots that it keeps.
+    """The decorator that enters a formula in the table, under each name with the slots that it keeps.
 
     The formula is that of one parameter. From its gradient g, its entries in the three slots, the five numbers of this
     step and ``kept``, which tells of each slot whether it is kept, it gives the new entries and what to subtract from
-    the parameter. What it does without a slot is another rule.
+    the parameter.
     """
-
-    def register(formula):
-        for name, keeps in names.items():
-            RULES[name] = Row(formula, settings, keeps, numbers)
-        return formula
-
-    return register
+    return lambda formula: RULES.update(
+        (name, Row(formula, settings, keeps, numbers)) for name, keeps in names.items()
+    )
 
 
 @rule(SGD=())
@@ -172,8 +168,7 @@ _loop = choose({Rule[name]: _loop_of(row) for name, row in RULES.items()})
 def step_scalars(scalars, kind, hyper, learning_rate, step):
     """Fill ``scalars`` (float64, 8) for one step of ``kind``; ``step`` counts from 1.
 
-    ``hyper`` (float64, 8) holds the rule's settings and, at WEIGHT_DECAY, the decoupled decay. All of it is float64:
-    in float32 1 - beta_2**t would lose five digits at the first steps.
+    All of it is float64: in float32 1 - beta_2**t would lose five digits at the first steps.
     """
     scalars[:] = 0.0
     _fill_numbers(kind, scalars[:_DECAY], hyper, learning_rate, step)
@@ -182,10 +177,9 @@ def step_scalars(scalars, kind, hyper, learning_rate, step):
 
 @jit
 def update(kind, params, slot0, slot1, slot2, grads, scalars):
-    """One step, in place, over equal-length ranges of the flat vectors: decay, then the rule.
+    """One step, in place, over equal-length ranges of the flat vectors: w -= w * weight_decay * lr, then the rule.
 
-    The decoupled decay is ``w -= w * weight_decay * learning_rate``. ``slot0, slot1, slot2`` hold what the rule
-    remembers between steps (``KEEPS``), size 0 where it keeps nothing; ``scalars`` comes from ``step_scalars``.
+    A slot that the rule does not keep has size 0; ``scalars`` comes from ``step_scalars``.
     """
     real = params.dtype.type
     numbers = real(scalars[0]), real(scalars[1]), real(scalars[2]), real(scalars[3]), real(scalars[4])
@@ -198,27 +192,24 @@ _LANES = 256
 """Partial sums side by side: a single sum would be one long chain of additions, each waiting for the one before."""
 
 
-@jit
-def _add_up(lanes):
-    """The sum of ``lanes`` (_LANES,), pairwise and always in the same order; lanes is overwritten."""
+@jit(allocates=True)
+def sum_of_powers(x, l1, l2):
+    """sum(l1*|x| + l2*x*x) of a vector, in float64: lane by lane, then pairwise, always in the same order."""
+    lanes = np.zeros(_LANES)
+    for start in range(0, x.size, _LANES):
+        block = x[start : start + _LANES]
+        for k in range(block.size):
+            value = np.float64(block[k])
+            if l1 == 0.0:  # else an infinite entry would give 0 * inf
+                lanes[k] += l2 * (value * value)
+            else:
+                lanes[k] += l1 * abs(value) + l2 * (value * value)
     half = _LANES // 2
     while half > 0:
         for k in range(half):
             lanes[k] += lanes[k + half]
         half //= 2
     return lanes[0]
-
-
-@jit(allocates=True)
-def sum_of_squares(x):
-    """sum(x*x) of a vector, in float64."""
-    lanes = np.zeros(_LANES)
-    for start in range(0, x.size, _LANES):
-        block = x[start : start + _LANES]
-        for k in range(block.size):
-            value = np.float64(block[k])
-            lanes[k] += value * value
-    return _add_up(lanes)
 
 
 @jit(allocates=True)
@@ -235,13 +226,7 @@ def add_regularizer(grads, params, segments, coefficients):
         if l1 == 0.0 and l2 == 0.0:
             continue
         weight = params[segments[s, 0] : segments[s, 0] + segments[s, 1]]
-        lanes = np.zeros(_LANES)
-        for start in range(0, weight.size, _LANES):
-            block = weight[start : start + _LANES]
-            for k in range(block.size):
-                value = np.float64(block[k])
-                lanes[k] += l1 * abs(value) + l2 * (value * value)
-        total += _add_up(lanes)
+        total += sum_of_powers(weight, l1, l2)
         if grads.size > 0:
             slope = grads[segments[s, 0] : segments[s, 0] + segments[s, 1]]
             step, slant = real(l1), real(2.0 * l2)
@@ -276,7 +261,7 @@ def clip_by_norm(grads, segments, limit):
     """g *= limit / |g| for each segment (offset, size) whose norm exceeds ``limit``."""
     for s in range(segments.shape[0]):
         part = grads[segments[s, 0] : segments[s, 0] + segments[s, 1]]
-        norm = np.sqrt(sum_of_squares(part))
+        norm = np.sqrt(sum_of_powers(part, 0.0, 1.0))
         if not norm <= limit:  # also for a norm of NaN, which makes the whole segment NaN
             _scale(part, limit / norm)
 
@@ -284,7 +269,7 @@ def clip_by_norm(grads, segments, limit):
 @jit
 def clip_by_global_norm(grads, limit):
     """g *= limit / |g| if the norm of the whole vector exceeds ``limit``; all NaN if it is not finite."""
-    norm = np.sqrt(sum_of_squares(grads))
+    norm = np.sqrt(sum_of_powers(grads, 0.0, 1.0))
     if not norm <= limit:
         _scale(grads, limit / norm if norm < np.inf else np.nan)
 

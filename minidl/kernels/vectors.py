@@ -208,10 +208,6 @@ def _plain_store(array, at, count, vector):
     part[:] = vector[: len(part)]
 
 
-def _plain_put(array, at, value):
-    array.reshape(-1)[at] = value
-
-
 def _plain_keep(vector, count):
     return np.where(np.arange(len(vector)) < count, vector, vector.dtype.type(0))
 
@@ -290,18 +286,6 @@ def store(builder, array, at, count, vector):
             emit.store(builder, vector, address, array.align)
         with part, builder.if_then(builder.icmp_signed(">", count, emit.constant(0))):
             emit.store(builder, vector, address, array.align, emit.lane_mask(builder, count, lanes))
-
-
-@intrinsic(lambda array, at: array.dtype, plain=lambda array, at: array.reshape(-1)[at])
-def get(builder, array, at):
-    """Element ``at`` of the flat array (``array.reshape(-1)[at]`` compiles fifty times as much code)."""
-    return builder.load(array.address(at), align=array.align, typ=array.element)
-
-
-@intrinsic(types.void, _plain_put)
-def put(builder, array, at, value):
-    """Write element ``at`` of the flat array."""
-    builder.store(_cast(builder, value, array.element), array.address(at), align=array.align)
 
 
 @intrinsic(lambda vector, count: vector, _plain_keep)
