@@ -3,6 +3,7 @@
 A metric is one class: its kernel, which direction is better, what it needs. Formulas are in ``kernels/metrics.py``.
 """
 
+import copy
 from collections.abc import Iterable
 
 import numpy as np
@@ -22,7 +23,6 @@ class Metric(Configurable):
     Attributes
     ----------
     name : the key in logs, by default the class's name in snake case
-    kind : the kernel's number
     direction : what is better, "up" or "down"
     needs_output : whether logits in place of the model's output would give another value
     k : how many of the largest outputs count as a hit
@@ -69,7 +69,7 @@ class Metric(Configurable):
         true = validation.check_array("y_true", y_true)
         sparse = outputs > 1 and true[:1].size == 1
         try:
-            kind = self.kind_for(sparse, outputs)
+            self.kind_for(sparse, outputs)
         except ValueError as error:
             raise ValueError(
                 f"y_true of shape {true.shape} for y_pred of shape {pred.shape}: {error}"
@@ -81,35 +81,36 @@ class Metric(Configurable):
             flat = true.reshape(len(true), -1)
             targets = np.require(validation.check_targets(flat, (outputs,), dtype, "y_true"), dtype, "CAW")
         validation.check_rows("y_true", len(true), len(pred), "y_pred")
-        values = np.empty(len(pred))
+        return self.values(pred, labels, targets)
+
+    def values(self, pred: np.ndarray, labels: np.ndarray, targets: np.ndarray) -> np.ndarray:
+        """`rows` for arrays as the kernel takes them: labels int64 (N,) or targets (N, C), the other one empty."""
+        values = np.zeros(len(pred))
+        kind = self.kind_for(targets.size == 0, pred.shape[1])
         kernel.metric_rows(kind, values, pred, labels, targets, self.k)
         return values
 
     def __call__(self, y_true, y_pred, sample_weight=None) -> float:
-        values = self.rows(y_true, y_pred)
-        if sample_weight is None:
-            return float(values.mean())
-        weight = validation.check_sample_weight(sample_weight, len(values))
-        return _ratio(float(values @ weight), float(weight.sum()))
+        alone = copy.copy(self)
+        alone.reset_state()
+        alone.update_state(y_true, y_pred, sample_weight)
+        return alone.result()
 
     def reset_state(self) -> None:
         self._total = self._count = 0.0
 
     def update_state(self, y_true, y_pred, sample_weight=None) -> None:
         values = self.rows(y_true, y_pred)
-        count = len(values)
-        weight = (
-            np.ones(count) if sample_weight is None else validation.check_sample_weight(sample_weight, count)
-        )
-        self._total += float(values @ weight)
-        self._count += float(weight.sum())
+        if sample_weight is None:
+            self._total += float(values.sum())
+            self._count += len(values)
+        else:
+            weight = validation.check_sample_weight(sample_weight, len(values))
+            self._total += float(values @ weight)
+            self._count += float(weight.sum())
 
     def result(self) -> float:
-        return _ratio(self._total, self._count)
-
-
-def _ratio(total: float, count: float) -> float:
-    return total / count if count else 0.0
+        return self._total / self._count if self._count else 0.0
 
 
 METRICS = Registry("metric", Metric)

@@ -148,7 +148,7 @@ def any_loss(kind, z, labels, targets, teacher=None, gradient=True):
 
 
 @pytest.mark.parametrize("classes", [2, 5, 40])
-@pytest.mark.parametrize("kind", kernels.Loss)
+@pytest.mark.parametrize("kind", kernels.Loss, ids=lambda kind: kind.name)
 def test_gradient_is_that_of_the_value(kind, classes):
     rng = np.random.default_rng(classes)
     z, teacher = rng.normal(0, 1, (2, 4, classes))
@@ -169,7 +169,9 @@ def check_single_precision(got, expected, size):
     assert (abs(got - expected) <= limit).all()
 
 
-@pytest.mark.parametrize("kind", [kind for kind in kernels.Loss if kind not in DISTILLING])
+@pytest.mark.parametrize(
+    "kind", [kind for kind in kernels.Loss if kind not in DISTILLING], ids=lambda kind: kind.name
+)
 def test_float32_is_accurate_at_all_magnitudes(kind):
     """Against the same formula in float64, from 1e-8 to 1e8: relatively, where no error means a loss of 0."""
     size = np.geomspace(1.1e-8, 0.6 if kind in ON_PROBS else 1.1e8, 321)

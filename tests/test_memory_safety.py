@@ -225,7 +225,7 @@ def test_updates_stay_inside(dtype):
         penalties = np.array([[0.1, 0.2], [0.0, 0.3]])
         fences(updates.add_regularizer, grads, params, segments, penalties)
         fences(updates.add_regularizer, grads[:0], params, segments, penalties)
-        fences(updates.sum_of_squares, grads)
+        fences(updates.sum_of_powers, grads, 0.0, 1.0)
         fences(updates.clip_by_value, grads, 0.5)
         fences(updates.clip_by_norm, grads, segments, 0.5)
         fences(updates.clip_by_global_norm, grads, 0.5)

@@ -5,12 +5,12 @@ from collections import namedtuple
 
 import numpy as np
 
-from .crossentropy import crossentropy_row
 from .distillation import times_t_squared
 from .elementwise import copy
 from .jit import jit
 from .rows import Batch, row_of, sum_of_rows
 from .softmax import softmax_backward, softmax_forward
+from .supervised import crossentropy_row
 from .vectors import stay_apart
 
 CORRELATION_EPSILON = 1e-8

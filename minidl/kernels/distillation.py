@@ -11,12 +11,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .crossentropy import crossentropy_row, subtract_target, target_sums
 from .elementary import exp_negative, log
 from .jit import jit
-from .rows import NO_LABEL, ROW_OF_TARGETS, clear_gradient, in_lane
+from .rows import NO_LABEL, ROW_OF_TARGETS, clear_gradient, in_lane, loss
 from .softmax import row_max, row_product, row_sum
-from .vectors import CHUNK, get, keep, lanes, largest, load, splat, stay_apart, store, total
+from .supervised import crossentropy_row, subtract_target, target_sums
+from .vectors import CHUNK, keep, lanes, largest, load, splat, stay_apart, store, total
 
 _STANDARDIZE_EPSILON = 1e-7
 
@@ -117,6 +117,7 @@ def add_hard_term(row, value, hard_weight, adds):
 KDSettings = namedtuple("KDSettings", "temperature hard_weight soft_weight standardize")
 
 
+@loss("KNOWLEDGE_DISTILLATION", settings=KDSettings._fields)
 def knowledge_distillation(row, hyper):
     """hard_weight CE + soft_weight T^2 KL(p || q), in one of three ways, each with its reason.
 
@@ -126,7 +127,7 @@ def knowledge_distillation(row, hyper):
     - Standardized logits are a longer row whose gradient then goes through the row's own mean and deviation.
     """
     stay_apart()
-    s = KDSettings(get(hyper, 0), get(hyper, 1), get(hyper, 2), get(hyper, 3))
+    s = KDSettings(hyper[0], hyper[1], hyper[2], hyper[3])
     # np.int64: a literal would be a type of its own, and compile the callees once more
     if s.soft_weight == 0:  # plain cross-entropy, to the bit
         return add_hard_term(row, 0.0, s.hard_weight, np.int64(0))
@@ -177,7 +178,7 @@ def _row_in_registers(row, s):
             mass, inner = np.float64(total(y)), np.float64(total(y * z))
             d = d - y * (scale * hard)
         else:
-            inner = np.float64(get(logits, at + row.label) - z_peak)
+            inner = np.float64(logits[at + row.label] - z_peak)
         d = d + q * (scale * hard * mass / exp_sum)
         if row.label != ROW_OF_TARGETS:
             d = d - in_lane(logits, row.label, scale * hard)
@@ -245,10 +246,11 @@ def _standardized_row(row, step, temperature):
 MatchingSettings = namedtuple("MatchingSettings", "hard_weight soft_weight")
 
 
+@loss("LOGIT_MATCHING", settings=MatchingSettings._fields)
 def logit_matching(row, hyper):
     """hard_weight CE + soft_weight mean_i ((z - v) - mean(z - v))^2."""
     stay_apart()
-    s = MatchingSettings(get(hyper, 0), get(hyper, 1))
+    s = MatchingSettings(hyper[0], hyper[1])
     if s.soft_weight == 0:
         return add_hard_term(row, 0.0, s.hard_weight, np.int64(0))
     value = s.soft_weight * _matching_row(row, row.scale * s.soft_weight)
@@ -276,9 +278,3 @@ def _matching_row(row, step):
             store(row.dlogits, at + j, row.written - j, d * slope)
         value += np.float64(total(part))
     return value / count
-
-
-LOSSES = {
-    "KNOWLEDGE_DISTILLATION": (knowledge_distillation, KDSettings._fields),
-    "LOGIT_MATCHING": (logit_matching, MatchingSettings._fields),
-}

@@ -143,14 +143,6 @@ def _log(x: Term) -> Term:
     return x.where(">", 0.0, result, x.where("==", 0.0, -math.inf, math.nan))
 
 
-def _log1p_unit(x: Term) -> Term:
-    return _twice_atanh(x / (x + 2.0))
-
-
-def _sigmoid(x: Term) -> Term:
-    return 1.0 / (_exp(-x) + 1.0)
-
-
 def _tanh(x: Term) -> Term:
     e = _expm1_negative(x.abs() * -2.0)
     magnitude = e / (e + 2.0)  # -|tanh(x)|
@@ -159,7 +151,8 @@ def _tanh(x: Term) -> Term:
 
 def _softplus(x: Term) -> Term:
     # max(x, 0) + log(1 + exp(-|x|)), written so that a NaN stays one.
-    return x.where("<=", 0.0, 0.0, x) + _log1p_unit(_exp_negative(-x.abs()))
+    e = _exp_negative(-x.abs())
+    return x.where("<=", 0.0, 0.0, x) + _twice_atanh(e / (e + 2.0))
 
 
 def _normal_cdf(x: Term) -> Term:
@@ -189,10 +182,10 @@ expm1_negative = elementwise(_expm1_negative, _quiet(np.expm1))
 log = elementwise(_log, _quiet(np.log))
 """For normal numbers, 0 (-inf), inf and NaN; NaN below 0."""
 
-log1p_unit = elementwise(_log1p_unit, _quiet(np.log1p))
+log1p_unit = elementwise(lambda x: _twice_atanh(x / (x + 2.0)), _quiet(np.log1p))
 """log(1 + x) for 0 <= x <= 1."""
 
-sigmoid = elementwise(_sigmoid, _quiet(lambda x: 1 / (1 + np.exp(-x))))
+sigmoid = elementwise(lambda x: 1.0 / (_exp(-x) + 1.0), _quiet(lambda x: 1 / (1 + np.exp(-x))))
 tanh = elementwise(_tanh, _quiet(np.tanh))
 softplus = elementwise(_softplus, _quiet(lambda x: np.logaddexp(x, np.zeros_like(x))))
 normal_cdf = elementwise(_normal_cdf, _quiet(_plain_normal_cdf))

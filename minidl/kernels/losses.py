@@ -1,21 +1,19 @@
 """All losses, value and gradient together: their codes, and the kernels that run one on a batch or a part of it.
 
 In most losses rows are independent of each other, so a caller may hand over any range of them; their functions take
-one row (see `rows`). To add one, write the function (for a function of the error alone, its formula: see
-`supervised.of_error`) and name it in `LOSSES`
-of that file (`supervised`, `distillation` or `target_aware`). The code, the kernels and the parametrized tests follow.
+one row (see `rows`). The files imported here hold them, each under a decorator that names it; the code, the kernels
+and the parametrized tests follow.
 """
 
-from . import distillation, supervised, target_aware
+from . import distillation, supervised, target_aware  # noqa: F401  (they fill LOSSES)
 from .barrier import meet, share, start_together
 from .choose import Code, choose
 from .dist import DistSettings, dist_batch
 from .jit import jit
-from .rows import Batch, row_of
+from .rows import LOSSES, Batch, row_of
 from .rows import sum_of_rows as sum_of_rows
-from .vectors import pointer
+from .vectors import pointer, stay_apart
 
-LOSSES = {**supervised.LOSSES, **distillation.LOSSES, **target_aware.LOSSES}
 WHOLE_BATCH = {"DIST": (dist_batch, DistSettings._fields)}
 """Losses whose rows depend on each other: a function of the batch, and its settings."""
 
@@ -24,6 +22,7 @@ globals().update(Loss.constants())
 
 SETTINGS = {Loss[name]: settings for name, (_, settings) in {**LOSSES, **WHOLE_BATCH}.items()}
 """What stands in ``hyper`` (float64, 8), place by place."""
+
 
 _loss_of_row = choose({Loss[name]: function for name, (function, _) in LOSSES.items()}, gives_value=True)
 _loss_of_batch = {Loss[name]: function for name, (function, _) in WHOLE_BATCH.items()}
@@ -43,9 +42,10 @@ def loss_batch(kind, row_loss, dlogits, batch, hyper):
         loss_rows_for_python(kind, row_loss, dlogits, *batch, hyper)
 
 
-@jit(inline=True)
+@jit
 def loss_rows(kind, row_loss, dlogits, batch, hyper):
     """`loss_batch` for kernels, on any range of rows of a loss whose rows are independent."""
+    stay_apart()
     settings = pointer(hyper)
     for i in range(batch.logits.shape[0]):
         row = row_of(batch, dlogits, i)
@@ -70,9 +70,9 @@ def loss_rows_on_threads(team, kind, row_loss, dlogits, batch, hyper):
 
 
 @jit
-def are_usable(labels, teacher_logits):
-    """Whether each label is -1 or a class, and some entry of the teacher's first row lies outside [0, 1]: then its
-    rows cannot be probabilities."""
+def are_labels_and_logits(labels, teacher_logits):
+    """Whether each label is -1 or a class, and the teacher's first row is not of probabilities: an entry lies outside
+    [0, 1]."""
     rows, count = teacher_logits.shape
     for i in range(rows):
         if not -1 <= labels[i] < count:

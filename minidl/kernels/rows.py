@@ -1,9 +1,9 @@
-"""A row of a loss: what every row function is given, and what several of them share.
+"""The rows of a batch: ``function(row, hyper)`` gives a loss's value of one and writes its gradient.
 
-``function(row, hyper)`` gives the value of one row and writes the gradient. ``hyper`` is a pointer there, read by
-`vectors.get`: one register to pass on, where an array is seven.
+``hyper`` is a pointer there: one register to pass on, where an array is seven.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy as np
 from .jit import jit
 from .vectors import keep, lanes, pointer, splat, store
 
-NO_LABEL, ROW_OF_TARGETS = -1, -2
+NO_LABEL, ROW_OF_TARGETS = np.int64(-1), np.int64(-2)
 """In place of a row's class: the row has no label; the label is the row of targets."""
 
 
@@ -37,6 +37,14 @@ class Row(NamedTuple):
     written: int  # count where the gradient is wanted; else 0, and nothing is written to dlogits
     label: int  # a class, NO_LABEL or ROW_OF_TARGETS
     scale: float  # the gradient is multiplied by it, the value is not
+
+
+LOSSES: dict[str, tuple[Callable, tuple[str, ...]]] = {}
+"""By name: the function of a row and what stands in its hyper, place by place; filled by the decorator `loss`."""
+
+
+def loss(*names, settings=()):
+    return lambda function: LOSSES.update(dict.fromkeys(names, (function, settings)))
 
 
 @jit(inline=True)

@@ -7,41 +7,38 @@ from collections import namedtuple
 
 import numpy as np
 
-from .crossentropy import crossentropy_row
-from .distillation import (
-    Exponents,
-    Norms,
-    add_hard_term,
-    divergence,
-    relative_sums,
-    times_t_squared,
-    write_difference,
-)
+from . import distillation
+from .distillation import Exponents, Norms
 from .elementary import exp_negative, log, sigmoid, softplus
 from .jit import jit
-from .rows import ROW_OF_TARGETS, Row
+from .rows import ROW_OF_TARGETS, Row, loss
 from .softmax import row_exp_sum, row_max
-from .vectors import get, put, stay_apart
+from .supervised import crossentropy_row
+from .vectors import stay_apart
 
 
-def of_labelled(soft_term, Settings):
-    """The function of a row whose loss is hard_weight CE + ``soft_term(row, class, settings)``."""
+def of_labelled(name, Settings):
+    """The decorator for ``soft_term(row, class, settings)``: the loss is hard_weight CE + this."""
 
-    def labelled_row(row, hyper):
-        stay_apart()
-        s = Settings(get(hyper, 0), get(hyper, 1), get(hyper, 2), get(hyper, 3))
-        target = _labelled_class(row)
-        if target < 0 or row.count < 2:
-            return add_hard_term(row, 0.0, s.hard_weight, np.int64(0))
-        return add_hard_term(row, soft_term(row, target, s), s.hard_weight, np.int64(1))
+    def register(function):
+        soft_term = jit(function)
 
-    return labelled_row
+        @loss(name, settings=Settings._fields)
+        def labelled_row(row, hyper):
+            stay_apart()
+            s = Settings(hyper[0], hyper[1], hyper[2], hyper[3])
+            target = _labelled_class(row)
+            if target < 0 or row.count < 2:
+                return distillation.add_hard_term(row, 0.0, s.hard_weight, np.int64(0))
+            return distillation.add_hard_term(row, soft_term(row, target, s), s.hard_weight, np.int64(1))
+
+    return register
 
 
 DecoupledSettings = namedtuple("DecoupledSettings", "temperature hard_weight target_weight nontarget_weight")
 
 
-@jit
+@of_labelled("DECOUPLED_KD", DecoupledSettings)
 def decoupled(row, target, s):
     """T^2 [target_weight KL_bin(p_t || q_t) + nontarget_weight KL(p^ || q^)].
 
@@ -49,12 +46,12 @@ def decoupled(row, target, s):
     log q_t = -softplus(-odds) and log(1 - q_t) = -softplus(odds) stay finite where q_t rounds to 0 or 1.
     """
     stay_apart()
-    temperature, squared = s.temperature, times_t_squared(1.0, s.temperature)
+    temperature, squared = s.temperature, distillation.times_t_squared(1.0, s.temperature)
     exponents = _exponents_without(row, target, temperature)
     v_sum, z_sum, ratio, _ = _sums_without(row, target, exponents)
-    value = s.nontarget_weight * squared * divergence(ratio, v_sum, z_sum)
-    z_odds = np.float64(get(row.logits, row.at + target) - exponents.z_peak) / temperature - log(z_sum)
-    v_odds = np.float64(get(row.teacher, row.at + target) - exponents.v_peak) / temperature - log(v_sum)
+    value = s.nontarget_weight * squared * distillation.divergence(ratio, v_sum, z_sum)
+    z_odds = np.float64(row.logits[row.at + target] - exponents.z_peak) / temperature - log(z_sum)
+    v_odds = np.float64(row.teacher[row.at + target] - exponents.v_peak) / temperature - log(v_sum)
     binary = sigmoid(v_odds) * (softplus(-z_odds) - softplus(-v_odds))
     binary += sigmoid(-v_odds) * (softplus(z_odds) - softplus(v_odds))
     value += s.target_weight * squared * (0.0 if binary < 0.0 else binary)
@@ -72,21 +69,21 @@ def decoupled(row, target, s):
 NormalizedSettings = namedtuple("NormalizedSettings", "temperature hard_weight target_weight gamma")
 
 
-@jit
+@of_labelled("NORMALIZED_KD", NormalizedSettings)
 def normalized(row, target, s):
     """gamma T^2 CE(p^, q^) - target_weight p_t log q_t, p_t and q_t at T = 1.
 
     The cross-entropy over the others is their divergence plus the teacher's entropy.
     """
     stay_apart()
-    squared = times_t_squared(1.0, s.temperature)
+    squared = distillation.times_t_squared(1.0, s.temperature)
     exponents = _exponents_without(row, target, s.temperature)
     v_sum, z_sum, ratio, weighted = _sums_without(row, target, exponents)
-    value = s.gamma * squared * divergence(ratio, v_sum, z_sum)
+    value = s.gamma * squared * distillation.divergence(ratio, v_sum, z_sum)
     value += s.gamma * squared * (log(v_sum) - weighted / v_sum)
     step = row.scale * s.temperature * s.gamma
     _write_gradient(row, target, exponents, Norms(step / z_sum, step / v_sum, 0.0), 0.0)
-    own = get(row.teacher, row.at + target)
+    own = row.teacher[row.at + target]
     peak = own if own > exponents.v_peak else exponents.v_peak
     weight = s.target_weight * np.float64(exp_negative(own - peak))  # becomes target_weight p_t
     weight /= row_exp_sum(row.teacher, row.teacher, row.at, row.count, np.int64(0), peak, 1.0)
@@ -104,7 +101,7 @@ def _labelled_class(row):
     if row.label == ROW_OF_TARGETS:
         target = np.int64(0)
         for j in range(1, row.count):
-            if get(row.targets, row.at + j) > get(row.targets, row.at + target):
+            if row.targets[row.at + j] > row.targets[row.at + target]:
                 target = j
     return target
 
@@ -143,7 +140,7 @@ def _sums_without(row, target, exponents):
     """The first four of `relative_sums`."""
     v_sum, z_sum, ratio, weighted = 0.0, 0.0, 0.0, 0.0
     for part in _others(row, target):
-        sums = relative_sums(part, exponents, np.int64(0))
+        sums = distillation.relative_sums(part, exponents, np.int64(0))
         v_sum, z_sum, ratio, weighted = v_sum + sums[0], z_sum + sums[1], ratio + sums[2], weighted + sums[3]
     return v_sum, z_sum, ratio, weighted
 
@@ -153,11 +150,5 @@ def _write_gradient(row, target, exponents, norms, own):
     """`write_difference` for the others, and ``own`` for the target itself."""
     if row.written > 0:
         for part in _others(row, target):
-            write_difference(part, exponents, norms, np.int64(0))
-        put(row.dlogits, row.at + target, own)
-
-
-LOSSES = {
-    "DECOUPLED_KD": (of_labelled(decoupled, DecoupledSettings), DecoupledSettings._fields),
-    "NORMALIZED_KD": (of_labelled(normalized, NormalizedSettings), NormalizedSettings._fields),
-}
+            distillation.write_difference(part, exponents, norms, np.int64(0))
+        row.dlogits[row.at + target] = own

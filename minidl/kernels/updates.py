@@ -1,11 +1,8 @@
 """What happens to the parameters once their gradients are there: penalties, clipping, the update rule, constraints.
 
-Each rule is one formula and one row of the table `RULES`. ``update`` is elementwise, so any cut of the vector into
+Each rule is one formula under a decorator that names it. ``update`` is elementwise, so any cut of the vector into
 ranges gives the same bits. The compiled loop calls it on the block of parameters whose gradient it has just computed
-(still in a near cache), layer by layer it is called once on the whole vector.
-
-The formulas are Keras 3's. To add a rule, write its formula (and what it needs of a step, if that is more than its
-settings) and name it in the table.
+(still in a near cache), layer by layer it is called once on the whole vector. The formulas are Keras 3's.
 """
 
 from collections.abc import Callable
@@ -18,7 +15,7 @@ from .jit import jit
 from .vectors import fma, stay_apart
 
 WEIGHT_DECAY = 3
-"""Its place in ``hyper`` (float64, 8), after the settings of the rule's own: at most three, as its row names them."""
+"""The index of the decoupled weight decay in ``hyper`` (float64, 8). A rule's settings, at most three, come before."""
 
 # ---- what a rule needs of a step: ``numbers`` (float64, 5), the rate first
 
@@ -42,97 +39,98 @@ def rmsprop_numbers(numbers, hyper, learning_rate, step):
     numbers[3], numbers[4] = momentum, epsilon
 
 
-# ---- rules, on one parameter: from its gradient g, its entries in the three slots, and the five numbers of this step,
-# ---- they give the new entries and what to subtract from the parameter; `Row.keeps` names the slots that a rule uses
+# ---- the rules
 
 
-def sgd(g, a, b, c, numbers):
+class Row(NamedTuple):
+    """An update rule: its formula, its settings, and the slots (0, 1, 2) that hold what it remembers."""
+
+    formula: Callable
+    settings: tuple[str, ...]
+    """The optimizer's attributes that fill the first places of ``hyper``, in this order."""
+    keeps: tuple[int, ...]
+    """Saved optimizers hold slots by place, so places stay."""
+    numbers: Callable
+
+
+RULES: dict[str, Row] = {}
+
+
+def rule(*settings, numbers=rate_and_settings, **names):
+    """The decorator that enters a formula in the table, under each name with the slots that it keeps.
+
+    The formula is that of one parameter. From its gradient g, its entries in the three slots, the five numbers of this
+    step and ``kept``, which tells of each slot whether it is kept, it gives the new entries and what to subtract from
+    the parameter.
+    """
+    return lambda formula: RULES.update(
+        (name, Row(formula, settings, keeps, numbers)) for name, keeps in names.items()
+    )
+
+
+@rule(SGD=())
+def sgd(g, a, b, c, numbers, kept):
     """w -= lr*g"""
     return a, b, c, numbers[0] * g
 
 
-def momentum(g, u, b, c, numbers):
+@rule("momentum", MOMENTUM=(0,))
+def momentum(g, u, b, c, numbers, kept):
     """u = momentum*u - lr*g; w += u"""
-    rate, kept = numbers[0], numbers[1]
-    u = kept * u - rate * g
+    u = numbers[1] * u - numbers[0] * g
     return u, b, c, -u
 
 
-def nesterov(g, u, b, c, numbers):
+@rule("momentum", NESTEROV=(0,))
+def nesterov(g, u, b, c, numbers, kept):
     """u = momentum*u - lr*g; w += momentum*u - lr*g"""
-    rate, kept = numbers[0], numbers[1]
-    step = rate * g
-    u = kept * u - step
-    return u, b, c, -(kept * u - step)
+    step = numbers[0] * g
+    u = numbers[1] * u - step
+    return u, b, c, -(numbers[1] * u - step)
 
 
-def adam(g, m, v, c, numbers):
+@rule("beta_1", "beta_2", "epsilon", numbers=adam_numbers, ADAM=(0, 1), AMSGRAD=(0, 1, 2))
+def adam(g, m, v, top, numbers, kept):
     """m += (g - m)*(1 - beta_1); v += (g*g - v)*(1 - beta_2)
-    w -= m * lr*sqrt(1 - beta_2**t)/(1 - beta_1**t) / (sqrt(v) + epsilon)"""
+    w -= m * lr*sqrt(1 - beta_2**t)/(1 - beta_1**t) / (sqrt(v) + epsilon); amsgrad: the largest v so far"""
     rate, fresh_1, fresh_2, epsilon, _ = numbers
     m = fma(g - m, fresh_1, m)
     v = fma(fma(g, g, -v), fresh_2, v)
-    return m, v, c, m * rate / (np.sqrt(v) + epsilon)
-
-
-def amsgrad(g, m, v, top, numbers):
-    """adam with max(v, every earlier v) under the root"""
-    rate, fresh_1, fresh_2, epsilon, _ = numbers
-    m = fma(g - m, fresh_1, m)
-    v = fma(fma(g, g, -v), fresh_2, v)
-    top = top if v <= top else v  # a NaN in v is kept
+    top = top if kept[2] and v <= top else v  # a NaN in v is kept
     return m, v, top, m * rate / (np.sqrt(top) + epsilon)
 
 
-def rmsprop(g, v, b, c, numbers):
-    """v = rho*v + (1 - rho)*g*g; w -= lr*g / sqrt(v + epsilon)"""
-    rate, rho, fresh, _, epsilon = numbers
-    v = rho * v + fresh * (g * g)
-    return v, b, c, rate * g / np.sqrt(v + epsilon)
-
-
-def rmsprop_momentum(g, v, u, c, numbers):
-    """v as in rmsprop; u = momentum*u + lr*g / sqrt(v + epsilon); w -= u"""
-    rate, rho, fresh, kept, epsilon = numbers
-    v = rho * v + fresh * (g * g)
-    u = kept * u + rate * g / np.sqrt(v + epsilon)
-    return v, u, c, u
-
-
-@jit(inline=True)
-def _centered(g, v, a, numbers):
-    """v, a and step as `rmsprop_centered` has them."""
-    rate, rho, fresh, _, epsilon = numbers
-    v = rho * v + fresh * (g * g)
-    a = rho * a + fresh * g
-    variance, zero = v - a * a, rate - rate  # zero in the precision of rate
-    variance = zero if variance < zero else variance  # a NaN is kept
-    return v, a, rate * g / np.sqrt(variance + epsilon)
-
-
-def rmsprop_centered(g, v, b, a, numbers):
-    """v as in rmsprop; a = rho*a + (1 - rho)*g; w -= lr*g / sqrt(max(v - a*a, 0) + epsilon)
+@rule(
+    "rho", "momentum", "epsilon", numbers=rmsprop_numbers,
+    RMSPROP=(0,), RMSPROP_MOMENTUM=(0, 1), RMSPROP_CENTERED=(0, 2), RMSPROP_CENTERED_MOMENTUM=(0, 1, 2),
+)  # fmt: skip
+def rmsprop(g, v, u, a, numbers, kept):
+    """v = rho*v + (1 - rho)*g*g; w -= lr*g / sqrt(v + epsilon)
+    momentum: u = momentum*u + lr*g / sqrt(v + epsilon); w -= u
+    centered: a = rho*a + (1 - rho)*g, and max(v - a*a, 0) in place of v under the root
 
     Keras leaves the maximum out: rounding then gives NaN under a steady large gradient."""
-    v, a, step = _centered(g, v, a, numbers)
-    return v, b, a, step
-
-
-def rmsprop_centered_momentum(g, v, u, a, numbers):
-    """v and a as in rmsprop_centered; u = momentum*u + lr*g / sqrt(max(v - a*a, 0) + epsilon); w -= u"""
-    v, a, step = _centered(g, v, a, numbers)
-    u = numbers[3] * u + step
-    return v, u, a, u
+    rate, rho, fresh, momentum, epsilon = numbers
+    v = rho * v + fresh * (g * g)
+    variance = v
+    if kept[2]:
+        a = rho * a + fresh * g
+        variance, zero = v - a * a, rate - rate  # zero in the precision of rate
+        variance = zero if variance < zero else variance  # a NaN is kept
+    step = rate * g / np.sqrt(variance + epsilon)
+    if kept[1]:
+        step = momentum * u + step
+    return v, step, a, step
 
 
 _DECAY = 5
 """The place of weight_decay * learning_rate in ``scalars``, after the five numbers of the rule."""
 
 
-def _loop_of(rule):
-    """The function that applies ``rule`` to a range of parameters."""
-    formula = jit(rule.formula, inline=True)
-    keeps_a, keeps_b, keeps_c = (slot in rule.keeps for slot in range(3))
+def _loop_of(row):
+    """The function that applies the rule to a range of parameters."""
+    formula = jit(row.formula, inline=True)
+    kept = keeps_a, keeps_b, keeps_c = tuple(slot in row.keeps for slot in range(3))
 
     def loop(params, slots, grads, numbers, decay):
         stay_apart()
@@ -142,7 +140,7 @@ def _loop_of(rule):
             u = a[i] if keeps_a else nothing
             v = b[i] if keeps_b else nothing
             w = c[i] if keeps_c else nothing
-            u, v, w, change = formula(grads[i], u, v, w, numbers)
+            u, v, w, change = formula(grads[i], u, v, w, numbers, kept)
             if keeps_a:
                 a[i] = u
             if keeps_b:
@@ -154,51 +152,23 @@ def _loop_of(rule):
     return loop
 
 
-# ---- the table
-
-
-class Row(NamedTuple):
-    """An update rule: its formula, its settings, and the slots (0, 1, 2) that hold what it remembers."""
-
-    formula: Callable
-    settings: tuple[str, ...] = ()
-    """The optimizer's attributes that fill the first places of ``hyper``, in this order."""
-    keeps: tuple[int, ...] = ()
-    """Saved optimizers hold slots by place, so places stay."""
-    numbers: Callable = rate_and_settings
-
-
-_ADAM = ("beta_1", "beta_2", "epsilon")
-_RMSPROP = ("rho", "momentum", "epsilon")
-
-RULES = (
-    Row(sgd),
-    Row(adam, _ADAM, (0, 1), adam_numbers),
-    Row(rmsprop, _RMSPROP, (0,), rmsprop_numbers),
-    Row(momentum, ("momentum",), (0,)),
-    Row(nesterov, ("momentum",), (0,)),
-    Row(amsgrad, _ADAM, (0, 1, 2), adam_numbers),
-    Row(rmsprop_momentum, _RMSPROP, (0, 1), rmsprop_numbers),
-    Row(rmsprop_centered, _RMSPROP, (0, 2), rmsprop_numbers),
-    Row(rmsprop_centered_momentum, _RMSPROP, (0, 1, 2), rmsprop_numbers),
-)
-
-Rule = Code("Rule", [row.formula.__name__.upper() for row in RULES], start=0)
+Rule = Code("Rule", list(RULES), start=0)
 globals().update(Rule.constants())
 
-KEEPS = {rule: RULES[rule].keeps for rule in Rule}
+SETTINGS = {Rule[name]: row.settings for name, row in RULES.items()}
+"""What stands in the first places of ``hyper``."""
+KEEPS = {Rule[name]: row.keeps for name, row in RULES.items()}
 """Which of the three slots each rule keeps; the others have size 0."""
 
-_fill_numbers = choose({rule: RULES[rule].numbers for rule in Rule})
-_loop = choose({rule: _loop_of(RULES[rule]) for rule in Rule})
+_fill_numbers = choose({Rule[name]: row.numbers for name, row in RULES.items()})
+_loop = choose({Rule[name]: _loop_of(row) for name, row in RULES.items()})
 
 
 @jit
 def step_scalars(scalars, kind, hyper, learning_rate, step):
     """Fill ``scalars`` (float64, 8) for one step of ``kind``; ``step`` counts from 1.
 
-    ``hyper`` (float64, 8) holds the rule's settings and, at WEIGHT_DECAY, the decoupled decay. All of it is float64:
-    in float32 1 - beta_2**t would lose five digits at the first steps.
+    All of it is float64: in float32 1 - beta_2**t would lose five digits at the first steps.
     """
     scalars[:] = 0.0
     _fill_numbers(kind, scalars[:_DECAY], hyper, learning_rate, step)
@@ -207,10 +177,9 @@ def step_scalars(scalars, kind, hyper, learning_rate, step):
 
 @jit
 def update(kind, params, slot0, slot1, slot2, grads, scalars):
-    """One step, in place, over equal-length ranges of the flat vectors: decay, then the rule.
+    """One step, in place, over equal-length ranges of the flat vectors: w -= w * weight_decay * lr, then the rule.
 
-    The decoupled decay is ``w -= w * weight_decay * learning_rate``. ``slot0, slot1, slot2`` hold what the rule
-    remembers between steps (``KEEPS``), size 0 where it keeps nothing; ``scalars`` comes from ``step_scalars``.
+    A slot that the rule does not keep has size 0; ``scalars`` comes from ``step_scalars``.
     """
     real = params.dtype.type
     numbers = real(scalars[0]), real(scalars[1]), real(scalars[2]), real(scalars[3]), real(scalars[4])
@@ -223,27 +192,24 @@ _LANES = 256
 """Partial sums side by side: a single sum would be one long chain of additions, each waiting for the one before."""
 
 
-@jit
-def _add_up(lanes):
-    """The sum of ``lanes`` (_LANES,), pairwise and always in the same order; lanes is overwritten."""
+@jit(allocates=True)
+def sum_of_powers(x, l1, l2):
+    """sum(l1*|x| + l2*x*x) of a vector, in float64: lane by lane, then pairwise, always in the same order."""
+    lanes = np.zeros(_LANES)
+    for start in range(0, x.size, _LANES):
+        block = x[start : start + _LANES]
+        for k in range(block.size):
+            value = np.float64(block[k])
+            if l1 == 0.0:  # else an infinite entry would give 0 * inf
+                lanes[k] += l2 * (value * value)
+            else:
+                lanes[k] += l1 * abs(value) + l2 * (value * value)
     half = _LANES // 2
     while half > 0:
         for k in range(half):
             lanes[k] += lanes[k + half]
         half //= 2
     return lanes[0]
-
-
-@jit(allocates=True)
-def sum_of_squares(x):
-    """sum(x*x) of a vector, in float64."""
-    lanes = np.zeros(_LANES)
-    for start in range(0, x.size, _LANES):
-        block = x[start : start + _LANES]
-        for k in range(block.size):
-            value = np.float64(block[k])
-            lanes[k] += value * value
-    return _add_up(lanes)
 
 
 @jit(allocates=True)
@@ -260,13 +226,7 @@ def add_regularizer(grads, params, segments, coefficients):
         if l1 == 0.0 and l2 == 0.0:
             continue
         weight = params[segments[s, 0] : segments[s, 0] + segments[s, 1]]
-        lanes = np.zeros(_LANES)
-        for start in range(0, weight.size, _LANES):
-            block = weight[start : start + _LANES]
-            for k in range(block.size):
-                value = np.float64(block[k])
-                lanes[k] += l1 * abs(value) + l2 * (value * value)
-        total += _add_up(lanes)
+        total += sum_of_powers(weight, l1, l2)
         if grads.size > 0:
             slope = grads[segments[s, 0] : segments[s, 0] + segments[s, 1]]
             step, slant = real(l1), real(2.0 * l2)
@@ -301,7 +261,7 @@ def clip_by_norm(grads, segments, limit):
     """g *= limit / |g| for each segment (offset, size) whose norm exceeds ``limit``."""
     for s in range(segments.shape[0]):
         part = grads[segments[s, 0] : segments[s, 0] + segments[s, 1]]
-        norm = np.sqrt(sum_of_squares(part))
+        norm = np.sqrt(sum_of_powers(part, 0.0, 1.0))
         if not norm <= limit:  # also for a norm of NaN, which makes the whole segment NaN
             _scale(part, limit / norm)
 
@@ -309,7 +269,7 @@ def clip_by_norm(grads, segments, limit):
 @jit
 def clip_by_global_norm(grads, limit):
     """g *= limit / |g| if the norm of the whole vector exceeds ``limit``; all NaN if it is not finite."""
-    norm = np.sqrt(sum_of_squares(grads))
+    norm = np.sqrt(sum_of_powers(grads, 0.0, 1.0))
     if not norm <= limit:
         _scale(grads, limit / norm if norm < np.inf else np.nan)
 

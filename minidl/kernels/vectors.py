@@ -284,18 +284,6 @@ def store(builder, array, at, count, vector):
             emit.store(builder, vector, address, array.align, emit.lane_mask(builder, count, lanes))
 
 
-@intrinsic(lambda array, at: array.dtype, plain=lambda array, at: array.reshape(-1)[at])
-def get(builder, array, at):
-    """Element ``at`` of the flat array (``array.reshape(-1)[at]`` compiles fifty times as much code)."""
-    return builder.load(array.address(at), align=array.align, typ=array.element)
-
-
-@intrinsic(types.void, plain=lambda array, at, value: array.reshape(-1).put(at, value))
-def put(builder, array, at, value):
-    """Write element ``at`` of the flat array."""
-    builder.store(_cast(builder, value, array.element), array.address(at), align=array.align)
-
-
 @intrinsic(
     lambda vector, count: vector,
     plain=lambda vector, count: np.where(np.arange(len(vector)) < count, vector, vector.dtype.type(0)),

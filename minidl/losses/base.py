@@ -78,10 +78,9 @@ class Loss(Configurable):
 
         y_true and sample_weight: as in `value_and_grad`. Raises ValueError for probabilities outside [0, 1].
         """
-        pred = as_real("y_pred", y_pred)
-        if pred.ndim == 1 and not self.sparse and np.ndim(y_true) == 1 and np.size(y_true) > 0:
-            pred = pred[:, None]  # as in Keras, two vectors are B samples of one output
-        return self._mean_loss(pred, y_true, None, sample_weight)
+        if np.ndim(y_pred) == 1 and not self.sparse and np.ndim(y_true) == 1 and np.size(y_true) > 0:
+            y_pred = np.asarray(y_pred)[:, None]  # as in Keras, two vectors are B samples of one output
+        return self._mean_loss(y_pred, y_true, None, sample_weight)
 
     def value_and_grad(self, logits, y, sample_weight=None) -> tuple[float, np.ndarray]:
         """(mean loss, its gradient by the logits). logits (B, C): before any fused activation.
@@ -90,18 +89,24 @@ class Loss(Configurable):
         The gradient has the logits' shape. It is float32 if they are, otherwise float64.
         Raises ValueError for shapes that differ, NaN or inf (with the first index) and labels out of range.
         """
-        batch = self._checked_batch(("logits", "y"), as_real("logits", logits), y, None, sample_weight)
-        return self._run_kernel(self.kind_on_logits, batch, gradient=True)
+        return self._value_and_grad(self._checked_batch(("logits", "y"), logits, y, None, sample_weight))
 
     def _mean_loss(self, pred, y_true, teacher_logits, sample_weight) -> float:
         batch = self._checked_batch(("y_pred", "y_true"), pred, y_true, teacher_logits, sample_weight)
-        self.check_probabilities("y_pred", batch.logits)
-        return self._run_kernel(self.kind(self.from_logits), batch, gradient=False)[0]
+        return kernels.sum_of_rows(self._row_losses(batch))
 
-    def _checked_batch(
-        self, names: tuple[str, str], z: np.ndarray, y, teacher_logits, sample_weight
-    ) -> Batch:
+    def _row_losses(self, batch: Batch) -> np.ndarray:
+        """The loss of each row of the model's outputs."""
+        self.check_probabilities("y_pred", batch.logits)
+        return self._run_kernel(self.kind(self.from_logits), batch, no_rows(batch.logits))
+
+    def _value_and_grad(self, batch: Batch) -> tuple[float, np.ndarray]:
+        dlogits = np.empty_like(batch.logits)
+        return kernels.sum_of_rows(self._run_kernel(self.kind_on_logits, batch, dlogits)), dlogits
+
+    def _checked_batch(self, names: tuple[str, str], z, y, teacher_logits, sample_weight) -> Batch:
         """The arguments, checked, as the kernel's arrays. ``names``: the arguments' names of ``z`` and ``y``."""
+        z = as_real(names[0], z)
         if z.ndim != 2:
             raise ValueError(f"{names[0]} must have shape (B, C), got {z.shape}")
         teacher = self._checked_teacher(names[0], z, teacher_logits)
@@ -137,18 +142,17 @@ class Loss(Configurable):
                 argument, outputs, 0.0, 1.0, why=" (probabilities; for logits say from_logits=True)"
             )
 
-    def _run_kernel(self, kind: int, batch: Batch, gradient: bool) -> tuple[float, np.ndarray]:
-        z = batch.logits
-        row_loss = np.empty(len(z))
-        dlogits = np.empty_like(z) if gradient else no_rows(z)
-        work = _FLOPS_OF_A_ROW * len(z) + _FLOPS_OF_AN_ENTRY * z.size
+    def _run_kernel(self, kind: int, batch: Batch, dlogits: np.ndarray) -> np.ndarray:
+        """Each row's loss; the gradient goes to ``dlogits`` unless that has size 0."""
+        row_loss, size = np.empty(len(batch.logits)), batch.logits.size
+        work = _FLOPS_OF_A_ROW * len(row_loss) + _FLOPS_OF_AN_ENTRY * size
         n_threads = 1 if self.whole_batch else threads.count_for(work)
         arguments = row_loss, dlogits, batch, self.hyper
         if n_threads == 1:
             kernels.loss_batch(kind, *arguments)
         else:
             threads.run(kernels.loss_rows_on_threads, kind, *arguments, threads=n_threads)
-        return kernels.sum_of_rows(row_loss), dlogits
+        return row_loss
 
 
 def no_rows(z: np.ndarray) -> np.ndarray:

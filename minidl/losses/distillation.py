@@ -20,7 +20,7 @@ from ..registry import Configurable, Registry
 from ..registry import serialize as _serialize
 from ..validation import REALS, check_bool, check_float, check_int
 from .base import LOSSES, NO_LABELS, Loss, no_rows
-from .softmax import as_real, check_logits
+from .softmax import check_logits
 
 Schedule = float | Callable[[int], float]
 
@@ -109,7 +109,7 @@ class DistillationLoss(Loss):
 
     def __call__(self, y_true, y_pred, teacher_logits=None, sample_weight=None) -> float:  # type: ignore[override]
         """The mean loss. y_pred: the student's logits (B, C); the rest as in `value_and_grad`."""
-        return self._mean_loss(as_real("y_pred", y_pred), y_true, teacher_logits, sample_weight)
+        return self._mean_loss(y_pred, y_true, teacher_logits, sample_weight)
 
     def value_and_grad(  # type: ignore[override]
         self, logits, y, teacher_logits, sample_weight=None
@@ -124,25 +124,23 @@ class DistillationLoss(Loss):
             scale = np.empty(len(logits))
             scale.fill(1.0 / len(logits))
             batch = Batch(logits, y, no_rows(logits), teacher_logits, scale)
-            result = self._run_kernel(self.kind_on_logits, batch, gradient=True)
+            result = self._value_and_grad(batch)
             if math.isfinite(result[0]):  # so all logits were finite
                 return result
-        batch = self._checked_batch(
-            ("logits", "y"), as_real("logits", logits), y, teacher_logits, sample_weight
-        )
-        return self._run_kernel(self.kind_on_logits, batch, gradient=True)
+        batch = self._checked_batch(("logits", "y"), logits, y, teacher_logits, sample_weight)
+        return self._value_and_grad(batch)
 
     def _can_skip_checks(self, logits, y, teacher_logits) -> bool:
         """Whether the kernel can take these arrays as they are. The full checks take longer than a small batch.
 
         The value then shows whether all logits were finite. So this is only for losses where it does.
         """
-        if not (self.is_nonfinite_if_logits_are and self.soft_weight):
-            return False
-        if not (type(logits) is type(teacher_logits) is type(y) is np.ndarray and logits.dtype in REALS):
-            return False
-        return (
-            logits.ndim == 2
+        return bool(
+            self.is_nonfinite_if_logits_are
+            and self.soft_weight
+            and type(logits) is type(teacher_logits) is type(y) is np.ndarray
+            and logits.dtype in REALS
+            and logits.ndim == 2
             and logits.size > 0
             and teacher_logits.shape == logits.shape
             and teacher_logits.dtype == logits.dtype
@@ -151,7 +149,7 @@ class DistillationLoss(Loss):
             and logits.flags.carray
             and teacher_logits.flags.carray
             and y.flags.carray
-            and kernels.are_usable(y, teacher_logits)
+            and kernels.are_labels_and_logits(y, teacher_logits)
         )
 
     def _checked_teacher(self, name: str, z: np.ndarray, teacher_logits) -> np.ndarray:

@@ -9,10 +9,9 @@ from collections.abc import Callable
 import numpy as np
 
 from ..kernels import losses as kernels
-from ..kernels.losses import Batch
 from ..registry import function_of
 from ..validation import check_array, check_bool, check_float
-from .base import LOSSES, Loss, no_rows
+from .base import LOSSES, Loss
 from .softmax import as_real
 
 CLASS_OF: dict[Callable, type[Loss]] = {}
@@ -29,12 +28,9 @@ def _loss_of_each_sample(loss: Loss, y_true, y_pred) -> np.ndarray:
         rule = f"shape {expected} for" if loss.sparse else "the shape of"
         raise ValueError(f"y_true must have {rule} y_pred {pred.shape}, got {y.shape}")
     y = y.reshape(-1) if loss.sparse else y.reshape(rows.shape)
-    labels, targets = loss.labels_or_targets("y_true", y, rows)
-    loss.check_probabilities("y_pred", rows)
-    out, empty = np.empty(len(rows)), no_rows(rows)
-    batch = Batch(rows, labels, targets, empty, np.ones(len(rows)))
-    kernels.loss_batch(loss.kind(loss.from_logits), out, empty, batch, loss.hyper)
-    return out.astype(pred.dtype).reshape(pred.shape[:-1])
+    batch = loss._checked_batch(("y_pred", "y_true"), rows, y, None, None)
+    batch.row_scale[:] = 1.0
+    return loss._row_losses(batch).astype(pred.dtype).reshape(pred.shape[:-1])
 
 
 def per_sample(cls: type[Loss]) -> Callable[..., np.ndarray]:

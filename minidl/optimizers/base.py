@@ -90,7 +90,7 @@ class Optimizer(Configurable):
     def hyper(self) -> np.ndarray:
         """float64 (8,): the settings that do not change from step to step."""
         hyper = np.zeros(8)
-        for place, setting in enumerate(kernel.RULES[self.kind].settings):
+        for place, setting in enumerate(kernel.SETTINGS[self.kind]):
             hyper[place] = getattr(self, setting)
         hyper[kernel.WEIGHT_DECAY] = self.weight_decay or 0.0
         return hyper
@@ -171,10 +171,10 @@ class Optimizer(Configurable):
         """Drop the slots and the count of steps, as if ``build`` had never been called."""
         self._slots, self.iterations, self.segments = [], 0, _NO_SEGMENTS
 
-    def apply_clipping(self, grads: np.ndarray, segments: np.ndarray | None = None) -> None:
-        """Clip ``grads`` in place, if a limit is set. ``segments``: as in ``build``, by default those given there."""
+    def apply_clipping(self, grads: np.ndarray) -> None:
+        """Clip ``grads`` in place, if a limit is set."""
         if self.clipnorm is not None:
-            kernel.clip_by_norm(grads, self.segments if segments is None else segments, self.clipnorm)
+            kernel.clip_by_norm(grads, self.segments, self.clipnorm)
         elif self.global_clipnorm is not None:
             kernel.clip_by_global_norm(grads, self.global_clipnorm)
         elif self.clipvalue is not None:

@@ -38,7 +38,7 @@ def layerwise_step(
 
         flat, optimizer = model.flat, model.optimizer
         penalty = add_regularizer(flat.grads, flat.values, flat.segments, flat.penalties)
-        optimizer.apply_clipping(flat.grads, flat.segments)
+        optimizer.apply_clipping(flat.grads)
         optimizer.update(flat.values, flat.grads)
         max_norm(flat.values, *flat.max_norms)
         for constraint, view in flat.own_constraints:

@@ -9,7 +9,6 @@ import numpy as np
 
 from ..kernels.activations import CODES, activation_forward
 from ..kernels.losses import Batch, loss_batch
-from ..kernels.metrics import metric_rows
 from ..validation import describe
 from .samples import Samples
 
@@ -89,14 +88,7 @@ def metric_values(
         predictions = np.empty_like(logits)
         activation_forward(predictions, logits, CODES[model.final_activation], 0.0)
     labels, targets = _labels_and_targets(batch, logits.dtype)
-    found = []
-    for metric in metrics:
-        values = np.zeros(len(logits))
-        metric_rows(
-            metric.kind_for(batch.targets is None, outputs), values, predictions, labels, targets, metric.k
-        )
-        found.append(values)
-    return found
+    return [metric.values(predictions, labels, targets) for metric in metrics]
 
 
 def _labels_and_targets(batch: Samples, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
