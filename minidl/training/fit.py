@@ -7,7 +7,6 @@ be asked about each batch. The way of running changes no result.
 
 from ..callbacks import CallbackList, History
 from ..validation import warn
-from ..warmup import compile_before_fit
 from .compiled import CompiledSteps
 from .epoch import EpochRunner, Unfinished
 from .inference import evaluate_samples
@@ -68,8 +67,8 @@ def _choose_runner(model, data: TrainingData, batch_size: int, stepwise: bool, o
     # the compiled loop splits a batch between threads, which a loss of the whole batch does not allow
     compiled = data.online_teacher is None and not loss.whole_batch and model.ops(training=True) is not None
     if compiled and model.objective(loss).kind >= 0:  # negative: a loss of the user's own
-        compile_before_fit(model.dtype.name, aloud=options.verbose != 0)
-        return CompiledSteps(model, loss, data.metrics, data.samples, batch_size, stepwise)
+        aloud = options.verbose != 0
+        return CompiledSteps(model, loss, data.metrics, data.samples, batch_size, stepwise, aloud)
     return LayerwiseSteps(model, loss, data.metrics, data.samples, batch_size, data.online_teacher)
 
 
