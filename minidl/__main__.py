@@ -13,7 +13,6 @@ import platform
 import sys
 import time
 from functools import partial
-from pathlib import Path
 
 import numba
 import numpy as np
@@ -22,7 +21,7 @@ from . import __version__, runtime
 from .datasets import mnist
 from .distillation import main_job
 from .explain import explain
-from .kernels import target
+from .kernels import cache, target
 from .kernels.jit import JIT_DISABLED
 from .report import format_table
 
@@ -115,14 +114,14 @@ def _compare(shape: tuple[int, ...], dtype: str) -> list[str]:
 
 
 def _info(options: argparse.Namespace) -> None:
-    cache = "off (NUMBA_DISABLE_JIT)" if JIT_DISABLED else Path(target.__file__).parent / "__pycache__"
+    kept = "off (NUMBA_DISABLE_JIT)" if JIT_DISABLED else cache.folder() or f"not kept; {cache.ADVICE}"
     rows = {
         "minidl": __version__,
         "python": f"{platform.python_version()} on {platform.system()} {platform.machine()}",
         "numpy, numba": f"{np.__version__}, {numba.__version__}",
         "vectors": f"{8 * target.VECTOR_BYTES} bits, fused multiply-add: {'yes' if target.HAS_FMA else 'no'}",
         "threads": runtime.get_num_threads(),
-        "compiled code": cache,
+        "compiled code": kept,
         "data folder": f"{mnist.cache_folder()} (or MINIDL_DATA)",
     }
     width = max(map(len, rows))

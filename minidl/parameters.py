@@ -65,7 +65,10 @@ class FlatParameters:
 
     def penalty(self) -> float:
         """What the regularizers add to the loss."""
-        return float(add_regularizer(self.values[:0], self.values, self.segments, self.penalties))
+        penalties = self.penalties
+        if not penalties.any():
+            return 0.0
+        return float(add_regularizer(self.values[:0], self.values, self.segments, penalties))
 
     @property
     def max_norms(self) -> tuple[np.ndarray, np.ndarray]:

@@ -1,106 +1,152 @@
-"""Compiling ahead: ``minidl.warmup()``, and what a first fit announces.
+"""Compiling ahead: ``minidl.warmup()``, and what a first `fit` or `predict` does.
 
-Kernels are compiled by calling them on tiny tables, without any model.
+What is compiled are jobs, a kernel or unit with the types of its arguments. Two processes share them: each takes the
+next that nobody has finished, one from the front and one from the back, and finds the other's on disk.
 """
 
 import contextlib
-import os
 import subprocess
 import sys
 import time
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor, wait
 
+import numba
 import numpy as np
+from numba.core import types
 
-from .kernels import infer, network, program
-from .kernels.activations import Activation
+from .kernels import cache, program, units
+from .kernels.barrier import ALONE, work
+from .kernels.infer import infer, infer_rows, search_nonfinite
 from .kernels.jit import JIT_DISABLED
-from .kernels.losses import Batch, Loss, loss_batch
-from .kernels.metrics import Metric, metric_rows
-from .kernels.program import ACTIVATION, DENSE, BatchParts, Op, aligned_rows, training_buffers
-from .kernels.random import LAYER, SHUFFLE, make_key, permutation
-from .kernels.threads import get_num_threads, run
-from .kernels.updates import Rule, add_regularizer
+from .kernels.matmul import scratch_size
+from .kernels.network import train
+from .kernels.random import make_key, permutation
+from .kernels.threads import get_num_threads
+from .kernels.updates import add_regularizer
 from .validation import check_bool, check_dtype
 
 _SAID_ABOVE = 2.0
 """Seconds: loading from disk takes less, and is not worth a line."""
+_ANNOUNCEMENT = "minidl: compiling for this machine, once; it may take ten seconds"
 _HELPER_SECONDS = 120.0
-_compiled: set[str] = set()
-_under_way: dict[str, Future] = {}
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_under_way.clear)  # a child has no compiler thread to wait for
+_HELPER_START = 1.0
+"""Seconds until a second process begins to compile."""
+_FIT = ("train", "scratch_size", "permutation", "panel_order", "work", "infer")
+_PREDICT = ("infer_rows", "scratch_size")
+_MORE = ("search_nonfinite", "make_key", "add_regularizer")
+_ready: dict[str, set[str]] = {}
+"""The jobs of each dtype that are in memory."""
 
 
 def warmup(dtype: str = "float32", verbose: bool = True) -> float:
     """Compile all that training and prediction need, or load it from the disk; returns the seconds.
 
-    Without it the first ``fit`` does the same. With ``verbose`` a compilation says so, a load says nothing.
-    After Ctrl-C the compilation goes on in the background; nothing is lost.
+    Without it the first ``fit`` does the same, for its own model. With ``verbose`` a compilation says so, a load says
+    nothing. After Ctrl-C the compilation goes on in the background; nothing is lost.
     """
     name, verbose = check_dtype(dtype).name, check_bool("verbose", verbose)
-    began = time.perf_counter()
-    if JIT_DISABLED:
+    return compile_ahead({*_FIT, *_PREDICT, *_MORE, *units.ALL}, name, verbose)
+
+
+def compile_ahead(names: set[str], dtype: str, aloud: bool | None) -> float:
+    """Load jobs, or compile what is not on disk; returns the seconds.
+
+    ``aloud`` says so: at once, never, or (None) on the error stream if it takes long.
+    """
+    began, ready = time.perf_counter(), _ready.setdefault(dtype, set())
+    if JIT_DISABLED or ready.issuperset(names):
         return time.perf_counter() - began
-    if name not in _under_way:
-        compiler = ThreadPoolExecutor(1, thread_name_prefix="minidl-compiler")
-        _under_way[name] = compiler.submit(_compile_all, name)
-        compiler.shutdown(wait=False)
+    known = _jobs(np.dtype(dtype))
+    jobs = {name: known[name] for name in sorted(names)}
+    new = [name for name, job in jobs.items() if not _is_on_disk(*job)]
+    if not new:
+        _compile(jobs.values())
+        ready.update(names)
+        return time.perf_counter() - began
+    stream = sys.stderr if aloud is None else sys.stdout
+    start = "\r" if stream is not None and stream.isatty() else ""  # of a line that is written over
+    is_long = sum(map(_expected_seconds, new)) > _SAID_ABOVE
+    if aloud and is_long:
+        print(_ANNOUNCEMENT, flush=True)
     # In a thread of its own: the compiler would swallow an interrupt, and this thread listens for one as it waits.
-    compiling = _under_way[name]
+    compiler = ThreadPoolExecutor(1, thread_name_prefix="minidl-compiler")
+    compiling = compiler.submit(_compile_in_two_processes, jobs, new, dtype)
+    compiler.shutdown(wait=False)
     while not wait([compiling], timeout=0.05).done:
-        pass
-    _under_way.pop(name, None)
+        seconds = time.perf_counter() - began
+        if aloud is None and seconds > _SAID_ABOVE:
+            aloud = True
+            print(_ANNOUNCEMENT, file=stream, flush=True)
+        if aloud and is_long and start:
+            done = sum(_is_on_disk(*jobs[name]) for name in new)
+            print(
+                f"{start}minidl: {done} of {len(new)} parts, {seconds:.0f} s ",
+                end="",
+                file=stream,
+                flush=True,
+            )
     compiling.result()
+    ready.update(names)
     seconds = time.perf_counter() - began
-    if verbose and seconds > _SAID_ABOVE:
-        print(f"minidl: compiling for {name} took {seconds:.1f} s; the next process finds it on disk")
+    if aloud and seconds > _SAID_ABOVE:
+        place = cache.folder()
+        kept = f"kept in {place}" if place else f"not kept; {cache.ADVICE}"
+        print(f"{start}minidl: compiling for {dtype} took {seconds:.1f} s; {kept}", file=stream)
     return seconds
 
 
-def compile_before_fit(dtype: str, aloud: bool) -> None:
-    """Compile before the first epoch, so that compile time is announced and counted in no epoch."""
-    if JIT_DISABLED or dtype in _compiled:
-        return
-    compiled = _is_compiled(dtype)
-    if aloud and not compiled:
-        print("minidl: compiling for this machine, once; it may take half a minute", flush=True)
-    if aloud or not compiled:
-        warmup(dtype, aloud)
-    _compiled.add(dtype)
-
-
-def _is_compiled(dtype: str) -> bool:
-    """Whether the training loop is in memory or on disk for ``dtype``."""
-    signatures = list(network.train.signatures) if not JIT_DISABLED else []
-    cache_file = getattr(getattr(network.train, "_cache", None), "_cache_file", None)
-    if cache_file is not None:
-        with contextlib.suppress(Exception):  # a damaged index is none
-            signatures += [key[0] for key in cache_file._load_index()]
-    single = dtype == "float32"  # a loop in double precision has no array of single
-    return any(("array(float32" in str(signature)) == single for signature in signatures)
-
-
-def _compile_all(dtype: str) -> None:
-    helper = None if _is_compiled(dtype) else _start_helper(dtype)
-    _compile_training(np.dtype(dtype))
+def _compile_in_two_processes(jobs: dict, new: list[str], dtype: str) -> None:
+    """The second process takes half of ``new``, by the time it takes."""
+    shares, loads = ([], []), [0.0, _HELPER_START]
+    for name in sorted(new, key=_expected_seconds, reverse=True):
+        lighter = loads[1] < loads[0]
+        shares[lighter].append(name)
+        loads[lighter] += _expected_seconds(name)
+    helper = _start_helper(shares[1], dtype) if shares[1] else None
+    _compile(jobs[name] for name in shares[0])
     if helper is not None:
         with contextlib.suppress(subprocess.TimeoutExpired):
             helper.wait(_HELPER_SECONDS)
         helper.kill()
-    _compile_prediction(np.dtype(dtype))
+    _compile(jobs.values())
 
 
-def _start_helper(dtype: str) -> subprocess.Popen | None:
-    """A second process that compiles what prediction needs, and leaves it on disk for this one to find.
+def _expected_seconds(name: str) -> float:
+    return {"train": 5.0, "matmul.product": 1.5, "infer_rows": 1.0, "infer": 1.0}.get(name, 0.3)
 
-    It saves a third of the time. Where it cannot run, or dies, this process compiles all itself.
+
+def _compile(jobs: Iterable) -> None:
+    for kernel, kinds in jobs:
+        kernel.compile(kinds)
+
+
+def _is_on_disk(kernel, kinds: tuple) -> bool:
+    """Whether code for these types is in memory or, whole or not, on disk."""
+    return kinds in kernel.overloads or kernel._cache.has(kinds, kernel.targetctx)
+
+
+def compile_jobs(names: list[str], dtype: str) -> None:
+    """What a helper process does."""
+    jobs = _jobs(np.dtype(dtype))
+    _compile(jobs[name] for name in names)
+
+
+def _start_helper(names: list[str], dtype: str) -> subprocess.Popen | None:
+    """A second process that compiles ``names`` and leaves them on disk; None where there can be none.
+
+    Where it cannot run, or dies, this process compiles all itself.
     """
-    if JIT_DISABLED or not sys.executable or getattr(sys, "frozen", False) or get_num_threads() == 1:
+    if (
+        not sys.executable
+        or getattr(sys, "frozen", False)
+        or get_num_threads() == 1
+        or cache.folder() is None
+    ):
         return None
     code = (
-        f"import sys; sys.path[:] = {sys.path!r}; import numpy; from minidl.warmup import _compile_prediction; "
-        f"_compile_prediction(numpy.dtype({dtype!r}))"
+        f"import sys; sys.path[:] = {sys.path!r}; from minidl.warmup import compile_jobs; "
+        f"compile_jobs({names!r}, {dtype!r})"
     )
     quiet = subprocess.DEVNULL
     try:
@@ -109,68 +155,66 @@ def _start_helper(dtype: str) -> subprocess.Popen | None:
         return None
 
 
-# -- a net 2-2-2 as tables, on two samples ---------------------------------------------------------
+def _jobs(dtype: np.dtype) -> dict[str, tuple]:
+    """All jobs by name: kernel, and the types of the arguments that training and prediction give it."""
+    real = types.float32 if dtype.itemsize == 4 else types.float64
+    jobs = {name: (kernel, kinds(real)) for name, (kernel, kinds) in units.ALL.items()}
+    vector, matrix, row = np.zeros(1, dtype), np.zeros((1, 1), dtype), np.zeros(1)
+    table, numbers, integers = np.zeros((1, 1), np.int64), np.zeros((1, 1)), np.zeros(1, np.int64)
+    rows = program.rows_of(matrix)
+    restraints = program.Restraints(False, 0, 0, table, numbers, row, table, row)
+    calls = {
+        "train": (
+            train,
+            ALONE,
+            program.Program(table, numbers, vector, vector, False, 0),
+            program.Buffers(
+                matrix,
+                vector,
+                vector,
+                matrix,
+                matrix,
+                numbers,
+                row,
+                row,
+                numbers,
+                integers,
+                matrix,
+                matrix,
+                matrix,
+            ),
+            program.Data(rows, integers, integers, integers, rows, rows, row, 1),
+            program.LossTable(0, row, integers, integers, row, row),
+            program.UpdateState(0, 0, row, vector, vector, vector, row, 0, restraints),
+            program.Moment(0, 0, 0),
+            program.Part(0, 1, True),
+        ),
+        "permutation": (permutation, integers, np.uint64(0)),
+        "panel_order": (program.panel_order, vector, vector, table, False),
+        "work": (work, 0, integers, 0, 0),
+        "infer_rows": (infer_rows, table, numbers, vector, vector, vector, vector, 1, matrix),
+        "infer": (
+            infer,
+            ALONE,
+            program.Inference(table, numbers, vector),
+            program.Space(matrix, matrix, matrix, integers),
+            rows,
+            1,
+            matrix,
+        ),
+        "search_nonfinite": (search_nonfinite, ALONE, vector, integers),
+        "scratch_size": (scratch_size, 1, 1, 1),
+        "make_key": (make_key, 0, 0, 0, 0),
+        "add_regularizer": (add_regularizer, vector, vector, table, numbers),
+    }
+    return jobs | {name: (kernel, tuple(map(numba.typeof, args))) for name, (kernel, *args) in calls.items()}
 
-_OPS = [
-    Op(DENSE, 2, 2, weight=0, bias=4),
-    Op(ACTIVATION, 2, 2, activation=Activation.RELU),
-    Op(DENSE, 2, 2, weight=6, bias=10),
-]
-_PARAMETERS, _ROWS = 12, 2
-_NO_SEGMENTS = np.empty((0, 2), np.int64)
-_NO_PENALTIES = np.empty((0, 2))
+
+def compile_before_fit(dtype: str, aloud: bool, names: Iterable[str] = ()) -> None:
+    """Compile before the first epoch, so that compile time is announced and counted in no epoch."""
+    compile_ahead({*_FIT, *_PREDICT, *names}, dtype, aloud)
 
 
-def _compile_training(dtype: np.dtype) -> None:
-    """Call the kernels of `fit`, on arrays of the types that `training.compiled` gives them."""
-    threads = get_num_threads()
-    params, grads, slot0, slot1 = np.zeros((4, _PARAMETERS), dtype)
-    laid_out = program.plan(_OPS, _ROWS)
-    x, order = np.eye(2, dtype=dtype), np.arange(_ROWS)
-    permutation(order, np.uint64(make_key(0, SHUFFLE, 0, 0)))
-    model = program.Program(laid_out.ops, laid_out.settings, params, grads, False, Activation.SOFTMAX)
-    buffers = training_buffers(
-        _OPS, laid_out.size, _ROWS, dtype, threads, 1, BatchParts(metrics=1, labels=True)
-    )
-    data = program.Data(
-        program.rows_of(x), order, order, np.arange(2), program.NO_ROWS, program.NO_ROWS, np.empty(0), _ROWS
-    )
-    kinds = np.array([Metric.SPARSE_CATEGORICAL_ACCURACY], np.int64)
-    table = program.LossTable(
-        Loss.SPARSE_CATEGORICAL_CROSSENTROPY,
-        np.zeros(8),
-        kinds,
-        np.ones(1, np.int64),
-        np.zeros(1),
-        np.zeros(1),
-    )
-    nothing = np.zeros(0, dtype)
-    no_norms = np.empty((0, 3), np.int64), np.empty(0)
-    restraints = program.Restraints(False, _NO_SEGMENTS, _NO_PENALTIES, 0.0, 0.0, 0.0, *no_norms)
-    state = program.UpdateState(Rule.ADAM, np.zeros(8), slot0, slot1, nothing, np.zeros(1), 0, restraints)
-    moment, part = program.Moment(0, 0, 0), program.Part(0, _ROWS, True)
-    run(network.train, model, buffers, data, table, state, moment, part)
-    program.panel_order(params, grads, laid_out.ops, False)
-
-
-def _compile_prediction(dtype: np.dtype) -> None:
-    """Call the kernels of `predict` and `evaluate`, on arrays of the types that `training.inference` gives them."""
-    params, x, out = np.zeros(_PARAMETERS, dtype), np.eye(2, dtype=dtype), np.empty((_ROWS, 2), dtype)
-    laid_out = program.plan(_OPS, _ROWS)
-    model = program.Inference(laid_out.ops, laid_out.settings, params)
-    values, scratch, inputs = (
-        aligned_rows(1, size, dtype)
-        for size in (laid_out.size, program.packing_size(_OPS, _ROWS, dtype.itemsize), 4)
-    )
-    infer.infer_rows(*model, values[0], scratch[0], x.ravel(), _ROWS, out)
-    counts = np.zeros(1, np.int64)
-    space = program.Space(values, scratch, inputs, counts)
-    run(infer.infer, model, space, program.rows_of(x), _ROWS, out, threads=1)
-    run(infer.search_nonfinite, x.reshape(-1), counts, threads=1)
-    labels, none = np.arange(2), np.empty((0, 0), dtype)
-    row_values = np.zeros(_ROWS)
-    batch = Batch(out, labels, none, none, np.ones(_ROWS))
-    loss_batch(Loss.SPARSE_CATEGORICAL_CROSSENTROPY, row_values, none, batch, np.zeros(8))
-    metric_rows(Metric.SPARSE_CATEGORICAL_ACCURACY, row_values, out, labels, none, 1)
-    make_key(0, LAYER, 0, 0)
-    add_regularizer(params[:0], params, _NO_SEGMENTS, _NO_PENALTIES)
+def compile_before_predict(dtype: str, names: Iterable[str]) -> None:
+    """Compile what a first `predict` of a few rows needs; if that takes long, the error stream says why."""
+    compile_ahead({*_PREDICT, *names}, dtype, None)

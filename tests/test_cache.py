@@ -1,9 +1,12 @@
 """Compiled code on disk: found again, never older than the source, and no condition for anything to work."""
 
+import compileall
 import os
 import shutil
+import stat
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -64,12 +67,12 @@ def test_an_edit_of_any_kernel_file_discards_all(package):
 
 
 def test_without_the_stamp_the_old_callee_would_run(package):
-    """The danger is real: Numba alone looks at the caller's file only."""
-    path = package / "minidl" / "kernels" / "jit.py"
+    """The danger is real: a caller's file holds the callee's code, too."""
+    path = package / "minidl" / "kernels" / "cache.py"
     text = path.read_text()
-    line = "    dispatcher._cache._cache_file._source_stamp = _STAMP\n"
+    line = "_STAMP, FOLDERS = _source_stamp(), _folders()\n"
     assert line in text
-    path.write_text(text.replace(line, ""))
+    path.write_text(text.replace(line, "_STAMP, FOLDERS = 'the same', _folders()\n"))
     run(package)
     change_callee(package)
     assert run(package) == ["20.0", "1", "0"]
@@ -96,20 +99,154 @@ def test_plain_python_where_compiling_is_off(package):
     assert run(package, code, NUMBA_DISABLE_JIT="1") == ["20.0", "function"]
 
 
-def test_a_full_disk_costs_a_compilation_and_nothing_else(package):
-    full = (
-        "import errno, numba.core.caching as c\n"
-        "def save(self, name, data): raise OSError(errno.ENOSPC, 'No space left on device')\n"
-        "c.IndexDataCacheFile._save_data = save\n"
-    )
-    assert run(package, full + RUN) == ["20.0", "0", "1"]
-    assert run(package, full + RUN) == ["20.0", "0", "1"]
-    assert run(package) == ["20.0", "0", "1"]
+# ---- what goes wrong while code is written: always after an edit, so that old code would be seen
+
+
+INTERRUPTIONS = {
+    "a full disk": "import builtins, errno\nopened = open\ndef opening(path, mode='r', *more):\n"
+    "    if mode == 'xb': raise OSError(errno.ENOSPC, 'No space left on device')\n"
+    "    return opened(path, mode, *more)\nbuiltins.open = opening\n",
+    "a limit on files": "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n",
+    "a kill before renaming": "import os; os.replace = lambda *paths: os._exit(0)\n",
+    "a kill in mid-write": "import builtins, os\nopened = open\ndef opening(path, mode='r', *more):\n"
+    "    file = opened(path, mode, *more)\n    if mode == 'xb': file.write(b'half'); file.close(); os._exit(0)\n"
+    "    return file\nbuiltins.open = opening\n",
+}
+
+
+@pytest.mark.parametrize("interruption", INTERRUPTIONS.values(), ids=INTERRUPTIONS.keys())
+def test_a_write_that_fails_leaves_nothing_wrong(package, interruption):
+    run(package)
+    change_callee(package)
+    assert run(package, interruption + RUN) in ([], ["30.0", "0", "1"])
+    assert run(package) == ["30.0", "0", "1"]
+    assert run(package) == ["30.0", "1", "0"]
+
+
+def files(root: Path) -> list[Path]:
+    return sorted((root / "minidl" / "kernels" / "__pycache__").glob("caller.outer-*.nbc"))
+
+
+def damaged(content: bytes):
+    yield b""
+    yield content[:20]
+    yield content[:-7]
+    for at in (0, 31, 32, 33, len(content) // 2, len(content) - 1):
+        yield content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :]
+
+
+def test_a_damaged_file_costs_a_compilation_and_is_repaired(package):
+    run(package)
+    (file,) = files(package)
+    content = file.read_bytes()
+    for wrong in damaged(content):
+        file.write_bytes(wrong)
+        assert run(package) == ["20.0", "0", "1"]
     assert run(package) == ["20.0", "1", "0"]
 
 
-def test_a_damaged_index_costs_a_compilation_and_nothing_else(package):
+OF_TYPES = (
+    "import sys, numpy; from minidl.kernels.caller import outer; x = getattr(numpy, sys.argv[1])(1); "
+    "print(outer(x), *outer.signatures[0], sum(outer.stats.cache_hits.values()))"
+)
+
+
+def of_type(root: Path, dtype: str) -> list[str]:
+    return run(root, OF_TYPES.replace("sys.argv[1]", repr(dtype)))
+
+
+def test_a_file_of_another_signature_is_not_taken(package):
+    assert of_type(package, "float32") == ["20.0", "float32", "0"]
+    (single,) = files(package)
+    assert of_type(package, "float64") == ["20.0", "float64", "0"]
+    (double,) = {*files(package)} - {single}
+    double.write_bytes(single.read_bytes())
+    assert of_type(package, "float64") == ["20.0", "float64", "0"]
+    assert of_type(package, "float64") == ["20.0", "float64", "1"]
+
+
+def test_processes_that_compile_at_once_do_not_mix_their_files(package):
+    dtypes = ["float32", "float64", "int32", "int64"]
+    environment = {k: v for k, v in os.environ.items() if k not in ("NUMBA_CACHE_DIR", "NUMBA_DISABLE_JIT")}
+    at_once = [
+        subprocess.Popen([sys.executable, "-B", "-c", OF_TYPES, dtype], cwd=package, env=environment)
+        for dtype in dtypes * 2
+    ]
+    assert [process.wait() for process in at_once] == [0] * len(at_once)
+    assert [of_type(package, dtype)[1:] for dtype in dtypes] == [[dtype, "1"] for dtype in dtypes]
+    assert len(files(package)) == len(dtypes)
+
+
+# ---- where there are no source files
+
+
+def home(folder: Path) -> dict[str, str]:
+    return dict.fromkeys(("HOME", "XDG_CACHE_HOME", "LOCALAPPDATA"), str(folder))
+
+
+def test_an_updated_zip_runs_its_own_code(package, tmp_path):
+    archive = tmp_path / "minidl.zip"
+
+    def run_from_zip() -> list[str]:
+        with zipfile.ZipFile(archive, "w") as file:
+            for path in (package / "minidl").rglob("*.py"):
+                file.write(path, path.relative_to(package))
+        return run(tmp_path, f"import sys; sys.path.insert(0, {str(archive)!r}); {RUN}", **home(tmp_path))
+
+    assert run_from_zip() == ["20.0", "0", "1"]
+    assert run_from_zip() == ["20.0", "1", "0"]
+    change_callee(package)
+    assert run_from_zip() == ["30.0", "0", "1"]
+
+
+def test_compiled_sources_alone(package):
+    def run_without_sources() -> list[str]:
+        copy = package.parent / "without"
+        kept = copy / "minidl" / "kernels" / "__pycache__"
+        shutil.copytree(package, copy, dirs_exist_ok=True)
+        compileall.compile_dir(copy, quiet=1, legacy=True, force=True)
+        for path in [*copy.rglob("*.py"), *kept.glob("*.pyc")]:
+            path.unlink()
+        return run(copy)
+
+    assert run_without_sources() == ["20.0", "0", "1"]
+    assert run(package.parent / "without") == ["20.0", "1", "0"]
+    change_callee(package)
+    assert run_without_sources() == ["30.0", "0", "1"]
+
+
+def test_nothing_is_kept_where_no_file_tells_the_version(package):
+    frozen = (
+        "import numba, importlib.resources\nclass Nothing:\n    def iterdir(self): return []\n"
+        "importlib.resources.files = lambda name: Nothing()\n"
+    )
+    for _ in range(2):
+        assert run(package, frozen + RUN) == ["20.0", "0", "1"]
+    assert not files(package)
+
+
+# ---- folders
+
+
+def test_code_is_read_from_a_folder_that_cannot_be_written_to(package, tmp_path):
+    """As in an image: root compiled, a user without rights or a home runs it."""
     run(package)
-    for index in (package / "minidl" / "kernels" / "__pycache__").glob("caller.*.nbi"):
-        index.write_bytes(index.read_bytes()[:-7])
-    assert run(package) == ["20.0", "0", "1"]
+    (file,) = files(package)
+    assert stat.S_IMODE(file.stat().st_mode) == 0o666 & ~current_umask()
+    unwritable = "import tempfile\ndef refused(**more): raise OSError\ntempfile.TemporaryFile = refused\n"
+    assert run(package, unwritable + RUN, **home(tmp_path)) == ["20.0", "1", "0"]
+
+
+def current_umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def test_the_folder_that_is_named_is_the_one_that_is_used(package, tmp_path):
+    code = "from minidl.kernels import cache; print(cache.folder())"
+    assert run(package, code) == [str(package / "minidl" / "kernels" / "__pycache__")]
+    (named,) = run(package, code, NUMBA_CACHE_DIR=str(tmp_path / "given"))
+    assert Path(named).parent == tmp_path / "given"
+    run(package, NUMBA_CACHE_DIR=str(tmp_path / "given"))
+    assert {path.name.split("-")[0] for path in Path(named).iterdir()} == {"caller.outer", "callee.inner"}

@@ -4,7 +4,7 @@ import importlib
 import re
 import subprocess
 import sys
-from types import SimpleNamespace
+import threading
 
 import numpy as np
 import pytest
@@ -101,35 +101,81 @@ def test_warmup(capsys):
         runtime.warmup("int8")
 
 
+ANNOUNCED = "minidl: compiling for this machine, once; it may take ten seconds\n"
+
+
+@pytest.mark.parametrize("on_disk", [False, True])
+@pytest.mark.parametrize("seconds", [0.0, 3.0])
 @pytest.mark.parametrize("aloud", [False, True])
-@pytest.mark.parametrize("on_disk", [(), ("array(float32, 1d, C)",), ("array(float64, 1d, C)",)])
-def test_a_first_fit_says_that_it_compiles(monkeypatch, capsys, on_disk, aloud):
-    index = {(signature, "target"): "file" for signature in on_disk}
-    cache = SimpleNamespace(_cache_file=SimpleNamespace(_load_index=lambda: index))
-    train = SimpleNamespace(signatures=[], _cache=cache)
-    monkeypatch.setattr(compiling, "network", SimpleNamespace(train=train))
+def test_a_first_fit_says_that_it_compiles(monkeypatch, capsys, on_disk, seconds, aloud):
+    """And where the code is kept. It says nothing of a load, and of what is in memory."""
+    clock, done = [100.0], []
+    monkeypatch.setattr(compiling.time, "perf_counter", lambda: clock[0])
     monkeypatch.setattr(compiling, "JIT_DISABLED", False)
-    monkeypatch.setattr(compiling, "_compiled", set())
+    monkeypatch.setattr(compiling, "_ready", {})
     monkeypatch.setattr(
-        compiling, "warmup", lambda dtype, aloud: (compiling._compiled.add(dtype), print("warm", dtype))
+        compiling, "_jobs", lambda dtype: dict.fromkeys(compiling._FIT + compiling._PREDICT, ())
     )
+    monkeypatch.setattr(compiling, "_is_on_disk", lambda *job: on_disk)
+    monkeypatch.setattr(compiling, "_compile", lambda jobs: done.append("loaded"))
+
+    def compile_slowly(jobs, new, dtype):
+        done.append("compiled")
+        clock[0] += seconds
+
+    monkeypatch.setattr(compiling, "_compile_in_two_processes", compile_slowly)
+    monkeypatch.setattr(compiling.cache, "folder", lambda: "/some/folder")
     for _ in range(2):
         compiling.compile_before_fit("float32", aloud)
-    found = "float32" in str(on_disk)
-    said = "minidl: compiling for this machine, once; it may take half a minute\n" * (aloud and not found)
-    assert capsys.readouterr().out == said + "warm float32\n" * (aloud or not found)
+    assert done == ["loaded" if on_disk else "compiled"]
+    said = ANNOUNCED + "minidl: compiling for float32 took 3.0 s; kept in /some/folder\n" * (seconds > 2)
+    assert capsys.readouterr().out == said * (aloud and not on_disk)
+
+
+@pytest.mark.parametrize("seconds", [0.5, 3.0])
+def test_a_first_predict_says_why_it_takes_long(monkeypatch, capsys, seconds):
+    clock, looks, may_end, wait = [100.0], [], threading.Event(), compiling.wait
+    monkeypatch.setattr(compiling.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(compiling, "JIT_DISABLED", False)
+    monkeypatch.setattr(compiling, "_ready", {})
+    monkeypatch.setattr(compiling, "_jobs", lambda dtype: dict.fromkeys(compiling._PREDICT, ()))
+    monkeypatch.setattr(compiling, "_is_on_disk", lambda *job: False)
+    monkeypatch.setattr(compiling.cache, "folder", lambda: None)
+
+    def compile_slowly(jobs, new, dtype):
+        clock[0] += seconds
+        may_end.wait()
+
+    def look(*arguments, timeout):
+        looks.append(None)
+        if len(looks) > 2:
+            may_end.set()
+        return wait(*arguments, timeout=timeout)
+
+    monkeypatch.setattr(compiling, "_compile_in_two_processes", compile_slowly)
+    monkeypatch.setattr(compiling, "wait", look)
+    compiling.compile_before_predict("float32", ())
+    said = capsys.readouterr()
+    assert said.out == ""
+    if seconds > 2:
+        assert said.err == ANNOUNCED + (
+            "minidl: compiling for float32 took 3.0 s; not kept; "
+            "let NUMBA_CACHE_DIR name a folder that can be written to\n"
+        )
+    else:
+        assert said.err == ""
 
 
 def test_a_second_process_compiles_a_part(monkeypatch, tmp_path):
-    """It leaves on disk what `fit` alone would not, and a process that cannot start costs nothing but time."""
+    """It leaves on disk what it was asked for, and a process that cannot start costs nothing but time."""
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
     monkeypatch.setattr(compiling, "get_num_threads", lambda: 2)
-    helper = compiling._start_helper("float32")
+    helper = compiling._start_helper(["update.ADAM", "permutation"], "float32")
     assert helper.wait(timeout=300) == 0
-    written = {path.name.split("-")[0] for path in tmp_path.rglob("*.nbi")}
-    assert {"losses.loss_rows_for_python", "infer.infer_rows"} <= written and "network.train" not in written
+    written = {path.name.split("-")[0] for path in tmp_path.rglob("*.nbc")}
+    assert written == {"updates.update.ADAM", "random.permutation"}
     monkeypatch.setattr(compiling.sys, "executable", str(tmp_path / "nothing"))
-    assert compiling._start_helper("float32") is None
+    assert compiling._start_helper(["work"], "float32") is None
 
 
 def test_warmup_leaves_the_users_names_alone():

@@ -7,10 +7,12 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
-from .choose import Code, choose
+from numba.core import types
+
 from .elementary import exp_negative, expm1_negative, normal_cdf, sigmoid, softplus, tanh
 from .jit import jit
 from .softmax import softmax_backward, softmax_forward
+from .units import Code, Units, array
 from .vectors import lanes, load, stay_apart, store, where_le
 
 
@@ -107,17 +109,24 @@ LINEAR = int(Activation.LINEAR)
 CODES = {name: int(Activation[name.upper()]) for name in ACTIVATIONS}
 NEEDS_INPUT = tuple(CODES[name] for name, row in ACTIVATIONS.items() if row.needs_input)
 
-_forward = choose({CODES[name]: row.forward for name, row in ACTIVATIONS.items()})
-_backward = choose({CODES[name]: row.backward for name, row in ACTIVATIONS.items()})
+FORWARD = Units(
+    "forward",
+    {Activation[name.upper()]: row.forward for name, row in ACTIVATIONS.items()},
+    lambda real: (array(real, 2), array(real, 2), types.float64),
+)
+BACKWARD = Units(
+    "backward",
+    {Activation[name.upper()]: row.backward for name, row in ACTIVATIONS.items()},
+    lambda real: (array(real, 2), array(real, 2), array(real, 2), types.float64),
+)
+call_forward, call_backward = FORWARD.caller, BACKWARD.caller
 
 
-@jit
 def activation_forward(out, x, code, slope):
-    """out = f(x) for arrays (B, D); ``slope`` is float64. ``out`` may be ``x``."""
-    _forward(code, out, x, slope)
+    """out = f(x) for arrays (B, D). ``out`` may be ``x``."""
+    FORWARD[code](out, x, float(slope))
 
 
-@jit
 def activation_backward(dx, dout, out, x, code, slope):
     """dx = dout * f'(x). ``x`` is read only if the code is in NEEDS_INPUT, else ``out``. ``dx`` may be ``dout``."""
-    _backward(code, dx, dout, x if code in NEEDS_INPUT else out, slope)
+    BACKWARD[code](dx, dout, x if code in NEEDS_INPUT else out, float(slope))

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from .activations import call_forward
 from .barrier import meet, share, start_together
 from .batch import gather
 from .elementwise import copy
@@ -9,8 +10,8 @@ from .jit import jit, smaller
 from .matmul import Block
 from .passes import dense_block, rows_at
 from .processor import flush_denormals, restore_denormals
-from .program import DENSE, FLOAT32, FLOAT64, IN, IN_AT, KIND, OUT, OUT_AT
-from .rowwise import FORWARD, RowwiseOp, rowwise_in_predictions
+from .program import ACTIVATION, DENSE, FIRST_I, FLOAT32, FLOAT64, FORWARD, IN, IN_AT, KIND, OUT, OUT_AT
+from .rowwise import call_rowwise
 from .simd import reals_at
 from .vectors import lanes, load, splat, total
 
@@ -56,7 +57,10 @@ def infer_rows(ops, settings, params, values, scratch, source, rows, out):
         else:
             to = rows_at(values, op[OUT_AT], op[OUT], 0, rows)
             x = rows_at(results, op[IN_AT], op[IN], 0, rows)
-            rowwise_in_predictions(op[KIND], FORWARD, to, x, to, x, RowwiseOp(op, settings[index], key, 0))
+            if op[KIND] == ACTIVATION:
+                call_forward(op[FORWARD], to, x, settings[index, 0])
+            else:
+                call_rowwise(op[FORWARD], to, x, op[FIRST_I:IN_AT], settings[index], key, 0)
         results, at = values, op[OUT_AT]
         if index == 0 and dense_first:
             finite = not has_nonfinite(values[at:], rows * op[OUT])

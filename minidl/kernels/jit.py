@@ -1,27 +1,20 @@
 """The one decorator every kernel uses, with each compiler flag explained once."""
 
-import hashlib
-from pathlib import Path
-
 import numba
+
+from .cache import FunctionCache
 
 JIT_DISABLED = bool(numba.config.DISABLE_JIT)
 """True under ``NUMBA_DISABLE_JIT=1``: kernels then run as plain Python and NumPy."""
 
-
-_SOURCES = sorted(Path(__file__).parent.glob("*.py"))
-_STAMP = hashlib.sha256(b"".join(path.name.encode() + path.read_bytes() for path in _SOURCES)).hexdigest()
-"""A digest of every file in this folder.
-
-Numba's on-disk cache notices an edit in the file of the cached function only. A kernel that calls into another file
-would go on running that file's old code, so any edit here discards the compiled code of all kernels.
-"""
 
 _FLAGS = {
     # Compile to machine code or fail: never fall back to the interpreter.
     "nopython": True,
     # Release the GIL while a kernel runs, so that Python threads and our own run beside it.
     "nogil": True,
+    # No second entry for C callers, which nobody uses.
+    "no_cfunc_wrapper": True,
     # x / 0 is inf, as in NumPy. Python's rule (raise) puts a branch in every loop that divides,
     # and a loop with such a branch does not vectorise: Adam takes six times as long.
     "error_model": "numpy",
@@ -34,16 +27,15 @@ _FLAGS = {
 }
 
 
-def jit(function=None, *, inline: bool = False, allocates: bool = False):
-    """Compile ``function`` with the flags above and keep the machine code on disk.
+def jit(function=None, *, inline: bool = False, allocates: bool = False, name: str | None = None):
+    """Compile ``function`` with the flags above and keep the machine code on disk (see `cache`).
 
     ``inline=True`` is for helpers: the body is pasted into the caller before LLVM sees it.
-    ``allocates=True`` is for kernels that make arrays: those count references. The cache lives in
-    ``__pycache__`` beside the source, or in the user's cache folder if that is not writable. If
-    neither is, or an access fails later, the code is compiled anew in each process.
+    ``allocates=True`` is for kernels that make arrays: those count references.
+    ``name`` tells the function from all others; one made inside another function is not kept without.
     """
     if function is None:
-        return lambda wrapped: jit(wrapped, inline=inline, allocates=allocates)
+        return lambda wrapped: jit(wrapped, inline=inline, allocates=allocates, name=name)
     if JIT_DISABLED:
         return function
     flags = dict(_FLAGS)
@@ -51,26 +43,11 @@ def jit(function=None, *, inline: bool = False, allocates: bool = False):
         flags["inline"] = "always"
     if allocates:
         flags["_nrt"] = True
-    try:
-        dispatcher = numba.jit(cache=True, **flags)(function)
-    except RuntimeError:  # "no locator available": there is nowhere to write
-        return numba.jit(**flags)(function)
-    dispatcher._cache._cache_file._source_stamp = _STAMP
-    for name in ("save_overload", "load_overload"):
-        setattr(dispatcher._cache, name, _forgiving(getattr(dispatcher._cache, name)))
+    dispatcher = numba.jit(**flags)(function)
+    name = name or function.__qualname__
+    if "<" not in name:
+        dispatcher._cache = FunctionCache(f"{function.__module__.rpartition('.')[2]}.{name}")
     return dispatcher
-
-
-def _forgiving(access):
-    """An access to the cache whose failure (a full disk, a damaged file) costs a compilation and nothing else."""
-
-    def attempt(*arguments):
-        try:
-            return access(*arguments)
-        except Exception:  # whatever a damaged pickle raises
-            return None
-
-    return attempt
 
 
 @jit(inline=True)

@@ -11,11 +11,11 @@ import numpy as np
 
 from .barrier import meet, share
 from .jit import jit, smaller
-from .matmul import NO_PANELS, Block, by_columns, by_rows, column_sums, from_zero, product, starting_at
-from .program import BIAS, DENSE, IN, IN_AT, KIND, OUT, OUT_AT, UPDATE_ROWS, WEIGHT
+from .matmul import NO_PANELS, Block, by_columns, by_rows, call_product, column_sums, from_zero, starting_at
+from .program import BIAS, DENSE, FORWARD, IN, IN_AT, KIND, OUT, OUT_AT, UPDATE_ROWS, WEIGHT
 from .simd import NextRows, Shape, matmul_prefetching_panel
 from .target import PANEL_BYTES, TILE_ROWS
-from .updates import add_regularizer, clip_by_global_norm, clip_by_norm, clip_by_value, max_norm, update
+from .updates import PENALTY, call_bound, call_penalize, call_update
 
 
 @jit(inline=True)
@@ -74,7 +74,16 @@ def _weight_gradient(dweight, op, block, rows, x, dvalues, scratch, next_rows):
         matmul_prefetching_panel(out, x_transposed, dout, panel, from_zero(dweight), next_rows)
     if done < columns:
         rest, shape = starting_at(out, 0, done), Shape(features, rows, columns - done)
-        product(rest, x_transposed, starting_at(dout, 0, done), NO_PANELS, shape, from_zero(dweight), scratch)
+        call_product(
+            op[FORWARD],
+            rest,
+            x_transposed,
+            starting_at(dout, 0, done),
+            NO_PANELS,
+            shape,
+            from_zero(dweight),
+            scratch,
+        )
 
 
 @jit(inline=True)
@@ -96,7 +105,7 @@ def _update_range(program, state, at, size, grads, scalars):
     """One optimizer step for the parameters at..at+size, whose gradients are ``grads``."""
     end = at + size
     slot0, slot1, slot2 = state.slot0[at:end], state.slot1[at:end], state.slot2[at:end]
-    update(state.kind, program.params[at:end], slot0, slot1, slot2, grads, scalars)
+    call_update(state.update, program.params[at:end], slot0, slot1, slot2, grads, scalars)
 
 
 @jit(inline=True)
@@ -105,21 +114,16 @@ def restrain(team, program, state, scalars):
 
     Returns the penalty on thread 0, and 0 on the others.
     """
-    penalty, restraints = 0.0, state.restraints
+    penalty, restraints, params, grads = 0.0, state.restraints, program.params, program.grads
     meet(team)  # all gradients are there
     if team.thread == 0:
-        params, grads, segments = program.params, program.grads, restraints.segments
-        penalty = add_regularizer(grads, params, segments, restraints.penalties)
-        if restraints.clip_norm > 0.0:
-            clip_by_norm(grads, segments, restraints.clip_norm)
-        if restraints.clip_global_norm > 0.0:
-            clip_by_global_norm(grads, restraints.clip_global_norm)
-        if restraints.clip_value > 0.0:
-            clip_by_value(grads, restraints.clip_value)
+        segments, clips = restraints.segments, restraints.clips
+        call_penalize(restraints.penalize, grads, params, segments, restraints.penalties, clips, scalars)
+        penalty = scalars[PENALTY]
     meet(team)
-    low, high = share(program.params.size, team, 64)
-    _update_range(program, state, low, high - low, program.grads[low:high], scalars)
+    low, high = share(params.size, team, 64)
+    _update_range(program, state, low, high - low, grads[low:high], scalars)
     meet(team)
     if team.thread == 0:
-        max_norm(program.params, restraints.max_norm_segments, restraints.max_norm_limits)
+        call_bound(restraints.bound, params, restraints.max_norm_segments, restraints.max_norm_limits)
     return penalty

@@ -5,14 +5,16 @@ one row (see `rows`). The files imported here hold them, each under a decorator 
 and the parametrized tests follow.
 """
 
+from numba.core import types
+
 from . import distillation, supervised, target_aware  # noqa: F401  (they fill LOSSES)
 from .barrier import meet, share, start_together
-from .choose import Code, choose
 from .dist import DistSettings, dist_batch
 from .jit import jit
 from .rows import LOSSES, Batch, row_of
 from .rows import sum_of_rows as sum_of_rows
-from .vectors import pointer, stay_apart
+from .units import Code, Units, array
+from .vectors import pointer
 
 WHOLE_BATCH = {"DIST": (dist_batch, DistSettings._fields)}
 """Losses whose rows depend on each other: a function of the batch, and its settings."""
@@ -24,7 +26,26 @@ SETTINGS = {Loss[name]: settings for name, (_, settings) in {**LOSSES, **WHOLE_B
 """What stands in ``hyper`` (float64, 8), place by place."""
 
 
-_loss_of_row = choose({Loss[name]: function for name, (function, _) in LOSSES.items()}, gives_value=True)
+def _of_rows(function):
+    """The loss of any range of rows, from that of one row: the arguments are those of `loss_batch`."""
+    function = jit(function, inline=True)
+
+    def loss_rows(row_loss, dlogits, logits, labels, targets, teacher_logits, row_scale, hyper):
+        batch, settings = Batch(logits, labels, targets, teacher_logits, row_scale), pointer(hyper)
+        for i in range(logits.shape[0]):
+            row = row_of(batch, dlogits, i)
+            row_loss[i] = function(row, settings) * row.scale
+
+    return loss_rows
+
+
+def _arguments(real):
+    vector, matrix = array(types.float64), array(real, 2)
+    return vector, matrix, matrix, array(types.int64), matrix, matrix, vector, vector
+
+
+UNITS = Units("loss", {Loss[name]: _of_rows(function) for name, (function, _) in LOSSES.items()}, _arguments)
+call_loss = UNITS.caller
 _loss_of_batch = {Loss[name]: function for name, (function, _) in WHOLE_BATCH.items()}
 
 
@@ -36,36 +57,20 @@ def loss_batch(kind, row_loss, dlogits, batch, hyper):
     """
     if kind not in SETTINGS:
         raise ValueError(f"kind must be a member of Loss, got {kind!r}")
-    if kind in _loss_of_batch:
-        _loss_of_batch[kind](row_loss, dlogits, *batch, hyper)
-    else:
-        loss_rows_for_python(kind, row_loss, dlogits, *batch, hyper)
+    loss = _loss_of_batch[kind] if kind in _loss_of_batch else UNITS[kind]
+    loss(row_loss, dlogits, *batch, hyper)
 
 
 @jit
-def loss_rows(kind, row_loss, dlogits, batch, hyper):
-    """`loss_batch` for kernels, on any range of rows of a loss whose rows are independent."""
-    stay_apart()
-    settings = pointer(hyper)
-    for i in range(batch.logits.shape[0]):
-        row = row_of(batch, dlogits, i)
-        row_loss[i] = _loss_of_row(kind, row, settings) * row.scale
-
-
-@jit
-def loss_rows_for_python(kind, row_loss, dlogits, logits, labels, targets, teacher_logits, row_scale, hyper):
-    """`loss_rows` with all arrays side by side: from Python a NamedTuple takes 7 us longer to hand over."""
-    loss_rows(kind, row_loss, dlogits, Batch(logits, labels, targets, teacher_logits, row_scale), hyper)
-
-
-@jit
-def loss_rows_on_threads(team, kind, row_loss, dlogits, batch, hyper):
-    """`loss_rows` with the rows shared among threads."""
+def loss_rows_on_threads(team, loss, row_loss, dlogits, batch, hyper):
+    """The loss at an address, one of `UNITS`, with the rows shared among threads."""
     start_together(team)
     low, high = share(row_loss.size, team, 1)
     logits, labels, targets, teacher, scale = batch
-    part = Batch(logits[low:high], labels[low:high], targets[low:high], teacher[low:high], scale[low:high])
-    loss_rows(kind, row_loss[low:high], dlogits[low:high], part, hyper)
+    call_loss(
+        loss, row_loss[low:high], dlogits[low:high], logits[low:high], labels[low:high], targets[low:high],
+        teacher[low:high], scale[low:high], hyper,
+    )  # fmt: skip
     meet(team)
 
 

@@ -9,12 +9,14 @@ the speed, never a bit of the result.
 from typing import NamedTuple
 
 import numpy as np
+from numba.core import types
 
 from . import simd
 from .barrier import meet, share, start_together
 from .jit import jit, larger, smaller
 from .simd import Matrix, Shape, Start
 from .target import PANEL_BYTES, ROW_VECTORS, TILE_ROWS, TILE_VECTORS, VECTOR_BYTES
+from .units import Units, array
 from .vectors import lanes, load, store
 
 K_BLOCK = 512
@@ -168,6 +170,25 @@ def product(c, a, b, panels, shape, start, scratch):
                 block_a = by_columns(packed_a, np.int64(0), np.int64(TILE_ROWS))
             rows_of_c, shape = starting_at(c, m0, 0), Shape(rows, steps, n)
             _block_product(rows_of_c, block_a, b, panels, shape, block_start, scratch, blocking)
+
+
+def _product_arguments(real):
+    data, whole = array(real), types.int64
+    matrix = types.BaseTuple.from_types((data, whole, whole, whole), Matrix)
+    panels, shape = (types.BaseTuple.from_types((whole,) * len(of._fields), of) for of in (Panels, Shape))
+    return (
+        matrix,
+        matrix,
+        matrix,
+        panels,
+        shape,
+        types.BaseTuple.from_types((whole, data, whole), Start),
+        data,
+    )
+
+
+PRODUCT = Units("matmul", {"product": product}, _product_arguments)
+call_product = PRODUCT.caller
 
 
 @jit(inline=True)

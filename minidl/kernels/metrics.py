@@ -1,9 +1,10 @@
 """Metrics: one number for each row, averaged by the caller. A metric is one entry of `METRICS`."""
 
 import numpy as np
+from numba.core import types
 
-from .choose import Code, choose
 from .jit import jit
+from .units import Code, Units, array
 
 
 @jit
@@ -84,17 +85,32 @@ SPARSE = tuple(metric for metric in Metric if metric.name.startswith("SPARSE_"))
 """The metrics that read ``labels``; the others read ``targets``."""
 globals().update(Metric.constants())
 
-_value_of_row = choose({Metric[name]: metric for name, metric in METRICS.items()}, gives_value=True)
+
+def _of_rows(metric):
+    """The metric of any range of rows, from that of one row."""
+    metric = jit(metric, inline=True)
+
+    def rows(row_value, pred, labels, targets, k):
+        for i in range(pred.shape[0]):
+            label = labels[i] if labels.size > 0 else np.int64(-1)
+            target = targets[i] if targets.size > 0 else pred[i]
+            row_value[i] = metric(pred[i], label, target, k)
+
+    return rows
 
 
-@jit
+def _arguments(real):
+    return array(types.float64), array(real, 2), array(types.int64), array(real, 2), types.int64
+
+
+UNITS = Units("metric", {Metric[name]: _of_rows(metric) for name, metric in METRICS.items()}, _arguments)
+call_metric = UNITS.caller
+
+
 def metric_rows(kind, row_value, pred, labels, targets, k):
     """row_value (B,) float64 from pred (B, C) and either labels (B,) int64 or targets (B, C).
 
     Accuracies give 1 or 0. A NaN makes a row wrong, and so does a label outside 0..C-1 (-1 means
     unlabelled). Only the array the kind needs is read; the other may have size 0.
     """
-    for i in range(pred.shape[0]):
-        label = labels[i] if labels.size > 0 else np.int64(-1)
-        target = targets[i] if targets.size > 0 else pred[i]
-        row_value[i] = _value_of_row(kind, pred[i], label, target, k)
+    UNITS[kind](row_value, pred, labels, targets, k)

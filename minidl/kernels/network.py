@@ -11,17 +11,17 @@ so there each thread takes its own part of the weights, and updates it at once (
 threads meet.
 """
 
-from .activations import activation_forward
+from .activations import call_forward
 from .barrier import meet, start_together
 from .batch import gather_batch, partition, rows_to_prefetch
 from .jit import jit
 from .learning import learn, restrain
-from .losses import Batch, loss_rows, sum_of_rows
-from .metrics import metric_rows
+from .losses import call_loss, sum_of_rows
+from .metrics import call_metric
 from .passes import backward, forward, rows_at
 from .processor import flush_denormals, restore_denormals
 from .program import IN, OUT, OUT_AT, Moment
-from .updates import step_scalars
+from .updates import call_scalars
 
 
 @jit
@@ -48,7 +48,7 @@ def train(team, program, buffers, data, table, state, moment, part):
         meet(team)  # the gradients of all rows are there
         if part.learns:
             rate, count = state.learning_rates[step], state.iterations + step + 1
-            step_scalars(scalars, state.kind, state.hyper, rate, count)
+            call_scalars(state.fill_scalars, scalars, state.hyper, rate, count)
             if team.thread == 0:  # the values of the whole batch, from those of its rows, in order
                 table.losses[step] = sum_of_rows(buffers.row_loss[: mine.rows])
                 for m in range(table.metrics.size):
@@ -74,13 +74,15 @@ def _loss_and_metrics(program, buffers, table, mine):
     dlogits = rows_at(buffers.dvalues, last[OUT_AT], last[OUT], low, high)
     # a slice of an empty buffer is empty
     labels, targets = buffers.labels[low:high], buffers.targets[low:high]
-    batch = Batch(logits, labels, targets, buffers.teacher[low:high], buffers.row_scale[low:high])
-    loss_rows(table.kind, buffers.row_loss[low:high], dlogits, batch, table.hyper)
-    if table.metric_kinds.size:
+    call_loss(
+        table.loss, buffers.row_loss[low:high], dlogits, logits, labels, targets, buffers.teacher[low:high],
+        buffers.row_scale[low:high], table.hyper,
+    )  # fmt: skip
+    if table.metric_units.size:
         predictions = logits
         if buffers.predictions.size:
             predictions = buffers.predictions[low:high]
-            activation_forward(predictions, logits, program.final, 0.0)
-        for m in range(table.metric_kinds.size):
+            call_forward(program.final, predictions, logits, 0.0)
+        for m in range(table.metric_units.size):
             row_value = buffers.row_metric[m, low:high]
-            metric_rows(table.metric_kinds[m], row_value, predictions, labels, targets, table.metric_ks[m])
+            call_metric(table.metric_units[m], row_value, predictions, labels, targets, table.metric_ks[m])

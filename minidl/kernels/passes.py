@@ -9,12 +9,28 @@ multiply-adds over its row and column, in order, so its bits do not depend on wh
 
 import numpy as np
 
+from .activations import call_backward, call_forward
 from .barrier import meet, share
 from .jit import jit, larger
-from .matmul import NO_PANELS, Block, Panels, by_columns, by_rows, from_zero, product, starting_at
-from .program import BIAS, DENSE, IN, IN_AT, KIND, LAYER_INDEX, OUT, OUT_AT, WEIGHT
+from .matmul import NO_PANELS, Block, Panels, by_columns, by_rows, call_product, from_zero, starting_at
+from .program import (
+    ACTIVATION,
+    BACKWARD,
+    BIAS,
+    DENSE,
+    FIRST_I,
+    FORWARD,
+    IN,
+    IN_AT,
+    KIND,
+    LAYER_INDEX,
+    OUT,
+    OUT_AT,
+    SEEN_AT,
+    WEIGHT,
+)  # fmt: skip
 from .random import LAYER, make_key
-from .rowwise import BACKWARD, FORWARD, RowwiseOp, rowwise
+from .rowwise import call_rowwise
 from .simd import FROM_BIAS, FROM_ZERO, Shape, Start
 from .target import PANEL_BYTES
 
@@ -36,8 +52,8 @@ def dense_block(params, in_panels, op, out, x, block, scratch):
     if not in_panels:
         panels, weight = NO_PANELS, starting_at(weight, 0, block.left)
     mode = np.int64(FROM_BIAS if op[BIAS] >= 0 else FROM_ZERO)
-    product(
-        starting_at(by_rows(out, op[OUT_AT], n), block.top, block.left),
+    call_product(
+        op[FORWARD], starting_at(by_rows(out, op[OUT_AT], n), block.top, block.left),
         starting_at(by_rows(x, op[IN_AT], k), block.top, 0), weight, panels,
         Shape(block.bottom - block.top, k, block.right - block.left),
         Start(mode, params, larger(op[BIAS], 0) + block.left), scratch,
@@ -51,18 +67,18 @@ def _dense_block_backward(program, op, dvalues, block, scratch):
     panels, weight = Panels(n, block.left), by_columns(params, op[WEIGHT], np.int64(0))
     if not program.in_panels:
         panels, weight = NO_PANELS, starting_at(by_columns(params, op[WEIGHT], k), 0, block.left)
-    product(
-        starting_at(by_rows(dvalues, op[IN_AT], n), block.top, block.left),
+    call_product(
+        op[BACKWARD], starting_at(by_rows(dvalues, op[IN_AT], n), block.top, block.left),
         starting_at(by_rows(dvalues, op[OUT_AT], k), block.top, 0), weight, panels,
         Shape(block.bottom - block.top, k, block.right - block.left), from_zero(dvalues), scratch,
     )  # fmt: skip
 
 
 @jit(inline=True)
-def _rowwise_op(program, index, mine, moment):
+def _call_rowwise(unit, to, source, program, index, mine, moment):
     op = program.ops[index]
     key = make_key(moment.seed, LAYER + op[LAYER_INDEX], moment.epoch, moment.step)
-    return RowwiseOp(op, program.settings[index], key, mine.low)
+    call_rowwise(unit, to, source, op[FIRST_I:IN_AT], program.settings[index], key, mine.low)
 
 
 @jit(inline=True)
@@ -97,8 +113,10 @@ def forward(team, program, mine, inputs, values, scratch, moment):
         else:
             out = rows_at(values, op[OUT_AT], op[OUT], mine.low, mine.high)
             x = rows_at(source, op[IN_AT], op[IN], mine.low, mine.high)
-            at = _rowwise_op(program, index, mine, moment)
-            rowwise(op[KIND], FORWARD, out, x, out, x, at)
+            if op[KIND] == ACTIVATION:
+                call_forward(op[FORWARD], out, x, program.settings[index, 0])
+            else:
+                _call_rowwise(op[FORWARD], out, x, program, index, mine, moment)
 
 
 @jit(inline=True)
@@ -122,7 +140,8 @@ def backward(team, program, mine, values, dvalues, scratch, moment):
         else:
             dx = rows_at(dvalues, op[IN_AT], op[IN], mine.low, mine.high)
             dout = rows_at(dvalues, op[OUT_AT], op[OUT], mine.low, mine.high)
-            out = rows_at(values, op[OUT_AT], op[OUT], mine.low, mine.high)
-            x = rows_at(values, op[IN_AT], op[IN], mine.low, mine.high)
-            at = _rowwise_op(program, index, mine, moment)
-            rowwise(op[KIND], BACKWARD, dx, dout, out, x, at)
+            if op[KIND] == ACTIVATION:
+                seen = rows_at(values, op[SEEN_AT], op[OUT], mine.low, mine.high)
+                call_backward(op[BACKWARD], dx, dout, seen, program.settings[index, 0])
+            else:
+                _call_rowwise(op[BACKWARD], dx, dout, program, index, mine, moment)

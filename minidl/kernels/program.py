@@ -5,10 +5,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .activations import NEEDS_INPUT
+from . import activations, rowwise
 from .elementwise import copy
 from .jit import jit
-from .matmul import scratch_size, store_panels
+from .matmul import PRODUCT, scratch_size, store_panels
 from .target import ALIGNMENT, PANEL_BYTES, TILE_ROWS, aligned_zeros
 
 
@@ -55,10 +55,10 @@ class Op(NamedTuple):
     f: tuple[float, float] = (0.0, 0.0)
 
 
-# Columns of the table: an `Op`, whose seven integers are a translation's, then where its input and output lie.
-KIND, IN, OUT, WEIGHT, BIAS, CODE, LAYER_INDEX = range(7)
-HEIGHT, WIDTH, CHANNELS, LOW_DY, HIGH_DY, LOW_DX, HIGH_DX = range(7, 14)
-IN_AT, OUT_AT, COLUMNS = range(14, 17)
+# Columns of the table: an `Op`, whose seven integers begin at FIRST_I; where its input and output lie, and what its
+# backward reads besides dout; the addresses of its `units`, of a dense layer twice that of the product.
+KIND, IN, OUT, WEIGHT, BIAS, CODE, LAYER_INDEX, FIRST_I = range(8)
+IN_AT, OUT_AT, SEEN_AT, FORWARD, BACKWARD, COLUMNS = range(14, 20)
 
 UPDATE_ROWS, UPDATE_PANELS = 16 * TILE_ROWS, 4
 """Rows and panels of a weight whose gradient is computed, used and forgotten together: 96 KB. The update reads it
@@ -74,7 +74,7 @@ class Program(NamedTuple):
     params: np.ndarray
     grads: np.ndarray
     in_panels: bool  # whether weights are stored by `panel_order`
-    final: int  # activation that turns the last output into predictions, for metrics
+    final: int  # address of the activation that turns the last output into predictions, for metrics
 
 
 class Plan(NamedTuple):
@@ -85,22 +85,40 @@ class Plan(NamedTuple):
     size: int  # elements of the buffer
 
 
-def plan(ops, batch: int) -> Plan:
+def plan(ops, batch: int, dtype: np.dtype, training: bool = True) -> Plan:
     """Lay out the outputs of ``ops`` one after the other; an activation overwrites a dense output where it may."""
     table = np.zeros((len(ops), COLUMNS), np.int64)
     settings = np.zeros((len(ops), 2), np.float64)
     at, end = 0, 0
     for index, op in enumerate(ops):
         after_dense = index > 0 and ops[index - 1].kind == DENSE
-        in_place = op.kind == ACTIVATION and op.activation not in NEEDS_INPUT and after_dense
+        in_place = op.kind == ACTIVATION and op.activation not in activations.NEEDS_INPUT and after_dense
         in_at, at = at, at if in_place else end
         if not in_place:
             end += -(-batch * op.out_size // 16) * 16
+        forward, backward, code = _units(op)
         table[index] = (
             op.kind, op.in_size, op.out_size, op.weight, op.bias, op.activation, op.layer, *op.i, in_at, at,
+            in_at if op.activation in activations.NEEDS_INPUT else at,
+            forward.address(code, dtype), backward.address(code, dtype) if training else 0,
         )  # fmt: skip
         settings[index] = op.f
     return Plan(table, settings, end)
+
+
+def _units(op) -> tuple:
+    """The tables that have an operation's forward and backward, and its code in both."""
+    if op.kind == DENSE:
+        return PRODUCT, PRODUCT, "product"
+    tables, code = (
+        (activations, op.activation) if op.kind == ACTIVATION else (rowwise, Operation(op.kind).name)
+    )
+    return tables.FORWARD, tables.BACKWARD, code
+
+
+def unit_names(ops, training: bool) -> list[str]:
+    """What `plan` compiles for ``ops``."""
+    return [units.name(code) for *both, code in map(_units, ops) for units in both[: 1 + training]]
 
 
 @jit
@@ -177,9 +195,9 @@ NO_ROWS = rows_of(np.empty((0, 1), np.float32))
 class LossTable(NamedTuple):
     """Loss and metrics as data, and where their values go."""
 
-    kind: int
+    loss: int  # addresses of units, as are the metrics
     hyper: np.ndarray
-    metric_kinds: np.ndarray  # int64 (metrics,)
+    metric_units: np.ndarray  # int64 (metrics,)
     metric_ks: np.ndarray
     losses: np.ndarray  # float64 (steps,): mean over the batch, penalties included
     metrics: np.ndarray  # float64 (metrics,): sums over samples, added to
@@ -189,11 +207,11 @@ class Restraints(NamedTuple):
     """What needs whole gradients or weights at once: penalties, clipping, constraints."""
 
     active: bool
+    penalize: int  # addresses of units
+    bound: int
     segments: np.ndarray  # int64 (n, 2): offset and size of each parameter
     penalties: np.ndarray  # float64 (n, 2): l1, l2
-    clip_value: float  # 0: none, for all three
-    clip_norm: float
-    clip_global_norm: float
+    clips: np.ndarray  # float64 (3,): value, norm, global norm; 0: none
     max_norm_segments: np.ndarray  # int64 (n, 3): offset, rows, columns
     max_norm_limits: np.ndarray  # float64 (n,)
 
@@ -201,7 +219,8 @@ class Restraints(NamedTuple):
 class UpdateState(NamedTuple):
     """An optimizer as data: see `updates`."""
 
-    kind: int
+    update: int  # addresses of units
+    fill_scalars: int
     hyper: np.ndarray
     slot0: np.ndarray
     slot1: np.ndarray

@@ -1,83 +1,66 @@
-"""The operations that work on each row by itself: one function and one line of a table for each kind.
+"""The operations other than dense layers and activations: two functions of some rows and a line of a table for each.
 
-A function serves both directions, FORWARD: out from x, and BACKWARD: dx from dout. It writes ``to`` from ``source``;
-an operation whose gradient depends on more than dout also gets ``out`` and ``x``.
+The one writes out from x, the other dx from dout. ``i`` and ``f`` are the numbers of a `program.Op`. Random operations
+draw by ``key`` and by the row's number in its batch, of which the first is ``first_row``.
 """
 
-from typing import NamedTuple
-
 import numpy as np
+from numba.core import types
 
-from .activations import activation_backward, activation_forward
-from .choose import choose
 from .elementwise import copy, rescale
-from .program import (
-    ACTIVATION,
-    CHANNELS,
-    CODE,
-    DROPOUT,
-    GAUSSIAN_NOISE,
-    HEIGHT,
-    HIGH_DX,
-    HIGH_DY,
-    LOW_DX,
-    LOW_DY,
-    RANDOM_TRANSLATION,
-    RESCALING,
-    WIDTH,
-)
 from .random import Image, Reach, dropout, gaussian_noise, translate
-
-FORWARD, BACKWARD = np.int64(1), np.int64(-1)
-
-
-class RowwiseOp(NamedTuple):
-    """An operation's rows of the program, and what its random draws depend on."""
-
-    op: np.ndarray
-    setting: np.ndarray
-    key: np.uint64
-    first_row: int  # where the rows at hand begin in their batch
+from .units import Units, array
 
 
-def _activation(direction, to, source, out, x, at):
-    if direction == FORWARD:
-        activation_forward(to, source, at.op[CODE], at.setting[0])
-    else:
-        activation_backward(to, source, out, x, at.op[CODE], at.setting[0])
+def _dropout(out, x, i, f, key, first_row):
+    dropout(out, x, f[0], key, first_row)
 
 
-def _dropout(direction, to, source, out, x, at):
-    dropout(to, source, at.setting[0], at.key, at.first_row)
+def _gaussian_noise(out, x, i, f, key, first_row):
+    gaussian_noise(out, x, f[0], key, first_row)
 
 
-def _gaussian_noise(direction, to, source, out, x, at):
-    if direction == FORWARD:
-        gaussian_noise(to, source, at.setting[0], at.key, at.first_row)
-    else:
-        copy(to, source)
+def _gaussian_noise_backward(dx, dout, i, f, key, first_row):
+    copy(dx, dout)
 
 
-def _random_translation(direction, to, source, out, x, at):
-    op, fill_value = at.op, at.setting[0] if direction == FORWARD else 0.0
-    image = Image(op[HEIGHT], op[WIDTH], op[CHANNELS])
-    reach = Reach(op[LOW_DY], op[HIGH_DY], op[LOW_DX], op[HIGH_DX])
-    translate(to, source, image, reach, fill_value, at.key, at.first_row, direction)
+def _translation(out, x, i, f, key, first_row):
+    image, reach = Image(i[0], i[1], i[2]), Reach(i[3], i[4], i[5], i[6])
+    translate(out, x, image, reach, f[0], key, first_row, np.int64(1))
 
 
-def _rescaling(direction, to, source, out, x, at):
-    rescale(to, source, at.setting[0], at.setting[1] if direction == FORWARD else 0.0)
+def _translation_backward(dx, dout, i, f, key, first_row):
+    image, reach = Image(i[0], i[1], i[2]), Reach(i[3], i[4], i[5], i[6])
+    translate(dx, dout, image, reach, 0.0, key, first_row, np.int64(-1))
 
 
-_IN_PREDICTIONS = {ACTIVATION: _activation, RESCALING: _rescaling}
-_ONLY_IN_TRAINING = {
-    DROPOUT: _dropout,
-    GAUSSIAN_NOISE: _gaussian_noise,
-    RANDOM_TRANSLATION: _random_translation,
+def _rescaling(out, x, i, f, key, first_row):
+    rescale(out, x, f[0], f[1])
+
+
+def _rescaling_backward(dx, dout, i, f, key, first_row):
+    rescale(dx, dout, f[0], 0.0)
+
+
+_ROWWISE = {
+    "DROPOUT": (_dropout, _dropout),
+    "GAUSSIAN_NOISE": (_gaussian_noise, _gaussian_noise_backward),
+    "RANDOM_TRANSLATION": (_translation, _translation_backward),
+    "RESCALING": (_rescaling, _rescaling_backward),
 }
 
-rowwise = choose({**_IN_PREDICTIONS, **_ONLY_IN_TRAINING})
-"""rowwise(kind, direction, to, source, out, x, at): one operation on some rows; ``at`` is a `RowwiseOp`."""
 
-rowwise_in_predictions = choose(_IN_PREDICTIONS)
-"""The same for the kinds that predictions consist of: fewer to compile before a first `predict`."""
+def _arguments(real):
+    rows = array(real, 2)
+    return rows, rows, array(types.int64), array(types.float64), types.uint64, types.int64
+
+
+FORWARD, BACKWARD = (
+    Units(
+        f"rowwise{direction}",
+        {name: functions[direction] for name, functions in _ROWWISE.items()},
+        _arguments,
+    )
+    for direction in (0, 1)
+)
+call_rowwise = FORWARD.caller

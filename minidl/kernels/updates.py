@@ -9,10 +9,11 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
+from numba.core import types
 
-from .choose import Code, choose
 from .jit import jit
-from .vectors import fma, stay_apart
+from .units import Code, Units, array
+from .vectors import fma
 
 WEIGHT_DECAY = 3
 """The index of the decoupled weight decay in ``hyper`` (float64, 8). A rule's settings, at most three, come before."""
@@ -123,8 +124,8 @@ def rmsprop(g, v, u, a, numbers, kept):
     return v, step, a, step
 
 
-_DECAY = 5
-"""The place of weight_decay * learning_rate in ``scalars``, after the five numbers of the rule."""
+_DECAY, PENALTY = 5, 6
+"""The places of weight_decay * learning_rate and of the penalty in ``scalars``, after the five numbers of the rule."""
 
 
 def _loop_of(row):
@@ -132,10 +133,10 @@ def _loop_of(row):
     formula = jit(row.formula, inline=True)
     kept = keeps_a, keeps_b, keeps_c = tuple(slot in row.keeps for slot in range(3))
 
-    def loop(params, slots, grads, numbers, decay):
-        stay_apart()
-        a, b, c = slots
-        nothing = params.dtype.type(0)
+    def loop(params, a, b, c, grads, scalars):
+        real = params.dtype.type
+        numbers = real(scalars[0]), real(scalars[1]), real(scalars[2]), real(scalars[3]), real(scalars[4])
+        decay, nothing = real(scalars[_DECAY]), real(0)
         for i in range(params.size):
             u = a[i] if keeps_a else nothing
             v = b[i] if keeps_b else nothing
@@ -160,30 +161,46 @@ SETTINGS = {Rule[name]: row.settings for name, row in RULES.items()}
 KEEPS = {Rule[name]: row.keeps for name, row in RULES.items()}
 """Which of the three slots each rule keeps; the others have size 0."""
 
-_fill_numbers = choose({Rule[name]: row.numbers for name, row in RULES.items()})
-_loop = choose({Rule[name]: _loop_of(row) for name, row in RULES.items()})
+
+def _filler_of(row):
+    """The function that fills ``scalars`` for a step of the rule."""
+    numbers = jit(row.numbers, inline=True)
+
+    def fill(scalars, hyper, learning_rate, step):
+        scalars[:] = 0.0
+        numbers(scalars[:_DECAY], hyper, learning_rate, step)
+        scalars[_DECAY] = hyper[WEIGHT_DECAY] * learning_rate
+
+    return fill
 
 
-@jit
+def _filler_arguments(real):
+    return array(types.float64), array(types.float64), types.float64, types.int64
+
+
+def _loop_arguments(real):
+    return (array(real),) * 5 + (array(types.float64),)
+
+
+SCALARS = Units("scalars", {Rule[name]: _filler_of(row) for name, row in RULES.items()}, _filler_arguments)
+UPDATES = Units("update", {Rule[name]: _loop_of(row) for name, row in RULES.items()}, _loop_arguments)
+call_scalars, call_update = SCALARS.caller, UPDATES.caller
+
+
 def step_scalars(scalars, kind, hyper, learning_rate, step):
     """Fill ``scalars`` (float64, 8) for one step of ``kind``; ``step`` counts from 1.
 
     All of it is float64: in float32 1 - beta_2**t would lose five digits at the first steps.
     """
-    scalars[:] = 0.0
-    _fill_numbers(kind, scalars[:_DECAY], hyper, learning_rate, step)
-    scalars[_DECAY] = hyper[WEIGHT_DECAY] * learning_rate
+    SCALARS[kind](scalars, hyper, learning_rate, step)
 
 
-@jit
 def update(kind, params, slot0, slot1, slot2, grads, scalars):
     """One step, in place, over equal-length ranges of the flat vectors: w -= w * weight_decay * lr, then the rule.
 
     A slot that the rule does not keep has size 0; ``scalars`` comes from ``step_scalars``.
     """
-    real = params.dtype.type
-    numbers = real(scalars[0]), real(scalars[1]), real(scalars[2]), real(scalars[3]), real(scalars[4])
-    _loop(kind, params, (slot0, slot1, slot2), grads, numbers, real(scalars[_DECAY]))
+    UPDATES[kind](params, slot0, slot1, slot2, grads, scalars)
 
 
 # ---- sums over a vector
@@ -301,3 +318,34 @@ def max_norm(params, segments, limits):
             row = params[offset + r * columns : offset + (r + 1) * columns]
             for c in range(columns):
                 row[c] *= factors[c]
+
+
+# ---- what the compiled loop calls for all of this
+
+
+def penalize_and_clip(grads, params, segments, penalties, clips, scalars):
+    """Add the regularizers' gradients, then clip by ``clips``: value, norm, global norm; 0 for none.
+
+    Leaves the penalty at scalars[PENALTY].
+    """
+    scalars[PENALTY] = add_regularizer(grads, params, segments, penalties)
+    if clips[1] > 0.0:
+        clip_by_norm(grads, segments, clips[1])
+    if clips[2] > 0.0:
+        clip_by_global_norm(grads, clips[2])
+    if clips[0] > 0.0:
+        clip_by_value(grads, clips[0])
+
+
+def _penalize_arguments(real):
+    vector, table = array(real), array(types.int64, 2)
+    return vector, vector, table, array(types.float64, 2), array(types.float64), array(types.float64)
+
+
+PENALIZE = Units("restrain", {"penalize_and_clip": penalize_and_clip}, _penalize_arguments)
+BOUND = Units(
+    "restrain",
+    {"max_norm": max_norm},
+    lambda real: (array(real), array(types.int64, 2), array(types.float64)),
+)
+call_penalize, call_bound = PENALIZE.caller, BOUND.caller

@@ -151,7 +151,8 @@ class Loss(Configurable):
         if n_threads == 1:
             kernels.loss_batch(kind, *arguments)
         else:
-            threads.run(kernels.loss_rows_on_threads, kind, *arguments, threads=n_threads)
+            loss = kernels.UNITS.address(kind, batch.logits.dtype)
+            threads.run(kernels.loss_rows_on_threads, loss, *arguments, threads=n_threads)
         return row_loss
 
 

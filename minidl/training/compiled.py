@@ -4,10 +4,13 @@ import math
 
 import numpy as np
 
-from ..kernels import network, program, threads
-from ..kernels.activations import CODES, LINEAR
+from ..kernels import activations, network, program, threads
+from ..kernels.losses import UNITS as LOSSES
+from ..kernels.metrics import UNITS as METRICS
 from ..kernels.program import DENSE, BatchParts, training_buffers
 from ..kernels.target import aligned_zeros
+from ..kernels.updates import BOUND, PENALIZE, SCALARS, UPDATES
+from ..warmup import compile_before_fit
 from .preparation import TrainingData
 from .samples import CHUNK_BYTES, as_rows, is_native
 from .thread_choice import ThreadChoice
@@ -31,7 +34,7 @@ class CompiledSteps:
     step needs whole weights (`program.Restraints`).
     """
 
-    def __init__(self, model, data: TrainingData, batch_size: int, stepwise: bool):
+    def __init__(self, model, data: TrainingData, batch_size: int, stepwise: bool, aloud: bool):
         loss, metrics, samples = data.loss, data.metrics, data.samples
         dtype, objective = model.dtype, model.objective(loss)
         self._model, self._loss, self._samples, self._batch_size = model, loss, samples, batch_size
@@ -47,20 +50,24 @@ class CompiledSteps:
 
         ops = model.ops(training=True, logits=objective.on_logits)
         in_size, outputs = math.prod(model.input_shape), math.prod(model.output_shape)
-        laid_out = program.plan(ops, batch_size)
-        final = CODES[model.final_activation] if objective.on_logits else LINEAR
-        self._program = program.Program(
-            laid_out.ops, laid_out.settings, trained[0], model.grads, self._in_panels, final,
-        )  # fmt: skip
+        sparse, taught = samples.targets is None, samples.teacher_logits is not None
+        kinds = [metric.kind_for(sparse, outputs) for metric in metrics]
+        compile_before_fit(dtype.name, aloud, _unit_names(model, objective, ops, kinds))
+        laid_out = program.plan(ops, batch_size, dtype)
         batch_bytes = batch_size * in_size * dtype.itemsize
         copied = self._in_panels and ops[0].kind == DENSE and batch_bytes <= _MOST_COPIED
         needs_output = objective.on_logits and any(metric.needs_output_for(outputs) for metric in metrics)
-        sparse, taught = samples.targets is None, samples.teacher_logits is not None
+        final = 0
+        if needs_output:
+            final = activations.FORWARD.address(activations.CODES[model.final_activation], dtype)
+        self._program = program.Program(
+            laid_out.ops, laid_out.settings, trained[0], model.grads, self._in_panels, final,
+        )  # fmt: skip
         parts = BatchParts(len(metrics), samples.labels.size > 0, not sparse, taught, needs_output)
         self._buffers = training_buffers(
             ops, laid_out.size, batch_size, dtype, n_threads, n_threads if copied else 1, parts
         )
-        self._metric_kinds = np.array([metric.kind_for(sparse, outputs) for metric in metrics], np.int64)
+        self._metric_units = np.array([METRICS.address(kind, dtype) for kind in kinds], np.int64)
         self._metric_ks = np.array([metric.k for metric in metrics], np.int64)
         self._reads_x_directly = is_native(samples.x)
         self._x = program.rows_of(samples.x) if self._reads_x_directly else None
@@ -82,11 +89,13 @@ class CompiledSteps:
         steps = -(-len(order) // self._batch_size)
         losses = np.zeros(steps)
         kind, hyper, _ = self._model.objective(self._loss)  # anew: a schedule may have moved the temperature
-        table = program.LossTable(kind, hyper, self._metric_kinds, self._metric_ks, losses, metric_sums)
+        loss = LOSSES.address(kind, self._model.dtype)
+        table = program.LossTable(loss, hyper, self._metric_units, self._metric_ks, losses, metric_sums)
         rates = optimizer.learning_rates(optimizer.iterations, steps)
         _, *slots = self._copy_panels(back=False)
+        rule = [units.address(optimizer.kind, self._model.dtype) for units in (UPDATES, SCALARS)]
         state = program.UpdateState(
-            optimizer.kind, optimizer.hyper, *slots, rates, optimizer.iterations, self._restraints
+            *rule, optimizer.hyper, *slots, rates, optimizer.iterations, self._restraints
         )
         moment = program.Moment(self._model.seed, self._model.epoch, first_step)
         data = self._data(order)
@@ -126,6 +135,17 @@ class CompiledSteps:
         return self._panels
 
 
+def _unit_names(model, objective, ops, metric_kinds: list[int]) -> list[str]:
+    """What training and evaluating ``model`` needs."""
+    return [
+        *program.unit_names(ops, training=True),
+        activations.FORWARD.name(activations.CODES[model.final_activation]),
+        LOSSES.name(objective.kind),
+        *map(METRICS.name, metric_kinds),
+        *(units.name(model.optimizer.kind) for units in (UPDATES, SCALARS)),
+    ]
+
+
 def _restraints(model) -> program.Restraints:
     """Penalties, clipping and constraints as data."""
     optimizer, flat = model.optimizer, model.flat
@@ -133,5 +153,7 @@ def _restraints(model) -> program.Restraints:
     clips = [
         float(limit or 0) for limit in (optimizer.clipvalue, optimizer.clipnorm, optimizer.global_clipnorm)
     ]
-    active = bool(penalties.any() or limits.size or any(clips))
-    return program.Restraints(active, flat.segments, penalties, *clips, places, limits)
+    active, units = bool(penalties.any() or limits.size or any(clips)), (0, 0)
+    if active:
+        units = PENALIZE.address("penalize_and_clip", model.dtype), BOUND.address("max_norm", model.dtype)
+    return program.Restraints(active, *units, flat.segments, penalties, np.array(clips), places, limits)

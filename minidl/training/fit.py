@@ -13,7 +13,6 @@ import numpy as np
 from ..callbacks import CallbackList, History
 from ..kernels.random import SHUFFLE, make_key, permutation
 from ..validation import warn
-from ..warmup import compile_before_fit
 from .compiled import CompiledSteps
 from .inference import evaluate_samples
 from .interrupts import uninterrupted
@@ -96,8 +95,7 @@ def _choose_stepper(model, data: TrainingData, batch_size: int, stepwise: bool, 
     # the compiled loop splits a batch between threads, which a loss of the whole batch does not allow
     compiled = data.online_teacher is None and not loss.whole_batch and model.ops(training=True) is not None
     if compiled and model.objective(loss).kind >= 0:  # negative: a loss of the user's own
-        compile_before_fit(model.dtype.name, aloud=options.verbose != 0)
-        return CompiledSteps(model, data, batch_size, stepwise)
+        return CompiledSteps(model, data, batch_size, stepwise, options.verbose != 0)
     return LayerwiseSteps(model, data)
 
 

@@ -1,0 +1,114 @@
+"""Compiled code on disk: one file for each function and signature, which proves that it is what was asked for.
+
+A file begins with a digest of its key and its content. The key names all that the machine code follows from: function
+and signature, every source file of this folder, the versions of Python, Numba and llvmlite, and the processor. A file
+is written whole under another name, then renamed. So what a crash, a full disk, an upgrade or another process leaves
+behind is either right or not used: then it costs a compilation, which replaces it, and never changes a number.
+
+Code is read from the first of `FOLDERS` that has it, and kept in the first that can be written to.
+"""
+
+import contextlib
+import hashlib
+import importlib.resources
+import os
+import pickle
+import secrets
+import sys
+import tempfile
+from pathlib import Path
+
+import llvmlite
+import numba
+from numba.core.compiler import CompileResult
+from numba.core.serialize import dumps
+
+
+def _source_stamp() -> str | None:
+    """A digest of every file of this folder, in a zip or as .pyc too; None where there are none to read.
+
+    A kernel's code contains that of the kernels it calls, wherever they stand. So any edit discards all code.
+    """
+    entries = sorted(importlib.resources.files(__package__).iterdir(), key=lambda entry: entry.name)
+    found = [entry for entry in entries if entry.name.endswith((".py", ".pyc"))]
+    digest = hashlib.sha256()
+    for entry in found:
+        digest.update(entry.name.encode() + entry.read_bytes())
+    return digest.hexdigest() if found else None
+
+
+def _folders() -> list[Path]:
+    """Where code may lie: what NUMBA_CACHE_DIR says; else beside the sources, or in the user's cache folder."""
+    here = Path(__file__).parent
+    own = f"minidl_{hashlib.sha256(str(here).encode()).hexdigest()[:16]}"  # apart from other copies of minidl
+    if numba.config.CACHE_DIR:
+        return [Path(numba.config.CACHE_DIR) / own]
+    home = Path(os.path.expanduser("~"))
+    defaults = {"win32": home / "AppData" / "Local", "darwin": home / "Library" / "Caches"}
+    given = os.environ.get("LOCALAPPDATA" if sys.platform == "win32" else "XDG_CACHE_HOME")
+    user = Path(given) if given else defaults.get(sys.platform, home / ".cache")
+    return [folder for folder in (here / "__pycache__", user / own) if folder.is_absolute()]
+
+
+_STAMP, FOLDERS = _source_stamp(), _folders()
+ADVICE = "let NUMBA_CACHE_DIR name a folder that can be written to"
+_VERSIONS = sys.version, numba.__version__, llvmlite.__version__, numba.config.OPT
+
+
+def folder() -> Path | None:
+    """The folder that new code is kept in; None if none of `FOLDERS` can be written to."""
+    for candidate in FOLDERS if _STAMP else ():
+        with contextlib.suppress(OSError):
+            candidate.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=candidate).close()
+            return candidate
+    return None
+
+
+class FunctionCache:
+    """Stands in a dispatcher for Numba's own cache. ``name`` tells the function from all others."""
+
+    cache_path = None
+
+    def __init__(self, name: str):
+        self._name = name
+
+    def _key(self, signature, codegen) -> bytes:
+        return repr((self._name, str(signature), codegen.magic_tuple(), _VERSIONS, _STAMP)).encode()
+
+    def _file(self, signature, codegen) -> str:
+        """A later version of the sources takes the place of an earlier one; another signature, processor or Python
+        has a file of its own."""
+        place = repr((str(signature), codegen.magic_tuple(), _VERSIONS)).encode()
+        return f"{self._name}-{hashlib.sha256(place).hexdigest()[:24]}.nbc"
+
+    def has(self, signature, target) -> bool:
+        """Whether there is a file for ``signature``, whatever it holds."""
+        return any((folder / self._file(signature, target.codegen())).exists() for folder in FOLDERS)
+
+    def load_overload(self, signature, target):
+        """The compiled function, or None."""
+        target.refresh()
+        key, name = self._key(signature, target.codegen()), self._file(signature, target.codegen())
+        for candidate in FOLDERS if _STAMP else ():
+            with contextlib.suppress(Exception):  # no file, no right to read it, not of this key, damaged
+                content = (candidate / name).read_bytes()
+                if content[:32] == hashlib.sha256(key + content[32:]).digest():
+                    return CompileResult._rebuild(target, *pickle.loads(content[32:]))
+        return None
+
+    def save_overload(self, signature, compiled) -> None:
+        """Keep the compiled function. A failure (a full disk) leaves things as they were."""
+        with contextlib.suppress(Exception):
+            name, data = self._file(signature, compiled.codegen), dumps(compiled._reduce())
+            target = folder() / name
+            temporary = target.with_suffix(f".{secrets.token_hex(4)}")
+            try:
+                with open(
+                    temporary, "xb"
+                ) as file:  # with the rights that the user's umask gives, for others to read
+                    file.write(hashlib.sha256(self._key(signature, compiled.codegen) + data).digest() + data)
+                os.replace(temporary, target)
+            except BaseException:
+                temporary.unlink(missing_ok=True)
+                raise
