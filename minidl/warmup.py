@@ -142,6 +142,7 @@ def _compile_training(dtype: np.dtype) -> None:
         np.ones(1, np.int64),
         np.zeros(1),
         np.zeros(1),
+        np.array([0, 1, 10**9]),
     )
     nothing = np.zeros(0, dtype)
     no_norms = np.empty((0, 3), np.int64), np.empty(0)

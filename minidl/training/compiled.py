@@ -1,6 +1,7 @@
 """Runs training steps in the compiled loop: model, loss, optimizer and data as the tables that it reads."""
 
 import math
+import time
 
 import numpy as np
 
@@ -10,11 +11,13 @@ from ..kernels.ops import DENSE
 from ..kernels.program import BatchParts, training_buffers
 from ..kernels.target import aligned_zeros
 from .samples import CHUNK_BYTES, Samples, as_rows, is_native
-from .thread_choice import ThreadChoice
+from .thread_choice import choice_for
 
 _PART_FLOPS, _PART_ROWS = 4e9, 64
 """A longer step runs in parts, so that Ctrl-C is heard in between: the work of a part, forward and backward, and
 the fewest rows of its batch."""
+_MOST_CALLS = 6
+"""Calls of the loop, of `CALL_SECONDS` each, after which a slice ends where it is."""
 _MOST_IN_PANELS = 1 << 19
 """Bytes of parameters that are trained in panel order. With the optimizer's state they then stay in a core's own
 cache, and panels save fetches from the other core. Larger ones leave the cache in any order, and are read in longer
@@ -35,8 +38,8 @@ class CompiledSteps:
         dtype, objective = model.dtype, model.objective(loss)
         self._model, self._loss, self._samples, self._batch_size = model, loss, samples, batch_size
         self.optimizer, self.params = model.optimizer, model.params
-        n_threads = threads.get_num_threads()
-        self._threads = ThreadChoice(n_threads)  # never more than there are buffers for
+        n_threads = self._most_threads = threads.most_threads()
+        self._threads = choice_for(model.params.size, batch_size)
         self._restraints = _restraints(model)
         shared = n_threads > 1 and model.params.nbytes <= _MOST_IN_PANELS
         self._in_panels = shared and not (stepwise or self._restraints.active)
@@ -83,13 +86,16 @@ class CompiledSteps:
     def run(self, order: np.ndarray, first_step: int, metric_sums: np.ndarray, interrupts=()) -> np.ndarray:
         """Train on consecutive batches of ``order``; returns each step's loss and adds to ``metric_sums``.
 
-        A long step is given up, and nothing returned, if there is one of ``interrupts`` before it learns.
+        Where that takes longer than a slice should, the last steps are left undone. A long step is given up, and
+        nothing returned, if there is one of ``interrupts`` before it learns.
         """
         optimizer = self._model.optimizer
         steps = -(-len(order) // self._batch_size)
-        losses = np.zeros(steps)
+        losses, progress = np.zeros(steps), np.zeros(3, np.int64)
         kind, hyper, _ = self._model.objective(self._loss)  # anew: a schedule may have moved the temperature
-        table = network.LossTable(kind, hyper, self._metric_kinds, self._metric_ks, losses, metric_sums)
+        table = network.LossTable(
+            kind, hyper, self._metric_kinds, self._metric_ks, losses, metric_sums, progress
+        )
         rates = optimizer.learning_rates(optimizer.iterations, steps)
         self._follow_slots()
         self._unsettle()
@@ -99,15 +105,27 @@ class CompiledSteps:
         moment = network.Moment(self._model.seed, self._model.epoch, first_step)
         data = self._data(order)
         arguments = self._program, self._buffers, data, table, state, moment
-        with self._threads.for_slice(steps) as count:
-            for first in range(0, self._batch_size, self._part):
-                if interrupts:
-                    return losses[:0]
-                last = first + self._part
-                part = network.Part(first, last, last >= self._batch_size)
-                threads.run(network.train, *arguments, part, threads=count)
-        optimizer.iterations += steps
-        return losses
+        for _ in range(_MOST_CALLS):
+            done = int(progress[network.DONE])
+            if done == steps or interrupts:
+                break
+            self._call(arguments, progress, steps, interrupts)
+        done = int(progress[network.DONE])
+        optimizer.iterations += done
+        return losses[:done]
+
+    def _call(self, arguments, progress: np.ndarray, steps: int, interrupts) -> None:
+        """Go on for `CALL_SECONDS`, or for one step, which comes in several parts if it is a long one."""
+        before, began = progress[network.DONE], time.perf_counter()
+        count, seconds = self._threads.next(min(self._most_threads, threads.get_num_threads()))
+        progress[1:] = steps, seconds * 1e9
+        for first in range(0, self._batch_size, self._part):
+            if interrupts:
+                return
+            last = first + self._part
+            part = network.Part(first, last, last >= self._batch_size)
+            used = threads.run(network.train, *arguments, part, threads=count)
+        self._threads.record(used, int(progress[network.DONE] - before), time.perf_counter() - began)
 
     def _data(self, order: np.ndarray) -> network.Data:
         """What a slice on the rows ``order`` reads; inputs of a foreign dtype are converted now."""
