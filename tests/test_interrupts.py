@@ -67,11 +67,12 @@ def test_a_long_step_is_given_up(monkeypatch, callbacks):
     model, calls, run = new_model(), [], threads.run
 
     def interrupting(kernel, *args, **kwargs):
-        run(kernel, *args, **kwargs)
+        used = run(kernel, *args, **kwargs)
         if kernel is network.train:
             calls.append(tuple(args[-1]))
             if len(calls) == 7:  # the second part of the second step
                 os.kill(os.getpid(), signal.SIGINT)
+        return used
 
     monkeypatch.setattr(threads, "run", interrupting)
     with pytest.raises(KeyboardInterrupt):

@@ -39,16 +39,18 @@ class ThreadChoice:
 
     def record(self, count: int, steps: int, seconds: float) -> None:
         """What a call on ``count`` threads has taken."""
-        step = seconds / steps
-        if count == self._current and self._calls > 3:
-            step = (step + self._seconds.get(count, step)) / 2
+        step, before = seconds / steps, self._current
+        if count == before and self._calls > 3:  # a mean of the last 80 ms or so
+            step = self._seconds.get(count, step) + (step - self._seconds.get(count, step)) * seconds / (
+                seconds + 0.06
+            )
         self._seconds[count] = step
         best = min(self._seconds, key=self._seconds.get)
-        lost = steps * (step - self._seconds[best])
-        if self._seconds[best] < self._CLEARLY * self._seconds.get(self._current, step):
-            self._current = best
-        if count != self._current:
-            self._next_trial = time.perf_counter() + max(self._LEAST_WAIT, self._WAIT_PER_LOSS * lost)
+        if self._seconds[best] < self._CLEARLY * self._seconds.get(before, step):
+            self._current = best  # the other is tried again soon: this may have been bad luck
+        wait = 0.0 if self._current != before else self._WAIT_PER_LOSS * steps * (step - self._seconds[best])
+        if count != before or self._current != before:
+            self._next_trial = time.perf_counter() + max(self._LEAST_WAIT, wait)
 
 
 @functools.lru_cache(maxsize=256)
