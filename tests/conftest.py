@@ -22,6 +22,17 @@ def pytest_configure(config):
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.fixture
+def all_threads(monkeypatch):
+    """Calls use as many threads as are set, though there may be fewer processors or others may be faster."""
+    from minidl.kernels import threads
+    from minidl.training.thread_choice import ThreadChoice
+
+    monkeypatch.setattr(threads, "usable_processors", lambda: threads.MOST_THREADS)
+    monkeypatch.setattr(ThreadChoice, "next", lambda self, most: (most, 1.0))
+    monkeypatch.setattr(ThreadChoice, "record", lambda self, count, steps, seconds: None)
+
+
 @pytest.fixture(autouse=True)
 def no_test_hangs(request):
     """One that does ends the run, with a traceback of every thread: a deadlock must not look like slowness."""

@@ -43,8 +43,8 @@ def interrupted(run, seconds, model=None):
     """A model whose training was interrupted after about so long; None if nothing was raised."""
     model = model or new_model()
     timer = threading.Timer(seconds, signal.pthread_kill, (threading.main_thread().ident, signal.SIGINT))
-    timer.start()
     try:
+        timer.start()  # on a busy machine the interrupt may come before this line is over
         run(model, epochs=FOREVER)
     except KeyboardInterrupt:
         return model
@@ -67,11 +67,12 @@ def test_a_long_step_is_given_up(monkeypatch, callbacks):
     model, calls, run = new_model(), [], threads.run
 
     def interrupting(kernel, *args, **kwargs):
-        run(kernel, *args, **kwargs)
+        used = run(kernel, *args, **kwargs)
         if kernel is network.train:
             calls.append(tuple(args[-1]))
             if len(calls) == 7:  # the second part of the second step
                 os.kill(os.getpid(), signal.SIGINT)
+        return used
 
     monkeypatch.setattr(threads, "run", interrupting)
     with pytest.raises(KeyboardInterrupt):

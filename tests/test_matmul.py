@@ -224,7 +224,7 @@ def test_the_guard_page_guards():
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
-def test_bits_do_not_depend_on_threads(threads):
+def test_bits_do_not_depend_on_threads(threads, all_threads):
     a, b = rng.standard_normal((300, 500)).astype("f4"), rng.standard_normal((500, 700)).astype("f4")
     before = minidl.get_num_threads()
     try:

@@ -26,14 +26,15 @@ def test_steps_allocate_nothing(monkeypatch):
 
     def counted(kernel, *args, **kwargs):
         before = allocations()
-        run(kernel, *args, **kwargs)
+        used = run(kernel, *args, **kwargs)
         if kernel is network.train:
             steps = args[4].learning_rates.size
             taken.setdefault(steps, set()).add(allocations() - before)
+        return used
 
     monkeypatch.setattr(threads, "run", counted)
     x, y = np.random.default_rng(0).random((64, 20), dtype=np.float32), np.arange(64) % 3
-    for steps in (1, 8):  # the first slice of a fit is one step, what it grows to is at most 8 times that
+    for steps in (1, 8):
         small_net(20).fit(x[: 4 * steps], y[: 4 * steps], batch_size=4, verbose=0, epochs=3)
     teacher = np.zeros((64, 3), np.float32)
     small_net(20).fit(x, y, batch_size=4, verbose=0, epochs=3, target_model=teacher)

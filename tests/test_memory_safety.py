@@ -419,7 +419,7 @@ def train_a_net(inputs, hidden, classes, rows, batch, dtype, number):
 )
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("threads_used", [1, 2])
-def test_the_whole_loop_stays_inside(dtype, threads_used, widths, monkeypatch):
+def test_the_whole_loop_stays_inside(dtype, threads_used, widths, monkeypatch, all_threads):
     if JIT_DISABLED and threads_used > 1:
         threads_used = 1
     if widths is None:
@@ -602,7 +602,7 @@ def test_an_optimizer_may_be_set_to_keep_more_during_training(make, setting, val
     assert same_state(found, expected) and np.isfinite(found.params).all()
 
 
-def test_threads_set_during_training_share_the_buffers_there_are(monkeypatch):
+def test_threads_set_during_training_share_the_buffers_there_are(monkeypatch, all_threads):
     used, run, before = [], threads.run, minidl.get_num_threads()
     monkeypatch.setattr(
         threads, "run", lambda *a, threads: (used.append(threads), run(*a, threads=threads))[1]

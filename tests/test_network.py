@@ -28,6 +28,7 @@ from minidl.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop
 from minidl.optimizers.schedules import ExponentialDecay
 from minidl.regularizers import L1L2
 from minidl.training import compiled as compiled_steps
+from minidl.training.thread_choice import ThreadChoice
 
 epochs = importlib.import_module("minidl.training.fit")  # minidl.training.fit is the function
 SAMPLES, BATCH, EPOCHS = 50, 16, 2  # the last batch is short
@@ -187,7 +188,7 @@ def test_training_did_change_the_parameters():
 
 
 @pytest.mark.parametrize("case", ["labels", "stack", "wide", "penalties and constraints", "distil dist"])
-def test_bits_do_not_depend_on_threads(case):
+def test_bits_do_not_depend_on_threads(case, all_threads):
     before = minidl.get_num_threads()
     try:
         found = []
@@ -201,7 +202,7 @@ def test_bits_do_not_depend_on_threads(case):
 
 @pytest.mark.parametrize("number", [1, 2])
 @pytest.mark.parametrize("case", ["labels", "stack", "wide", "penalties and constraints"])
-def test_bits_do_not_depend_on_the_parts_of_a_step(monkeypatch, case, number):
+def test_bits_do_not_depend_on_the_parts_of_a_step(monkeypatch, case, number, all_threads):
     expected, history = train(case)
     monkeypatch.setattr(compiled_steps, "_PART_FLOPS", 1.0)
     monkeypatch.setattr(compiled_steps, "_PART_ROWS", 5)
@@ -212,6 +213,24 @@ def test_bits_do_not_depend_on_the_parts_of_a_step(monkeypatch, case, number):
     finally:
         minidl.set_num_threads(before)
     assert np.array_equal(expected.params, found.params) and history.history == in_parts.history
+
+
+@pytest.mark.parametrize("case", ["labels", "stack", "wide", "penalties and constraints"])
+def test_bits_do_not_depend_on_when_the_time_of_a_call_is_up(monkeypatch, case, all_threads):
+    """After each step: then the next call goes on, on another number of threads; a slice may end early, too."""
+    expected, history = train(case)
+    counts, steps = iter([1, 3, 2, 2, 1] * 10_000), []
+    monkeypatch.setattr(ThreadChoice, "next", lambda self, most: (min(most, next(counts)), 0.0))
+    monkeypatch.setattr(ThreadChoice, "record", lambda self, count, done, seconds: steps.append(done))
+    monkeypatch.setattr(compiled_steps, "_MOST_CALLS", 3)
+    before = minidl.get_num_threads()
+    try:
+        minidl.set_num_threads(3)
+        found, in_calls = train(case)
+    finally:
+        minidl.set_num_threads(before)
+    assert set(steps) == {1}
+    assert np.array_equal(expected.params, found.params) and history.history == in_calls.history
 
 
 class EveryBatch(minidl.callbacks.Callback):

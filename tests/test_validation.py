@@ -245,7 +245,7 @@ def test_any_array_passes_or_is_refused(array, check):
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_what_is_not_finite_is_found_wherever_it_is_in_a_large_array(threads, dtype):
+def test_what_is_not_finite_is_found_wherever_it_is_in_a_large_array(threads, dtype, all_threads):
     array = np.ones(
         (1100, 4001), dtype
     )  # 17 and 34 MB: looked at by all threads, in shares that end within a row

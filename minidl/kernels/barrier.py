@@ -14,18 +14,36 @@ from numba.core import cgutils, types
 from . import emit
 from .emit import intrinsic
 from .jit import jit, smaller
-from .processor import atomic_add, atomic_load, atomic_store, current_cpu, move_off_cpu, pause, yield_cpu
+from .processor import (
+    atomic_add,
+    atomic_load,
+    atomic_store,
+    clock,
+    lock,
+    make_waiting,
+    pause,
+    sleep_until_woken,
+    unlock,
+    wake_all,
+    yield_cpu,
+)
 
 # Places in ``sync``, two cache lines apart, so that threads that spin on one do not slow down those that write another.
-_ARRIVED, _GENERATION, JOB, NEXT_JOB, SYNC_SIZE = 0, 16, 32, 48, 64
-# The job's description is stored first, its number last, on one cache line: a waiting worker fetches both at once.
-CALLERS_CPU, _FUNCTION, _ARGUMENTS = range(JOB + 1, JOB + 4)
+_ARRIVED, GENERATION, JOB, NEXT_JOB, _READY = range(0, 80, 16)
+# On the cache line of GENERATION or JOB: how many threads are parked until it changes.
+PARKED = 4
+# On that of JOB, too, so that a waiting worker fetches all at once: the function of the job.
+_FUNCTION = JOB + 1
+_LOCK, _CONDITION, _ARGUMENTS, SYNC_SIZE = 80, 96, 144, 1024
+"""The condition that is woken when ``sync[index]`` changes is at _CONDITION + index."""
 MOST_THREADS = 256
 JOB_UNIT = 2 * MOST_THREADS
 """A job is published as its number times this, plus the number of threads it is for."""
-_SPINS_BEFORE_YIELD = 200
-"""About five microseconds, which is what each wait costs where two threads share a processor."""
-_FOREVER = np.int64(2**62)
+BROKEN = -1
+"""The generation of a barrier at which nobody waits any more, because one of the threads has failed."""
+_YIELD_AFTER, _PARK_AFTER = 5_000, 500_000
+"""Nanoseconds that a thread spins, and that it waits before it parks. Each wait costs the first of them where two
+threads share a processor; to wake a parked thread takes ten times as long as a small product."""
 
 
 class Team(NamedTuple):
@@ -51,14 +69,36 @@ def share(total, team, unit):
 
 
 @jit
-def _spin_while(sync, index, value, most_spins):
-    """Return when ``sync[index]`` is no longer ``value``, or after ``most_spins``."""
-    spins = 0
-    while atomic_load(sync, index) == value and spins < most_spins:
-        pause()
-        spins += 1
-        if spins > _SPINS_BEFORE_YIELD:
+def _wait_while(sync, index, value):
+    """Return when ``sync[index]`` is no longer ``value``.
+
+    A clock decides how long to spin, to let others run, and to park: on a busy machine each `yield_cpu` may last for
+    milliseconds.
+    """
+    began = clock()
+    while atomic_load(sync, index) == value:
+        waited = clock() - began
+        if waited > _PARK_AFTER:
+            lock(sync, _LOCK)
+            atomic_add(sync, index + PARKED, 1)
+            while atomic_load(sync, index) == value:
+                sleep_until_woken(sync, _CONDITION + index, _LOCK)
+            atomic_add(sync, index + PARKED, -1)
+            unlock(sync, _LOCK)
+        elif waited > _YIELD_AFTER:
             yield_cpu()
+        else:
+            pause()
+
+
+@jit
+def _change(sync, index, value):
+    """sync[index] = value, and wake who is parked until it changes: either sees what the other has written first."""
+    atomic_store(sync, index, value)
+    if atomic_load(sync, index + PARKED):
+        lock(sync, _LOCK)
+        wake_all(sync, _CONDITION + index)
+        unlock(sync, _LOCK)
 
 
 @jit
@@ -67,16 +107,24 @@ def meet(team):
     sync = team.sync
     if team.threads == 1:
         return
-    generation = atomic_load(sync, _GENERATION)
+    generation = atomic_load(sync, GENERATION)
+    if generation == BROKEN:
+        return
     if atomic_add(sync, _ARRIVED, 1) == team.threads - 1:  # the last to arrive releases the others
         atomic_store(sync, _ARRIVED, 0)
-        atomic_store(sync, _GENERATION, generation + 1)
+        _change(sync, GENERATION, generation + 1)
     else:
-        _spin_while(sync, np.int64(_GENERATION), generation, _FOREVER)
+        _wait_while(sync, np.int64(GENERATION), generation)
 
 
-_POINTER = emit.BYTE.as_pointer()
-_JOB_TYPE = ir.FunctionType(emit.VOID, [_POINTER, emit.INT])
+_JOB_TYPE = ir.FunctionType(emit.INT32, [emit.INT.as_pointer(), emit.INT])
+
+
+def _words(kind) -> int:
+    """How many 64-bit words hold an LLVM type at most."""
+    if isinstance(kind, ir.ArrayType):
+        return kind.count * _words(kind.element)
+    return sum(map(_words, kind.elements)) if isinstance(kind, ir.BaseStructType) else 1
 
 
 @intrinsic(types.void)
@@ -85,7 +133,9 @@ def _publish_call(builder, sync):
     kernel = builder.function
     results, given = kernel.args[:2], kernel.args[2:]
     kind = ir.LiteralStructType([value.type for value in given])
-    kept = cgutils.alloca_once(builder, kind)
+    if _words(kind) > SYNC_SIZE - _ARGUMENTS:
+        raise ValueError(f"{kernel.name} has more arguments than SYNC_SIZE leaves room for")
+    kept = builder.bitcast(sync.address(emit.constant(_ARGUMENTS)), kind.as_pointer())
     for i, value in enumerate(given):
         builder.store(value, cgutils.gep_inbounds(builder, kept, 0, i))
 
@@ -98,51 +148,64 @@ def _publish_call(builder, sync):
     taken[0] = thread
     # where the kernel puts its result and an exception, which nobody reads
     unused = [inner.bitcast(inner.alloca(ir.ArrayType(emit.INT, 8)), result.type) for result in results]
-    inner.call(kernel, [*unused, *taken])
-    inner.ret_void()
-
-    for index, pointer in ((_FUNCTION, job), (_ARGUMENTS, kept)):
-        builder.store(builder.ptrtoint(pointer, emit.INT), sync.address(emit.constant(index)))
+    inner.ret(inner.call(kernel, [*unused, *taken]))
+    builder.store(builder.ptrtoint(job, emit.INT), sync.address(emit.constant(_FUNCTION)))
 
 
-@intrinsic(types.void)
+@intrinsic(types.int64)
 def _run_call(builder, sync, thread):
-    """Run what `_publish_call` stored in ``sync``."""
-    function, arguments = (
-        builder.inttoptr(builder.load(sync.address(emit.constant(index)), typ=emit.INT), kind)
-        for index, kind in ((_FUNCTION, _JOB_TYPE.as_pointer()), (_ARGUMENTS, _POINTER))
-    )
-    builder.call(function, [arguments, thread])
+    """Run what `_publish_call` stored in ``sync``; not 0 if it failed."""
+    function = builder.load(sync.address(emit.constant(_FUNCTION)), typ=emit.INT)
+    function = builder.inttoptr(function, _JOB_TYPE.as_pointer())
+    status = builder.call(function, [sync.address(emit.constant(_ARGUMENTS)), thread])
+    return builder.sext(status, emit.INT)
 
 
 @jit(inline=True)
 def start_together(team):
-    """The first line of a kernel for several threads: the caller publishes its call, and the workers join.
-
-    A worker that wakes up on its caller's processor moves to another. Both are always ready to run, and the
-    system would let them take turns there for tens of milliseconds before it parts them.
-    """
-    if team.threads > 1:
-        cpu = current_cpu()
-        if team.thread == 0:
-            atomic_store(team.sync, CALLERS_CPU, cpu)
-            _publish_call(team.sync)
-            atomic_store(team.sync, JOB, atomic_load(team.sync, NEXT_JOB))
-        elif cpu == atomic_load(team.sync, CALLERS_CPU):
-            move_off_cpu(cpu)
+    """The first line of a kernel for several threads: the caller publishes its call, and the workers join."""
+    if team.threads > 1 and team.thread == 0:
+        _publish_call(team.sync)
+        _change(team.sync, JOB, atomic_load(team.sync, NEXT_JOB))
 
 
 @jit
-def work(thread, sync, last_job, most_spins):
-    """Run each job that is published for this worker; returns the last one's number.
+def work(thread, sync):
+    """Run each job that is published for this worker, until there is one for no thread.
 
-    It returns after ``most_spins`` without a job, and at once when the job is for no thread: then the workers end.
+    If a kernel fails here, the barrier is broken: the others go on to the kernel's end, and its caller is told.
     """
+    atomic_add(sync, _READY, 1)
+    job = np.int64(0)
     while True:
-        _spin_while(sync, np.int64(JOB), last_job, most_spins)
+        _wait_while(sync, np.int64(JOB), job)
         job = atomic_load(sync, JOB)
-        if job == last_job or job % JOB_UNIT == 0:
-            return job
-        last_job = job
-        if thread < job % JOB_UNIT:
-            _run_call(sync, thread)
+        if job % JOB_UNIT == 0:
+            return
+        if thread < job % JOB_UNIT and _run_call(sync, thread):
+            _change(sync, GENERATION, BROKEN)
+
+
+@jit
+def prepare(sync):
+    """Make what threads park on."""
+    make_waiting(sync, _LOCK, _CONDITION + GENERATION)
+    make_waiting(sync, _LOCK, _CONDITION + JOB)
+
+
+@jit
+def all_ready(sync, workers, seconds):
+    """Whether so many workers have come to wait for jobs, after ``seconds`` at most."""
+    began = clock()
+    while atomic_load(sync, _READY) < workers:
+        if clock() - began > seconds * 1e9:
+            return False
+        yield_cpu()
+    return True
+
+
+@jit
+def release(sync, job):
+    """Let everybody go who waits, at a barrier or for a job; ``job`` is one for no thread, with which workers end."""
+    _change(sync, GENERATION, BROKEN)
+    _change(sync, JOB, job)

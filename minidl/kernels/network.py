@@ -19,26 +19,28 @@ from .learning import learn, restrain
 from .losses import call_loss, sum_of_rows
 from .metrics import call_metric
 from .passes import backward, forward, rows_at
-from .processor import flush_denormals, restore_denormals
-from .program import IN, OUT, OUT_AT, Moment
+from .processor import atomic_load, atomic_store, clock, flush_denormals, restore_denormals
+from .program import DONE, END, IN, NANOSECONDS, OUT, OUT_AT, Moment
 from .updates import call_scalars
 
 
 @jit
 def train(team, program, buffers, data, table, state, moment, part):
-    """``len(learning_rates)`` steps of training on consecutive batches of ``data.order``.
+    """Steps of training on consecutive batches of ``data.order``, from ``table.progress[DONE]`` on.
 
-    ``moment`` is that of the first step. ``part`` is all rows of each batch, or a part of one long step.
+    ``moment`` is that of step 0. ``part`` is all rows of each batch, or a part of one long step. On a busy machine a
+    step may take a hundred times as long as the last, so the caller tells how long to go on, not how many steps.
     """
     start_together(team)
     mode = flush_denormals()
+    step, stop = table.progress[DONE], clock() + table.progress[NANOSECONDS]
     scratch, scalars = buffers.scratch[team.thread], buffers.scalars[team.thread]
     # Each thread gathers all rows for itself only in whole steps. In a step of several calls the number of threads may
     # change from call to call, and a thread might then lack inputs that it needs for dW.
     is_whole = part.first_row == 0 and part.learns
     gathers_all = team.threads > 1 and buffers.inputs.shape[0] > 1 and is_whole
     inputs, in_size = buffers.inputs[team.thread if gathers_all else 0], program.ops[0, IN]
-    for step in range(state.learning_rates.size):
+    while step < atomic_load(table.progress, END):
         mine = partition(team, data, part, step, gathers_all)
         now = Moment(moment.seed, moment.epoch, moment.step + step)
         gather_batch(buffers, inputs, in_size, data, mine)
@@ -60,8 +62,13 @@ def train(team, program, buffers, data, table, state, moment, part):
                 penalty = restrain(team, program, state, scalars)
                 if team.thread == 0:
                     table.losses[step] += penalty
+            if team.thread == 0 and clock() > stop:
+                atomic_store(table.progress, END, step + 1)  # which all threads see after the barrier
             meet(team)  # the parameters of the next step are there
+        step += 1
     restore_denormals(mode)
+    if team.thread == 0 and part.learns:
+        table.progress[DONE] = step
     meet(team)
 
 

@@ -1,10 +1,11 @@
-"""What kernels need of the processor and the system: atomic memory, pauses, which processor a thread is on, denormals.
+"""What kernels need of the processor and the system: atomic memory, a clock, ways to wait, denormals.
 
-Denormal numbers are treated as zero while the compiled loop runs. A saturated softmax or a dead unit fills Adam's
-averages with them, and each costs a hundred cycles.
+Functions of the system are called by name; the process has them loaded. What is chosen here by processor and system
+was run on x86-64 Linux; `docs/processors.md` says what was run where.
 """
 
 import sys
+import time
 
 from llvmlite import ir
 from numba.core import cgutils, types
@@ -12,30 +13,41 @@ from numba.core import cgutils, types
 from . import emit
 from .emit import intrinsic
 from .jit import jit
-from .target import IS_X86
+from .target import IS_ARM, IS_X86
 
-KNOWS_CPU = sys.platform == "linux"
-_CPU_SET_WORDS = 16
-"""64-bit words of the C library's cpu_set_t. On a machine with more processors the mask stays 0, and 0 is refused."""
-_FLUSH_TO_ZERO_AND_DENORMALS_ARE_ZERO = 0x8040
+_IS_WINDOWS = sys.platform == "win32"
 
 
 @intrinsic(types.int64)
 def atomic_add(builder, array, index, value):
     """array[index] += value; returns what was there before."""
-    return builder.atomic_rmw("add", array.address(index), value, "acq_rel")
+    return builder.atomic_rmw("add", array.address(index), value, "seq_cst")
 
 
-@intrinsic(types.int64)
+@intrinsic(types.int64, plain=lambda array, index: array[index])
 def atomic_load(builder, array, index):
     """array[index]; whatever its writer stored before it is visible afterwards."""
-    return builder.load_atomic(array.address(index), "acquire", 8, typ=emit.INT)
+    return builder.load_atomic(array.address(index), "seq_cst", 8, typ=emit.INT)
 
 
-@intrinsic(types.void)
+@intrinsic(types.void, plain=lambda array, index, value: array.__setitem__(index, value))
 def atomic_store(builder, array, index, value):
     """array[index] = value; whoever loads it sees all that this thread stored before."""
-    builder.store_atomic(value, array.address(index), "release", 8)
+    builder.store_atomic(value, array.address(index), "seq_cst", 8)
+
+
+@intrinsic(types.int64, plain=time.monotonic_ns)
+def clock(builder):
+    """Nanoseconds since some moment."""
+    now = cgutils.alloca_once(builder, emit.INT, 2)
+    if _IS_WINDOWS:
+        emit.call(builder, "QueryPerformanceCounter", emit.INT32, now)
+        tick = round(1e9 * time.get_clock_info("perf_counter").resolution)
+        return builder.mul(builder.load(now, typ=emit.INT), emit.constant(tick))
+    emit.call(builder, "clock_gettime", emit.INT32, ir.Constant(emit.INT32, time.CLOCK_MONOTONIC), now)
+    after = builder.gep(now, [emit.constant(1)], source_etype=emit.INT)
+    seconds, nanoseconds = (builder.load(part, typ=emit.INT) for part in (now, after))
+    return builder.add(builder.mul(seconds, emit.constant(10**9)), nanoseconds)
 
 
 @intrinsic(types.void)
@@ -43,46 +55,72 @@ def pause(builder):
     """Tell the processor that this is a spinning loop."""
     if IS_X86:
         emit.call(builder, "llvm.x86.sse2.pause", emit.VOID)
+    elif IS_ARM:  # its `yield` does nothing on most processors; `isb` takes about as long as `pause`
+        emit.call(builder, "llvm.aarch64.isb", emit.VOID, ir.Constant(emit.INT32, 15))
 
 
 @intrinsic(types.void)
 def yield_cpu(builder):
     """Give the processor to another thread that is ready."""
-    if sys.platform != "win32":
-        emit.call(builder, "sched_yield", emit.INT32)
+    emit.call(builder, "SwitchToThread" if _IS_WINDOWS else "sched_yield", emit.INT32)
 
 
-@intrinsic(types.int64)
-def current_cpu(builder):
-    """The number of the processor this thread runs on, or -1 where the system does not say."""
-    if not KNOWS_CPU:
-        return emit.constant(-1)
-    return builder.sext(emit.call(builder, "sched_getcpu", emit.INT32), emit.INT)
+# The system's lock and condition variable, in memory of `OBJECT_WORDS` words that were zero.
+if _IS_WINDOWS:
+    _INIT, _LOCK, _UNLOCK = (), "AcquireSRWLockExclusive", "ReleaseSRWLockExclusive"
+    _WAIT, _WAKE = "SleepConditionVariableSRW", "WakeAllConditionVariable"
+    _FOREVER = ir.Constant(emit.INT32, -1), ir.Constant(emit.INT32, 0)
+else:
+    _INIT, _LOCK, _UNLOCK = (
+        ("pthread_mutex_init", "pthread_cond_init"),
+        "pthread_mutex_lock",
+        "pthread_mutex_unlock",
+    )
+    _WAIT, _WAKE, _FOREVER = "pthread_cond_wait", "pthread_cond_broadcast", ()
+OBJECT_WORDS = 8
 
 
 @intrinsic(types.void)
-def move_off_cpu(builder, cpu):
-    """Move this thread, which runs on ``cpu``, to any other processor that the system allows it.
+def make_waiting(builder, array, lock, condition):
+    """Make a lock in array[lock:] and a condition in array[condition:]."""
+    for function, place in zip(_INIT, (lock, condition), strict=False):
+        emit.call(
+            builder, function, emit.INT32, array.address(place), ir.Constant(emit.BYTE.as_pointer(), None)
+        )
 
-    ``cpu`` is taken from the processors this thread may use, so that the system moves it at once, then given back.
-    """
-    if not KNOWS_CPU:
-        return
-    no_cpu = ir.Constant(ir.ArrayType(emit.INT, _CPU_SET_WORDS), None)
-    allowed = builder.bitcast(cgutils.alloca_once_value(builder, no_cpu), emit.INT.as_pointer())
-    arguments = ir.Constant(emit.INT32, 0), emit.constant(8 * _CPU_SET_WORDS), allowed  # 0: this thread
-    emit.call(builder, "sched_getaffinity", emit.INT32, *arguments)
-    index = builder.and_(builder.lshr(cpu, emit.constant(6)), emit.constant(_CPU_SET_WORDS - 1))
-    word = builder.gep(allowed, [index], source_etype=emit.INT)
-    bit = builder.shl(emit.constant(1), builder.and_(cpu, emit.constant(63)))
-    for _ in ("take", "give back"):
-        builder.store(builder.xor(builder.load(word, typ=emit.INT), bit), word)
-        emit.call(builder, "sched_setaffinity", emit.INT32, *arguments)
+
+@intrinsic(types.void)
+def lock(builder, array, index):
+    emit.call(builder, _LOCK, emit.INT32, array.address(index))
+
+
+@intrinsic(types.void)
+def unlock(builder, array, index):
+    emit.call(builder, _UNLOCK, emit.INT32, array.address(index))
+
+
+@intrinsic(types.void)
+def sleep_until_woken(builder, array, condition, lock):
+    """Give up the lock and sleep until `wake_all`, or for no reason; the lock is held again afterwards."""
+    emit.call(builder, _WAIT, emit.INT32, array.address(condition), array.address(lock), *_FOREVER)
+
+
+@intrinsic(types.void)
+def wake_all(builder, array, condition):
+    emit.call(builder, _WAKE, emit.INT32, array.address(condition))
+
+
+# Denormal numbers are treated as zero while the compiled loop runs. A saturated softmax or a dead unit fills Adam's
+# averages with them, and each costs a hundred cycles.
+_FLUSH = (1 << 24) if IS_ARM else 0x8040
+"""FZ of ARM's FPCR; flush-to-zero and denormals-are-zero of x86's MXCSR."""
 
 
 @intrinsic(types.int64, plain=lambda: 0)
 def _control_word(builder):
-    """This thread's floating-point control word; 0 on a processor other than x86."""
+    """This thread's floating-point control word; 0 where it is not known."""
+    if IS_ARM:
+        return emit.call(builder, "llvm.aarch64.get.fpcr", emit.INT)
     slot = cgutils.alloca_once_value(builder, ir.Constant(emit.INT32, 0))
     if IS_X86:
         emit.call(builder, "llvm.x86.sse.stmxcsr", emit.VOID, slot)
@@ -91,8 +129,10 @@ def _control_word(builder):
 
 @intrinsic(types.void, plain=lambda word: None)
 def _set_control_word(builder, word):
-    slot = cgutils.alloca_once_value(builder, builder.trunc(word, emit.INT32))
-    if IS_X86:
+    if IS_ARM:
+        emit.call(builder, "llvm.aarch64.set.fpcr", emit.VOID, word)
+    elif IS_X86:
+        slot = cgutils.alloca_once_value(builder, builder.trunc(word, emit.INT32))
         emit.call(builder, "llvm.x86.sse.ldmxcsr", emit.VOID, slot)
 
 
@@ -100,7 +140,7 @@ def _set_control_word(builder, word):
 def flush_denormals():
     """Treat denormals as zero on this thread; returns the mode to give to `restore_denormals`."""
     mode = _control_word()
-    _set_control_word(mode | _FLUSH_TO_ZERO_AND_DENORMALS_ARE_ZERO)
+    _set_control_word(mode | _FLUSH)
     return mode
 
 

@@ -201,6 +201,11 @@ class LossTable(NamedTuple):
     metric_ks: np.ndarray
     losses: np.ndarray  # float64 (steps,): mean over the batch, penalties included
     metrics: np.ndarray  # float64 (metrics,): sums over samples, added to
+    progress: np.ndarray  # int64 (3,), see `DONE`
+
+
+DONE, END, NANOSECONDS = range(3)
+"""In ``progress``: the steps done, those to do (fewer, once time is up), and how long the call may take."""
 
 
 class Restraints(NamedTuple):

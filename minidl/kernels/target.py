@@ -4,6 +4,8 @@ import llvmlite.binding as llvm
 import numba
 import numpy as np
 
+_ARCHITECTURE = llvm.get_process_triple().split("-")[0]
+IS_X86, IS_ARM = _ARCHITECTURE == "x86_64", _ARCHITECTURE in ("aarch64", "arm64")
 _LISTED = numba.config.CPU_FEATURES
 FEATURES = frozenset(
     [name for name, present in llvm.get_host_cpu_features().items() if present]
@@ -11,14 +13,13 @@ FEATURES = frozenset(
     else [name[1:] for name in _LISTED.split(",") if name.startswith("+")]
 )
 """Instruction sets of the processor that kernels are compiled for (NUMBA_CPU_FEATURES is obeyed)."""
-IS_X86 = "sse2" in FEATURES or "avx2" in FEATURES
-HAS_FMA = "fma" in FEATURES or "neon" in FEATURES
+HAS_FMA = "fma" in FEATURES or IS_ARM  # as NEON, which 64-bit ARM always has, whatever the system tells
 
 # (feature, bytes of a vector register, rows of a tile). A tile keeps rows * 2 sums, 2 vectors of B and one
 # element of A in registers: AVX-512 and NEON have 32 of them, the others 16.
-_TARGETS = [("avx512f", 64, 12), ("avx2", 32, 6), ("neon", 16, 12)]
+_TARGETS = [("avx512f", 64, 12), ("avx2", 32, 6)]
 VECTOR_BYTES, TILE_ROWS = next(
-    ((size, rows) for feature, size, rows in _TARGETS if feature in FEATURES), (16, 6)
+    ((size, rows) for feature, size, rows in _TARGETS if feature in FEATURES), (16, 12 if IS_ARM else 6)
 )
 TILE_VECTORS = 2
 """Vectors of columns in a tile."""

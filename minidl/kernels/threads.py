@@ -5,89 +5,87 @@ net has a dozen such loops. Here a whole slice of training is one call: every th
 its part of the rows or columns, and meets the others at barriers, which cost a fraction of a microsecond (`barrier`).
 It needs no OpenMP and survives a fork.
 
-A finished worker spins briefly for the next job, because waking a sleeping thread takes ten times as long as a small
-product; then it parks. A job is the kernel's address and its arguments: over Python, a worker would begin microseconds
-later, and later still where it had to wait for the GIL.
+A worker without a job waits for the next in compiled code: it spins briefly, then parks. A job is the kernel's address
+and its arguments: over Python, a worker would begin microseconds later, and later still where it had to wait for the
+GIL. And an interrupt, which may come between any two lines of Python, finds no handshake that it could leave half done.
 """
 
 import atexit
+import contextlib
 import os
 import threading
 import time
-from queue import SimpleQueue
+import types
+from _thread import start_new_thread  # as it was at the import: gevent's starts a greenlet
+from queue import Empty, SimpleQueue
 
-import numba
 import numpy as np
 
-from .barrier import ALONE, JOB, JOB_UNIT, MOST_THREADS, NEXT_JOB, SYNC_SIZE, Team, work
+from .barrier import (
+    ALONE,
+    BROKEN,
+    GENERATION,
+    JOB_UNIT,
+    MOST_THREADS,
+    NEXT_JOB,
+    SYNC_SIZE,
+    Team,
+    all_ready,
+    prepare,
+    release,
+    work,
+)
+from .cpu_count import default_threads, usable_processors
 from .jit import JIT_DISABLED
 
-_SPINS_BEFORE_PARK = 4_200
-"""Spins of a worker without a job: about two milliseconds, most of them in `yield_cpu`."""
+_SECONDS_TO_START, _SECONDS_TO_END = 5.0, 1.0
 
 
-class _Worker:
-    """A thread other than the caller's. An interrupt may come between any two lines of the caller's, and leaves nobody
-    waiting: there is no lock here that it could leave locked, as it does even inside `threading.Condition`."""
-
-    def __init__(self, thread: int, sync: np.ndarray):
-        self._thread, self._sync = thread, sync
-        self._expected_job, self.is_parked, self.has_ended = 0, False, False
-        self.calls = SimpleQueue()
-        self.loop = threading.Thread(target=self._work, name=f"minidl-{thread}", daemon=True)
-        self.loop.start()
-
-    def expect(self, job: int) -> None:
-        """Be ready for ``job``, unparked if need be; 0: expect none."""
-        self._expected_job = job
-        if self.is_parked:
-            self.calls.put(None)
-
-    def _work(self) -> None:
-        last_job = 0
-        while not self.has_ended:
-            while last_job < self._expected_job:
-                last_job = work(self._thread, self._sync, last_job, _SPINS_BEFORE_PARK)
-            self.is_parked = True
-            if last_job >= self._expected_job:  # a job that was expected before it parked was not called for
-                self.calls.get()
-            self.is_parked = False
+def _run_worker(thread: int, sync: np.ndarray, ended: SimpleQueue) -> None:
+    work(thread, sync)
+    ended.put(thread)
 
 
 class _Pool:
-    """The workers, and the memory through which jobs reach them."""
+    """Workers, and the memory through which jobs reach them. ``threads``: the caller, and the workers that have come.
+
+    Where the system gives no thread, or only a greenlet that would run when its caller waits in Python, there are none.
+    """
 
     def __init__(self, threads: int):
-        self.sync = np.zeros(SYNC_SIZE, np.int64)
-        self.jobs = 0
-        work(0, self.sync, 0, 0)  # compile or load it here, where nobody waits for it
-        self.workers = [_Worker(thread, self.sync) for thread in range(1, threads)]
+        self.sync, self.jobs = np.zeros(SYNC_SIZE, np.int64), 0
+        self.wanted, self.threads = threads, 1
+        self._ended = SimpleQueue()
+        prepare(self.sync)
+        ended = np.zeros(SYNC_SIZE, np.int64)
+        release(ended, JOB_UNIT)
+        work(0, ended)  # compile or load it here, where nobody waits for it
+        started = 0
+        with contextlib.suppress(RuntimeError):
+            while started < threads - 1 and isinstance(start_new_thread, types.BuiltinFunctionType):
+                start_new_thread(_run_worker, (started + 1, self.sync, self._ended))
+                started += 1
+        if all_ready(self.sync, started, _SECONDS_TO_START):
+            self.threads += started
+        else:
+            self.end()
 
     def end(self) -> None:
-        """Wait until no worker is left. On a busy machine one that spins would otherwise take seconds to notice."""
-        for worker in self.workers:
-            worker.has_ended = True
-        self.sync[JOB] = (self.jobs + 1) * JOB_UNIT  # a job for no thread
-        for worker in self.workers:
-            worker.calls.put(None)
-            worker.loop.join()
+        """Let the workers end, and wait until they have: the interpreter may be about to."""
+        release(self.sync, (self.jobs + 1) * JOB_UNIT)
+        with contextlib.suppress(Empty):
+            for _ in range(1, self.threads):
+                self._ended.get(timeout=_SECONDS_TO_END)
 
     def run(self, kernel, threads: int, args: tuple) -> None:
         self.jobs += 1
-        job = self.jobs * JOB_UNIT + threads
-        self.sync[NEXT_JOB] = job
-        workers = self.workers[: threads - 1]
-        try:
-            for worker in workers:
-                worker.expect(job)
-            kernel(Team(0, threads, self.sync), *args)
-        finally:
-            if self.sync[JOB] != job:  # the kernel did not get as far as publishing it
-                for worker in workers:
-                    worker.expect(0)
+        self.sync[NEXT_JOB] = self.jobs * JOB_UNIT + threads
+        kernel(Team(0, threads, self.sync), *args)
+        if self.sync[GENERATION] == BROKEN:
+            raise RuntimeError(f"{kernel.__name__} failed on one of {threads} threads")
 
 
-_num_threads = 1 if JIT_DISABLED else numba.config.NUMBA_NUM_THREADS
+_num_threads = 1 if JIT_DISABLED else min(default_threads(), MOST_THREADS)
 _busy = threading.Lock()
 _pool: _Pool | None = None
 
@@ -104,12 +102,11 @@ def set_num_threads(n: int) -> None:
         raise TypeError(f"n must be an integer, got {n!r}")
     if not 1 <= n <= MOST_THREADS:
         raise ValueError(f"n must be in 1..{MOST_THREADS}, got {n}")
+    _num_threads = 1 if JIT_DISABLED else int(n)  # first: a training in another thread goes on with it
     with _busy:
         _end_workers()
-        _num_threads = 1 if JIT_DISABLED else int(n)
 
 
-@atexit.register
 def _end_workers() -> None:
     global _pool
     pool, _pool = _pool, None  # first, so that nobody calls for a worker that has ended
@@ -117,14 +114,25 @@ def _end_workers() -> None:
         pool.end()
 
 
+@atexit.register
+def _leave() -> None:
+    """A training in a daemon thread goes on alone."""
+    set_num_threads(1)
+
+
 def get_num_threads() -> int:
     """The number of threads a call may use."""
     return _num_threads
 
 
+def most_threads() -> int:
+    """The number of threads worth using: with more than there are processors, some wait at every barrier."""
+    return min(_num_threads, usable_processors())
+
+
 _SHORT_FLOPS, _LONG_FLOPS = 1.5e6, 1e8
 """Work that is finished before a second thread has begun, and work that is worth unparking one for."""
-_SECONDS_BETWEEN_CALLS = 2e-3
+_SECONDS_BETWEEN_CALLS = 5e-4
 """A call that comes within this time after another finds the workers still spinning, or should."""
 _last_call = 0.0
 
@@ -135,7 +143,7 @@ def count_for(flops: float) -> int:
     if flops < _SHORT_FLOPS:
         return 1
     before, _last_call = _last_call, time.perf_counter()
-    return _num_threads if flops >= _LONG_FLOPS or _last_call - before < _SECONDS_BETWEEN_CALLS else 1
+    return most_threads() if flops >= _LONG_FLOPS or _last_call - before < _SECONDS_BETWEEN_CALLS else 1
 
 
 def _after_fork() -> None:
@@ -148,10 +156,10 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
-def run(kernel, *args, threads: int | None = None) -> None:
-    """``kernel(team, *args)`` on every thread, or on this one alone while another call has the workers.
+def run(kernel, *args, threads: int | None = None) -> int:
+    """``kernel(team, *args)`` on so many threads (None: all), or on this one alone while another call has the workers.
 
-    The kernel begins with `start_together` and ends with `meet`.
+    Returns how many there were. The kernel begins with `start_together` and ends with `meet`.
     """
     global _pool
     if threads != 1 and not _busy.locked():
@@ -159,8 +167,18 @@ def run(kernel, *args, threads: int | None = None) -> None:
         with _busy:
             # read under the lock: another thread may have changed the number, and a kernel waits for all its threads
             threads = _num_threads if threads is None else min(threads, _num_threads)
-            if threads > 1:
-                _pool = _pool or _Pool(_num_threads)
-                _pool.run(kernel, threads, args)
-                return
+            if threads > 1 and (_pool is None or _pool.wanted < threads):
+                _end_workers()
+                _pool = _Pool(threads)
+            if threads > 1 and _pool.threads > 1:
+                threads = min(threads, _pool.threads)
+                try:
+                    _pool.run(kernel, threads, args)
+                except (
+                    BaseException
+                ):  # workers may wait at a barrier, or not: new ones come with the next call
+                    _end_workers()
+                    raise
+                return threads
     kernel(ALONE, *args)
+    return 1

@@ -1,6 +1,7 @@
 """Runs training steps in the compiled loop: model, loss, optimizer and data as the tables that it reads."""
 
 import math
+import time
 
 import numpy as np
 
@@ -13,11 +14,13 @@ from ..kernels.updates import BOUND, PENALIZE, SCALARS, UPDATES
 from ..warmup import compile_before_fit
 from .preparation import TrainingData
 from .samples import CHUNK_BYTES, as_rows, is_native
-from .thread_choice import ThreadChoice
+from .thread_choice import choice_for
 
 _PART_FLOPS, _PART_ROWS = 4e9, 64
 """A longer step runs in parts, so that Ctrl-C is heard in between: the work of a part, forward and backward, and
 the fewest rows of its batch."""
+_MOST_CALLS = 6
+"""Calls of the loop, of `CALL_SECONDS` each, after which a slice ends where it is."""
 _MOST_IN_PANELS = 1 << 19
 """Bytes of parameters that are trained in panel order. With the optimizer's state they then stay in a core's own
 cache, and panels save fetches from the other core. Larger ones leave the cache in any order, and are read in longer
@@ -38,8 +41,8 @@ class CompiledSteps:
         loss, metrics, samples = data.loss, data.metrics, data.samples
         dtype, objective = model.dtype, model.objective(loss)
         self._model, self._loss, self._samples, self._batch_size = model, loss, samples, batch_size
-        n_threads = threads.get_num_threads()
-        self._threads = ThreadChoice(n_threads)  # never more than there are buffers for
+        n_threads = self._most_threads = threads.most_threads()
+        self._threads = choice_for(model.params.size, batch_size)
         self._restraints = _restraints(model)
         shared = n_threads > 1 and model.params.nbytes <= _MOST_IN_PANELS
         self._in_panels = shared and not (stepwise or self._restraints.active)
@@ -74,7 +77,7 @@ class CompiledSteps:
         self._targets = as_rows(samples.targets, dtype)
         self._teacher = as_rows(samples.teacher_logits, dtype)
         self._part = max(_PART_ROWS, int(_PART_FLOPS / max(1, 4 * model.params.size)))
-        self.pace, self.most_steps = 1, 10**9
+        self.pace, self.most_steps = 64, 10**9  # the clock ends a slice whose steps are long
         if not self._reads_x_directly:
             self.most_steps = max(1, CHUNK_BYTES // batch_bytes)
         if self._part < batch_size:
@@ -83,14 +86,17 @@ class CompiledSteps:
     def run(self, order: np.ndarray, first_step: int, metric_sums: np.ndarray, interrupts=()) -> np.ndarray:
         """Train on consecutive batches of ``order``; returns each step's loss and adds to ``metric_sums``.
 
-        A long step is given up, and nothing returned, if there is one of ``interrupts`` before it learns.
+        Where that takes longer than a slice should, the last steps are left undone. A long step is given up, and
+        nothing returned, if there is one of ``interrupts`` before it learns.
         """
         optimizer = self._model.optimizer
         steps = -(-len(order) // self._batch_size)
-        losses = np.zeros(steps)
+        losses, progress = np.zeros(steps), np.zeros(3, np.int64)
         kind, hyper, _ = self._model.objective(self._loss)  # anew: a schedule may have moved the temperature
         loss = LOSSES.address(kind, self._model.dtype)
-        table = program.LossTable(loss, hyper, self._metric_units, self._metric_ks, losses, metric_sums)
+        table = program.LossTable(
+            loss, hyper, self._metric_units, self._metric_ks, losses, metric_sums, progress
+        )
         rates = optimizer.learning_rates(optimizer.iterations, steps)
         _, *slots = self._copy_panels(back=False)
         rule = [units.address(optimizer.kind, self._model.dtype) for units in (UPDATES, SCALARS)]
@@ -100,16 +106,28 @@ class CompiledSteps:
         moment = program.Moment(self._model.seed, self._model.epoch, first_step)
         data = self._data(order)
         arguments = self._program, self._buffers, data, table, state, moment
-        with self._threads.for_slice(steps) as count:
-            for first in range(0, self._batch_size, self._part):
-                if interrupts:
-                    return losses[:0]
-                last = first + self._part
-                part = program.Part(first, last, last >= self._batch_size)
-                threads.run(network.train, *arguments, part, threads=count)
+        for _ in range(_MOST_CALLS):
+            done = int(progress[program.DONE])
+            if done == steps or interrupts:
+                break
+            self._call(arguments, progress, steps, interrupts)
         self._copy_panels(back=True)
-        optimizer.iterations += steps
-        return losses
+        done = int(progress[program.DONE])
+        optimizer.iterations += done
+        return losses[:done]
+
+    def _call(self, arguments, progress: np.ndarray, steps: int, interrupts) -> None:
+        """Go on for `CALL_SECONDS`, or for one step, which comes in several parts if it is a long one."""
+        before, began = progress[program.DONE], time.perf_counter()
+        count, seconds = self._threads.next(min(self._most_threads, threads.get_num_threads()))
+        progress[1:] = steps, seconds * 1e9
+        for first in range(0, self._batch_size, self._part):
+            if interrupts:
+                return
+            last = first + self._part
+            part = program.Part(first, last, last >= self._batch_size)
+            used = threads.run(network.train, *arguments, part, threads=count)
+        self._threads.record(used, int(progress[program.DONE] - before), time.perf_counter() - began)
 
     def _data(self, order: np.ndarray) -> program.Data:
         """What a slice on the rows ``order`` reads; inputs of a foreign dtype are converted now."""

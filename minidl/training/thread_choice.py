@@ -1,47 +1,59 @@
-"""Chooses the number of threads for the next slice of a fit from measured step times."""
+"""Chooses the number of threads for the next call of the compiled loop, from measured step times."""
 
-from __future__ import annotations
-
+import functools
 import time
 
-from ..kernels import threads
+CALL_SECONDS = 0.02
+"""How long a call of the compiled loop may take: then its speed is judged, and the number of threads chosen anew."""
 
 
 class ThreadChoice:
-    """All threads, or one where that was found to be faster.
+    """The number of threads that was found to be fastest, with a trial of another now and then.
 
-    Threads meet at barriers several times a step. On a busy machine a barrier waits for a thread that the system
-    has put to sleep. So where steps are short, a slice now and then is run on one thread, as a trial: first the
-    second slice, which is short.
-
-    ``with choice.for_slice(steps) as count:`` times the slice.
+    Threads meet at barriers several times a step. Where other processes run, a barrier waits for a thread that the
+    system has put to sleep, and one thread is faster than several, whatever the length of a step. A trial is short, and
+    the more time the trials of late have lost, the longer it is until the next.
     """
 
-    _SHORT_STEP = 1e-3  # seconds; a longer step gains from threads whatever they wait
-    _FIRST_TRIAL, _TRIALS_EVERY = 2, 64  # slices
+    _TRIAL_SECONDS = 0.005
+    _WAIT_PER_LOSS = 200  # so trials take half a percent of the time
+    _LEAST_WAIT = 0.1  # seconds
+    _CLEARLY = 0.95  # a number of threads is better only if its steps take less than this much of the time
 
-    def __init__(self, most: int):
-        self._most = most
+    def __init__(self):
         self._seconds: dict[int, float] = {}  # a step, by number of threads
-        self._slices = 0
+        self._current, self._calls, self._next_trial, self._tries_more = 0, 0, 0.0, True
 
-    def for_slice(self, steps: int) -> ThreadChoice:
-        self._steps = steps
-        return self
+    def next(self, most: int) -> tuple[int, float]:
+        """(threads, seconds at most) of the next call; there are ``most`` threads."""
+        self._calls += 1
+        if self._calls <= 3:  # the first call wakes the workers, and its time tells nothing of them
+            self._current = most
+            return (1, CALL_SECONDS) if self._calls == 2 else (most, CALL_SECONDS)
+        self._current = min(self._current, most)
+        if most == 1 or time.perf_counter() < self._next_trial:
+            return self._current, CALL_SECONDS
+        self._tries_more = self._current == 1 or (self._current < most and not self._tries_more)
+        other = min(2 * self._current, most) if self._tries_more else self._current // 2
+        return other, self._TRIAL_SECONDS
 
-    def __enter__(self) -> int:
-        most = min(self._most, threads.get_num_threads())
-        self._slices += 1
-        self._count = min(self._seconds, key=self._seconds.get, default=most)
-        if self._slices == self._FIRST_TRIAL + 1:
-            self._count = most  # the first slice woke the workers, and its time tells nothing of them
-        elif (
-            self._slices % self._TRIALS_EVERY == self._FIRST_TRIAL
-            and self._seconds.get(most, 1.0) < self._SHORT_STEP
-        ):
-            self._count = most if self._count == 1 else 1
-        self._began = time.perf_counter()
-        return self._count
+    def record(self, count: int, steps: int, seconds: float) -> None:
+        """What a call on ``count`` threads has taken."""
+        step, before = seconds / steps, self._current
+        if count == before and self._calls > 3:  # a mean of the last 80 ms or so
+            step = self._seconds.get(count, step) + (step - self._seconds.get(count, step)) * seconds / (
+                seconds + 0.06
+            )
+        self._seconds[count] = step
+        best = min(self._seconds, key=self._seconds.get)
+        if self._seconds[best] < self._CLEARLY * self._seconds.get(before, step):
+            self._current = best  # the other is tried again soon: this may have been bad luck
+        wait = 0.0 if self._current != before else self._WAIT_PER_LOSS * steps * (step - self._seconds[best])
+        if count != before or self._current != before:
+            self._next_trial = time.perf_counter() + max(self._LEAST_WAIT, wait)
 
-    def __exit__(self, *error) -> None:
-        self._seconds[self._count] = (time.perf_counter() - self._began) / self._steps
+
+@functools.lru_cache(maxsize=256)
+def choice_for(parameters: int, batch_size: int) -> ThreadChoice:
+    """That of all fits of nets about as large: a new fit goes on with what the last one has found."""
+    return ThreadChoice()

@@ -1,0 +1,72 @@
+"""How many processors this process may use, and how many threads it uses by default.
+
+The default is the first of these that is set, and is never more than `usable_processors` when work is shared out:
+
+| source | what sets it |
+|---|---|
+| ``NUMBA_NUM_THREADS`` | the user; joblib, in the workers of its loky backend, to their share of the machine |
+| ``OMP_NUM_THREADS`` (the first number of a list) | the user, batch systems; joblib again, and Dask |
+| `usable_processors` | affinity (``taskset``, ``sched_setaffinity``, Slurm), ``PYTHON_CPU_COUNT``; a cgroup's quota |
+
+A cgroup's quota (``docker run --cpus``, Kubernetes' limits) is rounded down: threads that use it up are all stopped for
+the rest of its period. `threadpoolctl` asks the shared libraries that it knows, and minidl is none: use
+`set_num_threads` beside ``threadpool_limits``. joblib's threads share the workers: one call has them, others run alone.
+"""
+
+import math
+import os
+from pathlib import Path
+
+
+def default_threads() -> int:
+    """The number of threads that a call may use unless `set_num_threads` is called."""
+    for name in ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS"):
+        number = os.environ.get(name, "").split(",")[0].strip()
+        if number.isdecimal() and int(number) > 0:
+            return int(number)
+    return usable_processors()
+
+
+def usable_processors() -> int:
+    """Processors that this process may run on now."""
+    if hasattr(os, "process_cpu_count"):
+        allowed = os.process_cpu_count() or 1
+    elif hasattr(os, "sched_getaffinity"):
+        allowed = len(os.sched_getaffinity(0))
+    else:
+        allowed = os.cpu_count() or 1
+    return max(1, min(allowed, _QUOTA))
+
+
+def read_quota(root: Path) -> float:
+    """The least of the quotas of this process's cgroups and of those that hold them, in processors; inf: none."""
+    quota = math.inf
+    for line in _read(root / "proc/self/cgroup").splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        top = (
+            root / "sys/fs/cgroup" / controllers
+        )  # version 2 has one tree for all controllers, and names none
+        for folder in (top / path.strip("/"), *(top / path.strip("/")).parents):
+            if not folder.is_relative_to(top):
+                break
+            if controllers:
+                words = [_read(folder / f"cpu.cfs_{name}_us") for name in ("quota", "period")]
+            else:
+                words = _read(folder / "cpu.max").split()
+            if len(words) == 2 and all(
+                word.strip().isdecimal() for word in words
+            ):  # else "max", or -1: no limit
+                quota = min(quota, int(words[0]) / int(words[1]))
+    return quota
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
+
+
+_QUOTA = int(min(read_quota(Path("/")), 1e6))

@@ -1,0 +1,162 @@
+"""The number of threads on machines that are simulated: by a clock of their own and the time that a step takes."""
+
+import math
+
+import pytest
+
+from minidl.kernels import cpu_count
+from minidl.training import thread_choice
+from minidl.training.thread_choice import ThreadChoice
+
+
+class Machine:
+    """Runs steps; ``seconds(threads)`` is what one takes now."""
+
+    def __init__(self, monkeypatch, seconds, most=2, choice=None):
+        self.now, self.seconds, self.most, self.used = 0.0, seconds, most, []
+        self.choice = choice or ThreadChoice()
+        monkeypatch.setattr(thread_choice.time, "perf_counter", lambda: self.now)
+
+    def run(self, duration):
+        """How many steps are done in so long, on the numbers of threads that are chosen."""
+        end, done, self.used = self.now + duration, 0, []
+        while self.now < end:
+            count, allowed = self.choice.next(self.most)
+            step = self.seconds(count)
+            steps = max(1, math.ceil(allowed / step))
+            self.now += steps * step
+            self.choice.record(count, steps, steps * step)
+            self.used.append(count)
+            done += steps
+        return done
+
+
+def quiet(step):
+    """Two threads take 0.6 of the time, four 0.4 and so on."""
+    return lambda threads: step * threads**-0.7
+
+
+def crowded(step, free, slice_seconds=0.004):
+    """As many processors as ``free`` are quiet; with more threads every step waits for the system's time slices."""
+    return lambda threads: quiet(step)(threads) if threads <= free else step + threads * slice_seconds
+
+
+@pytest.mark.parametrize("step", [1e-4, 1e-3, 4e-3, 3e-2])
+def test_on_a_busy_machine_one_thread_does_the_work(monkeypatch, step):
+    """Long steps, too, which were once thought to gain from threads whatever they wait."""
+    machine = Machine(monkeypatch, quiet(step))
+    assert machine.run(5) > 0.95 * 5 / quiet(step)(2)
+    machine.seconds = crowded(step, free=1)
+    assert machine.run(5) > 0.9 * 5 / step
+    machine.seconds = quiet(step)
+    machine.run(25)  # trials are rarer the more they have cost
+    assert machine.run(5) > 0.95 * 5 / quiet(step)(2)
+
+
+def test_it_reacts_within_a_few_slices(monkeypatch):
+    machine = Machine(monkeypatch, quiet(1e-4))
+    machine.run(5)
+    machine.seconds = crowded(1e-4, free=1)
+    machine.run(0.1)
+    assert machine.used[-1] == 1
+    machine.seconds = quiet(1e-4)
+    machine.run(5)
+    assert machine.used[-1] == 2
+
+
+def test_a_choice_that_never_backs_off_would_be_seen(monkeypatch):
+    class Always(ThreadChoice):
+        def next(self, most):
+            return most, thread_choice.CALL_SECONDS
+
+    machine = Machine(monkeypatch, crowded(1e-4, free=1), choice=Always())
+    assert machine.run(5) < 0.1 * 5 / 1e-4
+
+
+@pytest.mark.parametrize("free", [1, 2, 4, 8, 16])
+def test_as_many_threads_as_there_are_free_processors(monkeypatch, free):
+    machine = Machine(monkeypatch, crowded(1e-3, free), most=16)
+    machine.run(10)
+    assert machine.run(10) > 0.9 * 10 / quiet(1e-3)(free)
+    assert max(set(machine.used), key=machine.used.count) == free
+
+
+def test_threads_that_never_pay_cost_little(monkeypatch):
+    machine = Machine(monkeypatch, lambda threads: 4e-6 * (1 + 0.1 * (threads - 1)))
+    assert machine.run(5) > 0.98 * 5 / 4e-6
+
+
+def test_one_slow_call_does_not_change_the_number_for_long(monkeypatch):
+    machine = Machine(monkeypatch, lambda threads: 1e-4 * threads)
+    machine.run(3)
+    machine.seconds = lambda threads: 2e-3 if threads == 1 else 2e-4  # for a moment
+    machine.run(0.04)
+    machine.seconds = lambda threads: 1e-4 * threads
+    assert machine.run(5) > 0.95 * 5 / 1e-4
+
+
+def test_never_more_than_there_are_now(monkeypatch):
+    machine = Machine(monkeypatch, quiet(1e-3), most=8)
+    machine.run(3)
+    machine.most = 3
+    machine.run(3)
+    assert max(machine.used) == 3
+    machine.most = 1
+    machine.run(1)
+    assert set(machine.used) == {1}
+
+
+# ---- how many threads there are by default
+
+
+@pytest.fixture
+def no_numbers(monkeypatch):
+    for name in ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(cpu_count, "usable_processors", lambda: 6)
+
+
+@pytest.mark.parametrize(
+    "variables, expected",
+    [
+        ({}, 6),
+        ({"OMP_NUM_THREADS": "2"}, 2),
+        ({"OMP_NUM_THREADS": "3,2"}, 3),
+        ({"OMP_NUM_THREADS": "2", "NUMBA_NUM_THREADS": "4"}, 4),
+        ({"OMP_NUM_THREADS": "none", "NUMBA_NUM_THREADS": "0"}, 6),
+    ],
+)
+def test_the_environment_tells_how_many_threads(monkeypatch, no_numbers, variables, expected):
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert cpu_count.default_threads() == expected
+
+
+def test_a_quota_limits_the_processors(monkeypatch):
+    allowed = cpu_count.usable_processors()
+    for quota, expected in ((0, 1), (1, 1), (10**6, allowed)):
+        monkeypatch.setattr(cpu_count, "_QUOTA", quota)
+        assert cpu_count.usable_processors() == expected
+
+
+@pytest.mark.parametrize(
+    "cgroup, files, expected",
+    [
+        ("0::/", {"cpu.max": "150000 100000\n"}, 1.5),  # a container that sees its own group as the root
+        ("0::/", {"cpu.max": "max 100000\n"}, math.inf),
+        ("0::/", {}, math.inf),
+        ("0::/pod/box", {"pod/cpu.max": "200000 100000", "pod/box/cpu.max": "300000 100000"}, 2.0),
+        ("0::/../elsewhere", {"cpu.max": "400000 100000"}, 4.0),
+        ("4:memory:/x\n3:cpu,cpuacct:/box\n0::/", {
+            "cpu,cpuacct/box/cpu.cfs_quota_us": "50000\n", "cpu,cpuacct/box/cpu.cfs_period_us": "100000\n",
+            "cpu,cpuacct/cpu.cfs_quota_us": "-1\n", "cpu,cpuacct/cpu.cfs_period_us": "100000\n"}, 0.5),
+        ("", {"cpu.max": "100000 100000"}, math.inf),
+    ],
+)  # fmt: skip
+def test_the_quotas_of_cgroups(tmp_path, cgroup, files, expected):
+    files = {f"sys/fs/cgroup/{name}": text for name, text in files.items()}
+    for name, text in {"proc/self/cgroup": cgroup, **files}.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    assert cpu_count.read_quota(tmp_path) == expected
