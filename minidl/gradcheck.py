@@ -43,7 +43,7 @@ def check_gradients(
     rtol: float = 1e-5,
     atol: float = 1e-7,
 ) -> float:
-    """Check the loss's derivative by each parameter and each input entry; the largest error found.
+    """Check the loss's derivative by each trainable parameter and each input entry; the largest error found.
 
     Each entry a is moved by h = epsilon * max(1, |a|) either way, and ``(L(a+h) - L(a-h)) / 2h`` must be
     within ``atol * max(1, |L|) + rtol * |difference|`` of what ``model.backward`` gave. An entry that fails
@@ -189,6 +189,8 @@ def _arrays(model, x, dx) -> Iterator[tuple[int, str, str, np.ndarray, np.ndarra
     yield -1, "input", "x", x, dx
     for nearness, layer in enumerate(model.layers):
         for parameter, view in zip(layer.parameters, layer.weights, strict=True):
+            if not parameter.trainable:
+                continue
             place = slice(parameter.offset, parameter.offset + parameter.size)
             yield nearness, layer.name, parameter.name, view, grads[place].reshape(parameter.shape)
 

@@ -58,26 +58,38 @@ class FlatParameters:
         return np.array([(p.offset, p.size) for p in self.entries], np.int64).reshape(-1, 2)
 
     @property
+    def learning(self) -> list:
+        """The entries that training changes: those of layers that are not frozen. All below is about them."""
+        return [entry for entry in self.entries if entry.trainable]
+
+    @property
+    def learning_segments(self) -> np.ndarray:
+        """int64 (n, 2): offset and size of each."""
+        return self.segments[[entry.trainable for entry in self.entries]]
+
+    @property
     def penalties(self) -> np.ndarray:
-        """float64 (n, 2): l1 and l2 of each segment."""
-        pairs = [(p.regularizer.l1, p.regularizer.l2) if p.regularizer else (0.0, 0.0) for p in self.entries]
+        """float64 (n, 2): l1 and l2 of each."""
+        pairs = [(p.regularizer.l1, p.regularizer.l2) if p.regularizer else (0.0, 0.0) for p in self.learning]
         return np.array(pairs, np.float64).reshape(-1, 2)
 
     def penalty(self) -> float:
         """What the regularizers add to the loss."""
-        return float(add_regularizer(self.values[:0], self.values, self.segments, self.penalties))
+        return float(add_regularizer(self.values[:0], self.values, self.learning_segments, self.penalties))
 
     @property
     def max_norms(self) -> tuple[np.ndarray, np.ndarray]:
         """int64 (n, 3) offset, rows, columns and float64 (n,) limits of the ``MaxNorm`` constraints."""
-        bound = [p for p in self.entries if type(p.constraint) is MaxNorm]
+        bound = [p for p in self.learning if type(p.constraint) is MaxNorm]
         places = [MaxNorm.segment(p.offset, p.shape) for p in bound]
         return np.array(places, np.int64).reshape(-1, 3), np.array([p.constraint.max_value for p in bound])
 
     @property
     def own_constraints(self) -> list[tuple[Constraint, np.ndarray]]:
         """The constraints that only Python knows, of the user's own classes, each with its parameter's view."""
-        pairs = zip((p.constraint for p in self.entries), self.views, strict=True)
+        pairs = [
+            (p.constraint, view) for p, view in zip(self.entries, self.views, strict=True) if p.trainable
+        ]
         return [(own, view) for own, view in pairs if own is not None and type(own) is not MaxNorm]
 
 

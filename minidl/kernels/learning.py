@@ -15,7 +15,7 @@ from .barrier import meet, share
 from .jit import jit, smaller
 from .matmul import NO_PANELS, Block, by_columns, by_rows, column_sums, from_zero, product, starting_at
 from .ops import DENSE
-from .program import BIAS, IN, IN_AT, KIND, OUT, OUT_AT, UPDATE_ROWS, WEIGHT
+from .program import BIAS, IN, IN_AT, KIND, OUT, OUT_AT, TRAINABLE, UPDATE_ROWS, WEIGHT
 from .simd import NextRows, Shape, matmul_prefetching_panel
 from .target import PANEL_BYTES, TILE_ROWS
 from .updates import add_regularizer, clip_by_global_norm, clip_by_norm, clip_by_value, max_norm, update
@@ -25,7 +25,7 @@ class Restraints(NamedTuple):
     """What needs whole gradients or weights at once: penalties, clipping, constraints."""
 
     active: bool
-    segments: np.ndarray  # int64 (n, 2): offset and size of each parameter
+    segments: np.ndarray  # int64 (n, 2): offset and size of each parameter that learns
     penalties: np.ndarray  # float64 (n, 2): l1, l2
     clip_value: float  # 0: none, for all three
     clip_norm: float
@@ -51,7 +51,7 @@ class UpdateState(NamedTuple):
 def learn(team, program, buffers, inputs, rows, next_rows, state):
     """This thread's share of dW and db: each part is used at once, or kept in ``program.grads`` for `restrain`."""
     for index in range(program.ops.shape[0]):
-        if program.ops[index, KIND] == DENSE:
+        if program.ops[index, KIND] == DENSE and program.ops[index, TRAINABLE]:
             _learn_weight(team, program, buffers, inputs, index, rows, next_rows, state)
             if program.ops[index, BIAS] >= 0:
                 _learn_bias(team, program, buffers, index, rows, state)
@@ -139,8 +139,10 @@ def restrain(team, program, state, scalars):
     if team.thread == 0:
         penalty = _add_penalties_and_clip(restraints, program.params, program.grads)
     meet(team)
-    low, high = share(program.params.size, team, 64)
-    _update_range(program, state, low, high - low, program.grads[low:high], scalars)
+    for index in range(restraints.segments.shape[0]):
+        low, high = share(restraints.segments[index, 1], team, 64)
+        at = restraints.segments[index, 0] + low
+        _update_range(program, state, at, high - low, program.grads[at : at + high - low], scalars)
     meet(team)
     if team.thread == 0:
         max_norm(program.params, restraints.max_norm_segments, restraints.max_norm_limits)

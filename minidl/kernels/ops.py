@@ -22,7 +22,8 @@ class Op(NamedTuple):
     """One primitive operation on rows of ``in_size`` numbers.
 
     ``weight`` and ``bias`` are offsets into the flat parameter vector (-1: none), ``layer`` is the
-    layer's position in its model (random operations key their draws with it).
+    layer's position in its model (random operations key their draws with it). ``trainable``: whether weight and
+    bias learn. ``seed``: a random layer's own, in the place of the model's (-1: none).
 
     ==================  ===================================================================  =============
     kind                i                                                                    f
@@ -45,3 +46,5 @@ class Op(NamedTuple):
     layer: int = -1
     i: tuple[int, int, int, int, int, int, int] = (0, 0, 0, 0, 0, 0, 0)
     f: tuple[float, float] = (0.0, 0.0)
+    trainable: bool = True
+    seed: int = -1

@@ -15,7 +15,7 @@ from .barrier import meet, share
 from .jit import jit, larger
 from .matmul import NO_PANELS, Block, Panels, by_columns, by_rows, from_zero, product, starting_at
 from .ops import DENSE
-from .program import BIAS, IN, IN_AT, KIND, LAYER_INDEX, OUT, OUT_AT, WEIGHT
+from .program import BIAS, IN, IN_AT, KIND, LAYER_INDEX, OUT, OUT_AT, SEED, TRAINABLE, WEIGHT
 from .random import LAYER, make_key
 from .rowwise import BACKWARD, FORWARD, RowwiseOp, rowwise
 from .simd import FROM_BIAS, FROM_ZERO, Shape, Start
@@ -72,7 +72,8 @@ def _dense_block_backward(program, op, dvalues, block, scratch):
 @jit(inline=True)
 def _rowwise_op(program, index, mine, moment):
     op = program.ops[index]
-    key = make_key(moment.seed, LAYER + op[LAYER_INDEX], moment.epoch, moment.step)
+    seed = op[SEED] if op[SEED] >= 0 else moment.seed
+    key = make_key(seed, LAYER + op[LAYER_INDEX], moment.epoch, moment.step)
     return RowwiseOp(op, program.settings[index], key, mine.low)
 
 
@@ -114,11 +115,11 @@ def forward(team, program, mine, inputs, values, scratch, moment):
 
 @jit(inline=True)
 def backward(team, program, mine, values, dvalues, scratch, moment):
-    """The gradients of all operations' outputs, from the last to the first that has parameters."""
-    first_dense = 0
-    while first_dense < program.ops.shape[0] and program.ops[first_dense, KIND] != DENSE:
-        first_dense += 1
-    for index in range(program.ops.shape[0] - 1, first_dense, -1):
+    """The gradients of all operations' outputs, from the last to the first whose parameters learn."""
+    first, count = 0, program.ops.shape[0]
+    while first < count and not (program.ops[first, KIND] == DENSE and program.ops[first, TRAINABLE]):
+        first += 1
+    for index in range(count - 1, first, -1):
         op = program.ops[index]
         if op[KIND] == DENSE:
             shares_columns = team.threads > 1 and op[IN] >= WIDE

@@ -11,10 +11,10 @@ from .matmul import scratch_size, store_panels
 from .ops import ACTIVATION, DENSE
 from .target import ALIGNMENT, PANEL_BYTES, TILE_ROWS, aligned_zeros
 
-# Columns of the table: an `Op`, whose seven integers are a translation's, then where its input and output lie.
+# Columns of the table: an `Op`, whose seven integers are a translation's, with where its input and output lie.
 KIND, IN, OUT, WEIGHT, BIAS, CODE, LAYER_INDEX = range(7)
 HEIGHT, WIDTH, CHANNELS, LOW_DY, HIGH_DY, LOW_DX, HIGH_DX = range(7, 14)
-IN_AT, OUT_AT, COLUMNS = range(14, 17)
+IN_AT, OUT_AT, TRAINABLE, SEED, COLUMNS = range(14, 19)
 
 UPDATE_ROWS, UPDATE_PANELS = 16 * TILE_ROWS, 4
 """Rows and panels of a weight whose gradient is computed, used and forgotten together: 96 KB. The update reads it
@@ -54,6 +54,7 @@ def plan(ops, batch: int) -> Plan:
             end += _aligned(batch * op.out_size)
         table[index] = (
             op.kind, op.in_size, op.out_size, op.weight, op.bias, op.activation, op.layer, *op.i, in_at, at,
+            op.trainable, op.seed,
         )  # fmt: skip
         settings[index] = op.f
     return Plan(table, settings, end)

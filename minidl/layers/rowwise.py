@@ -67,8 +67,6 @@ class Flatten(_Reshaping):
 class Rescaling(Layer):
     """out = x * scale + offset: ``Rescaling(1 / 255)`` takes bytes to [0, 1]."""
 
-    fixed_once_built = Layer.fixed_once_built | {"scale", "offset"}
-
     def __init__(self, scale: float, offset: float = 0.0, *common: Any, **options: Unpack[LayerOptions]):
         super().__init__(*common, **options)
         self.scale = check_float("scale", scale)
@@ -95,9 +93,11 @@ class RandomLayer(Layer):
     ``_fill(out, array, direction)`` fills ``out`` (B, D), forward if ``direction`` is 1, backward if it is -1.
     """
 
+    changeable = Layer.changeable | {"rate", "stddev", "fill_value", "seed"}
+
     def __init__(self, seed: int | None = None, *common: Any, **options: Unpack[LayerOptions]):
         super().__init__(*common, **options)
-        self.seed = None if seed is None else check_int("seed", seed)
+        self.seed = None if seed is None else check_int("seed", seed, minimum=0, maximum=2**63 - 1)
         self._x = None
 
     def forward(self, x, training=False):
@@ -162,8 +162,6 @@ class RandomTranslation(RandomLayer):
     two pixels. Pixels that move in from outside are ``fill_value``. Keras shifts by fractions of a pixel and
     reflects by default; here the shift is whole and the only ``fill_mode`` is "constant". ``seed``: see `Dropout`.
     """
-
-    fixed_once_built = Layer.fixed_once_built | {"height_factor", "width_factor"}
 
     def __init__(
         self,

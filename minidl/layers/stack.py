@@ -9,10 +9,10 @@ import numpy as np
 from ..kernels.ops import ACTIVATION, DROPOUT, GAUSSIAN_NOISE, RANDOM_TRANSLATION, Op
 from ..kernels.random import LAYER, make_key
 from ..parameters import FlatParameters, set_weights
-from ..validation import check_array, check_bool, check_inputs, check_int, check_shape, describe
+from ..validation import check_array, check_bool, check_inputs, check_int, check_shape, describe, warn
 from .base import Layer
 from .dense import Activation, Dense, Softmax
-from .rowwise import Dropout, Flatten, GaussianNoise, Input, RandomTranslation
+from .rowwise import Dropout, Flatten, GaussianNoise, Input, RandomLayer, RandomTranslation
 
 AUGMENTING = (GaussianNoise, RandomTranslation)
 """Layers that change inputs at random: a teacher is asked about what they make of them."""
@@ -245,11 +245,34 @@ class Stack:
         return self.flat.penalty()
 
     @property
+    def version(self) -> int:
+        """How often a setting was changed on a built layer: a training that runs then reads all of them anew."""
+        return sum(layer.version for layer in self._layers)
+
+    @property
     def weights(self) -> list[np.ndarray]:
         """Views of all parameters, as [weight, bias, weight, bias, ...]."""
         return self.flat.views if self.built else []
 
-    trainable_weights = weights
+    @property
+    def trainable_weights(self) -> list[np.ndarray]:
+        """Views of the parameters that training changes."""
+        return [view for p, view in zip(self.parameters, self.weights, strict=True) if p.trainable]
+
+    @property
+    def non_trainable_weights(self) -> list[np.ndarray]:
+        """Views of the parameters of frozen layers."""
+        return [view for p, view in zip(self.parameters, self.weights, strict=True) if not p.trainable]
+
+    @property
+    def trainable(self) -> bool:
+        """Whether any layer is. Setting it sets every layer's."""
+        return any(layer.trainable for layer in self._layers)
+
+    @trainable.setter
+    def trainable(self, value: bool) -> None:
+        for layer in self._layers:
+            layer.trainable = value
 
     def count_params(self) -> int:
         self.require_built("count_params")
@@ -264,6 +287,10 @@ class Stack:
         """Overwrite all parameters with arrays shaped as those of ``get_weights``, or change nothing."""
         self.require_built("set_weights")
         set_weights(self.weights, weights)
+
+    def warn_if_frozen(self) -> None:
+        if self.parameters and not self.trainable_weights:
+            warn(f"{self.name} learns nothing: no layer with parameters is trainable")
 
     # -- layer by layer ------------------------------------------------------------------------------
 
@@ -295,7 +322,7 @@ class Stack:
     def backward(self, dout: np.ndarray, logits: bool = False) -> np.ndarray:
         """From ``dout``, the gradient of what the last ``forward`` returned, to ``dx``; fills ``grads``.
 
-        ``logits`` must be what it was in that ``forward``.
+        ``logits`` must be what it was in that ``forward``. A frozen layer's gradients are left as they are.
         """
         self.require_built("backward")
         check_bool("logits", logits)
@@ -303,13 +330,25 @@ class Stack:
             dout = layer.backward(dout)
         return dout
 
+    def backward_to_learn(self, dout: np.ndarray, logits: bool) -> None:
+        """``backward`` down to the lowest layer that learns. What no layer has written, or a frozen one, is 0."""
+        self.grads[...] = 0
+        learns = [any(p.trainable for p in layer.parameters) for layer in self._layers]
+        layers = self._logits_layers if logits else self._layers
+        for layer in reversed(layers[learns.index(True) if any(learns) else len(learns) :]):
+            dout = layer.backward(dout)
+        for entry in self.parameters:
+            if not entry.trainable:
+                self.grads[entry.offset : entry.offset + entry.size] = 0
+
     def __call__(self, x: np.ndarray, training: bool = False) -> np.ndarray:
         return self.forward(x, training=training)
 
     def set_step(self, epoch: int, step: int) -> None:
         """Key the random layers' draws with (seed, layer, epoch, step), as the compiled loop does."""
         for index, layer in enumerate(self._layers):
-            layer.key = np.uint64(make_key(self.seed, LAYER + index, epoch, step))
+            seed = _own_seed(layer)
+            layer.key = np.uint64(make_key(self.seed if seed < 0 else seed, LAYER + index, epoch, step))
 
     def ops(self, training: bool = False, logits: bool = False) -> list[Op] | None:
         """The layers as primitive operations for the compiled loop; None if a part of them is the user's own."""
@@ -321,7 +360,9 @@ class Stack:
             ops = layer.ops() if _ops_describe(type(layer)) else None
             if ops is None:
                 return None
-            found += [op._replace(layer=index) for op in ops if training or op.kind not in _IN_TRAINING_ONLY]
+            learns = any(parameter.trainable for parameter in layer.parameters)
+            ops = [op._replace(layer=index, trainable=learns, seed=_own_seed(layer)) for op in ops]
+            found += [op for op in ops if training or op.kind not in _IN_TRAINING_ONLY]
         if logits and self._logits_layers is not self._layers:
             assert found[-1].kind == ACTIVATION
             found.pop()
@@ -357,6 +398,11 @@ class Stack:
         shapes = [self.input_shape, *(layer.output_shape for layer in self._layers)]
         sizes = "-".join("?" if s is None else "x".join(str(n) for n in s) for s in shapes)
         return f"<{type(self).__name__} {self.name}: {sizes}, {self.dtype}>"
+
+
+def _own_seed(layer: Layer) -> int:
+    """The seed of a random layer that has one; -1: none."""
+    return layer.seed if isinstance(layer, RandomLayer) and layer.seed is not None else -1
 
 
 def _ops_describe(kind: type) -> bool:

@@ -33,6 +33,7 @@ class CompiledSteps:
 
     def __init__(self, model, loss, metrics, samples: Samples, batch_size: int, stepwise: bool):
         dtype, objective = model.dtype, model.objective(loss)
+        self._made_of, self._version = (model, loss, metrics, samples, batch_size, stepwise), model.version
         self._model, self._loss, self._samples, self._batch_size = model, loss, samples, batch_size
         self.optimizer, self.params = model.optimizer, model.params
         n_threads = threads.get_num_threads()
@@ -85,6 +86,11 @@ class CompiledSteps:
 
         A long step is given up, and nothing returned, if there is one of ``interrupts`` before it learns.
         """
+        if self._model.version != self._version:  # a callback has frozen a layer, or set a rate
+            if self._model.ops(training=True) is None:
+                raise ValueError("a constraint of your own cannot be set while fit runs in the compiled loop")
+            self.settle()
+            self.__init__(*self._made_of)
         optimizer = self._model.optimizer
         steps = -(-len(order) // self._batch_size)
         losses = np.zeros(steps)
@@ -151,4 +157,4 @@ def _restraints(model) -> network.Restraints:
         float(limit or 0) for limit in (optimizer.clipvalue, optimizer.clipnorm, optimizer.global_clipnorm)
     ]
     active = bool(penalties.any() or limits.size or any(clips))
-    return network.Restraints(active, flat.segments, penalties, *clips, places, limits)
+    return network.Restraints(active, flat.learning_segments, penalties, *clips, places, limits)

@@ -33,12 +33,13 @@ def layerwise_step(
         logits = out.reshape(len(out), -1)
         row_loss, dlogits = score_rows(loss, objective, logits, batch, len(out), with_gradient=True)
         values = metric_values(model, metrics, objective, logits, batch)
-        model.backward(dlogits.reshape(out.shape), logits=objective.on_logits)
+        model.backward_to_learn(dlogits.reshape(out.shape), logits=objective.on_logits)
 
         flat, optimizer = model.flat, model.optimizer
-        penalty = add_regularizer(flat.grads, flat.values, flat.segments, flat.penalties)
-        optimizer.apply_clipping(flat.grads, flat.segments)
-        optimizer.update(flat.values, flat.grads)
+        segments = flat.learning_segments
+        penalty = add_regularizer(flat.grads, flat.values, segments, flat.penalties)
+        optimizer.apply_clipping(flat.grads, segments)
+        optimizer.update(flat.values, flat.grads, segments if len(segments) < len(flat.entries) else None)
         max_norm(flat.values, *flat.max_norms)
         for constraint, view in flat.own_constraints:
             view[...] = constraint(view)
