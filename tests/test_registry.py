@@ -215,7 +215,8 @@ def test_signatures_show_what_the_bases_take():
         return list(inspect.signature(cls).parameters)
 
     assert arguments(optimizers.Adam)[-3:] == ["clipvalue", "global_clipnorm", "name"]
-    assert arguments(layers.Dropout) == ["rate", "seed", "name", "input_shape", "input_dim"]
+    common = ["name", "input_shape", "input_dim", "trainable"]
+    assert arguments(layers.Dropout) == ["rate", "seed", *common]
     assert arguments(initializers.Zeros) == []
 
     class Own(Layer):
@@ -226,7 +227,7 @@ def test_signatures_show_what_the_bases_take():
         def __init__(self, gain):
             super().__init__()
 
-    assert arguments(Own) == ["gain", "name", "input_shape", "input_dim"] and arguments(Alone) == ["gain"]
+    assert arguments(Own) == ["gain", *common] and arguments(Alone) == ["gain"]
 
 
 def test_arguments_of_the_bases_may_be_given_by_position():
@@ -234,7 +235,7 @@ def test_arguments_of_the_bases_may_be_given_by_position():
     assert optimizers.AdamW(0.1, 0.004, 0.9, 0.999, 1e-7, False, 1.0).clipnorm == 1.0
     assert layers.Dropout(0.5, None, "drop", (4,)).input_shape == (4,)
     with pytest.raises(TypeError, match="positional"):
-        layers.Dropout(0.5, None, "drop", (4,), None, "one too many")
+        layers.Dropout(0.5, None, "drop", (4,), None, True, "one too many")
 
 
 def test_an_unknown_keyword_is_told_of_the_class_that_was_called():

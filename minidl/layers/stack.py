@@ -8,7 +8,7 @@ import numpy as np
 
 from ..kernels.ops import ACTIVATION, DROPOUT, GAUSSIAN_NOISE, RANDOM_TRANSLATION, Op
 from ..kernels.random import LAYER, make_key
-from ..parameters import FlatParameters, set_weights
+from ..parameters import FlatParameters
 from ..validation import check_array, check_bool, check_inputs, check_int, check_shape, describe, warn
 from .base import Layer
 from .dense import Activation, Dense, Softmax
@@ -20,12 +20,11 @@ _IN_TRAINING_ONLY = (DROPOUT, GAUSSIAN_NOISE, RANDOM_TRANSLATION)
 _WITHOUT_ACTIVATION = (Dropout, Flatten, GaussianNoise)
 
 
-class Stack:
+class Stack(FlatParameters):
     """Layers in a row: built for an input shape, run forward and backward, described as a table.
 
     ``_logits_layers`` are the layers without a final softmax or sigmoid, on the same weights. Losses that are
-    fused with that activation run these. ``flat``: the flat vectors with the place, penalty and constraint of each
-    parameter.
+    fused with that activation run these.
     """
 
     def __init__(self, layers: Iterable[Layer] | None, dtype: np.dtype, seed: int):
@@ -36,7 +35,7 @@ class Stack:
         self._layers: list[Layer] = []
         self._logits_layers: list[Layer] = []
         self._input: Input | None = None
-        self.flat = FlatParameters(dtype)
+        self._clear()
         if isinstance(layers, Layer) or not isinstance(layers, (Iterable, type(None))):
             raise TypeError(f"layers must be a list of layers, got {describe(layers)}")
         for layer in layers or ():
@@ -115,7 +114,7 @@ class Stack:
         """Undo ``build``, whose shape turned out to be wrong."""
         for layer in self._layers:
             layer.unbuild()
-        self.flat = FlatParameters(self.dtype)
+        self._clear()
         self.built = False
 
     def fill(self, layers: list[Layer], input_shape: tuple[int, ...] | None, size: int | None = None) -> None:
@@ -137,7 +136,7 @@ class Stack:
 
     def _attach(self, initialize: bool = True) -> None:
         """Lay the parameters out anew, and find the layers that give the logits."""
-        self.flat.lay_out(self._layers, self.seed, initialize)
+        self._lay_out(initialize)
         self.predictors = {}
         self._logits_layers = self._layers
         if self.final_activation in ("softmax", "sigmoid"):
@@ -147,13 +146,6 @@ class Stack:
                 linear._activation = type(last._activation)("linear")
                 self._logits_layers.append(linear)
         self.built = True
-
-    def require_built(self, what: str) -> None:
-        """A ValueError unless the model is built; ``what`` is the method that needs it."""
-        if not self.built:
-            raise ValueError(
-                f"{what} needs a built model: give the first layer an input_shape, or call build(input_shape)"
-            )
 
     def build_for(self, x: object) -> None:
         """Build a model that takes its input shape from the data."""
@@ -210,83 +202,10 @@ class Stack:
             raise ValueError(f"there is no layer {name!r}; there are {names}")
         return self._layers[names.index(name)]
 
-    # -- parameters ----------------------------------------------------------------------------------
-
-    @property
-    def params(self) -> np.ndarray:
-        return self.flat.values
-
-    @params.setter
-    def params(self, value: np.ndarray) -> None:
-        if value is not self.flat.values:  # `model.params *= 2` assigns the vector itself
-            raise AttributeError("layers view model.params: write model.params[...] = value")
-
-    @property
-    def grads(self) -> np.ndarray:
-        return self.flat.grads
-
-    @grads.setter
-    def grads(self, value: np.ndarray) -> None:
-        if value is not self.flat.grads:
-            raise AttributeError("layers view model.grads: write model.grads[...] = value")
-
-    @property
-    def parameters(self) -> list:
-        """Every layer's ``Parameter`` entries, in the order of the flat vector."""
-        return self.flat.entries
-
-    @property
-    def segments(self) -> np.ndarray:
-        """int64 (n, 2): offset and size of each parameter in the flat vector."""
-        return self.flat.segments
-
-    def penalty(self) -> float:
-        """What the regularizers add to the loss."""
-        return self.flat.penalty()
-
     @property
     def version(self) -> int:
         """How often a setting was changed on a built layer: a training that runs then reads all of them anew."""
         return sum(layer.version for layer in self._layers)
-
-    @property
-    def weights(self) -> list[np.ndarray]:
-        """Views of all parameters, as [weight, bias, weight, bias, ...]."""
-        return self.flat.views if self.built else []
-
-    @property
-    def trainable_weights(self) -> list[np.ndarray]:
-        """Views of the parameters that training changes."""
-        return [view for p, view in zip(self.parameters, self.weights, strict=True) if p.trainable]
-
-    @property
-    def non_trainable_weights(self) -> list[np.ndarray]:
-        """Views of the parameters of frozen layers."""
-        return [view for p, view in zip(self.parameters, self.weights, strict=True) if not p.trainable]
-
-    @property
-    def trainable(self) -> bool:
-        """Whether any layer is. Setting it sets every layer's."""
-        return any(layer.trainable for layer in self._layers)
-
-    @trainable.setter
-    def trainable(self, value: bool) -> None:
-        for layer in self._layers:
-            layer.trainable = value
-
-    def count_params(self) -> int:
-        self.require_built("count_params")
-        return self.params.size
-
-    def get_weights(self) -> list[np.ndarray]:
-        """Copies of all parameters, as [weight, bias, weight, bias, ...]."""
-        self.require_built("get_weights")
-        return [view.copy() for view in self.weights]
-
-    def set_weights(self, weights: Iterable) -> None:
-        """Overwrite all parameters with arrays shaped as those of ``get_weights``, or change nothing."""
-        self.require_built("set_weights")
-        set_weights(self.weights, weights)
 
     def warn_if_frozen(self) -> None:
         if self.parameters and not self.trainable_weights:
@@ -337,9 +256,8 @@ class Stack:
         layers = self._logits_layers if logits else self._layers
         for layer in reversed(layers[learns.index(True) if any(learns) else len(learns) :]):
             dout = layer.backward(dout)
-        for entry in self.parameters:
-            if not entry.trainable:
-                self.grads[entry.offset : entry.offset + entry.size] = 0
+        for entry, _ in self.learning(False):
+            self.grads[entry.offset : entry.offset + entry.size] = 0
 
     def __call__(self, x: np.ndarray, training: bool = False) -> np.ndarray:
         return self.forward(x, training=training)
@@ -353,7 +271,7 @@ class Stack:
     def ops(self, training: bool = False, logits: bool = False) -> list[Op] | None:
         """The layers as primitive operations for the compiled loop; None if a part of them is the user's own."""
         self.require_built("ops")
-        if self.flat.own_constraints:
+        if self.own_constraints:
             return None
         found = []
         for index, layer in enumerate(self._layers):
@@ -384,9 +302,8 @@ class Stack:
     # -- copies --------------------------------------------------------------------------------------
 
     def __getstate__(self) -> dict:
-        flat = FlatParameters(self.dtype)
-        flat.values = np.array(self.params)
-        return {**self.__dict__, "flat": flat, "_logits_layers": None, "predictors": {}}
+        remade = {"_grads": None, "_logits_layers": None, "predictors": {}}
+        return {**self.__dict__, "_params": np.array(self.params), **remade}
 
     def __setstate__(self, state: dict) -> None:
         """Copies and unpickled models: views are made anew, of vectors of their own."""

@@ -151,10 +151,9 @@ class CompiledSteps:
 
 def _restraints(model) -> network.Restraints:
     """Penalties, clipping and constraints as data."""
-    optimizer, flat = model.optimizer, model.flat
-    penalties, (places, limits) = flat.penalties, flat.max_norms
+    optimizer, penalties, (places, limits) = model.optimizer, model.penalties, model.max_norms
     clips = [
         float(limit or 0) for limit in (optimizer.clipvalue, optimizer.clipnorm, optimizer.global_clipnorm)
     ]
     active = bool(penalties.any() or limits.size or any(clips))
-    return network.Restraints(active, flat.learning_segments, penalties, *clips, places, limits)
+    return network.Restraints(active, model.learning_segments, penalties, *clips, places, limits)

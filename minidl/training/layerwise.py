@@ -35,13 +35,13 @@ def layerwise_step(
         values = metric_values(model, metrics, objective, logits, batch)
         model.backward_to_learn(dlogits.reshape(out.shape), logits=objective.on_logits)
 
-        flat, optimizer = model.flat, model.optimizer
-        segments = flat.learning_segments
-        penalty = add_regularizer(flat.grads, flat.values, segments, flat.penalties)
-        optimizer.apply_clipping(flat.grads, segments)
-        optimizer.update(flat.values, flat.grads, segments if len(segments) < len(flat.entries) else None)
-        max_norm(flat.values, *flat.max_norms)
-        for constraint, view in flat.own_constraints:
+        params, grads, optimizer = model.params, model.grads, model.optimizer
+        segments = model.learning_segments
+        penalty = add_regularizer(grads, params, segments, model.penalties)
+        optimizer.apply_clipping(grads, segments)
+        optimizer.update(params, grads, segments if len(segments) < len(model.parameters) else None)
+        max_norm(params, *model.max_norms)
+        for constraint, view in model.own_constraints:
             view[...] = constraint(view)
     finally:
         restore_denormals(mode)
