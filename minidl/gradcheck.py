@@ -74,7 +74,7 @@ def check_gradients(
     epsilon = check_float("epsilon", epsilon, above=0)
     tolerance = epsilon, check_float("rtol", rtol, minimum=0), check_float("atol", atol, minimum=0)
     if not model.built:
-        model.build(np.asarray(x).shape[1:])
+        model.build((None, *np.shape(x)[1:]))
     x = np.array(check_inputs(x, model.input_shape), dtype=np.float64, order="C")
     loss = model.loss if loss is None else losses.get(loss)
     if loss is None:

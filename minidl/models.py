@@ -92,7 +92,10 @@ class Sequential(Stack):
         return layer
 
     def build(self, input_shape: int | tuple[int | None, ...] | None = None) -> None:
-        """Make the parameters for samples of ``input_shape``: ``(784,)`` or, as in Keras, ``(None, 784)``."""
+        """Make the parameters for samples of ``input_shape``: ``(None, 28, 28)`` as in Keras, ``(784,)`` or 784.
+
+        ``(32, 28, 28)`` raises a ValueError: Keras takes the 32 for the batch, and this would be another model.
+        """
         was_built = self.built
         super().build(input_shape)
         if self.loss is not None and not was_built:  # compiled before: now it shows whether the loss fits

@@ -262,6 +262,8 @@ class Layer(Configurable):
             was = f"{self.name}.{name} is {getattr(self, name, None)!r}"
             since = " since the layer was built," if self.built else ""
             raise AttributeError(f"{was}{since} and cannot become {value!r}: make a new layer")
+        if name in ("forward", "backward", "build", "ops") and type(self).ops is not Layer.ops:
+            raise AttributeError(f"{self.name}.{name} cannot be replaced on one layer: make a subclass")
         if is_change and name != "input_shape":
             self._change(owner, name, value)
         else:

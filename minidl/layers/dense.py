@@ -49,6 +49,8 @@ class Dense(Layer):
         self._activation = ActivationFunction(activation)
         self.activation = self._activation.name
         self.use_bias = check_bool("use_bias", use_bias)
+        if not use_bias:
+            self.bias = None  # as in Keras
         self.kernel_initializer = initializers.get(kernel_initializer)
         self.bias_initializer = initializers.get(bias_initializer)
         self.kernel_regularizer = regularizers.get(kernel_regularizer)
@@ -190,7 +192,7 @@ class ReLU(Activation):
         above = x if self.max_value is None else np.minimum(x, x.dtype.type(self.max_value))
         below = x.dtype.type(self.negative_slope) * (x - x.dtype.type(self.threshold))
         # a NaN compares as false, so it takes the upper branch and stays NaN
-        self._out = np.where(x < x.dtype.type(self.threshold), below, above)
+        self._out = np.where(x <= x.dtype.type(self.threshold), below, above)
         return self._out
 
     def backward(self, dout):

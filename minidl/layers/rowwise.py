@@ -13,7 +13,7 @@ from ..kernels import random
 from ..kernels.elementwise import rescale
 from ..kernels.ops import DROPOUT, GAUSSIAN_NOISE, RANDOM_TRANSLATION, RESCALING, Op
 from ..registry import Unpack
-from ..validation import check_choice, check_float, check_int, check_shape
+from ..validation import check_choice, check_dtype, check_float, check_int, check_shape
 from .base import LAYERS, Layer, LayerOptions, as_matrix
 
 
@@ -34,8 +34,8 @@ class _Reshaping(Layer):
 class Input(_Reshaping):
     """Declares the shape of one sample; data pass through unchanged.
 
-    ``Input(shape=(784,))``. ``batch_size`` and ``dtype`` are accepted for compatibility with Keras and have no
-    effect: any batch size fits, and inputs are converted to the model's dtype.
+    ``Input(shape=(784,))``. ``batch_size`` and ``dtype`` are checked, as Keras knows them, and have no effect: any
+    batch size fits, and inputs of any real dtype are converted to the model's.
 
     It is not in the registry: a model saves its input's shape, not this layer.
     """
@@ -51,13 +51,23 @@ class Input(_Reshaping):
     ):
         if shape is None:
             raise ValueError("shape must be given: Input(shape=(784,))")
+        if batch_size is not None:
+            check_int("batch_size", batch_size, minimum=1)
+        if dtype is not None:
+            check_dtype(dtype, any_real=True)
         self.shape = list(check_shape("shape", shape))
         super().__init__(name=name, input_shape=tuple(self.shape))
 
 
 @LAYERS.register()
 class Flatten(_Reshaping):
-    """(B, *shape) to (B, product of shape), in C order."""
+    """(B, *shape) to (B, product of shape), in C order: ``data_format`` can only be "channels_last"."""
+
+    not_in_config = Layer.not_in_config | {"data_format"}
+
+    def __init__(self, data_format: str | None = None, *common: Any, **options: Unpack[LayerOptions]):
+        check_choice("data_format", data_format, (None, "channels_last"))
+        super().__init__(*common, **options)
 
     def build(self, input_shape):
         self.output_shape = (math.prod(input_shape),)

@@ -86,8 +86,15 @@ class Stack(FlatParameters):
     def build(self, input_shape: int | tuple[int | None, ...] | None = None) -> None:
         if not self._layers:
             raise ValueError("a model without layers cannot be built: add a layer first")
-        if isinstance(input_shape, (tuple, list)) and input_shape and input_shape[0] is None:
-            input_shape = input_shape[1:]
+        if isinstance(input_shape, (tuple, list)) and len(input_shape) > 1:
+            batch, *sample = input_shape
+            if batch is None or tuple(sample) == self.input_shape:
+                input_shape = tuple(sample)
+            elif tuple(input_shape) != self.input_shape:  # Keras would take the first for the batch
+                raise ValueError(
+                    f"input_shape must begin with None, for the batch, got {input_shape!r}: if its first axis is the "
+                    f"batch, write {(None, *sample)}; if it is one sample, {(None, *input_shape)}"
+                )
         if input_shape is None:
             if not self.built:
                 raise ValueError("input_shape must be given: no layer says what the model's input is")
@@ -152,7 +159,7 @@ class Stack(FlatParameters):
         if not self._layers:
             raise ValueError(f"{self.name} has no layers: add a layer first")
         if not self.built:
-            self.build(check_inputs(x, None).shape[1:])
+            self.build((None, *check_inputs(x, None).shape[1:]))
 
     # -- description ---------------------------------------------------------------------------------
 
@@ -183,6 +190,11 @@ class Stack(FlatParameters):
         # of a softmax over the last of several axes, the logits are no (B, C) matrix
         is_known = last is self._layers[-1] and (last.activation != "softmax" or is_flat)
         return last.activation if is_known or last.activation == "linear" else None
+
+    def softmax_over_one(self) -> str | None:
+        """The name of a layer that ends with a softmax over a single number, which is always 1; None: there is none."""
+        layers = [layer for layer in self._layers if isinstance(layer, (Activation, Dense))]
+        return next((a.name for a in layers if a.activation == "softmax" and a.output_shape[-1] == 1), None)
 
     def hides_a_softmax(self) -> bool:
         """Whether a softmax follows another, or only dropout follows a softmax."""
