@@ -43,7 +43,7 @@ def check_gradients(
     rtol: float = 1e-5,
     atol: float = 1e-7,
 ) -> float:
-    """Check the loss's derivative by each parameter and each input entry; the largest error found.
+    """Check the loss's derivative by each trainable parameter and each input entry; the largest error found.
 
     Each entry a is moved by h = epsilon * max(1, |a|) either way, and ``(L(a+h) - L(a-h)) / 2h`` must be
     within ``atol * max(1, |L|) + rtol * |difference|`` of what ``model.backward`` gave. An entry that fails
@@ -74,7 +74,7 @@ def check_gradients(
     epsilon = check_float("epsilon", epsilon, above=0)
     tolerance = epsilon, check_float("rtol", rtol, minimum=0), check_float("atol", atol, minimum=0)
     if not model.built:
-        model.build(np.asarray(x).shape[1:])
+        model.build((None, *np.shape(x)[1:]))
     x = np.array(check_inputs(x, model.input_shape), dtype=np.float64, order="C")
     loss = model.loss if loss is None else losses.get(loss)
     if loss is None:
@@ -189,6 +189,8 @@ def _arrays(model, x, dx) -> Iterator[tuple[int, str, str, np.ndarray, np.ndarra
     yield -1, "input", "x", x, dx
     for nearness, layer in enumerate(model.layers):
         for parameter, view in zip(layer.parameters, layer.weights, strict=True):
+            if not parameter.trainable:
+                continue
             place = slice(parameter.offset, parameter.offset + parameter.size)
             yield nearness, layer.name, parameter.name, view, grads[place].reshape(parameter.shape)
 
@@ -196,7 +198,7 @@ def _arrays(model, x, dx) -> Iterator[tuple[int, str, str, np.ndarray, np.ndarra
 def _in_float64(model) -> Sequential:
     """A copy in double precision, whose random layers draw as those of ``model``."""
     twin = copy.deepcopy(model)
-    twin.dtype, twin.flat.values = np.dtype(np.float64), model.params.astype(np.float64)
+    twin.dtype, twin._params = np.dtype(np.float64), model.params.astype(np.float64)
     twin._attach()
     for layer, original in zip(twin.layers, model.layers, strict=True):
         layer.key = original.key

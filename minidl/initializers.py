@@ -25,7 +25,7 @@ def compute_fans(shape: tuple[int, ...]) -> tuple[int, int]:
     return shape[-2] * field, shape[-1] * field
 
 
-def truncated_normal(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+def _truncated_normal(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
     """Standard normal draws; those beyond two standard deviations are drawn again."""
     values = rng.standard_normal(shape)
     beyond = np.abs(values) >= 2
@@ -105,7 +105,7 @@ class TruncatedNormal(RandomNormal):
     """As ``RandomNormal``; values two or more standard deviations from the mean are drawn again."""
 
     def draw(self, shape, rng):
-        return self.mean + self.stddev * truncated_normal(rng, shape)
+        return self.mean + self.stddev * _truncated_normal(rng, shape)
 
 
 @INITIALIZERS.register("uniform")
@@ -152,7 +152,7 @@ class VarianceScaling(_Random):
             return rng.uniform(-limit, limit, shape)
         if self.distribution == "untruncated_normal":
             return math.sqrt(variance) * rng.standard_normal(shape)
-        return math.sqrt(variance) / _TRUNCATED_STDDEV * truncated_normal(rng, shape)
+        return math.sqrt(variance) / _TRUNCATED_STDDEV * _truncated_normal(rng, shape)
 
 
 class _Named(VarianceScaling):
@@ -199,7 +199,8 @@ class LecunNormal(_Named, scale=1.0, mode="fan_in", distribution="truncated_norm
 
 
 zeros, ones, constant = Zeros, Ones, Constant
-random_normal, random_uniform, variance_scaling = RandomNormal, RandomUniform, VarianceScaling
+random_normal, truncated_normal, random_uniform = RandomNormal, TruncatedNormal, RandomUniform
+variance_scaling = VarianceScaling
 glorot_uniform, glorot_normal = GlorotUniform, GlorotNormal
 he_uniform, he_normal = HeUniform, HeNormal
 lecun_uniform, lecun_normal = LecunUniform, LecunNormal

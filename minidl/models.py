@@ -92,7 +92,10 @@ class Sequential(Stack):
         return layer
 
     def build(self, input_shape: int | tuple[int | None, ...] | None = None) -> None:
-        """Make the parameters for samples of ``input_shape``: ``(784,)`` or, as in Keras, ``(None, 784)``."""
+        """Make the parameters for samples of ``input_shape``: ``(None, 28, 28)`` as in Keras, ``(784,)`` or 784.
+
+        ``(32, 28, 28)`` raises a ValueError: Keras takes the 32 for the batch, and this would be another model.
+        """
         was_built = self.built
         super().build(input_shape)
         if self.loss is not None and not was_built:  # compiled before: now it shows whether the loss fits
@@ -195,6 +198,7 @@ class Sequential(Stack):
         self.require_compiled("fit", loss=options.target_model is None)
         with self._built_for(options.x):
             self.prepare_optimizer()
+            self.warn_if_frozen()
             return training.fit(self, options)
 
     def train_on_batch(
@@ -220,6 +224,7 @@ class Sequential(Stack):
             for metric in self.metrics:
                 metric.kind_for(batch.targets is None, outputs)
             self.prepare_optimizer()
+            self.warn_if_frozen()
         batch = batch._replace(x=np.ascontiguousarray(batch.x, dtype=self.dtype))
         rows = len(batch.x) if batch.targets is not None else int(np.count_nonzero(batch.labels >= 0))
         metrics = self.metrics if rows else []  # they compare with labels
@@ -279,10 +284,17 @@ class Sequential(Stack):
             count = f"{layer.count_params():,}" if layer.built else "? (unbuilt)"
             lines.append(title.ljust(first) + shape.ljust(second) + count)
         lines.append("=" * line_length)
-        total = "unknown until the model is built"
-        if self.built:
-            total = f"{self.params.size:,} ({self.params.nbytes / 1024:,.2f} KB, {self.dtype})"
-        for line in [*lines, f"Total params: {total}"]:
+        counts = {"Total": self.weights, "Trainable": self.trainable_weights}
+        counts["Non-trainable"] = self.non_trainable_weights
+        for which, views in counts.items():
+            count, size = sum(view.size for view in views), sum(view.nbytes for view in views) / 1024
+            found = (
+                f"{count:,} ({size:,.2f} KB, {self.dtype})"
+                if self.built
+                else "unknown until the model is built"
+            )
+            lines.append(f"{which} params: {found}")
+        for line in lines:
             print_fn(line)
 
     def save(self, path, overwrite: bool = True) -> None:

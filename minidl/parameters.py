@@ -1,10 +1,11 @@
 """The flat vectors: all parameters of a model in one array, all gradients in another, layers' weights as views.
 
 So an optimizer is one loop over one array, a checkpoint is one array, a gradient check walks one array, and a
-data-parallel step needs one reduction. ``lay_out`` gives each layer's parameters their place.
+data-parallel step needs one reduction. ``_lay_out`` gives each layer's parameters their place.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 
@@ -16,71 +17,148 @@ from .validation import check_array, describe
 
 
 class FlatParameters:
-    """The parameters of a list of layers, and their gradients: ``values`` and ``grads``, each on a cache line."""
+    """The parameters of the layers ``_layers``, and their gradients: ``params`` and ``grads``, each on a cache line."""
 
-    def __init__(self, dtype: np.dtype):
-        self.values, self.grads = aligned_zeros(0, dtype), aligned_zeros(0, dtype)
-        self.layers: Sequence = ()
+    dtype: np.dtype
+    seed: int
+    built: bool
+    _layers: list
 
-    def lay_out(self, layers: Sequence, seed: int, initialize: bool = True) -> None:
-        """Make new vectors for ``layers``. Parameters that had a place keep their values.
+    def _clear(self) -> None:
+        """Forget all parameters."""
+        self._params, self._grads = aligned_zeros(0, self.dtype), aligned_zeros(0, self.dtype)
+
+    def _lay_out(self, initialize: bool) -> None:
+        """Make new vectors. Parameters that had a place keep their values.
 
         The others get their initial values, drawn from ``seed``; without ``initialize`` they stay 0.
         """
-        old, dtype = self.values, self.values.dtype
-        size = sum(layer.count_params() for layer in layers)
-        self.layers = layers
-        self.values, self.grads = aligned_zeros(size, dtype), aligned_zeros(size, dtype)
+        old, size = self._params, sum(layer.count_params() for layer in self._layers)
+        self._params, self._grads = aligned_zeros(size, self.dtype), aligned_zeros(size, self.dtype)
         kept = min(size, old.size)  # layers are added and taken away at the end only
-        self.values[:kept] = old[:kept]
+        self._params[:kept] = old[:kept]
         offset = 0
-        for index, layer in enumerate(layers):
+        for index, layer in enumerate(self._layers):
             is_new = layer.dtype is None
-            offset = layer.attach(self.values, self.grads, offset)
+            offset = layer.attach(self._params, self._grads, offset)
             if initialize and is_new:
                 for place, (parameter, view) in enumerate(zip(layer.parameters, layer.weights, strict=True)):
-                    rng = np.random.default_rng([seed, INITIALIZER, index, place])
-                    view[...] = parameter.initializer(parameter.shape, dtype, rng)
+                    rng = np.random.default_rng([self.seed, INITIALIZER, index, place])
+                    view[...] = parameter.initializer(parameter.shape, self.dtype, rng)
 
     @property
-    def entries(self) -> list:
-        """Every layer's ``Parameter``, in the order of the vectors."""
-        return [parameter for layer in self.layers for parameter in layer.parameters]
+    def params(self) -> np.ndarray:
+        return self._params
+
+    @params.setter
+    def params(self, value: np.ndarray) -> None:
+        if value is not self._params:  # `model.params *= 2` assigns the vector itself
+            raise AttributeError("layers view model.params: write model.params[...] = value")
 
     @property
-    def views(self) -> list[np.ndarray]:
-        """Each parameter's view of ``values``: weight, bias, weight, bias, ..."""
-        return [view for layer in self.layers for view in layer.weights]
+    def grads(self) -> np.ndarray:
+        return self._grads
+
+    @grads.setter
+    def grads(self, value: np.ndarray) -> None:
+        if value is not self._grads:
+            raise AttributeError("layers view model.grads: write model.grads[...] = value")
+
+    @property
+    def parameters(self) -> list:
+        """Every layer's ``Parameter`` entries, in the order of the flat vector."""
+        return [parameter for layer in self._layers for parameter in layer.parameters]
 
     @property
     def segments(self) -> np.ndarray:
-        """int64 (n, 2): offset and size of each parameter."""
-        return np.array([(p.offset, p.size) for p in self.entries], np.int64).reshape(-1, 2)
+        """int64 (n, 2): offset and size of each parameter in the flat vector."""
+        return np.array([(p.offset, p.size) for p in self.parameters], np.int64).reshape(-1, 2)
+
+    @property
+    def weights(self) -> list[np.ndarray]:
+        """Views of all parameters, as [weight, bias, weight, bias, ...]."""
+        return [view for layer in self._layers for view in layer.weights] if self.built else []
+
+    def get_weights(self) -> list[np.ndarray]:
+        """Copies of all parameters, as [weight, bias, weight, bias, ...]."""
+        self.require_built("get_weights")
+        return [view.copy() for view in self.weights]
+
+    def set_weights(self, weights: Iterable) -> None:
+        """Overwrite all parameters with arrays shaped as those of ``get_weights``, or change nothing."""
+        self.require_built("set_weights")
+        set_weights(self.weights, weights)
+
+    def count_params(self) -> int:
+        self.require_built("count_params")
+        return self.params.size
+
+    def require_built(self, what: str) -> None:
+        """A ValueError unless the model is built; ``what`` is the method that needs it."""
+        if not self.built:
+            raise ValueError(
+                f"{what} needs a built model: give the first layer an input_shape, or call build(input_shape)"
+            )
+
+    # -- what training changes -----------------------------------------------------------------------
+
+    @property
+    def trainable(self) -> bool:
+        """Whether any layer is. Setting it sets every layer's."""
+        return any(layer.trainable for layer in self._layers)
+
+    @trainable.setter
+    def trainable(self, value: bool) -> None:
+        for layer in self._layers:
+            layer.trainable = value
+
+    @property
+    def trainable_weights(self) -> list[np.ndarray]:
+        """Views of the parameters that training changes."""
+        return [view for _, view in self.learning()]
+
+    @property
+    def non_trainable_weights(self) -> list[np.ndarray]:
+        """Views of the parameters of frozen layers."""
+        return [view for _, view in self.learning(False)]
+
+    def learning(self, wanted: bool = True) -> list[tuple[Any, np.ndarray]]:
+        """The `Parameter` entries that training changes, each with its view; or those of frozen layers.
+
+        All below is about the first kind.
+        """
+        pairs = zip(self.parameters, self.weights, strict=True) if self.built else ()
+        return [(entry, view) for entry, view in pairs if entry.trainable == wanted]
+
+    @property
+    def learning_segments(self) -> np.ndarray:
+        """int64 (n, 2): offset and size of each."""
+        return self.segments[[entry.trainable for entry in self.parameters]]
 
     @property
     def penalties(self) -> np.ndarray:
-        """float64 (n, 2): l1 and l2 of each segment."""
-        pairs = [(p.regularizer.l1, p.regularizer.l2) if p.regularizer else (0.0, 0.0) for p in self.entries]
-        return np.array(pairs, np.float64).reshape(-1, 2)
+        """float64 (n, 2): l1 and l2 of each."""
+        rules = [entry.regularizer for entry, _ in self.learning()]
+        return np.array([(r.l1, r.l2) if r else (0.0, 0.0) for r in rules], np.float64).reshape(-1, 2)
 
     def penalty(self) -> float:
         """What the regularizers add to the loss."""
         penalties = self.penalties
         if not penalties.any():
             return 0.0
-        return float(add_regularizer(self.values[:0], self.values, self.segments, penalties))
+        return float(add_regularizer(self.params[:0], self.params, self.learning_segments, penalties))
 
     @property
     def max_norms(self) -> tuple[np.ndarray, np.ndarray]:
         """int64 (n, 3) offset, rows, columns and float64 (n,) limits of the ``MaxNorm`` constraints."""
-        bound = [p for p in self.entries if type(p.constraint) is MaxNorm]
+        bound = [p for p, _ in self.learning() if type(p.constraint) is MaxNorm]
         places = [MaxNorm.segment(p.offset, p.shape) for p in bound]
         return np.array(places, np.int64).reshape(-1, 3), np.array([p.constraint.max_value for p in bound])
 
     @property
     def own_constraints(self) -> list[tuple[Constraint, np.ndarray]]:
         """The constraints that only Python knows, of the user's own classes, each with its parameter's view."""
-        pairs = zip((p.constraint for p in self.entries), self.views, strict=True)
+        pairs = [(entry.constraint, view) for entry, view in self.learning()]
         return [(own, view) for own, view in pairs if own is not None and type(own) is not MaxNorm]
 
 

@@ -122,10 +122,11 @@ def serialize(thing: Configurable | None) -> dict[str, Any] | None:
     for argument, owner in constructor_arguments(cls).items():
         if argument in cls.not_in_config:
             continue
-        if hasattr(thing, argument):
+        # a plain attribute of the class is a default, and not what this object was made with
+        if argument in vars(thing) or hasattr(getattr(cls, argument, None), "__get__"):
             value = getattr(thing, argument)
             if isinstance(value, Configurable):
-                serialize(value)
+                serialize(value)  # raises, if it must
             continue
         heirs = cls.__mro__[: cls.__mro__.index(owner) + 1]
         if not any("get_config" in vars(heir) for heir in heirs if heir is not Configurable):

@@ -32,7 +32,7 @@ class Regularizer(Configurable):
 REGULARIZERS = Registry("regularizer", Regularizer)
 
 
-@REGULARIZERS.register("l1l2")
+@REGULARIZERS.register()
 class L1L2(Regularizer):
     """``l1 * sum(|w|) + l2 * sum(w*w)``."""
 
@@ -62,8 +62,13 @@ l1, l2, l1_l2 = L1, L2, L1L2
 
 def get(identifier) -> Regularizer | None:
     """A regularizer from its name (``"l2"``: coefficient 0.01), a config, a class, itself, or None."""
-    if isinstance(identifier, str) and REGULARIZERS.names.get(identifier) is L1L2:
-        return L1L2(0.01, 0.01)  # Keras's defaults for the name; the class's own, 0, would do nothing
+    if identifier is L1L2 or (isinstance(identifier, str) and identifier in ("l1l2", "L1L2")):
+        raise ValueError(
+            f"regularizer {identifier!r} says no coefficients, and in Keras 3 both are then 0, no penalty at all: "
+            "write L1L2(l1=0.01, l2=0.01)"
+        )
+    if isinstance(identifier, str) and identifier == "l1_l2":
+        return L1L2(0.01, 0.01)  # so in TensorFlow's Keras; the class's own, 0, would do nothing
     return REGULARIZERS.get(identifier)
 
 

@@ -99,14 +99,14 @@ def check_choice(argument: str, value: object, choices: Sequence) -> object:
     raise ValueError(f"{argument} must be one of {listed}, got {value!r}")
 
 
-def check_dtype(dtype: object) -> np.dtype:
-    """float32 or float64, what the kernels are written for."""
+def check_dtype(dtype: object, any_real: bool = False) -> np.dtype:
+    """float32 or float64, what the kernels are written for; ``any_real``: or whatever holds real numbers."""
     try:
         found = np.dtype("V" if dtype is None else dtype)  # np.dtype(None) is float64
     except (TypeError, ValueError, SyntaxError):  # "01" is a SyntaxError
         found = np.dtype("V")
-    if found not in (np.dtype(np.float32), np.dtype(np.float64)):
-        raise ValueError(f"dtype must be 'float32' or 'float64', got {dtype!r}")
+    if found not in REALS and not (any_real and found.kind in "buif"):
+        raise ValueError(f"dtype must be {'a real one, as ' * any_real}'float32' or 'float64', got {dtype!r}")
     return found
 
 

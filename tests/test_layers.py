@@ -181,10 +181,59 @@ def test_relu_variants_by_hand():
     # Keras's own examples
     assert apply(ReLU(max_value=10, negative_slope=0.5)) == [-5, -2.5, 0, 5, 10]
     assert apply(ReLU(max_value=5.0)) == [0, 0, 0, 5, 5]
-    assert apply(ReLU(threshold=5.0)) == [0, 0, 0, 5, 10]
+    assert apply(ReLU(threshold=5.0)) == [0, 0, 0, 0, 10]
     assert apply(LeakyReLU(negative_slope=0.5)) == [-5, -2.5, 0, 5, 10]
     assert apply(Activation("leaky_relu")) == [-2, -1, 0, 5, 10]  # 0.2 by name, 0.3 as a layer
     np.testing.assert_allclose(apply(LeakyReLU()), [-3, -1.5, 0, 5, 10])
+
+
+def test_at_its_threshold_relu_gives_0_and_its_backward_agrees():
+    for layer in (ReLU(threshold=1.0), ReLU(max_value=3.0, threshold=1.0, negative_slope=0.5)):
+        ready(layer, (3,))
+        x = np.array([[1.0, 1.0 - 1e-6, 1.0 + 1e-6]])
+        out = layer.forward(x)[0]
+        assert out[0] == 0 and abs(out[1]) < 2e-6 and out[2] == x[0, 2]
+        assert layer.backward(np.ones((1, 3)))[0].tolist() == [layer.negative_slope, layer.negative_slope, 1]
+
+
+def test_flatten_takes_no_data_format_for_a_name():
+    assert Flatten("channels_last", name="flat").name == "flat"
+    for wrong in ("channels_first", "flat"):
+        with pytest.raises(
+            ValueError, match=f"data_format must be one of None, 'channels_last', got '{wrong}'"
+        ):
+            Flatten(wrong)
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"batch_size": "many"}, "batch_size must be an integer, got 'many'"),
+        ({"batch_size": 0}, "batch_size must be >= 1, got 0"),
+        ({"dtype": "flaot32"}, "dtype must be a real one, as 'float32' or 'float64', got 'flaot32'"),
+        ({"dtype": "complex64"}, "dtype must be a real one"),
+        ({"dtype": "str"}, "dtype must be a real one"),
+    ],
+)
+def test_input_knows_what_a_batch_size_and_a_dtype_are(arguments, message):
+    assert Input((3,), batch_size=32, dtype="uint8").input_shape == (3,)
+    with pytest.raises((ValueError, TypeError), match=message):
+        Input((3,), **arguments)
+
+
+def test_a_dense_layer_without_bias_has_none():
+    layer = ready(Dense(3, use_bias=False), (4,))
+    assert layer.bias is None and len(layer.weights) == 1
+    assert ready(Dense(3), (4,)).bias is not None
+
+
+def test_a_method_of_one_layer_cannot_be_replaced_where_the_compiled_loop_would_not_see_it():
+    layer, own = ready(Dense(3), (4,)), ready(Scale(), (4,))
+    for name in ("forward", "backward", "ops", "build"):
+        with pytest.raises(AttributeError, match=rf"{layer.name}\.{name} cannot be replaced on one layer"):
+            setattr(layer, name, lambda *_: 0)
+    own.forward = lambda x, training=False: 0 * x
+    assert not own.forward(np.ones((1, 4))).any()
 
 
 @pytest.mark.parametrize("layer", [ReLU(), ReLU(6.0), LeakyReLU(), Activation("gelu"), Dropout(0), Dense(2)])

@@ -639,3 +639,67 @@ def test_fit_evaluate_and_predict_refuse():
         assert unchanged(model, before), message
     model.fit(x, y, verbose=0)
     assert isinstance(model.evaluate(x, y, verbose=0), list)
+
+
+# -- networks that no user means --------------------------------------------------------------------------
+
+
+def test_build_takes_the_first_axis_for_the_batch_only_where_it_says_so():
+    def made():
+        return Sequential([Flatten(), Dense(10)])
+
+    model = made()
+    with pytest.raises(
+        ValueError, match=r"must begin with None, for the batch, got \(32, 28, 28\).*\(None, 28, 28\)"
+    ):
+        model.build((32, 28, 28))
+    assert not model.built
+    for shape, count in (((None, 28, 28), 7850), ([None, 32, 28, 28], 250890), ((784,), 7850), (784, 7850)):
+        model = made()
+        model.build(shape)
+        assert model.count_params() == count
+    model = Sequential([Flatten(input_shape=(28, 28)), Dense(10)])
+    for same in ((32, 28, 28), (28, 28), (None, 28, 28)):  # it is known what a sample is
+        model.build(same)
+    with pytest.raises(ValueError, match="must begin with None"):
+        model.build((28, 32))
+
+
+SOFTMAX_LOSSES = [name for name, loss in losses.LOSSES.classes.items() if loss.fused_activation == "softmax"]
+
+
+@pytest.mark.parametrize("name", SOFTMAX_LOSSES)
+@pytest.mark.parametrize("activation", ["softmax", None])
+def test_no_loss_of_a_softmax_over_one_output(name, activation):
+    """It is 0 whatever the model predicts: training would run and learn nothing."""
+    x, y = np.ones((4, 2)), np.zeros((4, 1), int)
+    loss = losses.get(name)
+    if activation is None and not loss.distills:
+        loss = type(loss)(from_logits=True)
+    model = Sequential([Dense(3), Dense(1, activation)])
+    model.compile("sgd", loss)
+    message = rf"loss {loss.name} needs two or more outputs, got 1: .* binary_crossentropy"
+    with pytest.raises(ValueError, match=message):
+        if loss.distills:
+            model.fit(x, y, target_model=np.zeros((4, 1)), verbose=0)
+        else:
+            model.fit(x, y, verbose=0)
+    built = Sequential([Dense(1, activation, input_dim=2)])
+    with pytest.raises(ValueError, match=message):
+        built.compile("sgd", loss)
+
+
+@pytest.mark.parametrize("loss", ["mse", "binary_crossentropy"])
+@pytest.mark.parametrize(
+    "layers",
+    [[Dense(1, "softmax")], [Dense(1), Softmax()], [Dense(1, "softmax"), Dense(1)]],
+    ids=["0", "1", "2"],
+)
+def test_a_softmax_over_one_number_is_refused_where_it_would_learn(layers, loss):
+    model = Sequential([type(layer).from_config(layer.get_config()) for layer in layers])
+    model.compile("sgd", loss)
+    with pytest.raises(ValueError, match="is a softmax over one number, which is always 1"):
+        model.fit(np.ones((4, 2)), np.ones(4), verbose=0)
+    right = Sequential([Dense(1, "sigmoid")])
+    right.compile("sgd", loss)
+    right.fit(np.ones((4, 2)), np.ones(4), verbose=0)

@@ -315,6 +315,9 @@ def test_regularizers():
     assert regularizers.get("l2").l2 == regularizers.get("L1").l1 == 0.01
     both = regularizers.get("l1_l2")
     assert (both.l1, both.l2) == (0.01, 0.01)
+    for silent in ("l1l2", "L1L2", regularizers.L1L2):  # Keras 3 takes these for no penalty at all
+        with pytest.raises(ValueError, match=r"says no coefficients.*write L1L2\(l1=0.01"):
+            regularizers.get(silent)
     assert regularizers.get(None) is None
     for one in (regularizers.l1(0.1), regularizers.l2(0.1), both):
         assert regularizers.deserialize(regularizers.serialize(one)).get_config() == one.get_config()

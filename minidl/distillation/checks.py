@@ -102,7 +102,7 @@ def build_for(student: Sequential, x: object) -> np.ndarray:
     x = check_array("x", x)
     checked = check_inputs(x, student.input_shape, student.dtype)
     if not student.built:
-        student.build(checked.shape[1:])
+        student.build((None, *checked.shape[1:]))
     return x
 
 

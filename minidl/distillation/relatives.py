@@ -120,7 +120,7 @@ def mutual_learning(
     x = build_for(models[0], x)
     for model in models[1:]:
         if not model.built:
-            model.build(x.shape[1:])
+            model.build((None, *x.shape[1:]))
     for model, other in itertools.permutations(models, 2):
         as_teacher(other, student=model)
     for model in models:

@@ -12,7 +12,7 @@ import numpy as np
 from .barrier import meet, share
 from .jit import jit, smaller
 from .matmul import NO_PANELS, Block, by_columns, by_rows, call_product, column_sums, from_zero, starting_at
-from .program import BIAS, DENSE, FORWARD, IN, IN_AT, KIND, OUT, OUT_AT, UPDATE_ROWS, WEIGHT
+from .program import BIAS, DENSE, FORWARD, IN, IN_AT, KIND, OUT, OUT_AT, TRAINABLE, UPDATE_ROWS, WEIGHT
 from .simd import NextRows, Shape, matmul_prefetching_panel
 from .target import PANEL_BYTES, TILE_ROWS
 from .updates import PENALTY, call_bound, call_penalize, call_update
@@ -22,7 +22,7 @@ from .updates import PENALTY, call_bound, call_penalize, call_update
 def learn(team, program, buffers, inputs, rows, next_rows, state):
     """This thread's share of dW and db: each part is used at once, or kept in ``program.grads`` for `restrain`."""
     for index in range(program.ops.shape[0]):
-        if program.ops[index, KIND] == DENSE:
+        if program.ops[index, KIND] == DENSE and program.ops[index, TRAINABLE]:
             _learn_weight(team, program, buffers, inputs, index, rows, next_rows, state)
             if program.ops[index, BIAS] >= 0:
                 _learn_bias(team, program, buffers, index, rows, state)
@@ -121,8 +121,10 @@ def restrain(team, program, state, scalars):
         call_penalize(restraints.penalize, grads, params, segments, restraints.penalties, clips, scalars)
         penalty = scalars[PENALTY]
     meet(team)
-    low, high = share(params.size, team, 64)
-    _update_range(program, state, low, high - low, grads[low:high], scalars)
+    for index in range(restraints.segments.shape[0]):
+        low, high = share(restraints.segments[index, 1], team, 64)
+        at = restraints.segments[index, 0] + low
+        _update_range(program, state, at, high - low, grads[at : at + high - low], scalars)
     meet(team)
     if team.thread == 0:
         call_bound(restraints.bound, params, restraints.max_norm_segments, restraints.max_norm_limits)

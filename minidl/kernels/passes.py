@@ -26,7 +26,9 @@ from .program import (
     LAYER_INDEX,
     OUT,
     OUT_AT,
+    SEED,
     SEEN_AT,
+    TRAINABLE,
     WEIGHT,
 )  # fmt: skip
 from .random import LAYER, make_key
@@ -77,7 +79,8 @@ def _dense_block_backward(program, op, dvalues, block, scratch):
 @jit(inline=True)
 def _call_rowwise(unit, to, source, program, index, mine, moment):
     op = program.ops[index]
-    key = make_key(moment.seed, LAYER + op[LAYER_INDEX], moment.epoch, moment.step)
+    seed = op[SEED] if op[SEED] >= 0 else moment.seed
+    key = make_key(seed, LAYER + op[LAYER_INDEX], moment.epoch, moment.step)
     call_rowwise(unit, to, source, op[FIRST_I:IN_AT], program.settings[index], key, mine.low)
 
 
@@ -121,11 +124,11 @@ def forward(team, program, mine, inputs, values, scratch, moment):
 
 @jit(inline=True)
 def backward(team, program, mine, values, dvalues, scratch, moment):
-    """The gradients of all operations' outputs, from the last to the first that has parameters."""
-    first_dense = 0
-    while first_dense < program.ops.shape[0] and program.ops[first_dense, KIND] != DENSE:
-        first_dense += 1
-    for index in range(program.ops.shape[0] - 1, first_dense, -1):
+    """The gradients of all operations' outputs, from the last to the first whose parameters learn."""
+    first, count = 0, program.ops.shape[0]
+    while first < count and not (program.ops[first, KIND] == DENSE and program.ops[first, TRAINABLE]):
+        first += 1
+    for index in range(count - 1, first, -1):
         op = program.ops[index]
         if op[KIND] == DENSE:
             shares_columns = team.threads > 1 and op[IN] >= WIDE

@@ -30,7 +30,8 @@ class Op(NamedTuple):
     """One primitive operation on rows of ``in_size`` numbers.
 
     ``weight`` and ``bias`` are offsets into the flat parameter vector (-1: none), ``layer`` is the
-    layer's position in its model (random operations key their draws with it).
+    layer's position in its model (random operations key their draws with it). ``trainable``: whether weight and
+    bias learn. ``seed``: a random layer's own, in the place of the model's (-1: none).
 
     ==================  ===================================================================  =============
     kind                i                                                                    f
@@ -53,12 +54,14 @@ class Op(NamedTuple):
     layer: int = -1
     i: tuple[int, int, int, int, int, int, int] = (0, 0, 0, 0, 0, 0, 0)
     f: tuple[float, float] = (0.0, 0.0)
+    trainable: bool = True
+    seed: int = -1
 
 
 # Columns of the table: an `Op`, whose seven integers begin at FIRST_I; where its input and output lie, and what its
 # backward reads besides dout; the addresses of its `units`, of a dense layer twice that of the product.
 KIND, IN, OUT, WEIGHT, BIAS, CODE, LAYER_INDEX, FIRST_I = range(8)
-IN_AT, OUT_AT, SEEN_AT, FORWARD, BACKWARD, COLUMNS = range(14, 20)
+IN_AT, OUT_AT, SEEN_AT, FORWARD, BACKWARD, TRAINABLE, SEED, COLUMNS = range(14, 22)
 
 UPDATE_ROWS, UPDATE_PANELS = 16 * TILE_ROWS, 4
 """Rows and panels of a weight whose gradient is computed, used and forgotten together: 96 KB. The update reads it
@@ -101,6 +104,7 @@ def plan(ops, batch: int, dtype: np.dtype, training: bool = True) -> Plan:
             op.kind, op.in_size, op.out_size, op.weight, op.bias, op.activation, op.layer, *op.i, in_at, at,
             in_at if op.activation in activations.NEEDS_INPUT else at,
             forward.address(code, dtype), backward.address(code, dtype) if training else 0,
+            op.trainable, op.seed,
         )  # fmt: skip
         settings[index] = op.f
     return Plan(table, settings, end)
@@ -214,7 +218,7 @@ class Restraints(NamedTuple):
     active: bool
     penalize: int  # addresses of units
     bound: int
-    segments: np.ndarray  # int64 (n, 2): offset and size of each parameter
+    segments: np.ndarray  # int64 (n, 2): offset and size of each parameter that learns
     penalties: np.ndarray  # float64 (n, 2): l1, l2
     clips: np.ndarray  # float64 (3,): value, norm, global norm; 0: none
     max_norm_segments: np.ndarray  # int64 (n, 3): offset, rows, columns

@@ -18,9 +18,9 @@ from ..constraints import Constraint
 from ..initializers import Initializer
 from ..kernels.program import Op
 from ..parameters import set_weights
-from ..registry import Configurable, Registry, serialize, snake_case
+from ..registry import Configurable, Registry, constructor_arguments, serialize, snake_case
 from ..regularizers import Regularizer
-from ..validation import check_array, check_int, check_shape, describe
+from ..validation import check_array, check_bool, check_int, check_shape, describe
 
 _names_given: defaultdict[str, itertools.count] = defaultdict(itertools.count)
 
@@ -45,6 +45,7 @@ class Parameter:
     regularizer: Regularizer | None = None
     constraint: Constraint | None = None
     offset: int = -1
+    trainable: bool = True
 
     @property
     def size(self) -> int:
@@ -58,6 +59,7 @@ class LayerOptions(TypedDict, total=False):
     name: str | None
     input_shape: int | tuple[int, ...] | None
     input_dim: int | None
+    trainable: bool
 
 
 def _recording_shapes(build):
@@ -96,6 +98,9 @@ class Layer(Configurable):
         Shape of one sample. If the first layer has it, or an ``Input`` does, the model is built before it sees data.
     input_dim : int, optional
         ``input_dim=n`` is ``input_shape=(n,)``.
+    trainable : bool, default True
+        False freezes the parameters: no gradient is computed for them, no penalty, constraint or weight decay touches
+        them. It can be set at any time, and training follows with its next step, without a new ``compile``.
 
     A subclass hands these on as ``**options`` and keeps each argument of its own as an attribute of the same name:
     see the example in ``minidl.layers``.
@@ -111,15 +116,18 @@ class Layer(Configurable):
     """
 
     built = False
+    version = 0
+    """How often a setting was changed on the built layer; a training that runs compares it."""
     not_in_config = frozenset({"input_dim"})
-    fixed_once_built = frozenset({"input_shape", "output_shape"})
-    """Attributes that cannot be set once the layer is built: parameters and compiled loop depend on them."""
+    changeable = frozenset({"trainable"})
+    """Arguments of minidl's own constructors that can be set on a built layer. Training follows; others are fixed."""
 
     def __init__(
         self,
         name: str | None = None,
         input_shape: int | tuple[int, ...] | None = None,
         input_dim: int | None = None,
+        trainable: bool = True,
     ):
         if input_dim is not None:
             if input_shape is not None:
@@ -130,6 +138,7 @@ class Layer(Configurable):
         self.name = given_name(name, snake_case(type(self).__name__.lstrip("_")))
         self.input_shape = None if input_shape is None else check_shape("input_shape", input_shape)
         self.output_shape: tuple[int, ...] | None = None
+        self.trainable = check_bool("trainable", trainable)
         self.parameters: list[Parameter] = []
         self.dtype: np.dtype | None = None
         self.key = np.uint64(0)
@@ -191,7 +200,8 @@ class Layer(Configurable):
                 raise ValueError(f"layer {self.name} already has {attribute!r}: rename its weight {name!r}")
         shape, initializer = check_shape("shape", shape), initializers.get(initializer)
         regularizer, constraint = regularizers.get(regularizer), constraints.get(constraint)
-        self.parameters.append(Parameter(name, shape, initializer, regularizer, constraint))
+        made = Parameter(name, shape, initializer, regularizer, constraint, trainable=self.trainable)
+        self.parameters.append(made)
 
     def unbuild(self) -> None:
         """Undo ``build``: parameters and shapes are forgotten, except the ``input_shape`` of the constructor."""
@@ -225,7 +235,7 @@ class Layer(Configurable):
         set_weights(self.weights, weights)
 
     def count_params(self) -> int:
-        """How many numbers are trained."""
+        """How many numbers the parameters hold."""
         return sum(parameter.size for parameter in self.parameters)
 
     def __getattr__(self, name):
@@ -244,12 +254,36 @@ class Layer(Configurable):
             raise AttributeError(
                 f"{self.name}.{name} is a view of the model's flat vector: write layer.{name}[...] = value"
             )
-        if self.built and name in self.fixed_once_built:
-            raise AttributeError(
-                f"{self.name}.{name} is {getattr(self, name)!r} since the layer was built, and cannot become "
-                f"{value!r}: make a new layer"
-            )
-        super().__setattr__(name, value)
+        owner = constructor_arguments(type(self)).get(name)
+        is_setting = name != "dtype" and owner is not None and owner.__module__.startswith(f"{__package__}.")
+        is_change = is_setting and name in self.__dict__
+        is_fixed = is_setting and (name in self.not_in_config or (self.built and name not in self.changeable))
+        if (is_fixed and (is_change or self.built)) or (self.built and name == "output_shape"):
+            was = f"{self.name}.{name} is {getattr(self, name, None)!r}"
+            since = " since the layer was built," if self.built else ""
+            raise AttributeError(f"{was}{since} and cannot become {value!r}: make a new layer")
+        if name in ("forward", "backward", "build", "ops") and type(self).ops is not Layer.ops:
+            raise AttributeError(f"{self.name}.{name} cannot be replaced on one layer: make a subclass")
+        if is_change and name != "input_shape":
+            self._change(owner, name, value)
+        else:
+            super().__setattr__(name, value)
+
+    def _change(self, owner, argument: str, value) -> None:
+        """Set an argument of ``owner``'s constructor as if the layer had been made with it, checks included."""
+        names = constructor_arguments(owner).keys() - owner.not_in_config
+        made = owner(**{name: getattr(self, name) for name in names} | {argument: value})
+        kept = vars(Layer(name="layer")).keys() - {argument}
+        if self.built:
+            made.build(self.input_shape)
+            self.__dict__["version"] = self.version + 1
+        self.__dict__.update((key, made) for key, made in vars(made).items() if key not in kept)
+        remade = {parameter.name: parameter for parameter in made.parameters}
+        for parameter in self.parameters:
+            parameter.trainable = self.trainable
+            if parameter.name in remade:
+                like = remade[parameter.name]
+                parameter.regularizer, parameter.constraint = like.regularizer, like.constraint
 
     def __repr__(self):
         return f"<{type(self).__name__} {self.name}: {self.input_shape} -> {self.output_shape}>"

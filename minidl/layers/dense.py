@@ -25,7 +25,8 @@ class Dense(Layer):
     before it otherwise.
     """
 
-    fixed_once_built = Layer.fixed_once_built | {"units", "activation", "use_bias"}
+    changeable = Layer.changeable | {"kernel_regularizer", "kernel_constraint"}
+    changeable |= {"bias_regularizer", "bias_constraint"}
 
     def __init__(
         self,
@@ -41,12 +42,15 @@ class Dense(Layer):
         name: str | None = None,
         bias_regularizer: str | Regularizer | None = None,
         bias_constraint: str | Constraint | None = None,
+        trainable: bool = True,
     ):
-        super().__init__(name=name, input_shape=input_shape, input_dim=input_dim)
+        super().__init__(name, input_shape, input_dim, trainable)
         self.units = check_int("units", units, minimum=1)
         self._activation = ActivationFunction(activation)
         self.activation = self._activation.name
         self.use_bias = check_bool("use_bias", use_bias)
+        if not use_bias:
+            self.bias = None  # as in Keras
         self.kernel_initializer = initializers.get(kernel_initializer)
         self.bias_initializer = initializers.get(bias_initializer)
         self.kernel_regularizer = regularizers.get(kernel_regularizer)
@@ -79,8 +83,10 @@ class Dense(Layer):
 
     def backward(self, dout):
         dpre = self._activation.backward(self._checked_gradient(dout, self._out), self._out, self._pre)
-        dx = np.empty_like(self._x)
-        dense_backward(dx, self.dweight, self._bias_view("dbias"), dpre, self._x, self.weight)
+        dx, dweight, dbias = np.empty_like(self._x), self.dweight, self._bias_view("dbias")
+        if not self.parameters[0].trainable:
+            dweight, dbias = dweight[:0], dbias[:0]  # the kernel skips what is empty
+        dense_backward(dx, dweight, dbias, dpre, self._x, self.weight)
         return dx
 
     def ops(self):
@@ -103,8 +109,6 @@ class Activation(Layer):
 
     Softmax is over the last axis, and its backward is the true Jacobian, p * (dp - sum(dp * p)).
     """
-
-    fixed_once_built = Layer.fixed_once_built | {"activation", "negative_slope", "max_value", "threshold"}
 
     def __init__(self, activation: str | None, *common: Any, **options: Unpack[LayerOptions]):
         super().__init__(*common, **options)
@@ -188,7 +192,7 @@ class ReLU(Activation):
         above = x if self.max_value is None else np.minimum(x, x.dtype.type(self.max_value))
         below = x.dtype.type(self.negative_slope) * (x - x.dtype.type(self.threshold))
         # a NaN compares as false, so it takes the upper branch and stays NaN
-        self._out = np.where(x < x.dtype.type(self.threshold), below, above)
+        self._out = np.where(x <= x.dtype.type(self.threshold), below, above)
         return self._out
 
     def backward(self, dout):

@@ -13,7 +13,7 @@ from ..kernels import random
 from ..kernels.elementwise import rescale
 from ..kernels.program import DROPOUT, GAUSSIAN_NOISE, RANDOM_TRANSLATION, RESCALING, Op
 from ..registry import Unpack
-from ..validation import check_choice, check_float, check_int, check_shape
+from ..validation import check_choice, check_dtype, check_float, check_int, check_shape
 from .base import LAYERS, Layer, LayerOptions, as_matrix
 
 
@@ -34,8 +34,8 @@ class _Reshaping(Layer):
 class Input(_Reshaping):
     """Declares the shape of one sample; data pass through unchanged.
 
-    ``Input(shape=(784,))``. ``batch_size`` and ``dtype`` are accepted for compatibility with Keras and have no
-    effect: any batch size fits, and inputs are converted to the model's dtype.
+    ``Input(shape=(784,))``. ``batch_size`` and ``dtype`` are checked, as Keras knows them, and have no effect: any
+    batch size fits, and inputs of any real dtype are converted to the model's.
 
     It is not in the registry: a model saves its input's shape, not this layer.
     """
@@ -51,13 +51,23 @@ class Input(_Reshaping):
     ):
         if shape is None:
             raise ValueError("shape must be given: Input(shape=(784,))")
+        if batch_size is not None:
+            check_int("batch_size", batch_size, minimum=1)
+        if dtype is not None:
+            check_dtype(dtype, any_real=True)
         self.shape = list(check_shape("shape", shape))
         super().__init__(name=name, input_shape=tuple(self.shape))
 
 
 @LAYERS.register()
 class Flatten(_Reshaping):
-    """(B, *shape) to (B, product of shape), in C order."""
+    """(B, *shape) to (B, product of shape), in C order: ``data_format`` can only be "channels_last"."""
+
+    not_in_config = Layer.not_in_config | {"data_format"}
+
+    def __init__(self, data_format: str | None = None, *common: Any, **options: Unpack[LayerOptions]):
+        check_choice("data_format", data_format, (None, "channels_last"))
+        super().__init__(*common, **options)
 
     def build(self, input_shape):
         self.output_shape = (math.prod(input_shape),)
@@ -66,8 +76,6 @@ class Flatten(_Reshaping):
 @LAYERS.register()
 class Rescaling(Layer):
     """out = x * scale + offset: ``Rescaling(1 / 255)`` takes bytes to [0, 1]."""
-
-    fixed_once_built = Layer.fixed_once_built | {"scale", "offset"}
 
     def __init__(self, scale: float, offset: float = 0.0, *common: Any, **options: Unpack[LayerOptions]):
         super().__init__(*common, **options)
@@ -95,9 +103,11 @@ class RandomLayer(Layer):
     ``_fill(out, array, direction)`` fills ``out`` (B, D), forward if ``direction`` is 1, backward if it is -1.
     """
 
+    changeable = Layer.changeable | {"rate", "stddev", "fill_value", "seed"}
+
     def __init__(self, seed: int | None = None, *common: Any, **options: Unpack[LayerOptions]):
         super().__init__(*common, **options)
-        self.seed = None if seed is None else check_int("seed", seed)
+        self.seed = None if seed is None else check_int("seed", seed, minimum=0, maximum=2**63 - 1)
         self._x = None
 
     def forward(self, x, training=False):
@@ -162,8 +172,6 @@ class RandomTranslation(RandomLayer):
     two pixels. Pixels that move in from outside are ``fill_value``. Keras shifts by fractions of a pixel and
     reflects by default; here the shift is whole and the only ``fill_mode`` is "constant". ``seed``: see `Dropout`.
     """
-
-    fixed_once_built = Layer.fixed_once_built | {"height_factor", "width_factor"}
 
     def __init__(
         self,

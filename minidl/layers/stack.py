@@ -8,11 +8,11 @@ import numpy as np
 
 from ..kernels.program import ACTIVATION, DROPOUT, GAUSSIAN_NOISE, RANDOM_TRANSLATION, Op
 from ..kernels.random import LAYER, make_key
-from ..parameters import FlatParameters, set_weights
-from ..validation import check_array, check_bool, check_inputs, check_int, check_shape, describe
+from ..parameters import FlatParameters
+from ..validation import check_array, check_bool, check_inputs, check_int, check_shape, describe, warn
 from .base import Layer
 from .dense import Activation, Dense, Softmax
-from .rowwise import Dropout, Flatten, GaussianNoise, Input, RandomTranslation
+from .rowwise import Dropout, Flatten, GaussianNoise, Input, RandomLayer, RandomTranslation
 
 AUGMENTING = (GaussianNoise, RandomTranslation)
 """Layers that change inputs at random: a teacher is asked about what they make of them."""
@@ -20,12 +20,11 @@ _IN_TRAINING_ONLY = (DROPOUT, GAUSSIAN_NOISE, RANDOM_TRANSLATION)
 _WITHOUT_ACTIVATION = (Dropout, Flatten, GaussianNoise)
 
 
-class Stack:
+class Stack(FlatParameters):
     """Layers in a row: built for an input shape, run forward and backward, described as a table.
 
     ``_logits_layers`` are the layers without a final softmax or sigmoid, on the same weights. Losses that are
-    fused with that activation run these. ``flat``: the flat vectors with the place, penalty and constraint of each
-    parameter.
+    fused with that activation run these.
     """
 
     def __init__(self, layers: Iterable[Layer] | None, dtype: np.dtype, seed: int):
@@ -36,7 +35,7 @@ class Stack:
         self._layers: list[Layer] = []
         self._logits_layers: list[Layer] = []
         self._input: Input | None = None
-        self.flat = FlatParameters(dtype)
+        self._clear()
         if isinstance(layers, Layer) or not isinstance(layers, (Iterable, type(None))):
             raise TypeError(f"layers must be a list of layers, got {describe(layers)}")
         for layer in () if layers is None else layers:
@@ -87,8 +86,15 @@ class Stack:
     def build(self, input_shape: int | tuple[int | None, ...] | None = None) -> None:
         if not self._layers:
             raise ValueError("a model without layers cannot be built: add a layer first")
-        if isinstance(input_shape, (tuple, list)) and input_shape and input_shape[0] is None:
-            input_shape = input_shape[1:]
+        if isinstance(input_shape, (tuple, list)) and len(input_shape) > 1:
+            batch, *sample = input_shape
+            if batch is None or tuple(sample) == self.input_shape:
+                input_shape = tuple(sample)
+            elif tuple(input_shape) != self.input_shape:  # Keras would take the first for the batch
+                raise ValueError(
+                    f"input_shape must begin with None, for the batch, got {input_shape!r}: if its first axis is the "
+                    f"batch, write {(None, *sample)}; if it is one sample, {(None, *input_shape)}"
+                )
         if input_shape is None:
             if not self.built:
                 raise ValueError("input_shape must be given: no layer says what the model's input is")
@@ -115,7 +121,7 @@ class Stack:
         """Undo ``build``, whose shape turned out to be wrong."""
         for layer in self._layers:
             layer.unbuild()
-        self.flat = FlatParameters(self.dtype)
+        self._clear()
         self.built = False
 
     def fill(self, layers: list[Layer], input_shape: tuple[int, ...] | None, size: int | None = None) -> None:
@@ -137,7 +143,7 @@ class Stack:
 
     def _attach(self, initialize: bool = True) -> None:
         """Lay the parameters out anew, and find the layers that give the logits."""
-        self.flat.lay_out(self._layers, self.seed, initialize)
+        self._lay_out(initialize)
         self.predictors = {}
         self._logits_layers = self._layers
         if self.final_activation in ("softmax", "sigmoid"):
@@ -148,19 +154,12 @@ class Stack:
                 self._logits_layers.append(linear)
         self.built = True
 
-    def require_built(self, what: str) -> None:
-        """A ValueError unless the model is built; ``what`` is the method that needs it."""
-        if not self.built:
-            raise ValueError(
-                f"{what} needs a built model: give the first layer an input_shape, or call build(input_shape)"
-            )
-
     def build_for(self, x: object) -> None:
         """Build a model that takes its input shape from the data."""
         if not self._layers:
             raise ValueError(f"{self.name} has no layers: add a layer first")
         if not self.built:
-            self.build(check_inputs(x, None).shape[1:])
+            self.build((None, *check_inputs(x, None).shape[1:]))
 
     # -- description ---------------------------------------------------------------------------------
 
@@ -192,6 +191,11 @@ class Stack:
         is_known = last is self._layers[-1] and (last.activation != "softmax" or is_flat)
         return last.activation if is_known or last.activation == "linear" else None
 
+    def softmax_over_one(self) -> str | None:
+        """The name of a layer that ends with a softmax over a single number, which is always 1; None: there is none."""
+        layers = [layer for layer in self._layers if isinstance(layer, (Activation, Dense))]
+        return next((a.name for a in layers if a.activation == "softmax" and a.output_shape[-1] == 1), None)
+
     def hides_a_softmax(self) -> bool:
         """Whether a softmax follows another, or only dropout follows a softmax."""
         layers = [layer for layer in self._layers if type(layer) not in _WITHOUT_ACTIVATION]
@@ -210,60 +214,14 @@ class Stack:
             raise ValueError(f"there is no layer {name!r}; there are {names}")
         return self._layers[names.index(name)]
 
-    # -- parameters ----------------------------------------------------------------------------------
-
     @property
-    def params(self) -> np.ndarray:
-        return self.flat.values
+    def version(self) -> int:
+        """How often a setting was changed on a built layer: a training that runs then reads all of them anew."""
+        return sum(layer.version for layer in self._layers)
 
-    @params.setter
-    def params(self, value: np.ndarray) -> None:
-        if value is not self.flat.values:  # `model.params *= 2` assigns the vector itself
-            raise AttributeError("layers view model.params: write model.params[...] = value")
-
-    @property
-    def grads(self) -> np.ndarray:
-        return self.flat.grads
-
-    @grads.setter
-    def grads(self, value: np.ndarray) -> None:
-        if value is not self.flat.grads:
-            raise AttributeError("layers view model.grads: write model.grads[...] = value")
-
-    @property
-    def parameters(self) -> list:
-        """Every layer's ``Parameter`` entries, in the order of the flat vector."""
-        return self.flat.entries
-
-    @property
-    def segments(self) -> np.ndarray:
-        """int64 (n, 2): offset and size of each parameter in the flat vector."""
-        return self.flat.segments
-
-    def penalty(self) -> float:
-        """What the regularizers add to the loss."""
-        return self.flat.penalty()
-
-    @property
-    def weights(self) -> list[np.ndarray]:
-        """Views of all parameters, as [weight, bias, weight, bias, ...]."""
-        return self.flat.views if self.built else []
-
-    trainable_weights = weights
-
-    def count_params(self) -> int:
-        self.require_built("count_params")
-        return self.params.size
-
-    def get_weights(self) -> list[np.ndarray]:
-        """Copies of all parameters, as [weight, bias, weight, bias, ...]."""
-        self.require_built("get_weights")
-        return [view.copy() for view in self.weights]
-
-    def set_weights(self, weights: Iterable) -> None:
-        """Overwrite all parameters with arrays shaped as those of ``get_weights``, or change nothing."""
-        self.require_built("set_weights")
-        set_weights(self.weights, weights)
+    def warn_if_frozen(self) -> None:
+        if self.parameters and not self.trainable_weights:
+            warn(f"{self.name} learns nothing: no layer with parameters is trainable")
 
     # -- layer by layer ------------------------------------------------------------------------------
 
@@ -295,7 +253,7 @@ class Stack:
     def backward(self, dout: np.ndarray, logits: bool = False) -> np.ndarray:
         """From ``dout``, the gradient of what the last ``forward`` returned, to ``dx``; fills ``grads``.
 
-        ``logits`` must be what it was in that ``forward``.
+        ``logits`` must be what it was in that ``forward``. A frozen layer's gradients are left as they are.
         """
         self.require_built("backward")
         check_bool("logits", logits)
@@ -303,25 +261,38 @@ class Stack:
             dout = layer.backward(dout)
         return dout
 
+    def backward_to_learn(self, dout: np.ndarray, logits: bool) -> None:
+        """``backward`` down to the lowest layer that learns. What no layer has written, or a frozen one, is 0."""
+        self.grads[...] = 0
+        learns = [any(p.trainable for p in layer.parameters) for layer in self._layers]
+        layers = self._logits_layers if logits else self._layers
+        for layer in reversed(layers[learns.index(True) if any(learns) else len(learns) :]):
+            dout = layer.backward(dout)
+        for entry, _ in self.learning(False):
+            self.grads[entry.offset : entry.offset + entry.size] = 0
+
     def __call__(self, x: np.ndarray, training: bool = False) -> np.ndarray:
         return self.forward(x, training=training)
 
     def set_step(self, epoch: int, step: int) -> None:
         """Key the random layers' draws with (seed, layer, epoch, step), as the compiled loop does."""
         for index, layer in enumerate(self._layers):
-            layer.key = np.uint64(make_key(self.seed, LAYER + index, epoch, step))
+            seed = _own_seed(layer)
+            layer.key = np.uint64(make_key(self.seed if seed < 0 else seed, LAYER + index, epoch, step))
 
     def ops(self, training: bool = False, logits: bool = False) -> list[Op] | None:
         """The layers as primitive operations for the compiled loop; None if a part of them is the user's own."""
         self.require_built("ops")
-        if self.flat.own_constraints:
+        if self.own_constraints:
             return None
         found = []
         for index, layer in enumerate(self._layers):
             ops = layer.ops() if _ops_describe(type(layer)) else None
             if ops is None:
                 return None
-            found += [op._replace(layer=index) for op in ops if training or op.kind not in _IN_TRAINING_ONLY]
+            learns = any(parameter.trainable for parameter in layer.parameters)
+            ops = [op._replace(layer=index, trainable=learns, seed=_own_seed(layer)) for op in ops]
+            found += [op for op in ops if training or op.kind not in _IN_TRAINING_ONLY]
         if logits and self._logits_layers is not self._layers:
             assert found[-1].kind == ACTIVATION
             found.pop()
@@ -343,9 +314,8 @@ class Stack:
     # -- copies --------------------------------------------------------------------------------------
 
     def __getstate__(self) -> dict:
-        flat = FlatParameters(self.dtype)
-        flat.values = np.array(self.params)
-        return {**self.__dict__, "flat": flat, "_logits_layers": None, "predictors": {}}
+        remade = {"_grads": None, "_logits_layers": None, "predictors": {}}
+        return {**self.__dict__, "_params": np.array(self.params), **remade}
 
     def __setstate__(self, state: dict) -> None:
         """Copies and unpickled models: views are made anew, of vectors of their own."""
@@ -357,6 +327,11 @@ class Stack:
         shapes = [self.input_shape, *(layer.output_shape for layer in self._layers)]
         sizes = "-".join("?" if s is None else "x".join(str(n) for n in s) for s in shapes)
         return f"<{type(self).__name__} {self.name}: {sizes}, {self.dtype}>"
+
+
+def _own_seed(layer: Layer) -> int:
+    """The seed of a random layer that has one; -1: none."""
+    return layer.seed if isinstance(layer, RandomLayer) and layer.seed is not None else -1
 
 
 def _ops_describe(kind: type) -> bool:

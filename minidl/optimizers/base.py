@@ -171,10 +171,10 @@ class Optimizer(Configurable):
         """Drop the slots and the count of steps, as if ``build`` had never been called."""
         self._slots, self.iterations, self.segments = [], 0, _NO_SEGMENTS
 
-    def apply_clipping(self, grads: np.ndarray) -> None:
-        """Clip ``grads`` in place, if a limit is set."""
+    def apply_clipping(self, grads: np.ndarray, segments: np.ndarray | None = None) -> None:
+        """Clip ``grads`` in place, if a limit is set; ``segments``: those that learn, by default all."""
         if self.clipnorm is not None:
-            kernel.clip_by_norm(grads, self.segments, self.clipnorm)
+            kernel.clip_by_norm(grads, self.segments if segments is None else segments, self.clipnorm)
         elif self.global_clipnorm is not None:
             kernel.clip_by_global_norm(grads, self.global_clipnorm)
         elif self.clipvalue is not None:
@@ -196,11 +196,14 @@ class Optimizer(Configurable):
         self.apply_clipping(grads)
         self.update(params, grads)
 
-    def update(self, params: np.ndarray, grads: np.ndarray) -> None:
-        """``step`` without checks and clipping, for training's own arrays."""
+    def update(self, params: np.ndarray, grads: np.ndarray, segments: np.ndarray | None = None) -> None:
+        """``step`` without checks and clipping, for training's own arrays: all of them, or only ``segments``."""
         kind = self.kind
         kernel.step_scalars(self._scalars, kind, self.hyper, self.learning_rate, self.iterations + 1)
-        kernel.update(kind, params, *self.slots, grads, self._scalars)
+        for at, size in [(0, params.size)] if segments is None else segments:
+            part = slice(at, at + size)
+            slots = (slot[part] for slot in self.slots)
+            kernel.update(kind, params[part], *slots, grads[part], self._scalars)
         self.iterations += 1
 
     def get_config(self) -> dict[str, Any]:

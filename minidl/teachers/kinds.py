@@ -237,7 +237,7 @@ def has_initial_weights(model: Any) -> bool:
         return False
     try:
         fresh = type(model).from_config(model.get_config())
-        fresh.build(model.input_shape)
+        fresh.build((None, *model.input_shape))
     except Exception:  # a user's own layer may not be rebuilt from its config; then nothing is known
         return False
     return bool(model.params.size) and np.array_equal(fresh.params, model.params)

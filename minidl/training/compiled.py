@@ -40,6 +40,7 @@ class CompiledSteps:
     def __init__(self, model, data: TrainingData, batch_size: int, stepwise: bool, aloud: bool):
         loss, metrics, samples = data.loss, data.metrics, data.samples
         dtype, objective = model.dtype, model.objective(loss)
+        self._made_of, self._version = (model, data, batch_size, stepwise, aloud), model.version
         self._model, self._loss, self._samples, self._batch_size = model, loss, samples, batch_size
         n_threads = self._most_threads = threads.most_threads()
         self._threads = choice_for(model.params.size, batch_size)
@@ -89,6 +90,10 @@ class CompiledSteps:
         Where that takes longer than a slice should, the last steps are left undone. A long step is given up, and
         nothing returned, if there is one of ``interrupts`` before it learns.
         """
+        if self._model.version != self._version:  # a callback has frozen a layer, or set a rate
+            if self._model.ops(training=True) is None:
+                raise ValueError("a constraint of your own cannot be set while fit runs in the compiled loop")
+            self.__init__(*self._made_of)
         optimizer = self._model.optimizer
         steps = -(-len(order) // self._batch_size)
         losses, progress = np.zeros(steps), np.zeros(3, np.int64)
@@ -166,12 +171,12 @@ def _unit_names(model, objective, ops, metric_kinds: list[int]) -> list[str]:
 
 def _restraints(model) -> program.Restraints:
     """Penalties, clipping and constraints as data."""
-    optimizer, flat = model.optimizer, model.flat
-    penalties, (places, limits) = flat.penalties, flat.max_norms
+    optimizer, penalties, (places, limits) = model.optimizer, model.penalties, model.max_norms
     clips = [
         float(limit or 0) for limit in (optimizer.clipvalue, optimizer.clipnorm, optimizer.global_clipnorm)
     ]
     active, units = bool(penalties.any() or limits.size or any(clips)), (0, 0)
     if active:
         units = PENALIZE.address("penalize_and_clip", model.dtype), BOUND.address("max_norm", model.dtype)
-    return program.Restraints(active, *units, flat.segments, penalties, np.array(clips), places, limits)
+    segments = model.learning_segments
+    return program.Restraints(active, *units, segments, penalties, np.array(clips), places, limits)

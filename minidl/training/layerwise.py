@@ -34,14 +34,15 @@ def layerwise_step(
         logits = out.reshape(len(out), -1)
         row_loss, dlogits = score_rows(loss, objective, logits, batch, len(out), with_gradient=True)
         values = metric_values(model, metrics, objective, logits, batch)
-        model.backward(dlogits.reshape(out.shape), logits=objective.on_logits)
+        model.backward_to_learn(dlogits.reshape(out.shape), logits=objective.on_logits)
 
-        flat, optimizer = model.flat, model.optimizer
-        penalty = add_regularizer(flat.grads, flat.values, flat.segments, flat.penalties)
-        optimizer.apply_clipping(flat.grads)
-        optimizer.update(flat.values, flat.grads)
-        max_norm(flat.values, *flat.max_norms)
-        for constraint, view in flat.own_constraints:
+        params, grads, optimizer = model.params, model.grads, model.optimizer
+        segments = model.learning_segments
+        penalty = add_regularizer(grads, params, segments, model.penalties)
+        optimizer.apply_clipping(grads, segments)
+        optimizer.update(params, grads, segments if len(segments) < len(model.parameters) else None)
+        max_norm(params, *model.max_norms)
+        for constraint, view in model.own_constraints:
             view[...] = constraint(view)
     finally:
         restore_denormals(mode)
