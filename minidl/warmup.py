@@ -16,7 +16,7 @@ import numpy as np
 from numba.core import types
 
 from .kernels import cache, program, units
-from .kernels.barrier import ALONE, work
+from .kernels.barrier import ALONE, all_ready, prepare, release, work
 from .kernels.infer import infer, infer_rows, search_nonfinite
 from .kernels.jit import JIT_DISABLED
 from .kernels.matmul import scratch_size
@@ -32,7 +32,8 @@ _ANNOUNCEMENT = "minidl: compiling for this machine, once; it may take ten secon
 _HELPER_SECONDS = 120.0
 _HELPER_START = 1.0
 """Seconds until a second process begins to compile."""
-_FIT = ("train", "scratch_size", "permutation", "panel_order", "work", "infer")
+_THREADS = ("work", "prepare", "all_ready", "release")
+_FIT = ("train", "scratch_size", "permutation", "panel_order", "infer", *_THREADS)
 _PREDICT = ("infer_rows", "scratch_size")
 _MORE = ("search_nonfinite", "make_key", "add_regularizer")
 _ready: dict[str, set[str]] = {}
@@ -192,6 +193,9 @@ def _jobs(dtype: np.dtype) -> dict[str, tuple]:
         "permutation": (permutation, integers, np.uint64(0)),
         "panel_order": (program.panel_order, vector, vector, table, False),
         "work": (work, 0, integers),
+        "prepare": (prepare, integers),
+        "all_ready": (all_ready, integers, 1, 0.0),
+        "release": (release, integers, 0),
         "infer_rows": (infer_rows, table, numbers, vector, vector, vector, vector, 1, matrix),
         "infer": (
             infer,
