@@ -30,6 +30,8 @@ from .validation import check_dtype, check_int, check_shape, describe
 _ARRAYS = ("params", *SLOTS)
 _CONFIG_ERRORS = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 """What building a model from a foreign config can raise."""
+_OF_CALLS = 2**62
+"""In the place of an epoch: the draws of ``model(x, training=True)``, which are no epoch's."""
 _model_numbers = itertools.count()
 
 
@@ -51,6 +53,7 @@ class Sequential(Stack):
     segments : int64 (n, 2), offset and size of each parameter in them.
     epoch : number of finished epochs, saved with the model.
     unfinished : None, or where in the next epoch training was left, saved too (``training.Unfinished``).
+    draw_epoch : the number by which that epoch's order, dropout and noise are drawn; it counts on from fit to fit.
     optimizer, loss, metrics : what ``compile`` made of its arguments.
     input_shape, output_shape : without the batch axis; None until built.
     """
@@ -70,7 +73,7 @@ class Sequential(Stack):
         seed = utils.next_seed() if seed is None else seed
         number = next(_model_numbers) if name is None else 0
         self.name = name or (f"sequential_{number}" if number else "sequential")
-        self.epoch = 0
+        self.epoch = self.draw_epoch = self._calls = 0
         self.unfinished: training.Unfinished | None = None
         self.stop_training = False
         self.was_taught = False  # by a teacher, as fit's target_model
@@ -113,7 +116,7 @@ class Sequential(Stack):
 
     def _attach(self, initialize: bool = True) -> None:
         super()._attach(initialize)
-        self.set_step(self.epoch, 0)
+        self.set_step(self.draw_epoch, 0)
 
     def _unbuild(self) -> None:
         super()._unbuild()
@@ -135,7 +138,19 @@ class Sequential(Stack):
     def set_weights(self, weights: Iterable) -> None:
         """Overwrite all parameters with arrays shaped as those of ``get_weights``, or change nothing."""
         super().set_weights(weights)
+        self.leave_epoch()
+
+    def leave_epoch(self) -> None:
+        """Never go on in the epoch that was begun, if one was: the next draws anew."""
+        self.draw_epoch += self.unfinished is not None
         self.unfinished = None
+
+    def __call__(self, x: np.ndarray, training: bool = False) -> np.ndarray:
+        """``forward(x, training)``; with ``training`` every call draws dropout and noise anew."""
+        if training is True:
+            self._calls += 1
+            self.set_step(_OF_CALLS, self._calls)
+        return self.forward(x, training=training)
 
     # -- what training needs to know -----------------------------------------------------------------
 
@@ -165,7 +180,9 @@ class Sequential(Stack):
                 for metric in metrics:
                     metric.kind_for(loss.sparse, math.prod(self.output_shape))
         if optimizer is not self.optimizer:
-            self.unfinished = None
+            self.leave_epoch()
+            if self.optimizer is not None and self.optimizer.iterations:
+                self.draw_epoch += 1  # train_on_batch draws by the steps, which begin again
         self.optimizer, self.loss, self.metrics = optimizer, loss, metrics
         self.stop_training = False
 
@@ -317,7 +334,7 @@ class Sequential(Stack):
         if found != size:
             raise ValueError(f"cannot read {shown}: it holds {found} parameters, the model has {size}")
         self.params[...] = arrays["params"]
-        self.unfinished = None
+        self.leave_epoch()
 
     def get_config(self) -> dict:
         """The architecture as plain data: name, dtype, seed, input_shape, each layer's class and config."""

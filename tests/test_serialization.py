@@ -123,7 +123,7 @@ def test_a_loaded_model_goes_on_to_the_same_bits(tmp_path, optimizer, dtype):
     np.testing.assert_array_equal(loaded.params, model.params)
     # and the state does matter
     fresh = load_model(path)
-    fresh.epoch = 5
+    fresh.draw_epoch = 5
     for _ in range(3):
         fresh.train_on_batch(*data())
     assert not np.array_equal(fresh.params, model.params)

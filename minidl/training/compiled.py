@@ -89,7 +89,7 @@ class CompiledSteps:
         state = network.UpdateState(
             optimizer.kind, optimizer.hyper, *slots, rates, optimizer.iterations, self._restraints
         )
-        moment = network.Moment(self._model.seed, self._model.epoch, first_step)
+        moment = network.Moment(self._model.seed, self._model.draw_epoch, first_step)
         data = self._data(order)
         arguments = self._program, self._buffers, data, table, state, moment
         with self._threads.for_slice(steps) as count:

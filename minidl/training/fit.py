@@ -54,11 +54,10 @@ def fit(model, options: FitOptions) -> History:
     loop = _EpochLoop(model, data, batch_size, options, callbacks)
     model.stop_training = False
     logs: dict[str, float] = {}
-    unfinished = _epoch_to_finish(model, options, batch_size, data.count)
     callbacks.on_train_begin()
+    if options.initial_epoch < options.epochs:
+        _begin_epochs(model, options, batch_size, data.count)
     for epoch in range(options.initial_epoch, options.epochs):
-        model.unfinished = unfinished if epoch == options.initial_epoch else None
-        model.epoch = epoch
         data.loss.set_epoch(epoch)
         callbacks.on_epoch_begin(epoch)
         logs = loop.run(epoch)
@@ -75,19 +74,30 @@ def fit(model, options: FitOptions) -> History:
     return callbacks.history
 
 
-def _epoch_to_finish(model, options: FitOptions, batch_size: int, count: int) -> Unfinished | None:
-    """The epoch ``model`` was left in, if this ``fit`` begins there and has the same batches."""
-    left = model.unfinished
-    if left is None or options.initial_epoch != model.epoch:
-        return None
-    if (left.batch_size, left.samples, left.shuffle) == (batch_size, count, options.shuffle):
-        return left
-    warn(
-        f"epoch {options.initial_epoch + 1} was left after {left.step} steps of batch_size {left.batch_size} on "
-        f"{left.samples} samples with shuffle={left.shuffle}; with batch_size {batch_size}, {count} samples and "
-        f"shuffle={options.shuffle} it cannot go on there and begins anew"
-    )
-    return None
+def _begin_epochs(model, options: FitOptions, batch_size: int, count: int) -> None:
+    """Go on in the epoch ``model`` was left in, if this fit begins there and has the same batches; else begin anew.
+
+    An epoch that begins anew has draws of its own. An epoch of a first fit draws under its own number.
+    """
+    left, wanted = model.unfinished, (batch_size, count, options.shuffle)
+    begins_there = options.initial_epoch == model.epoch
+    if left is not None and begins_there and (left.batch_size, left.samples, left.shuffle) == wanted:
+        return
+    if left is not None:
+        instead = (
+            f"this fit begins at epoch {options.initial_epoch + 1}: initial_epoch={model.epoch} goes on there"
+        )
+        if begins_there:
+            instead = (
+                f"with batch_size {batch_size}, {count} samples and shuffle={options.shuffle} it cannot go on there "
+                "and begins anew"
+            )
+        warn(
+            f"epoch {model.epoch + 1} was left after {left.step} steps of batch_size {left.batch_size} on "
+            f"{left.samples} samples with shuffle={left.shuffle}; {instead}"
+        )
+    model.leave_epoch()
+    model.epoch, model.draw_epoch = options.initial_epoch, max(model.draw_epoch, options.initial_epoch)
 
 
 def _choose_stepper(model, data: TrainingData, batch_size: int, stepwise: bool, options: FitOptions):
@@ -119,11 +129,11 @@ class _EpochLoop:
     def run(self, epoch: int) -> dict[str, float]:
         """One epoch, from where the model is; the mean loss, and the metrics' means over the labelled samples."""
         stepper, batch_size = self._stepper, self._batch_size
+        unlogged = self._begin(epoch)
         order = np.arange(self._data.count)
         if self._shuffle:
             with uninterrupted():  # an interrupt would be lost while the kernel is compiled or loaded
-                permutation(order, np.uint64(make_key(self._model.seed, SHUFFLE, epoch, 0)))
-        unlogged = self._begin()
+                permutation(order, np.uint64(make_key(self._model.seed, SHUFFLE, self._model.draw_epoch, 0)))
         labelled_before = None
         if self._has_label is not None:
             labelled_before = np.append(0, np.cumsum(self._has_label[order]))
@@ -156,8 +166,11 @@ class _EpochLoop:
                 stepper.pace = int(min(8 * len(losses), max(1, wanted)))
         return logs
 
-    def _begin(self) -> int:
+    def _begin(self, epoch: int) -> int:
         """Begin an epoch anew, or where it was left; the number of samples done before that are not in the logs."""
+        if self._model.epoch != epoch:  # the last step was undone, and a callback lets training go on
+            self._model.leave_epoch()
+            self._model.epoch = epoch
         left = self._model.unfinished
         self._done, self._loss_sum, self._metric_sums = 0, 0.0, np.zeros(len(self._names))
         if left is None:
@@ -184,7 +197,7 @@ class _EpochLoop:
             undone = sums_before is not None  # the last step
             done = self._done - undone
             if done == self._steps:
-                model.epoch, model.unfinished = model.epoch + 1, None
+                model.epoch, model.draw_epoch, model.unfinished = model.epoch + 1, model.draw_epoch + 1, None
             elif done:
                 loss_sum, sums = float(loss_sums[steps - undone]), sums_before if undone else sums
                 totals = dict(zip(self._names, sums.tolist(), strict=True))

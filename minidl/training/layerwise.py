@@ -24,7 +24,7 @@ def layerwise_step(
     """
     mode = flush_denormals()
     try:
-        model.set_step(model.epoch, step)
+        model.set_step(model.draw_epoch, step)
         if online_teacher is not None:
             logits = online_teacher.logits(model.augmented(batch.x), temperature=loss.temperature)
             batch = batch._replace(teacher_logits=logits)

@@ -23,6 +23,7 @@ def training_config(model) -> dict:
         }
     training = {
         "epoch": model.epoch,
+        "draw_epoch": model.draw_epoch,
         "iterations": 0 if optimizer is None else optimizer.iterations,
         "unfinished": None if left is None else left._asdict(),
     }
@@ -40,6 +41,7 @@ def restore_training(model, config: dict, arrays: dict[str, np.ndarray], custom:
     """Compile ``model`` as the file says, and give it the state it was saved with."""
     training, found = config["training"], [name for name in SLOTS if name in arrays]
     model.epoch = check_int("epoch", training["epoch"], minimum=0, maximum=_LARGEST_COUNT)
+    draw_epoch = training.get("draw_epoch", model.epoch)  # files of 0.1.0 have none
     if config["compile"] is not None:
         compiled = revive(config["compile"], custom)
         listed = [metrics.deserialize(metric) for metric in compiled["metrics"]]
@@ -55,6 +57,7 @@ def restore_training(model, config: dict, arrays: dict[str, np.ndarray], custom:
         model.optimizer.iterations = iterations
     elif found:
         raise ValueError("it holds an optimizer's state, but no optimizer")
+    model.draw_epoch = check_int("draw_epoch", draw_epoch, minimum=0, maximum=_LARGEST_COUNT)
     model.unfinished = _unfinished(training["unfinished"])
 
 

@@ -70,7 +70,7 @@ class Watch:
         model = self._model
         after = Snapshot(model, before.metric_sums)
         before.restore()
-        model.set_step(model.epoch, step - 1)
+        model.set_step(model.draw_epoch, step - 1)
         out, what = np.ascontiguousarray(self._x[rows], dtype=model.dtype), ""
         for layer in model.layers:
             out = layer.forward(out, training=True)
