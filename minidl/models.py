@@ -7,23 +7,24 @@ training step to read), how parameters lie in ``parameters.py``, files in ``arch
 from __future__ import annotations
 
 import contextlib
+import copy
 import itertools
 import math
 from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from . import archive, losses, optimizers, training, utils, validation
+from . import archive, losses, optimizers, training, utils
 from . import metrics as metrics_module
 from .callbacks import History, check_verbose
 from .layers import Layer
 from .layers.configs import check_custom_objects, layer_config, layers_from_configs
 from .layers.stack import Stack
-from .training.interrupts import uninterrupted
-from .training.layerwise import layerwise_step
+from .registry import Configurable
+from .training.interrupts import Turns
 from .training.objective import Objective, objective_of
 from .training.options import FitOptions, takes
-from .training.samples import check_samples, check_y
+from .training.samples import check_y
 from .training.saving import SLOTS, restore_training, slot_arrays, training_config
 from .validation import check_dtype, check_int, check_shape, describe
 
@@ -75,6 +76,8 @@ class Sequential(Stack):
         self.name = name or (f"sequential_{number}" if number else "sequential")
         self.epoch = self.draw_epoch = self._calls = 0
         self.unfinished: training.Unfinished | None = None
+        self.best_logs: dict[str, float] = {}  # the best that a `ModelCheckpoint` has seen
+        self.turns = Turns()
         self.stop_training = False
         self.was_taught = False  # by a teacher, as fit's target_model
         self.history: History | None = None
@@ -137,8 +140,14 @@ class Sequential(Stack):
 
     def set_weights(self, weights: Iterable) -> None:
         """Overwrite all parameters with arrays shaped as those of ``get_weights``, or change nothing."""
-        super().set_weights(weights)
-        self.leave_epoch()
+        with self.turns.taken():
+            super().set_weights(weights)
+            self.leave_epoch()
+
+    def get_weights(self) -> list[np.ndarray]:
+        """Copies of all parameters, as [weight, bias, weight, bias, ...]."""
+        with self.turns.taken():
+            return super().get_weights()
 
     def leave_epoch(self) -> None:
         """Never go on in the epoch that was begun, if one was: the next draws anew."""
@@ -150,7 +159,8 @@ class Sequential(Stack):
         if training is True:
             self._calls += 1
             self.set_step(_OF_CALLS, self._calls)
-        return self.forward(x, training=training)
+        with self.turns.taken():
+            return self.forward(x, training=training)
 
     # -- what training needs to know -----------------------------------------------------------------
 
@@ -228,26 +238,7 @@ class Sequential(Stack):
         """
         self.require_compiled("train_on_batch")
         with self._built_for(x):
-            self.objective(self.loss)
-            batch = check_samples(self, self.loss, x, y, sample_weight, class_weight)
-            outputs = math.prod(self.output_shape)
-            if self.loss.distills:
-                logits = validation.check_logits(teacher_logits, len(batch.x), outputs, self.dtype)
-                losses.check_logits("teacher_logits", logits)  # and no probabilities
-                batch = batch._replace(teacher_logits=logits)
-            elif teacher_logits is not None:
-                raise ValueError(
-                    f"teacher_logits are for a distilling loss, and loss {self.loss.name} is none"
-                )
-            for metric in self.metrics:
-                metric.kind_for(batch.targets is None, outputs)
-            self.prepare_optimizer()
-        batch = batch._replace(x=np.ascontiguousarray(batch.x, dtype=self.dtype))
-        rows = len(batch.x) if batch.targets is not None else int(np.count_nonzero(batch.labels >= 0))
-        metrics = self.metrics if rows else []  # they compare with labels
-        with uninterrupted():
-            loss, sums = layerwise_step(self, batch, self.loss, metrics, step=self.optimizer.iterations)
-        logs = {"loss": loss, **{m.name: float(s) / rows for m, s in zip(metrics, sums, strict=True)}}
+            logs = training.train_on_batch(self, x, y, sample_weight, class_weight, teacher_logits)
         return logs if return_dict else self._in_order(logs)
 
     def _in_order(self, logs: dict[str, float]) -> float | list[float]:
@@ -265,7 +256,7 @@ class Sequential(Stack):
         """Loss and metrics on ``x, y`` in inference mode: ``[loss, metric, ...]``, or the loss alone."""
         self.require_compiled("evaluate")
         with self._built_for(x):
-            logs = training.evaluate(self, x, y, batch_size, verbose, sample_weight)
+            logs = self.turns.read(lambda: training.evaluate(self, x, y, batch_size, verbose, sample_weight))
         return logs if return_dict else self._in_order(logs)
 
     def predict(self, x, batch_size: int | None = None, verbose: int | str = 0) -> np.ndarray:
@@ -282,7 +273,7 @@ class Sequential(Stack):
         if batch_size is not None:
             check_int("batch_size", batch_size, minimum=1)
         if self.built:
-            return training.predict(self, x, logits)
+            return self.turns.read(training.predict, self, x, logits)
         with self._built_for(x):
             return training.predict(self, x, logits)
 
@@ -310,13 +301,15 @@ class Sequential(Stack):
     def save(self, path, overwrite: bool = True) -> None:
         """Write the model with its optimizer's state and all that is needed to train on."""
         self.require_built("save")
-        config = {**self._file_config("model"), "model": self.get_config(), **training_config(self)}
-        archive.write(path, config, {"params": self.params, **slot_arrays(self)}, overwrite)
+        with self.turns.taken():
+            config = {**self._file_config("model"), "model": self.get_config(), **training_config(self)}
+            archive.write(path, config, {"params": self.params, **slot_arrays(self)}, overwrite)
 
     def save_weights(self, path, overwrite: bool = True) -> None:
         """Write the parameters alone."""
         self.require_built("save_weights")
-        archive.write(path, self._file_config("weights"), {"params": self.params}, overwrite)
+        with self.turns.taken():
+            archive.write(path, self._file_config("weights"), {"params": self.params}, overwrite)
 
     def _file_config(self, kind: str) -> dict:
         shapes = [list(parameter.shape) for parameter in self.parameters]
@@ -333,8 +326,9 @@ class Sequential(Stack):
         found, size = len(arrays["params"]), self.params.size
         if found != size:
             raise ValueError(f"cannot read {shown}: it holds {found} parameters, the model has {size}")
-        self.params[...] = arrays["params"]
-        self.leave_epoch()
+        with self.turns.taken():
+            self.params[...] = arrays["params"]
+            self.leave_epoch()
 
     def get_config(self) -> dict:
         """The architecture as plain data: name, dtype, seed, input_shape, each layer's class and config."""
@@ -352,7 +346,8 @@ class Sequential(Stack):
         return _from_config(config, check_custom_objects(custom_objects))
 
     def __getstate__(self) -> dict:
-        return {**super().__getstate__(), "history": None}
+        with self.turns.taken():
+            return {**super().__getstate__(), "history": None, "optimizer": copy.deepcopy(self.optimizer)}
 
 
 def _from_config(config: dict, custom: dict[str, type], size: int | None = None) -> Sequential:
@@ -392,4 +387,6 @@ def clone_model(model: Sequential) -> Sequential:
     """A new model of the same architecture with initial weights of its own seed, not compiled."""
     if not isinstance(model, Sequential):
         raise TypeError(f"model must be a Sequential, got {describe(model)}")
-    return type(model).from_config({**model.get_config(), "seed": utils.next_seed()})
+    parts = [part for layer in model.layers for part in (layer, *vars(layer).values())]
+    own = {type(part).__name__: type(part) for part in parts if isinstance(part, Configurable)}
+    return type(model).from_config({**model.get_config(), "seed": utils.next_seed()}, own)

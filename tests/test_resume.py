@@ -27,9 +27,12 @@ from small_run import (
     forked,
     fractions,
     is_whole,
+    layerwise,
     new_model,
+    online,
     same_state,
     wait_for,
+    watched,
 )
 
 from minidl import archive
@@ -41,21 +44,8 @@ from minidl.optimizers import SGD
 # -- in the middle of an epoch ---------------------------------------------------------------------
 
 
-def layerwise(model, **arguments):
-    model.ops = lambda training=False, logits=False: None
-    return fit(model, **arguments)
-
-
-def online(model, **arguments):
-    return fit(model, target_model=lambda x: x[:, :4] * 3, **arguments)
-
-
 def weighted(model, **arguments):
     return fit(model, sample_weight=np.abs(fractions(SAMPLES)), class_weight={1: 2.0}, **arguments)
-
-
-def watched(model, callbacks=(), **arguments):
-    return fit(model, callbacks=[*callbacks, TerminateOnNaN()], **arguments)
 
 
 @pytest.mark.parametrize("stop", [1, STEPS - 1, STEPS + 7, 2 * STEPS])

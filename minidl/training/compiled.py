@@ -9,6 +9,7 @@ from ..kernels.activations import CODES, LINEAR
 from ..kernels.ops import DENSE
 from ..kernels.program import BatchParts, training_buffers
 from ..kernels.target import aligned_zeros
+from .interrupts import let_in
 from .preparation import TrainingData
 from .samples import CHUNK_BYTES, as_rows, is_native
 from .thread_choice import ThreadChoice
@@ -74,11 +75,8 @@ class CompiledSteps:
         if self._part < batch_size:
             self.most_steps = 1
 
-    def run(self, order: np.ndarray, first_step: int, metric_sums: np.ndarray, interrupts=()) -> np.ndarray:
-        """Train on consecutive batches of ``order``; returns each step's loss and adds to ``metric_sums``.
-
-        A long step is given up, and nothing returned, if there is one of ``interrupts`` before it learns.
-        """
+    def run(self, order: np.ndarray, first_step: int, metric_sums: np.ndarray) -> np.ndarray:
+        """Train on consecutive batches of ``order``; returns each step's loss and adds to ``metric_sums``."""
         optimizer = self._model.optimizer
         steps = -(-len(order) // self._batch_size)
         losses = np.zeros(steps)
@@ -94,8 +92,7 @@ class CompiledSteps:
         arguments = self._program, self._buffers, data, table, state, moment
         with self._threads.for_slice(steps) as count:
             for first in range(0, self._batch_size, self._part):
-                if interrupts:
-                    return losses[:0]
+                let_in()  # nothing has changed before the last part
                 last = first + self._part
                 part = network.Part(first, last, last >= self._batch_size)
                 threads.run(network.train, *arguments, part, threads=count)

@@ -16,7 +16,7 @@ from ..validation import warn
 from ..warmup import compile_before_fit
 from .compiled import CompiledSteps
 from .inference import evaluate_samples
-from .interrupts import uninterrupted
+from .interrupts import uninterrupted, watch_signals
 from .layerwise import LayerwiseSteps
 from .options import FitOptions
 from .preparation import TrainingData, prepare
@@ -51,25 +51,30 @@ def fit(model, options: FitOptions) -> History:
         steps=-(-data.count // batch_size),
         verbose=options.verbose,
     )
+    if options.initial_epoch > options.epochs:
+        warn(
+            f"nothing is trained: initial_epoch={options.initial_epoch} lies beyond epochs={options.epochs}, which is "
+            "the number of the last epoch, not of further ones"
+        )
     loop = _EpochLoop(model, data, batch_size, options, callbacks)
     model.stop_training = False
     logs: dict[str, float] = {}
     callbacks.on_train_begin()
-    if options.initial_epoch < options.epochs:
-        _begin_epochs(model, options, batch_size, data.count)
-    for epoch in range(options.initial_epoch, options.epochs):
-        data.loss.set_epoch(epoch)
-        callbacks.on_epoch_begin(epoch)
-        logs = loop.run(epoch)
-        if data.validation is not None and (epoch + 1) % options.validation_freq == 0:
-            callbacks.on_test_begin()
-            loss = loss_without_teacher(model, data.loss, data.validation.y)
-            values = evaluate_samples(model, loss, model.metrics, data.validation)
-            callbacks.on_test_end(values)
-            logs.update((f"val_{name}", value) for name, value in values.items())
-        callbacks.on_epoch_end(epoch, logs)
-        if model.stop_training:
-            break
+    with model.turns.training():
+        if options.initial_epoch < options.epochs:
+            _begin_epochs(model, options, batch_size, data.count)
+        for epoch in range(options.initial_epoch, options.epochs):
+            data.loss.set_epoch(epoch)
+            callbacks.on_epoch_begin(epoch)
+            logs = loop.run(epoch)
+            if data.validation is not None and (epoch + 1) % options.validation_freq == 0:
+                loss = loss_without_teacher(model, data.loss, data.validation.y)
+                size = options.validation_batch_size or batch_size
+                values = evaluate_samples(model, loss, model.metrics, data.validation, size, callbacks)
+                logs.update((f"val_{name}", value) for name, value in values.items())
+            callbacks.on_epoch_end(epoch, logs)
+            if model.stop_training:
+                break
     callbacks.on_train_end(logs)
     return callbacks.history
 
@@ -96,8 +101,9 @@ def _begin_epochs(model, options: FitOptions, batch_size: int, count: int) -> No
             f"epoch {model.epoch + 1} was left after {left.step} steps of batch_size {left.batch_size} on "
             f"{left.samples} samples with shuffle={left.shuffle}; {instead}"
         )
-    model.leave_epoch()
-    model.epoch, model.draw_epoch = options.initial_epoch, max(model.draw_epoch, options.initial_epoch)
+    with uninterrupted(), model.turns.taken():
+        model.leave_epoch()
+        model.epoch, model.draw_epoch = options.initial_epoch, max(model.draw_epoch, options.initial_epoch)
 
 
 def _choose_stepper(model, data: TrainingData, batch_size: int, stepwise: bool, options: FitOptions):
@@ -122,6 +128,7 @@ class _EpochLoop:
         self._has_label = None if has_label.all() or not data.metrics else has_label
         self._steps = -(-data.count // batch_size)
         self._watch = Watch(model, data.samples.x, options.epochs, self._steps, callbacks.callbacks)
+        self._watches_anew = bool(options.callbacks)  # one may have set a handler for a signal
         self._every_batch = callbacks.wants_every_batch
         stepwise = self._every_batch or self._watch.careful
         self._stepper = _choose_stepper(model, data, batch_size, stepwise, options)
@@ -146,7 +153,7 @@ class _EpochLoop:
             self._callbacks.on_train_batch_begin(step)
             began = time.perf_counter()
             losses = self._run_slice(order[step * batch_size : (step + length) * batch_size])
-            if not len(losses):  # given up: for an interrupt that raised nothing, or to look for a bad step
+            if not len(losses):  # they are run again one by one
                 continue
             seconds = time.perf_counter() - began
             last = min(self._done * batch_size, len(order))
@@ -182,10 +189,12 @@ class _EpochLoop:
         return 0
 
     def _run_slice(self, rows: np.ndarray) -> np.ndarray:
-        """Train on ``rows`` and tell the model how far it is; each step's loss, none if an interrupt came first."""
+        """Train on ``rows`` and tell the model how far it is, all or nothing; returns each step's loss."""
         model, batch_size, sums = self._model, self._batch_size, self._metric_sums
-        with uninterrupted() as interrupts:
-            losses, sums_before = self._watch.run_slice(self._stepper, rows, self._done, sums, interrupts)
+        if self._watches_anew:
+            watch_signals()
+        with uninterrupted(), model.turns.taken():
+            losses, sums_before = self._watch.run_slice(self._stepper, rows, self._done, sums)
             steps = len(losses)
             if not steps:
                 return losses

@@ -26,6 +26,7 @@ def training_config(model) -> dict:
         "draw_epoch": model.draw_epoch,
         "iterations": 0 if optimizer is None else optimizer.iterations,
         "unfinished": None if left is None else left._asdict(),
+        "best_logs": model.best_logs,
     }
     return {"compile": compiled, "training": training}
 
@@ -59,10 +60,11 @@ def restore_training(model, config: dict, arrays: dict[str, np.ndarray], custom:
         raise ValueError("it holds an optimizer's state, but no optimizer")
     model.draw_epoch = check_int("draw_epoch", draw_epoch, minimum=0, maximum=_LARGEST_COUNT)
     model.unfinished = _unfinished(training["unfinished"])
+    model.best_logs = _numbers("best", training.get("best_logs", {}))
 
 
 def _unfinished(node) -> Unfinished | None:
-    """Where training was left, checked: NaN is among what a sum may be."""
+    """Where training was left, checked."""
     if node is None:
         return None
     found = Unfinished(**node)
@@ -70,9 +72,13 @@ def _unfinished(node) -> Unfinished | None:
     check_int("batch_size", found.batch_size, minimum=1, maximum=found.samples)
     check_int("step", found.step, minimum=1, maximum=-(-found.samples // found.batch_size) - 1)
     check_bool("shuffle", found.shuffle)
-    sums = {"loss": found.loss_sum, **found.metric_sums}
-    for name, total in sums.items():
-        if isinstance(total, bool) or not isinstance(total, (int, float)):
-            raise TypeError(f"the sum of {name} must be a number, got {describe(total)}")
-        sums[name] = float(total)
+    sums = _numbers("sum", {"loss": found.loss_sum, **found.metric_sums})
     return found._replace(loss_sum=sums.pop("loss"), metric_sums=sums)
+
+
+def _numbers(what: str, named: dict) -> dict[str, float]:
+    """``named`` with each value a float: NaN is among what it may be."""
+    for name, number in named.items():
+        if isinstance(number, bool) or not isinstance(number, (int, float)):
+            raise TypeError(f"the {what} of {name} must be a number, got {describe(number)}")
+    return {name: float(number) for name, number in named.items()}
