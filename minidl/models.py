@@ -7,28 +7,31 @@ training step to read), how parameters lie in ``parameters.py``, files in ``arch
 from __future__ import annotations
 
 import contextlib
+import copy
 import math
 from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from . import archive, losses, optimizers, training, utils, validation
+from . import archive, losses, optimizers, training, utils
 from . import metrics as metrics_module
 from .callbacks import History, check_verbose
 from .layers import Layer
 from .layers.base import check_custom_objects, given_name, layer_config, layers_from_configs
 from .layers.stack import Stack
-from .training.interrupts import uninterrupted
-from .training.layerwise import layerwise_step
+from .registry import Configurable
+from .training.interrupts import Turns
 from .training.objective import Objective, objective_of
 from .training.options import FitOptions, takes
-from .training.samples import check_samples, check_y
+from .training.samples import check_y
 from .training.saving import SLOTS, restore_training, slot_arrays, training_config
 from .validation import check_dtype, check_int, check_shape, describe
 
 _ARRAYS = ("params", *SLOTS)
 _CONFIG_ERRORS = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 """What building a model from a foreign config can raise."""
+_OF_CALLS = 2**62
+"""In the place of an epoch: the draws of ``model(x, training=True)``, which are no epoch's."""
 
 
 class Sequential(Stack):
@@ -49,6 +52,7 @@ class Sequential(Stack):
     segments : int64 (n, 2), offset and size of each parameter in them.
     epoch : number of finished epochs, saved with the model.
     unfinished : None, or where in the next epoch training was left, saved too (``training.Unfinished``).
+    draw_epoch : the number by which that epoch's order, dropout and noise are drawn; it counts on from fit to fit.
     optimizer, loss, metrics : what ``compile`` made of its arguments.
     input_shape, output_shape : without the batch axis; None until built.
     """
@@ -65,8 +69,10 @@ class Sequential(Stack):
         dtype = check_dtype(dtype)
         seed = utils.next_seed() if seed is None else seed
         self.name = given_name(name, "sequential")
-        self.epoch = 0
+        self.epoch = self.draw_epoch = self._calls = 0
         self.unfinished: training.Unfinished | None = None
+        self.best_logs: dict[str, float] = {}  # the best that a `ModelCheckpoint` has seen
+        self.turns = Turns()
         self.stop_training = False
         self.was_taught = False  # by a teacher, as fit's target_model
         self.history: History | None = None
@@ -111,7 +117,7 @@ class Sequential(Stack):
 
     def _attach(self, initialize: bool = True) -> None:
         super()._attach(initialize)
-        self.set_step(self.epoch, 0)
+        self.set_step(self.draw_epoch, 0)
 
     def _unbuild(self) -> None:
         super()._unbuild()
@@ -132,8 +138,27 @@ class Sequential(Stack):
 
     def set_weights(self, weights: Iterable) -> None:
         """Overwrite all parameters with arrays shaped as those of ``get_weights``, or change nothing."""
-        super().set_weights(weights)
+        with self.turns.taken():
+            super().set_weights(weights)
+            self.leave_epoch()
+
+    def get_weights(self) -> list[np.ndarray]:
+        """Copies of all parameters, as [weight, bias, weight, bias, ...]."""
+        with self.turns.taken():
+            return super().get_weights()
+
+    def leave_epoch(self) -> None:
+        """Never go on in the epoch that was begun, if one was: the next draws anew."""
+        self.draw_epoch += self.unfinished is not None
         self.unfinished = None
+
+    def __call__(self, x: np.ndarray, training: bool = False) -> np.ndarray:
+        """``forward(x, training)``; with ``training`` every call draws dropout and noise anew."""
+        if training is True:
+            self._calls += 1
+            self.set_step(_OF_CALLS, self._calls)
+        with self.turns.taken():
+            return self.forward(x, training=training)
 
     # -- what training needs to know -----------------------------------------------------------------
 
@@ -163,7 +188,9 @@ class Sequential(Stack):
                 for metric in metrics:
                     metric.kind_for(loss.sparse, math.prod(self.output_shape))
         if optimizer is not self.optimizer:
-            self.unfinished = None
+            self.leave_epoch()
+            if self.optimizer is not None and self.optimizer.iterations:
+                self.draw_epoch += 1  # train_on_batch draws by the steps, which begin again
         self.optimizer, self.loss, self.metrics = optimizer, loss, metrics
         self.stop_training = False
 
@@ -210,27 +237,7 @@ class Sequential(Stack):
         """
         self.require_compiled("train_on_batch")
         with self._built_for(x):
-            self.objective(self.loss)
-            batch = check_samples(self, self.loss, x, y, sample_weight, class_weight)
-            outputs = math.prod(self.output_shape)
-            if self.loss.distills:
-                logits = validation.check_logits(teacher_logits, len(batch.x), outputs, self.dtype)
-                losses.check_logits("teacher_logits", logits)  # and no probabilities
-                batch = batch._replace(teacher_logits=logits)
-            elif teacher_logits is not None:
-                raise ValueError(
-                    f"teacher_logits are for a distilling loss, and loss {self.loss.name} is none"
-                )
-            for metric in self.metrics:
-                metric.kind_for(batch.targets is None, outputs)
-            self.prepare_optimizer()
-            self.warn_if_frozen()
-        batch = batch._replace(x=np.ascontiguousarray(batch.x, dtype=self.dtype))
-        rows = len(batch.x) if batch.targets is not None else int(np.count_nonzero(batch.labels >= 0))
-        metrics = self.metrics if rows else []  # they compare with labels
-        with uninterrupted():
-            loss, sums = layerwise_step(self, batch, self.loss, metrics, step=self.optimizer.iterations)
-        logs = {"loss": loss, **{m.name: float(s) / rows for m, s in zip(metrics, sums, strict=True)}}
+            logs = training.train_on_batch(self, x, y, sample_weight, class_weight, teacher_logits)
         return logs if return_dict else self._in_order(logs)
 
     def _in_order(self, logs: dict[str, float]) -> float | list[float]:
@@ -248,7 +255,7 @@ class Sequential(Stack):
         """Loss and metrics on ``x, y`` in inference mode: ``[loss, metric, ...]``, or the loss alone."""
         self.require_compiled("evaluate")
         with self._built_for(x):
-            logs = training.evaluate(self, x, y, batch_size, verbose, sample_weight)
+            logs = self.turns.read(lambda: training.evaluate(self, x, y, batch_size, verbose, sample_weight))
         return logs if return_dict else self._in_order(logs)
 
     def predict(self, x, batch_size: int | None = None, verbose: int | str = 0) -> np.ndarray:
@@ -265,7 +272,7 @@ class Sequential(Stack):
         if batch_size is not None:
             check_int("batch_size", batch_size, minimum=1)
         if self.built:
-            return training.predict(self, x, logits)
+            return self.turns.read(training.predict, self, x, logits)
         with self._built_for(x):
             return training.predict(self, x, logits)
 
@@ -300,13 +307,15 @@ class Sequential(Stack):
     def save(self, path, overwrite: bool = True) -> None:
         """Write the model with its optimizer's state and all that is needed to train on."""
         self.require_built("save")
-        config = {**self._file_config("model"), "model": self.get_config(), **training_config(self)}
-        archive.write(path, config, {"params": self.params, **slot_arrays(self)}, overwrite)
+        with self.turns.taken():
+            config = {**self._file_config("model"), "model": self.get_config(), **training_config(self)}
+            archive.write(path, config, {"params": self.params, **slot_arrays(self)}, overwrite)
 
     def save_weights(self, path, overwrite: bool = True) -> None:
         """Write the parameters alone."""
         self.require_built("save_weights")
-        archive.write(path, self._file_config("weights"), {"params": self.params}, overwrite)
+        with self.turns.taken():
+            archive.write(path, self._file_config("weights"), {"params": self.params}, overwrite)
 
     def _file_config(self, kind: str) -> dict:
         shapes = [list(parameter.shape) for parameter in self.parameters]
@@ -323,8 +332,9 @@ class Sequential(Stack):
         found, size = len(arrays["params"]), self.params.size
         if found != size:
             raise ValueError(f"cannot read {shown}: it holds {found} parameters, the model has {size}")
-        self.params[...] = arrays["params"]
-        self.unfinished = None
+        with self.turns.taken():
+            self.params[...] = arrays["params"]
+            self.leave_epoch()
 
     def get_config(self) -> dict:
         """The architecture as plain data: name, dtype, seed, input_shape, each layer's class and config."""
@@ -342,7 +352,8 @@ class Sequential(Stack):
         return _from_config(config, check_custom_objects(custom_objects))
 
     def __getstate__(self) -> dict:
-        return {**super().__getstate__(), "history": None}
+        with self.turns.taken():
+            return {**super().__getstate__(), "history": None, "optimizer": copy.deepcopy(self.optimizer)}
 
 
 def _from_config(config: dict, custom: dict[str, type], size: int | None = None) -> Sequential:
@@ -382,4 +393,6 @@ def clone_model(model: Sequential) -> Sequential:
     """A new model of the same architecture with initial weights of its own seed, not compiled."""
     if not isinstance(model, Sequential):
         raise TypeError(f"model must be a Sequential, got {describe(model)}")
-    return type(model).from_config({**model.get_config(), "seed": utils.next_seed()})
+    parts = [part for layer in model.layers for part in (layer, *vars(layer).values())]
+    own = {type(part).__name__: type(part) for part in parts if isinstance(part, Configurable)}
+    return type(model).from_config({**model.get_config(), "seed": utils.next_seed()}, own)

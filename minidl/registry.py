@@ -218,7 +218,10 @@ class Registry(Generic[_Base]):
                 f"{argument} as a dict must have 'class_name' (string) and 'config' (dict), got {node}"
             )
         if name not in self.names:
-            raise unknown_name(argument, name, self.names)
+            yours = f"; a class of your own goes into custom_objects={{{name!r}: {name}}}"
+            raise ValueError(
+                f"{unknown_name(argument, name, self.names)}{yours if node is identifier else ''}"
+            )
         cls = self.names[name]
         return cls.from_config(config) if node is identifier else cls()
 

@@ -11,7 +11,7 @@ import warnings
 import numpy as np
 
 import minidl
-from minidl.callbacks import Callback
+from minidl.callbacks import Callback, TerminateOnNaN
 from minidl.layers import Dense, Dropout
 from minidl.models import Sequential
 from minidl.optimizers import Adam
@@ -51,6 +51,19 @@ def fit(model, **arguments):
 
 def distil(model, **arguments):
     return minidl.distill(TEACHER, model, X, Y, **{"batch_size": BATCH, "verbose": 0, **arguments}).history
+
+
+def layerwise(model, **arguments):
+    model.ops = lambda training=False, logits=False: None
+    return fit(model, **arguments)
+
+
+def online(model, **arguments):
+    return fit(model, target_model=lambda x: x[:, :CLASSES] * 3, **arguments)
+
+
+def watched(model, callbacks=(), **arguments):
+    return fit(model, callbacks=[*callbacks, TerminateOnNaN()], **arguments)
 
 
 class StopAt(Callback):

@@ -12,6 +12,9 @@ import pytest
 from minidl import callbacks, metrics
 from minidl.layers import Dense, Dropout, Input
 from minidl.models import Sequential, load_model
+from minidl.optimizers import Adam
+from minidl.optimizers.schedules import ExponentialDecay
+from minidl.training import inference
 
 
 class Optimizer:
@@ -26,7 +29,7 @@ class Model:
         self.optimizer = Optimizer()
         self.metrics = [metrics.get("accuracy"), metrics.get("mse")]
         self.stop_training = False
-        self.saved = []
+        self.saved, self.best_logs = [], {}
 
     def save(self, path):
         self.saved.append(("model", str(path)))
@@ -124,6 +127,15 @@ def test_unknown_monitor():
         run(callbacks.EarlyStopping(), [{"loss": 1.0}])
     with pytest.raises(ValueError, match="pass mode='min' or mode='max'"):
         run(callbacks.EarlyStopping(monitor="speed"), [{"speed": 1.0}, {"speed": 2.0}])
+    for callback in (
+        callbacks.EarlyStopping("val_los"),
+        callbacks.ReduceLROnPlateau("acc"),
+        callbacks.ModelCheckpoint("x.npz", "val_los", save_best_only=True),
+    ):  # one that never stops, reduces, saves
+        with pytest.raises(
+            ValueError, match="'(val_los|acc)' is no loss and no metric.*There are: loss, val_loss"
+        ):
+            run(callback, losses(1.0, 2.0))
     run(callbacks.EarlyStopping(monitor="speed", mode="max"), [{"speed": 1.0}, {"speed": 2.0}])
 
 
@@ -188,6 +200,23 @@ def test_csv_logger(tmp_path):
     assert path.read_text().splitlines()[0] == "epoch,loss,val_loss"
     run(callbacks.CSVLogger(path, separator=";"), [{"loss": 2.0}])
     assert path.read_text().splitlines() == ["epoch;loss;val_loss", "0;2.0;NA"]
+
+
+def test_csv_logger_appends_under_the_files_own_headings(tmp_path):
+    path = tmp_path / "log.csv"
+    log = callbacks.CSVLogger(path, append=True)
+    run(log, [{"loss": 2.0, "accuracy": 0.5}])
+    run(log, [{"accuracy": 0.6, "loss": 1.0}, {"loss": 0.5}])
+    rows = list(csv.DictReader(path.open()))
+    assert [(row["loss"], row["accuracy"]) for row in rows] == [("2.0", "0.5"), ("1.0", "0.6"), ("0.5", "NA")]
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match="log.csv has no heading for mse: log into another file"):
+        run(log, [{"loss": 1.0, "mse": 3.0}])
+    with pytest.raises(ValueError, match="must begin with the heading 'epoch' to append"):
+        run(callbacks.CSVLogger(path, separator=";", append=True), losses(1.0))
+    assert path.read_bytes() == before
+    run(callbacks.CSVLogger(path), [{"loss": 1.0, "mse": 3.0}])
+    assert path.read_text().splitlines()[0] == "epoch,loss,mse,val_loss,val_mse"
 
 
 def test_terminate_on_nan(capsys):
@@ -284,8 +313,34 @@ def test_bad_input():
         callbacks.ReduceLROnPlateau(factor=1.0)
     with pytest.raises(TypeError, match="save_freq must be an integer"):
         callbacks.ModelCheckpoint("x.npz", save_freq="batch")
-    with pytest.raises(TypeError, match="schedule must be a function"):
-        callbacks.LearningRateScheduler(0.1)
+    for schedule in (0.1, lambda: 0.1, lambda epoch, rate, more: 0.1):
+        with pytest.raises(
+            TypeError, match="schedule must be a function of epoch and learning rate, or of epoch"
+        ):
+            callbacks.LearningRateScheduler(schedule)
+    with pytest.raises(TypeError, match="callbacks must be a list of minidl.callbacks.Callback, got 'early'"):
+        callbacks.CallbackList("early")
+    for separator in ("", ", ", 3):
+        with pytest.raises(TypeError, match="separator must be one character"):
+            callbacks.CSVLogger("x.csv", separator=separator)
+    with pytest.raises(TypeError, match="append must be True or False, got 'no'"):
+        callbacks.CSVLogger("x.csv", append="no")
+    for option in ("save_best_only", "save_weights_only"):
+        with pytest.raises(TypeError, match=f"{option} must be True or False, got 'false'"):
+            callbacks.ModelCheckpoint("x.npz", **{option: "false"})
+    with pytest.raises(TypeError, match="restore_best_weights must be True or False, got 'no'"):
+        callbacks.EarlyStopping(restore_best_weights="no")
+    for make in (
+        callbacks.EarlyStopping,
+        callbacks.ReduceLROnPlateau,
+        lambda verbose: callbacks.ModelCheckpoint("x.npz", verbose=verbose),
+        lambda verbose: callbacks.LearningRateScheduler(abs, verbose=verbose),
+    ):
+        with pytest.raises(ValueError, match="verbose must be one of 'auto', 0, 1, 2, got 'x'"):
+            make(verbose="x")
+        assert make(verbose=True).verbose == 1
+    with pytest.raises(TypeError, match="on_predict_end is never called: predict takes no callbacks"):
+        callbacks.LambdaCallback(on_predict_end=print)
     with pytest.raises(ValueError, match="verbose must be one of 'auto', 0, 1, 2, got 3"):
         callbacks.check_verbose(3)
     assert callbacks.check_verbose(True) == 1
@@ -345,8 +400,114 @@ def test_a_checkpoint_goes_on_to_the_same_bits(tmp_path):
     assert rest.epoch == [3, 4, 5]
     assert rest.history["loss"] == history.history["loss"][3:]
     other = load_model(tmp_path / "3.npz")
-    other.fit(x, y, epochs=3, verbose=0)  # epochs 0..2 again draw other numbers
+    other.draw_epoch = 0
+    other.fit(x, y, epochs=3, verbose=0)  # the draws of epochs 0..2 again are others
     assert not np.array_equal(other.params, whole.params)
+
+
+def test_a_best_checkpoint_needs_a_value(tmp_path):
+    x, y = samples()
+    best = callbacks.ModelCheckpoint(tmp_path / "{epoch}.npz", save_best_only=True)
+    with pytest.warns(UserWarning, match="there is no log 'val_loss'; there are: loss, accuracy"):
+        learner().fit(x, y, epochs=4, verbose=0, validation_split=0.2, validation_freq=2, callbacks=[best])
+    assert {path.name for path in tmp_path.iterdir()} <= {"2.npz", "4.npz"} and (tmp_path / "2.npz").exists()
+
+
+def test_a_resumed_run_keeps_a_better_file(tmp_path):
+    x, y = samples()
+
+    def checkpoints(**arguments):
+        last = callbacks.ModelCheckpoint(tmp_path / "last.npz")
+        return [
+            callbacks.ModelCheckpoint(tmp_path / "best.npz", "loss", save_best_only=True, **arguments),
+            last,
+        ]
+
+    learner().fit(x, y, epochs=4, verbose=0, callbacks=checkpoints())
+    best, before = load_model(tmp_path / "best.npz"), (tmp_path / "best.npz").read_bytes()
+    assert best.epoch == 4 and best.best_logs == {"loss": load_model(tmp_path / "last.npz").best_logs["loss"]}
+    for path in ("best.npz", "last.npz"):
+        resumed = load_model(tmp_path / path)
+        resumed.params[...] = 5.0  # much worse
+        resumed.fit(x, y, epochs=5, initial_epoch=4, verbose=0, callbacks=checkpoints()[:1])
+        assert (tmp_path / "best.npz").read_bytes() == before
+    resumed.best_logs.clear()  # as in a file of weights alone
+    with pytest.warns(
+        UserWarning, match="best.npz is replaced by the first epoch.*Pass initial_value_threshold"
+    ):
+        resumed.fit(x, y, epochs=6, initial_epoch=5, verbose=0, callbacks=checkpoints()[:1])
+    assert load_model(tmp_path / "best.npz").epoch == 6
+    resumed.fit(x, y, epochs=1, verbose=0, callbacks=checkpoints()[:1])  # a new fit has a best of its own
+    assert load_model(tmp_path / "best.npz").epoch == 1
+
+
+@pytest.mark.parametrize(
+    "callback",
+    [callbacks.ReduceLROnPlateau("loss"), callbacks.LearningRateScheduler(lambda epoch: 0.1)],
+    ids=lambda callback: type(callback).__name__,
+)
+def test_a_rate_that_follows_a_schedule_is_refused_before_training(callback):
+    x, y = samples()
+    model = learner()
+    model.compile(Adam(ExponentialDecay(0.01, 10, 0.5)), model.loss)
+    before = model.params.copy()
+    with pytest.raises(
+        TypeError, match=f"{type(callback).__name__} sets the learning rate, but .*ExponentialDecay"
+    ):
+        model.fit(x, y, epochs=3, verbose=0, callbacks=[callback])
+    assert np.array_equal(model.params, before) and model.optimizer.iterations == 0
+
+
+def test_hooks_of_a_validation_and_their_logs(monkeypatch):
+    x, y = samples()
+    seen = []
+
+    class Seen(callbacks.Callback):
+        wants_every_batch = False
+
+    def record(hook):
+        return lambda self, *arguments: seen.append((hook, *arguments))
+
+    for hook in ("on_train_begin", "on_epoch_begin", "on_train_batch_begin", "on_test_begin", "on_test_end"):
+        setattr(Seen, hook, record(hook))
+    Seen.on_test_batch_begin, Seen.on_test_batch_end = record("test_batch_begin"), record("test_batch_end")
+    monkeypatch.setattr(inference, "CHUNK_BYTES", 20 * 6 * 4)  # 20 rows
+    history = (
+        learner()
+        .fit(
+            x,
+            y,
+            epochs=1,
+            verbose=0,
+            validation_data=(x[:50], y[:50]),
+            validation_batch_size=10,
+            callbacks=[Seen()],
+        )
+        .history
+    )
+    called = dict.fromkeys(hook for hook, *_ in seen)
+    assert list(called) == [
+        "on_train_begin", "on_epoch_begin", "on_train_batch_begin",
+        "on_test_begin", "test_batch_begin", "test_batch_end", "on_test_end",
+    ]  # fmt: skip
+    assert all(arguments[-1] == {} for hook, *arguments in seen if hook.endswith("begin"))
+    batches = [(hook, index) for hook, index, *_ in seen if hook.startswith("test_batch")]
+    assert batches == [
+        ("test_batch_begin", 0), ("test_batch_end", 1), ("test_batch_begin", 2), ("test_batch_end", 3),
+        ("test_batch_begin", 4), ("test_batch_end", 4),
+    ]  # fmt: skip
+    logs = [arguments[-1] for hook, *arguments in seen if hook in ("test_batch_end", "on_test_end")]
+    assert logs[-2] == pytest.approx(logs[-1])
+    assert {f"val_{name}": [value] for name, value in logs[-1].items()}.items() <= history.items()
+
+
+def test_nothing_to_train_is_said():
+    x, y = samples()
+    model = learner()
+    with pytest.warns(UserWarning, match="nothing is trained: initial_epoch=5 lies beyond epochs=1"):
+        model.fit(x, y, initial_epoch=5, epochs=1, verbose=0)
+    assert model.epoch == model.optimizer.iterations == 0
+    model.fit(x, y, initial_epoch=1, epochs=1, verbose=0)  # a run that was finished
 
 
 def test_early_stopping_restores_under_fit():

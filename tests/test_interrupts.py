@@ -1,11 +1,16 @@
 """Ctrl-C: whatever it interrupts can be gone on with."""
 
+import copy
 import importlib
+import math
 import os
+import pickle
 import random
 import signal
+import sys
 import threading
-from contextlib import nullcontext
+import time
+from contextlib import nullcontext, suppress
 
 import numpy as np
 import pytest
@@ -21,9 +26,12 @@ from small_run import (
     fit,
     forked,
     is_whole,
+    layerwise,
     new_model,
+    online,
     same_state,
     wait_for,
+    watched,
 )
 
 import minidl
@@ -32,6 +40,7 @@ from minidl.kernels import network, threads
 from minidl.layers import Dense, Layer
 from minidl.models import Sequential, load_model
 from minidl.training import compiled as compiled_steps
+from minidl.training import interrupts
 
 epochs = importlib.import_module("minidl.training.fit")  # minidl.training.fit is the function
 warmup = importlib.import_module("minidl.warmup")  # minidl.warmup is the function
@@ -158,17 +167,27 @@ def test_an_interrupt_from_within():
     assert model.epoch == 3 and is_whole(model, fit)
 
 
-def test_a_second_interrupt_does_not_wait():
+@pytest.mark.parametrize("patience, error", [(0.0, KeyboardInterrupt), (math.inf, AssertionError)])
+def test_a_later_interrupt_does_not_wait_for_code_that_hangs(monkeypatch, patience, error):
+    monkeypatch.setattr(interrupts, "_PATIENCE", patience)
+
     class Hangs(Layer):
         def forward(self, x, training=False):
             for _ in range(3):  # a user who loses patience
                 signal.raise_signal(signal.SIGINT)
-            raise AssertionError("never reached")
+                time.sleep(0.01)
+            raise AssertionError("reached")
 
     model = Sequential([Dense(3, input_shape=(FEATURES,)), Hangs(), Dense(CLASSES, "softmax")])
     model.compile("sgd", "sparse_categorical_crossentropy")
-    with pytest.raises(KeyboardInterrupt):
+    before = model.params.copy()
+    with pytest.raises(KeyboardInterrupt) as caught:
         fit(model)
+    assert np.array_equal(model.params, before) and model.optimizer.iterations == 0
+    seen = [caught.value]
+    while seen[-1].__context__ is not None:
+        seen.append(seen[-1].__context__)
+    assert error in map(type, seen[1:] if patience else seen)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
@@ -178,6 +197,166 @@ def test_training_in_another_thread_leaves_signals_alone():
     thread.start()
     thread.join()
     assert len(models) == 1
+
+
+# -- any signal, at any bytecode -------------------------------------------------------------------
+
+
+class Preempted(Exception):
+    pass
+
+
+def bytecodes(run, model, at=0):
+    """Run ``run(model, epochs=2)``, with SIGUSR1 at bytecode number ``at`` of minidl's; how many there were."""
+    count = 0
+
+    def trace(frame, event, argument):
+        nonlocal count
+        if "minidl" not in frame.f_code.co_filename:
+            return None
+        frame.f_trace_opcodes = True
+        if event == "opcode":
+            count += 1
+            if count == at:
+                sys.settrace(None)
+                signal.raise_signal(signal.SIGUSR1)
+        return trace
+
+    sys.settrace(trace)
+    try:
+        run(model, epochs=2)
+    finally:
+        sys.settrace(None)
+    return count
+
+
+@pytest.fixture
+def on_signal():
+    """Sets what SIGUSR1 does."""
+    before = signal.getsignal(signal.SIGUSR1)
+    yield lambda handler: signal.signal(signal.SIGUSR1, handler)
+    signal.signal(signal.SIGUSR1, before)
+
+
+def preempt(number, frame):
+    raise Preempted
+
+
+def torn_by_a_signal(run, on_signal, moments):
+    """How often a handler that raises at a random bytecode leaves something of different steps, or does not return."""
+    on_signal(preempt)
+    bytecodes(run, new_model())  # compiled, imported
+    count, torn = bytecodes(run, new_model()), 0
+    for at in random.Random(3).sample(range(1, count), moments):
+        model = new_model()
+        with suppress(Preempted):
+            bytecodes(run, model, at)
+        done = model.optimizer.iterations
+        place = model.epoch, model.unfinished.step if model.unfinished else 0
+        torn += not is_whole(model, run) or place != divmod(done, STEPS) or model.draw_epoch != model.epoch
+        assert signal.getsignal(signal.SIGUSR1) is preempt
+    return torn
+
+
+@pytest.mark.parametrize("run", [fit, layerwise, online, watched, distil])
+def test_a_handler_may_raise_at_any_bytecode(run, on_signal):
+    assert torn_by_a_signal(run, on_signal, 60) == 0
+
+
+@pytest.mark.parametrize("run", [fit, layerwise])
+def test_a_handler_that_does_not_wait_would_be_noticed(monkeypatch, run, on_signal):
+    monkeypatch.setattr(epochs, "uninterrupted", nullcontext)
+    monkeypatch.setattr(compiled_steps, "_MOST_IN_PANELS", 0)
+    assert torn_by_a_signal(run, on_signal, 60) > 0
+
+
+@pytest.mark.parametrize("run", [fit, online, distil])
+def test_a_handler_reads_one_and_the_same_step(tmp_path, run, on_signal):
+    """Saved, copied, pickled; all go on to the same bits, and so does the training that was looked at."""
+    whole, found = new_model(), []
+    run(whole, epochs=2)
+
+    def read(number, frame):
+        model.save(tmp_path / "m.npz")
+        copies = [load_model(tmp_path / "m.npz"), copy.deepcopy(model), pickle.loads(pickle.dumps(model))]
+        assert all(map(np.array_equal, model.get_weights(), copies[0].get_weights()))
+        assert np.array_equal(model.predict(X), copies[0].predict(X))
+        found.extend(copies)
+
+    on_signal(preempt)
+    count = bytecodes(run, new_model())
+    on_signal(read)
+    for at in random.Random(4).sample(range(count // 20, count), 20):  # built before
+        model = new_model()
+        bytecodes(run, model, at)
+        assert same_state(model, whole)
+    for resumed in found:
+        assert is_whole(resumed, run)
+        run(resumed, epochs=2, initial_epoch=resumed.epoch)
+        assert same_state(resumed, whole)
+    assert len(found) > 30
+
+
+def test_a_handler_set_by_a_callback_waits_too(on_signal):
+    class Sets(Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            on_signal(preempt)
+
+    class Signals(Layer):
+        def forward(self, x, training=False):
+            signal.raise_signal(signal.SIGUSR1)
+            return x
+
+        def backward(self, dout):
+            return dout
+
+    model = Sequential([Dense(3, input_shape=(FEATURES,)), Signals(), Dense(CLASSES, "softmax")])
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    with pytest.raises(Preempted):
+        fit(model, callbacks=[Sets()])
+    assert model.optimizer.iterations == 1 and model.unfinished.step == 1  # the step is finished
+    assert signal.getsignal(signal.SIGUSR1) is preempt
+
+
+def test_another_thread_reads_whole_steps(tmp_path):
+    model, found = new_model(), []
+    training = threading.Thread(target=fit, args=(model,), kwargs={"epochs": FOREVER})
+    training.start()
+    while model.optimizer.iterations == 0:
+        time.sleep(0.001)
+    for _ in range(3):
+        model.save(tmp_path / "m.npz")
+        found += [load_model(tmp_path / "m.npz"), copy.deepcopy(model), pickle.loads(pickle.dumps(model))]
+        assert np.isfinite(model.predict(X)).all() and model.evaluate(X, Y, verbose=0)
+    model.stop_training = True
+    training.join()
+    assert len({copied.optimizer.iterations for copied in found}) > 1
+    assert all(is_whole(copied, fit) for copied in found)
+
+
+def test_preempted_saved_resumed(tmp_path):
+    """As the README says: SIGTERM, save, exit; another process goes on to the same bits."""
+    path = tmp_path / "run.npz"
+
+    def work():
+        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit("preempted"))
+        model = load_model(path) if path.exists() else new_model()
+        try:
+            fit(model, epochs=FOREVER, initial_epoch=model.epoch)
+        except SystemExit:
+            model.save(path)
+
+    fit(new_model())
+    iterations = []
+    for _ in range(3):
+        child = forked(work)
+        time.sleep(0.2)
+        os.kill(child, signal.SIGTERM)
+        assert exit_code(child) in (0, -signal.SIGTERM)  # the latter before the handler was there
+        if path.exists():
+            iterations.append(load_model(path).optimizer.iterations)
+            assert is_whole(load_model(path), fit)
+    assert iterations == sorted(iterations) and iterations[-1] > 0
 
 
 def batches(model):

@@ -6,6 +6,7 @@ import contextlib
 import importlib.util
 import io
 import re
+import signal
 from pathlib import Path
 
 import pytest
@@ -39,7 +40,11 @@ def test_examples_run(tmp_path, monkeypatch):
     minidl.utils.set_random_seed(0)
     examples = blocks("python")
     assert len(examples) >= 3 and sum(example.count("fit(") for example in examples) >= 3
-    names, shown = run(examples)
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        names, shown = run(examples)
+    finally:
+        signal.signal(signal.SIGTERM, before)
     # what the text beside them promises
     report = names["report"]
     assert report.student.accuracy > 0.9 and report.student.accuracy <= 1

@@ -18,6 +18,8 @@ from small_run import (
     SAMPLES,
     STEPS,
     StopAt,
+    X,
+    Y,
     at_step,
     distil,
     exit_code,
@@ -25,34 +27,25 @@ from small_run import (
     forked,
     fractions,
     is_whole,
+    layerwise,
     new_model,
+    online,
     same_state,
     wait_for,
+    watched,
 )
 
 from minidl import archive
 from minidl.callbacks import LambdaCallback, LearningRateScheduler, ModelCheckpoint, TerminateOnNaN
 from minidl.layers import Dense, Layer
 from minidl.models import Sequential, load_model
+from minidl.optimizers import SGD
 
 # -- in the middle of an epoch ---------------------------------------------------------------------
 
 
-def layerwise(model, **arguments):
-    model.ops = lambda training=False, logits=False: None
-    return fit(model, **arguments)
-
-
-def online(model, **arguments):
-    return fit(model, target_model=lambda x: x[:, :4] * 3, **arguments)
-
-
 def weighted(model, **arguments):
     return fit(model, sample_weight=np.abs(fractions(SAMPLES)), class_weight={1: 2.0}, **arguments)
-
-
-def watched(model, callbacks=(), **arguments):
-    return fit(model, callbacks=[*callbacks, TerminateOnNaN()], **arguments)
 
 
 @pytest.mark.parametrize("stop", [1, STEPS - 1, STEPS + 7, 2 * STEPS])
@@ -96,10 +89,106 @@ def test_other_batches_begin_the_epoch_anew_and_say_so(changed):
     assert model.optimizer.iterations == STEPS + 7 + steps and model.epoch == 2
 
 
-def test_another_epoch_is_a_whole_one():
+def test_another_epoch_is_a_whole_one_and_that_is_said():
     model = at_step(STEPS + 7, fit)
-    fit(model, epochs=1)  # from epoch 0 again
-    assert model.optimizer.iterations == 2 * STEPS + 7
+    with pytest.warns(
+        UserWarning, match="epoch 2 was left after 7 steps.*this fit begins at epoch 1: initial_epoch=1"
+    ):
+        fit(model, epochs=1)
+    assert model.optimizer.iterations == 2 * STEPS + 7 and model.epoch == 1
+    fit(model, epochs=2, initial_epoch=1)  # nothing is left to warn of
+
+
+# -- draws -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("run", [fit, layerwise, online])
+def test_fits_one_after_the_other_draw_as_one(tmp_path, run):
+    whole, model, repeated = new_model(), new_model(), new_model()
+    run(whole, epochs=4)
+    for _ in range(4):
+        run(model, epochs=1)
+        repeated.draw_epoch = 0
+        run(repeated, epochs=1)
+        model.save(tmp_path / "m.npz")
+        model = load_model(tmp_path / "m.npz")
+    assert same_state(model, whole) and (model.epoch, model.draw_epoch) == (1, 4)
+    assert not same_state(repeated, whole)  # the same order and masks each time would be noticed
+
+
+@pytest.mark.parametrize("run", [fit, layerwise])
+def test_a_later_fit_goes_on_where_it_was_left(tmp_path, run):
+    whole, model = new_model(), new_model()
+    run(whole, epochs=2)
+    run(whole, epochs=3)
+    run(model, epochs=2)
+    run(model, epochs=3, callbacks=[StopAt(3 * STEPS + 7)])
+    model.save(tmp_path / "m.npz")
+    for resumed in (load_model(tmp_path / "m.npz"), model):
+        assert (resumed.epoch, resumed.draw_epoch) == (1, 3)
+        run(resumed, epochs=3, initial_epoch=1)
+        assert same_state(resumed, whole) and (resumed.epoch, resumed.draw_epoch) == (3, 5)
+
+
+def test_an_epoch_that_is_left_is_not_drawn_again():
+    model = at_step(STEPS + 7, fit)
+    assert (model.epoch, model.draw_epoch) == (1, 1)
+    model.set_weights(model.get_weights())
+    assert model.draw_epoch == 2
+    fit(model, epochs=2, initial_epoch=1)
+    assert (model.epoch, model.draw_epoch) == (2, 3)
+
+
+def test_a_first_fit_draws_by_its_own_epochs():
+    late, whole = new_model(), new_model()
+    fit(late, epochs=4, initial_epoch=3)
+    whole.draw_epoch = 3
+    fit(whole, epochs=1)
+    assert same_state(late, whole) and late.draw_epoch == 4
+
+
+def test_files_without_a_draw_epoch_go_on_at_their_epoch(tmp_path, monkeypatch):
+    model, whole = at_step(2 * STEPS, fit), at_step(3 * STEPS, fit)
+    write = archive.write
+
+    def as_before(path, config, arrays, overwrite):
+        del config["training"]["draw_epoch"]
+        write(path, config, arrays, overwrite)
+
+    monkeypatch.setattr(archive, "write", as_before)
+    model.save(tmp_path / "old.npz")
+    resumed = load_model(tmp_path / "old.npz")
+    fit(resumed, epochs=3, initial_epoch=2)
+    assert same_state(resumed, whole)
+
+
+def test_single_steps_draw_anew_after_compile():
+    def losses_of(model):
+        return [model.train_on_batch(X[:16], Y[:16])[0] for _ in range(3)]
+
+    model = new_model(optimizer=SGD(1e-9))
+    first = losses_of(model)
+    model.compile(SGD(1e-9), model.loss, model.metrics)
+    again = losses_of(model)
+    assert len({round(loss, 4) for loss in first + again}) == 6  # another mask each time
+    model.compile(SGD(1e-9), model.loss, model.metrics)
+    model.draw_epoch = 1
+    assert losses_of(model) == pytest.approx(again, abs=1e-5)
+
+
+def test_calls_in_training_mode_draw_anew():
+    model, twin = new_model(), new_model()
+    outputs = [model(X[:5], training=True) for _ in range(20)]
+    assert np.std(outputs, axis=0).min() > 1e-3
+    assert np.array_equal(outputs, [twin(X[:5], training=True) for _ in range(20)])
+    assert np.array_equal(
+        model.forward(X[:5], training=True), outputs[-1]
+    )  # its draws last until the next step
+    assert np.array_equal(model(X[:5]), model(X[:5]))
+    other = new_model()
+    fit(model, epochs=2)
+    fit(other, epochs=2)
+    assert same_state(model, other)  # training draws by itself
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 from small_run import exit_code, forked, wait_for
 
-from minidl import losses, optimizers
+from minidl import initializers, losses, metrics, optimizers
 from minidl.callbacks import ModelCheckpoint
 from minidl.constraints import MaxNorm
 from minidl.layers import (
@@ -31,6 +31,7 @@ from minidl.layers import (
     Flatten,
     GaussianNoise,
     Input,
+    Layer,
     LeakyReLU,
     RandomTranslation,
     ReLU,
@@ -38,7 +39,7 @@ from minidl.layers import (
     Softmax,
 )
 from minidl.metrics import TopKCategoricalAccuracy
-from minidl.models import Sequential, load_model
+from minidl.models import Sequential, clone_model, load_model
 from minidl.optimizers.schedules import CosineDecay
 from minidl.regularizers import L1L2
 
@@ -123,7 +124,7 @@ def test_a_loaded_model_goes_on_to_the_same_bits(tmp_path, optimizer, dtype):
     np.testing.assert_array_equal(loaded.params, model.params)
     # and the state does matter
     fresh = load_model(path)
-    fresh.epoch = 5
+    fresh.draw_epoch = 5
     for _ in range(3):
         fresh.train_on_batch(*data())
     assert not np.array_equal(fresh.params, model.params)
@@ -683,3 +684,70 @@ def test_config_must_be_plain(tmp_path):
     assert os.listdir(tmp_path) == []
     config = make().get_config()
     assert Sequential.from_config(config).get_config() == config
+
+
+# -- classes of one's own --------------------------------------------------------------------------
+
+
+class MyMetric(metrics.MeanSquaredError):
+    def __init__(self, scale=2.0, name=None):
+        super().__init__(name)
+        self.scale = scale
+
+
+class MyLoss(losses.Loss):
+    def __init__(self, power=2.0, **options):
+        super().__init__(**options)
+        self.power = power
+
+    def value_and_grad(self, logits, y, sample_weight=None):
+        return float(np.mean((logits - y) ** 2)), 2 * (logits - y) / logits.size
+
+
+class MySGD(optimizers.SGD):
+    pass
+
+
+class Double(Layer):
+    def forward(self, x, training=False):
+        return 2 * x
+
+    def backward(self, dout):
+        return 2 * dout
+
+
+class MyStart(initializers.Initializer):
+    def __init__(self, value=1.0):
+        self.value = value
+
+    def __call__(self, shape, dtype=None, rng=None):
+        return np.full(shape, self.value)
+
+
+def model_of_own_parts():
+    model = Sequential([Dense(3, input_dim=4, kernel_initializer=MyStart(3.0)), Double(), Dense(2)], seed=1)
+    model.compile(MySGD(0.01), MyLoss(power=3.0), [MyMetric(scale=4.0)])
+    model.fit(np.eye(4), np.eye(4)[:, :2], epochs=2, verbose=0)
+    return model
+
+
+def test_ones_own_classes_are_loaded_or_asked_for_by_name(tmp_path):
+    model, path = model_of_own_parts(), tmp_path / "m.npz"
+    model.save(path)
+    own = {cls.__name__: cls for cls in (MyMetric, MyLoss, MySGD, MyStart, Double)}
+    loaded = load_model(path, custom_objects=own)
+    assert (loaded.loss.power, loaded.metrics[0].scale) == (3.0, 4.0) and type(loaded.optimizer) is MySGD
+    for resumed in (loaded, model):
+        resumed.fit(np.eye(4), np.eye(4)[:, :2], epochs=3, initial_epoch=2, verbose=0)
+    np.testing.assert_array_equal(loaded.params, model.params)
+    for name in own:
+        with pytest.raises(ValueError, match=rf"m.npz.*custom_objects=\{{'{name}': {name}\}}"):
+            load_model(path, custom_objects={key: cls for key, cls in own.items() if key != name})
+
+
+def test_a_clone_needs_no_custom_objects():
+    model = model_of_own_parts()
+    clone = clone_model(model)
+    assert [type(layer) for layer in clone.layers] == [type(layer) for layer in model.layers]
+    assert (clone.layers[0].weight == 3.0).all() and clone.seed != model.seed
+    assert clone.optimizer is None and clone.epoch == clone.draw_epoch == 0

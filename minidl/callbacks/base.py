@@ -16,7 +16,8 @@ class Callback:
     ``on_epoch_begin``, ``on_epoch_end``   around an epoch, its validation included; ``epoch`` counts from 0
     ``on_train_batch_begin``, ``..._end``  around some batches; ``batch`` is the first of them, then the last
     ``on_batch_begin``, ``on_batch_end``   older names of these two
-    ``on_test_...``, ``on_predict_...``    the same around an evaluation and a prediction, and their batches
+    ``on_test_begin``, ``on_test_end``     around a validation, and ``on_test_batch_...`` around some of its batches
+    ``on_predict_...``                     of Keras; never called, because ``predict`` takes no callbacks
     =====================================  ===================================================================
 
     ``logs``: loss and metrics by name; validation's begin with ``val_``.
@@ -70,8 +71,8 @@ HOOKS = tuple(name for name in vars(Callback) if name.startswith("on_"))
 class LambdaCallback(Callback):
     """Hooks from functions: ``LambdaCallback(on_epoch_end=lambda epoch, logs: print(epoch, logs))``.
 
-    Any hook of ``Callback`` can be given by keyword. A hook that is called at training batches is called for every
-    single batch.
+    Any hook of ``Callback`` but ``on_predict_...`` can be given by keyword. A hook that is called at training batches
+    is called for every single batch.
     """
 
     def __init__(
@@ -98,6 +99,8 @@ class LambdaCallback(Callback):
                 raise TypeError(f"LambdaCallback takes {', '.join(HOOKS)}; got {name}")
             if function is None:
                 continue
+            if "predict" in name:
+                raise TypeError(f"{name} is never called: predict takes no callbacks")
             if not callable(function):
                 raise TypeError(f"{name} must be a function, got {describe(function)}")
             setattr(self, name, function)

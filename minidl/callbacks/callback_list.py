@@ -22,7 +22,7 @@ class CallbackList(Callback):
             callbacks = callbacks.callbacks
         elif isinstance(callbacks, Callback):
             callbacks = [callbacks]
-        elif not isinstance(callbacks, Iterable):
+        elif isinstance(callbacks, str) or not isinstance(callbacks, Iterable):
             raise TypeError(
                 f"callbacks must be a list of minidl.callbacks.Callback, got {describe(callbacks)}"
             )
@@ -67,9 +67,9 @@ def _call_each(hook: str) -> Callable:
     positional = 2 if "epoch" in hook or "batch" in hook else 1  # index and logs, or logs
 
     def call(self, *args, logs=None):
-        args = (*args, logs)[:positional]
+        *index, logs = (*args, {} if logs is None else logs)[:positional]
         for callback in self.callbacks:
-            getattr(callback, hook)(*args)
+            getattr(callback, hook)(*index, {} if logs is None else logs)
 
     return call
 

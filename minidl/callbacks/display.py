@@ -9,7 +9,7 @@ import weakref
 import numpy as np
 
 from ..archive import check_path
-from ..validation import check_choice
+from ..validation import check_bool, check_choice, describe
 from .base import Callback
 
 _no_model = type(None)  # called in place of a weak reference, it gives None, and it can be pickled
@@ -54,19 +54,39 @@ class History(Callback):
 
 
 class CSVLogger(Callback):
-    """Write each epoch's logs as a line of a CSV file. ``append``: add to an existing file, do not replace it."""
+    """Write each epoch's logs as a line of a CSV file. ``append``: add to an existing file, do not replace it.
+
+    What is added goes under the file's own headings. A log for which it has none is refused.
+    """
 
     def __init__(self, filename: str | os.PathLike, separator: str = ",", append: bool = False):
         super().__init__()
         self.filename = check_path(filename, "filename")
+        if not isinstance(separator, str) or len(separator) != 1:
+            raise TypeError(f"separator must be one character, got {describe(separator)}")
         self.separator = separator
-        self.append = append
+        self.append = check_bool("append", append)
         self._file = None
         self._writer = None
 
     def on_train_begin(self, logs=None):
         self._close()
+        headings = []
+        if self.append and os.path.exists(self.filename):
+            with open(self.filename, newline="", encoding="utf-8") as file:
+                headings = next(csv.reader(file, delimiter=self.separator), [])
+        if headings and headings[0] != "epoch":
+            raise ValueError(
+                f"{self.filename} must begin with the heading 'epoch' to append to it, got {headings}"
+            )
         self._file = open(self.filename, "a" if self.append else "w", newline="", encoding="utf-8")
+        if headings:
+            self._write_under(headings)
+
+    def _write_under(self, headings: list[str]) -> None:
+        self._writer = csv.DictWriter(
+            self._file, headings, restval="NA", extrasaction="ignore", delimiter=self.separator
+        )
 
     def on_epoch_end(self, epoch, logs=None):
         logs = logs or {}
@@ -74,11 +94,13 @@ class CSVLogger(Callback):
             keys = sorted(logs)
             if not any(key.startswith("val_") for key in keys):
                 keys += [f"val_{key}" for key in keys]  # as in Keras: a later fit may validate
-            self._writer = csv.DictWriter(
-                self._file, ["epoch", *keys], restval="NA", extrasaction="ignore", delimiter=self.separator
+            self._write_under(["epoch", *keys])
+            self._writer.writeheader()
+        lacking = sorted(logs.keys() - set(self._writer.fieldnames))
+        if self.append and lacking:
+            raise ValueError(
+                f"{self.filename} has no heading for {', '.join(lacking)}: log into another file"
             )
-            if self._file.tell() == 0:
-                self._writer.writeheader()
         self._writer.writerow({"epoch": epoch, **logs})
         self._file.flush()
 

@@ -1,5 +1,6 @@
 """Callbacks that steer a run: stop it, save the best model, set the learning rate, stop at NaN."""
 
+import contextlib
 import inspect
 import math
 import os
@@ -10,32 +11,48 @@ import numpy as np
 from ..archive import check_path
 from ..validation import check_bool, check_choice, check_float, check_int, describe, warn
 from .base import Callback
+from .display import check_verbose
 
 
-class Monitor(Callback):
+class Reporting(Callback):
+    """Base of the callbacks that print what they do, if they are ``verbose``."""
+
+    def __init__(self, verbose: int | str):
+        super().__init__()
+        self.verbose = check_verbose(verbose)
+
+    def _say(self, epoch: int, text: str) -> None:
+        if self.verbose:
+            print(f"\nEpoch {epoch + 1}: {text}")
+
+    def _refuse_a_schedule(self) -> None:
+        """The learning rate is to be set here, which an optimizer that follows a schedule does not allow."""
+        schedule = getattr(getattr(self.model, "optimizer", None), "schedule", None)
+        if schedule is not None:
+            raise TypeError(
+                f"{type(self).__name__} sets the learning rate, but the optimizer's follows {schedule!r}: make the "
+                "optimizer with a number, or leave this callback out"
+            )
+
+
+class Monitor(Reporting):
     """Base of the callbacks that watch one log. ``mode``: "min" or "max", the better direction, or "auto"."""
 
-    def __init__(self, monitor: str, mode: str, min_delta: float = 0.0):
-        super().__init__()
+    def __init__(self, monitor: str, mode: str, verbose: int | str, min_delta: float = 0.0):
+        super().__init__(verbose)
         if not isinstance(monitor, str):
             raise TypeError(f"monitor must be the name of a log, got {describe(monitor)}")
         self.monitor = monitor
         self.mode = check_choice("mode", mode, ("auto", "min", "max"))
         self.min_delta = abs(check_float("min_delta", min_delta))
 
-    def _more_is_better(self) -> bool:
+    def _direction(self) -> str | None:
+        """What is better, "up" or "down"; None: of a log that is no loss and no metric it is not known."""
         if self.mode != "auto":
-            return self.mode == "max"
+            return "up" if self.mode == "max" else "down"
         name = self.monitor.removeprefix("val_")
-        if name == "loss":
-            return False
-        for metric in getattr(self.model, "metrics", ()):
-            if metric.name == name:
-                return metric.direction == "up"
-        raise ValueError(
-            f"{type(self).__name__}: monitor={self.monitor!r} is no loss and no metric of this model, "
-            "so it is not known whether more is better: pass mode='min' or mode='max'"
-        )
+        directions = {metric.name: metric.direction for metric in getattr(self.model, "metrics", ())}
+        return "down" if name == "loss" else directions.get(name)
 
     def _is_better(self, value: float, reference: float | None) -> bool:
         """Better than ``reference`` by more than ``min_delta``. Any number is better than NaN or None."""
@@ -43,14 +60,19 @@ class Monitor(Callback):
             return False
         if reference is None or math.isnan(reference):
             return True
-        if self._more_is_better():
+        if self._direction() == "up":
             return value - self.min_delta > reference
         return value + self.min_delta < reference
 
     def _monitored(self, logs: dict | None) -> float | None:
-        value = (logs or {}).get(self.monitor)
+        """The value of this epoch. None, and a warning, if it has none; a name that never gets one is refused."""
+        value, known = (logs or {}).get(self.monitor), ", ".join(logs or ()) or "none"
+        if self._direction() is None:
+            raise ValueError(
+                f"{type(self).__name__}: monitor={self.monitor!r} is no loss and no metric of this model, so it is "
+                f"not known whether more is better: pass mode='min' or mode='max'. There are: {known}"
+            )
         if value is None:
-            known = ", ".join(logs or ()) or "none"
             warn(f"{type(self).__name__}: there is no log {self.monitor!r}; there are: {known}")
         return value
 
@@ -74,11 +96,10 @@ class EarlyStopping(Monitor):
         restore_best_weights: bool = False,
         start_from_epoch: int = 0,
     ):
-        super().__init__(monitor, mode, min_delta)
+        super().__init__(monitor, mode, verbose, min_delta)
         self.patience = check_int("patience", patience, minimum=0)
-        self.verbose = verbose
         self.baseline = None if baseline is None else check_float("baseline", baseline)
-        self.restore_best_weights = restore_best_weights
+        self.restore_best_weights = check_bool("restore_best_weights", restore_best_weights)
         self.start_from_epoch = check_int("start_from_epoch", start_from_epoch, minimum=0)
         self.on_train_begin()
 
@@ -125,7 +146,8 @@ class ModelCheckpoint(Monitor):
     run without a stop. ``save_weights_only`` leaves the training state out. The state of other callbacks is not
     saved: ``EarlyStopping``, for example, counts its epochs from 0 again.
     ``save_best_only``: save only when ``monitor`` is better than in all epochs before, and better than
-    ``initial_value_threshold`` if that is given. A crash while saving leaves the old file whole.
+    ``initial_value_threshold`` if that is given. The best value is saved with the model, for a run that goes on from
+    the file. A crash while saving leaves the old file whole.
     """
 
     def __init__(
@@ -139,23 +161,32 @@ class ModelCheckpoint(Monitor):
         save_freq: str | int = "epoch",
         initial_value_threshold: float | None = None,
     ):
-        super().__init__(monitor, mode)
+        super().__init__(monitor, mode, verbose)
         self.filepath = check_path(filepath, "filepath")
-        self.verbose = verbose
-        self.save_best_only = save_best_only
-        self.save_weights_only = save_weights_only
+        self.save_best_only = check_bool("save_best_only", save_best_only)
+        self.save_weights_only = check_bool("save_weights_only", save_weights_only)
         every_epoch = isinstance(save_freq, str) and save_freq == "epoch"
         self.save_freq = save_freq if every_epoch else check_int("save_freq", save_freq, minimum=1)
         threshold = initial_value_threshold
         self.best = None if threshold is None else check_float("initial_value_threshold", threshold)
-        self._epoch = 0
+        self._epoch: int | None = None
         self._batches_since_save = 0
 
     @property
     def wants_every_batch(self) -> bool:
         return self.save_freq != "epoch"
 
+    def on_train_begin(self, logs=None):
+        self._epoch = None
+
     def on_epoch_begin(self, epoch, logs=None):
+        if self.save_best_only and self.best is None and self._epoch is None and epoch > 0:
+            self.best = self.model.best_logs.get(self.monitor)
+            if self.best is None and os.path.exists(self.filepath):
+                warn(
+                    f"{self.filepath} is replaced by the first epoch of this fit: it is not known how good "
+                    f"{self.monitor} was there. Pass initial_value_threshold"
+                )
         self._epoch = epoch
 
     def on_train_batch_end(self, batch, logs=None):
@@ -187,14 +218,13 @@ class ModelCheckpoint(Monitor):
         path = self._path(epoch, batch, logs)
         if self.save_best_only:
             value = self._monitored(logs)
-            if value is not None:  # without a value, save
-                if not self._is_better(value, self.best):
-                    if self.verbose:
-                        print(f"\nEpoch {epoch + 1}: {self.monitor} did not improve from {self.best}")
-                    return
-                self.best = value
-        if self.verbose:
-            print(f"\nEpoch {epoch + 1}: saving model to {path}")
+            if value is None:
+                return
+            if not self._is_better(value, self.best):
+                self._say(epoch, f"{self.monitor} did not improve from {self.best}")
+                return
+            self.best = self.model.best_logs[self.monitor] = float(value)
+        self._say(epoch, f"saving model to {path}")
         os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
         if self.save_weights_only:
             self.model.save_weights(path)
@@ -219,15 +249,15 @@ class ReduceLROnPlateau(Monitor):
         cooldown: int = 0,
         min_lr: float = 0.0,
     ):
-        super().__init__(monitor, mode, min_delta)
+        super().__init__(monitor, mode, verbose, min_delta)
         self.factor = check_float("factor", factor, above=0, below=1)
         self.patience = check_int("patience", patience, minimum=0)
-        self.verbose = verbose
         self.cooldown = check_int("cooldown", cooldown, minimum=0)
         self.min_lr = check_float("min_lr", min_lr, minimum=0)
         self.on_train_begin()
 
     def on_train_begin(self, logs=None):
+        self._refuse_a_schedule()
         self.best: float | None = None
         self.wait = 0
         self.cooldown_counter = 0
@@ -252,42 +282,47 @@ class ReduceLROnPlateau(Monitor):
                 optimizer.learning_rate = max(rate * self.factor, self.min_lr)
                 self.cooldown_counter = self.cooldown
                 self.wait = 0
-                if self.verbose:
-                    print(f"\nEpoch {epoch + 1}: ReduceLROnPlateau: learning rate {optimizer.learning_rate}.")
+                self._say(epoch, f"ReduceLROnPlateau: learning rate {optimizer.learning_rate}.")
 
 
-class LearningRateScheduler(Callback):
+class LearningRateScheduler(Reporting):
     """Set the learning rate to ``schedule(epoch, learning_rate)``, or ``schedule(epoch)``, before each epoch.
 
     ``epoch`` counts from 0. An epoch resumed in the middle keeps the rate it started with.
     """
 
     def __init__(self, schedule: Callable[..., float], verbose: int = 0):
-        super().__init__()
-        if not callable(schedule):
+        super().__init__(verbose)
+        if not callable(schedule) or self._arguments(schedule) == 0:
             raise TypeError(
-                f"schedule must be a function of epoch and learning rate, got {describe(schedule)}"
+                f"schedule must be a function of epoch and learning rate, or of epoch, got {describe(schedule)}"
             )
         self.schedule = schedule
-        self.verbose = verbose
 
-    def _scheduled(self, epoch: int, rate: float) -> float:
+    @staticmethod
+    def _arguments(schedule: Callable) -> int:
+        """How many of (epoch, learning rate) it takes: 2, or 1 as in Keras too."""
         try:
-            inspect.signature(self.schedule).bind(epoch, rate)
-        except TypeError:  # Keras takes schedule(epoch) too
-            return self.schedule(epoch)
+            signature = inspect.signature(schedule)
         except ValueError:  # a built-in without a signature
-            pass
-        return self.schedule(epoch, rate)
+            return 2
+        for count in (2, 1):
+            with contextlib.suppress(TypeError):
+                signature.bind(*range(count))
+                return count
+        return 0
+
+    def on_train_begin(self, logs=None):
+        self._refuse_a_schedule()
 
     def on_epoch_begin(self, epoch, logs=None):
         if getattr(self.model, "unfinished", None):
             return
         optimizer = self.model.optimizer
-        rate = self._scheduled(epoch, float(optimizer.learning_rate))
-        optimizer.learning_rate = check_float("the value schedule returned", rate, minimum=0)
-        if self.verbose:
-            print(f"\nEpoch {epoch + 1}: LearningRateScheduler setting learning rate to {rate}.")
+        arguments = (epoch, float(optimizer.learning_rate))[: self._arguments(self.schedule)]
+        rate = check_float("the value schedule returned", self.schedule(*arguments), minimum=0)
+        optimizer.learning_rate = rate
+        self._say(epoch, f"LearningRateScheduler setting learning rate to {rate}.")
 
     def on_epoch_end(self, epoch, logs=None):
         if logs is not None:

@@ -15,7 +15,7 @@ def get(identifier) -> Optimizer:
     """
     if isinstance(identifier, str):
         identifier = identifier.lower()
-    elif isinstance(identifier, dict) and isinstance(identifier.get("class_name"), str):
+    elif isinstance(identifier, dict) and str(identifier.get("class_name")).lower() in OPTIMIZERS.names:
         identifier = {**identifier, "class_name": identifier["class_name"].lower()}
     optimizer = OPTIMIZERS.get(identifier)
     if optimizer is None:

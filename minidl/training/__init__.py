@@ -2,6 +2,7 @@
 
 from .fit import Unfinished, fit
 from .inference import evaluate, predict
+from .layerwise import train_on_batch
 from .options import FitOptions
 
-__all__ = ["FitOptions", "Unfinished", "evaluate", "fit", "predict"]
+__all__ = ["FitOptions", "Unfinished", "evaluate", "fit", "predict", "train_on_batch"]

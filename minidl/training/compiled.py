@@ -12,6 +12,7 @@ from ..kernels.program import DENSE, BatchParts, training_buffers
 from ..kernels.target import aligned_zeros
 from ..kernels.updates import BOUND, PENALIZE, SCALARS, UPDATES
 from ..warmup import compile_before_fit
+from .interrupts import let_in
 from .preparation import TrainingData
 from .samples import CHUNK_BYTES, as_rows, is_native
 from .thread_choice import choice_for
@@ -84,11 +85,10 @@ class CompiledSteps:
         if self._part < batch_size:
             self.most_steps = 1
 
-    def run(self, order: np.ndarray, first_step: int, metric_sums: np.ndarray, interrupts=()) -> np.ndarray:
+    def run(self, order: np.ndarray, first_step: int, metric_sums: np.ndarray) -> np.ndarray:
         """Train on consecutive batches of ``order``; returns each step's loss and adds to ``metric_sums``.
 
-        Where that takes longer than a slice should, the last steps are left undone. A long step is given up, and
-        nothing returned, if there is one of ``interrupts`` before it learns.
+        Where that takes longer than a slice should, the last steps are left undone.
         """
         if self._model.version != self._version:  # a callback has frozen a layer, or set a rate
             if self._model.ops(training=True) is None:
@@ -108,27 +108,26 @@ class CompiledSteps:
         state = program.UpdateState(
             *rule, optimizer.hyper, *slots, rates, optimizer.iterations, self._restraints
         )
-        moment = program.Moment(self._model.seed, self._model.epoch, first_step)
+        moment = program.Moment(self._model.seed, self._model.draw_epoch, first_step)
         data = self._data(order)
         arguments = self._program, self._buffers, data, table, state, moment
         for _ in range(_MOST_CALLS):
-            done = int(progress[program.DONE])
-            if done == steps or interrupts:
+            self._call(arguments, progress, steps)
+            if progress[program.DONE] == steps:
                 break
-            self._call(arguments, progress, steps, interrupts)
         self._copy_panels(back=True)
         done = int(progress[program.DONE])
         optimizer.iterations += done
         return losses[:done]
 
-    def _call(self, arguments, progress: np.ndarray, steps: int, interrupts) -> None:
+    def _call(self, arguments, progress: np.ndarray, steps: int) -> None:
         """Go on for `CALL_SECONDS`, or for one step, which comes in several parts if it is a long one."""
         before, began = progress[program.DONE], time.perf_counter()
         count, seconds = self._threads.next(min(self._most_threads, threads.get_num_threads()))
         progress[1:] = steps, seconds * 1e9
         for first in range(0, self._batch_size, self._part):
-            if interrupts:
-                return
+            if not before:
+                let_in()  # nothing has changed before the last part of the first step
             last = first + self._part
             part = program.Part(first, last, last >= self._batch_size)
             used = threads.run(network.train, *arguments, part, threads=count)

@@ -15,7 +15,7 @@ from ..kernels.random import SHUFFLE, make_key, permutation
 from ..validation import warn
 from .compiled import CompiledSteps
 from .inference import evaluate_samples
-from .interrupts import uninterrupted
+from .interrupts import uninterrupted, watch_signals
 from .layerwise import LayerwiseSteps
 from .options import FitOptions
 from .preparation import TrainingData, prepare
@@ -50,43 +50,59 @@ def fit(model, options: FitOptions) -> History:
         steps=-(-data.count // batch_size),
         verbose=options.verbose,
     )
+    if options.initial_epoch > options.epochs:
+        warn(
+            f"nothing is trained: initial_epoch={options.initial_epoch} lies beyond epochs={options.epochs}, which is "
+            "the number of the last epoch, not of further ones"
+        )
     loop = _EpochLoop(model, data, batch_size, options, callbacks)
     model.stop_training = False
     logs: dict[str, float] = {}
-    unfinished = _epoch_to_finish(model, options, batch_size, data.count)
     callbacks.on_train_begin()
-    for epoch in range(options.initial_epoch, options.epochs):
-        model.unfinished = unfinished if epoch == options.initial_epoch else None
-        model.epoch = epoch
-        data.loss.set_epoch(epoch)
-        callbacks.on_epoch_begin(epoch)
-        logs = loop.run(epoch)
-        if data.validation is not None and (epoch + 1) % options.validation_freq == 0:
-            callbacks.on_test_begin()
-            loss = loss_without_teacher(model, data.loss, data.validation.y)
-            values = evaluate_samples(model, loss, model.metrics, data.validation)
-            callbacks.on_test_end(values)
-            logs.update((f"val_{name}", value) for name, value in values.items())
-        callbacks.on_epoch_end(epoch, logs)
-        if model.stop_training:
-            break
+    with model.turns.training():
+        if options.initial_epoch < options.epochs:
+            _begin_epochs(model, options, batch_size, data.count)
+        for epoch in range(options.initial_epoch, options.epochs):
+            data.loss.set_epoch(epoch)
+            callbacks.on_epoch_begin(epoch)
+            logs = loop.run(epoch)
+            if data.validation is not None and (epoch + 1) % options.validation_freq == 0:
+                loss = loss_without_teacher(model, data.loss, data.validation.y)
+                size = options.validation_batch_size or batch_size
+                values = evaluate_samples(model, loss, model.metrics, data.validation, size, callbacks)
+                logs.update((f"val_{name}", value) for name, value in values.items())
+            callbacks.on_epoch_end(epoch, logs)
+            if model.stop_training:
+                break
     callbacks.on_train_end(logs)
     return callbacks.history
 
 
-def _epoch_to_finish(model, options: FitOptions, batch_size: int, count: int) -> Unfinished | None:
-    """The epoch ``model`` was left in, if this ``fit`` begins there and has the same batches."""
-    left = model.unfinished
-    if left is None or options.initial_epoch != model.epoch:
-        return None
-    if (left.batch_size, left.samples, left.shuffle) == (batch_size, count, options.shuffle):
-        return left
-    warn(
-        f"epoch {options.initial_epoch + 1} was left after {left.step} steps of batch_size {left.batch_size} on "
-        f"{left.samples} samples with shuffle={left.shuffle}; with batch_size {batch_size}, {count} samples and "
-        f"shuffle={options.shuffle} it cannot go on there and begins anew"
-    )
-    return None
+def _begin_epochs(model, options: FitOptions, batch_size: int, count: int) -> None:
+    """Go on in the epoch ``model`` was left in, if this fit begins there and has the same batches; else begin anew.
+
+    An epoch that begins anew has draws of its own. An epoch of a first fit draws under its own number.
+    """
+    left, wanted = model.unfinished, (batch_size, count, options.shuffle)
+    begins_there = options.initial_epoch == model.epoch
+    if left is not None and begins_there and (left.batch_size, left.samples, left.shuffle) == wanted:
+        return
+    if left is not None:
+        instead = (
+            f"this fit begins at epoch {options.initial_epoch + 1}: initial_epoch={model.epoch} goes on there"
+        )
+        if begins_there:
+            instead = (
+                f"with batch_size {batch_size}, {count} samples and shuffle={options.shuffle} it cannot go on there "
+                "and begins anew"
+            )
+        warn(
+            f"epoch {model.epoch + 1} was left after {left.step} steps of batch_size {left.batch_size} on "
+            f"{left.samples} samples with shuffle={left.shuffle}; {instead}"
+        )
+    with uninterrupted(), model.turns.taken():
+        model.leave_epoch()
+        model.epoch, model.draw_epoch = options.initial_epoch, max(model.draw_epoch, options.initial_epoch)
 
 
 def _choose_stepper(model, data: TrainingData, batch_size: int, stepwise: bool, options: FitOptions):
@@ -110,6 +126,7 @@ class _EpochLoop:
         self._has_label = None if has_label.all() or not data.metrics else has_label
         self._steps = -(-data.count // batch_size)
         self._watch = Watch(model, data.samples.x, options.epochs, self._steps, callbacks.callbacks)
+        self._watches_anew = bool(options.callbacks)  # one may have set a handler for a signal
         self._every_batch = callbacks.wants_every_batch
         stepwise = self._every_batch or self._watch.careful
         self._stepper = _choose_stepper(model, data, batch_size, stepwise, options)
@@ -117,11 +134,11 @@ class _EpochLoop:
     def run(self, epoch: int) -> dict[str, float]:
         """One epoch, from where the model is; the mean loss, and the metrics' means over the labelled samples."""
         stepper, batch_size = self._stepper, self._batch_size
+        unlogged = self._begin(epoch)
         order = np.arange(self._data.count)
         if self._shuffle:
             with uninterrupted():  # an interrupt would be lost while the kernel is compiled or loaded
-                permutation(order, np.uint64(make_key(self._model.seed, SHUFFLE, epoch, 0)))
-        unlogged = self._begin()
+                permutation(order, np.uint64(make_key(self._model.seed, SHUFFLE, self._model.draw_epoch, 0)))
         labelled_before = None
         if self._has_label is not None:
             labelled_before = np.append(0, np.cumsum(self._has_label[order]))
@@ -134,7 +151,7 @@ class _EpochLoop:
             self._callbacks.on_train_batch_begin(step)
             began = time.perf_counter()
             losses = self._run_slice(order[step * batch_size : (step + length) * batch_size])
-            if not len(losses):  # given up: for an interrupt that raised nothing, or to look for a bad step
+            if not len(losses):  # they are run again one by one
                 continue
             seconds = time.perf_counter() - began
             last = min(self._done * batch_size, len(order))
@@ -154,8 +171,11 @@ class _EpochLoop:
                 stepper.pace = int(min(8 * len(losses), max(1, wanted)))
         return logs
 
-    def _begin(self) -> int:
+    def _begin(self, epoch: int) -> int:
         """Begin an epoch anew, or where it was left; the number of samples done before that are not in the logs."""
+        if self._model.epoch != epoch:  # the last step was undone, and a callback lets training go on
+            self._model.leave_epoch()
+            self._model.epoch = epoch
         left = self._model.unfinished
         self._done, self._loss_sum, self._metric_sums = 0, 0.0, np.zeros(len(self._names))
         if left is None:
@@ -167,10 +187,12 @@ class _EpochLoop:
         return 0
 
     def _run_slice(self, rows: np.ndarray) -> np.ndarray:
-        """Train on ``rows`` and tell the model how far it is; each step's loss, none if an interrupt came first."""
+        """Train on ``rows`` and tell the model how far it is, all or nothing; returns each step's loss."""
         model, batch_size, sums = self._model, self._batch_size, self._metric_sums
-        with uninterrupted() as interrupts:
-            losses, sums_before = self._watch.run_slice(self._stepper, rows, self._done, sums, interrupts)
+        if self._watches_anew:
+            watch_signals()
+        with uninterrupted(), model.turns.taken():
+            losses, sums_before = self._watch.run_slice(self._stepper, rows, self._done, sums)
             steps = len(losses)
             if not steps:
                 return losses
@@ -182,7 +204,7 @@ class _EpochLoop:
             undone = sums_before is not None  # the last step
             done = self._done - undone
             if done == self._steps:
-                model.epoch, model.unfinished = model.epoch + 1, None
+                model.epoch, model.draw_epoch, model.unfinished = model.epoch + 1, model.draw_epoch + 1, None
             elif done:
                 loss_sum, sums = float(loss_sums[steps - undone]), sums_before if undone else sums
                 totals = dict(zip(self._names, sums.tolist(), strict=True))

@@ -91,20 +91,28 @@ def predict_checked(model, x: np.ndarray, logits: bool) -> np.ndarray:
     return np.concatenate([part.reshape(len(part), -1) for part in parts])
 
 
-def evaluate_samples(model, loss, metrics, samples: Samples) -> dict[str, float]:
-    """Mean loss (penalties included) and metrics over ``samples``."""
+def evaluate_samples(
+    model, loss, metrics, samples: Samples, batch_size: int, callbacks: CallbackList
+) -> dict[str, float]:
+    """Mean loss (penalties included) and metrics over ``samples``. Callbacks are called around some batches."""
     objective, count = model.objective(loss), len(samples.x)
     total, sums = 0.0, np.zeros(len(metrics))
     widest = max(math.prod(model.output_shape), math.prod(model.input_shape))
     chunk = max(1, CHUNK_BYTES // (widest * model.dtype.itemsize))
+    callbacks.on_test_begin()
     for first in range(0, count, chunk):
+        callbacks.on_test_batch_begin(first // batch_size)
         part = samples.take(slice(first, first + chunk))
         logits = predict_checked(model, part.x, logits=objective.on_logits)
         row_loss, _ = score_rows(loss, objective, logits, part, count, with_gradient=False)
         total += float(row_loss.sum())
         sums += [values.sum() for values in metric_values(model, metrics, objective, logits, part)]
-    logs = {"loss": total + model.penalty()}
-    logs.update((metric.name, float(value) / count) for metric, value in zip(metrics, sums, strict=True))
+        seen = first + len(part.x)
+        logs = {"loss": total * count / seen + model.penalty()}
+        logs.update((metric.name, float(value) / seen) for metric, value in zip(metrics, sums, strict=True))
+        callbacks.on_test_batch_end((seen - 1) // batch_size, logs)
+    logs["loss"] = total + model.penalty()
+    callbacks.on_test_end(logs)
     return logs
 
 
@@ -116,7 +124,4 @@ def evaluate(model, x, y, batch_size: int | None, verbose, sample_weight) -> dic
     samples = check_samples(model, loss, x, y, sample_weight)
     steps = -(-len(samples.x) // batch_size)
     callbacks = CallbackList(add_progbar=verbose != 0, model=model, steps=steps, verbose=verbose)
-    callbacks.on_test_begin()
-    logs = evaluate_samples(model, loss, model.metrics, samples)
-    callbacks.on_test_end(logs)
-    return logs
+    return evaluate_samples(model, loss, model.metrics, samples, batch_size, callbacks)

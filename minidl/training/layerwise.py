@@ -4,13 +4,18 @@ The compiled loop (``kernels/network.py``) does the same with the same kernels i
 same bits. What the compiled loop cannot do trains here: see `fit._choose_stepper`.
 """
 
+import math
+
 import numpy as np
 
+from .. import losses
 from ..kernels.processor import flush_denormals, restore_denormals
 from ..kernels.updates import add_regularizer, max_norm
+from ..validation import check_logits
+from .interrupts import uninterrupted
 from .objective import metric_values, score_rows
 from .preparation import TrainingData
-from .samples import Samples
+from .samples import Samples, check_samples
 
 
 def layerwise_step(
@@ -24,7 +29,7 @@ def layerwise_step(
     """
     mode = flush_denormals()
     try:
-        model.set_step(model.epoch, step)
+        model.set_step(model.draw_epoch, step)
         if online_teacher is not None:
             logits = online_teacher.logits(model.augmented(batch.x), temperature=loss.temperature)
             batch = batch._replace(teacher_logits=logits)
@@ -58,7 +63,7 @@ class LayerwiseSteps:
     def __init__(self, model, data: TrainingData):
         self._model, self._data = model, data
 
-    def run(self, order: np.ndarray, first_step: int, metric_sums: np.ndarray, interrupts=()) -> np.ndarray:
+    def run(self, order: np.ndarray, first_step: int, metric_sums: np.ndarray) -> np.ndarray:
         """Train on the batch of rows ``order``; returns the step's loss and adds to ``metric_sums``."""
         model, data = self._model, self._data
         batch = data.samples.take(order)
@@ -66,3 +71,25 @@ class LayerwiseSteps:
         loss, sums = layerwise_step(model, batch, data.loss, data.metrics, first_step, data.online_teacher)
         metric_sums += sums
         return np.array([loss])
+
+
+def train_on_batch(model, x, y, sample_weight, class_weight, teacher_logits) -> dict[str, float]:
+    """One step; the arguments are those of `Sequential.train_on_batch`. Loss and metrics by name."""
+    loss, outputs = model.loss, math.prod(model.output_shape)
+    batch = check_samples(model, loss, x, y, sample_weight, class_weight)
+    if loss.distills:
+        logits = check_logits(teacher_logits, len(batch.x), outputs, model.dtype)
+        losses.check_logits("teacher_logits", logits)  # and no probabilities
+        batch = batch._replace(teacher_logits=logits)
+    elif teacher_logits is not None:
+        raise ValueError(f"teacher_logits are for a distilling loss, and loss {loss.name} is none")
+    for metric in model.metrics:
+        metric.kind_for(batch.targets is None, outputs)
+    model.prepare_optimizer()
+    model.warn_if_frozen()
+    batch = batch._replace(x=np.ascontiguousarray(batch.x, dtype=model.dtype))
+    rows = len(batch.x) if batch.targets is not None else int(np.count_nonzero(batch.labels >= 0))
+    metrics = model.metrics if rows else []  # they compare with labels
+    with model.turns.training(), uninterrupted(), model.turns.taken():
+        value, sums = layerwise_step(model, batch, loss, metrics, step=model.optimizer.iterations)
+    return {"loss": value, **{m.name: float(s) / rows for m, s in zip(metrics, sums, strict=True)}}

@@ -33,7 +33,7 @@ class FitOptions:
     callbacks : ``minidl.callbacks``.
     validation_split : this share of the samples, the last ones, is kept for validation.
     validation_data : (x, y) or (x, y, sample_weight) instead.
-    shuffle : a new order each epoch.
+    shuffle : a new order each epoch, also from one fit to the next.
     class_weight : {class: weight}; sample_weight : (N,). The weighted losses' sum is divided by B.
     validation_freq : validate after every so many epochs. ``validation_batch_size`` is taken for Keras's sake.
     target_model : a teacher (``minidl.teachers``): the loss is then ``KnowledgeDistillation`` with

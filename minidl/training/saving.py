@@ -23,8 +23,10 @@ def training_config(model) -> dict:
         }
     training = {
         "epoch": model.epoch,
+        "draw_epoch": model.draw_epoch,
         "iterations": 0 if optimizer is None else optimizer.iterations,
         "unfinished": None if left is None else left._asdict(),
+        "best_logs": model.best_logs,
     }
     return {"compile": compiled, "training": training}
 
@@ -40,6 +42,7 @@ def restore_training(model, config: dict, arrays: dict[str, np.ndarray], custom:
     """Compile ``model`` as the file says, and give it the state it was saved with."""
     training, found = config["training"], [name for name in SLOTS if name in arrays]
     model.epoch = check_int("epoch", training["epoch"], minimum=0, maximum=_LARGEST_COUNT)
+    draw_epoch = training.get("draw_epoch", model.epoch)  # files of 0.1.0 have none
     if config["compile"] is not None:
         compiled = revive(config["compile"], custom)
         listed = [metrics.deserialize(metric) for metric in compiled["metrics"]]
@@ -55,11 +58,13 @@ def restore_training(model, config: dict, arrays: dict[str, np.ndarray], custom:
         model.optimizer.iterations = iterations
     elif found:
         raise ValueError("it holds an optimizer's state, but no optimizer")
+    model.draw_epoch = check_int("draw_epoch", draw_epoch, minimum=0, maximum=_LARGEST_COUNT)
     model.unfinished = _unfinished(training["unfinished"])
+    model.best_logs = _numbers("best", training.get("best_logs", {}))
 
 
 def _unfinished(node) -> Unfinished | None:
-    """Where training was left, checked: NaN is among what a sum may be."""
+    """Where training was left, checked."""
     if node is None:
         return None
     found = Unfinished(**node)
@@ -67,9 +72,13 @@ def _unfinished(node) -> Unfinished | None:
     check_int("batch_size", found.batch_size, minimum=1, maximum=found.samples)
     check_int("step", found.step, minimum=1, maximum=-(-found.samples // found.batch_size) - 1)
     check_bool("shuffle", found.shuffle)
-    sums = {"loss": found.loss_sum, **found.metric_sums}
-    for name, total in sums.items():
-        if isinstance(total, bool) or not isinstance(total, (int, float)):
-            raise TypeError(f"the sum of {name} must be a number, got {describe(total)}")
-        sums[name] = float(total)
+    sums = _numbers("sum", {"loss": found.loss_sum, **found.metric_sums})
     return found._replace(loss_sum=sums.pop("loss"), metric_sums=sums)
+
+
+def _numbers(what: str, named: dict) -> dict[str, float]:
+    """``named`` with each value a float: NaN is among what it may be."""
+    for name, number in named.items():
+        if isinstance(number, bool) or not isinstance(number, (int, float)):
+            raise TypeError(f"the {what} of {name} must be a number, got {describe(number)}")
+    return {name: float(number) for name, number in named.items()}

@@ -40,12 +40,12 @@ class Watch:
         self.careful = bool(self._terminators)
 
     def run_slice(
-        self, stepper, order: np.ndarray, first_step: int, metric_sums: np.ndarray, interrupts
+        self, stepper, order: np.ndarray, first_step: int, metric_sums: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray | None]:
-        """Run the steps on ``order``; (losses, None), or no losses if an interrupt came before they were learned.
+        """Run the steps on ``order``; (losses, None).
 
-        If ``careful`` and a loss, or a parameter afterwards, is not finite: no losses either, and the steps are asked
-        for again one by one. If the bad step was undone then, its loss and the metrics' sums before it.
+        If ``careful`` and a loss, or a parameter afterwards, is not finite: no losses, and the steps are asked for
+        again one by one. If the bad step was undone then, its loss and the metrics' sums before it.
         """
         model = self._model
         if model.optimizer is not self._optimizer or model.params is not self._params:
@@ -54,7 +54,7 @@ class Watch:
                 "fit is over"
             )
         before = Snapshot(model, metric_sums) if self.careful else None
-        losses = stepper.run(order, first_step, metric_sums, interrupts)
+        losses = stepper.run(order, first_step, metric_sums)
         if before is None or (_is_finite(losses) and _is_finite(model.params)):
             return losses, None
         if len(losses) > 1:  # once more from the slice's beginning, step by step, to the same bits
@@ -70,7 +70,7 @@ class Watch:
         model = self._model
         after = Snapshot(model, before.metric_sums)
         before.restore()
-        model.set_step(model.epoch, step - 1)
+        model.set_step(model.draw_epoch, step - 1)
         out, what = np.ascontiguousarray(self._x[rows], dtype=model.dtype), ""
         for layer in model.layers:
             out = layer.forward(out, training=True)
