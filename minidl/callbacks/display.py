@@ -8,7 +8,7 @@ import weakref
 
 import numpy as np
 
-from ..validation import check_choice
+from ..validation import check_choice, warn
 from .base import Callback, check_path
 
 _no_model = type(None)  # called in place of a weak reference, it gives None, and it can be pickled
@@ -105,7 +105,7 @@ class ProgressBar(Callback):
         super().__init__()
         self.verbose = None if verbose is None else check_verbose(verbose)
         self._stream = stream
-        self._in_fit = False
+        self._in_fit = self._gave_up = False
 
     def _start_clock(self) -> None:
         verbose = self.params.get("verbose", "auto") if self.verbose is None else self.verbose
@@ -118,15 +118,7 @@ class ProgressBar(Callback):
         self._drawn = 0
 
     def _write(self, text: str) -> None:
-        stream = self._stream or sys.stdout
-        if stream is None:  # a windowed Windows program has no standard output
-            return
-        try:
-            text.encode(getattr(stream, "encoding", None) or "utf-8")
-        except UnicodeEncodeError:
-            text = text.replace("━", "=").replace("╺", ">").encode("ascii", "replace").decode()
-        stream.write(text)
-        stream.flush()
+        self._gave_up = self._gave_up or not say(text, self._stream)
 
     def _draw_bar(self, done: int, logs: dict | None, last: bool = False) -> None:
         total = self.params.get("steps") or done
@@ -153,7 +145,7 @@ class ProgressBar(Callback):
             self._write(f"{before_line}{clock}{_format_logs(logs)}\n")
 
     def on_train_begin(self, logs=None):
-        self._in_fit = True
+        self._in_fit, self._gave_up = True, False
 
     def on_train_end(self, logs=None):
         self._in_fit = False
@@ -190,6 +182,27 @@ class ProgressBar(Callback):
     def on_predict_end(self, logs=None):
         if self._mode == 1:
             self._show_end(None)
+
+
+def say(text: str, stream=None) -> bool:
+    """Write ``text`` to ``stream``, by default standard output. False where that cannot be: training goes on.
+
+    A full disk, a closed pipe, a terminal that is gone are warned of.
+    """
+    stream = stream or sys.stdout
+    if stream is None:  # a windowed Windows program has no standard output
+        return False
+    try:
+        try:
+            text.encode(getattr(stream, "encoding", None) or "utf-8")
+        except UnicodeEncodeError:
+            text = text.replace("━", "=").replace("╺", ">").encode("ascii", "replace").decode()
+        stream.write(text)
+        stream.flush()
+    except (OSError, ValueError) as error:  # ValueError: the stream was closed
+        warn(f"progress can no longer be shown ({error}); training goes on")
+        return False
+    return True
 
 
 def check_verbose(verbose: object) -> int | str:
