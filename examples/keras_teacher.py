@@ -9,7 +9,10 @@ uniform. A model cut off before its softmax gives logits and needs no such argum
 
 from __future__ import annotations
 
-import keras
+try:
+    import keras
+except ImportError as error:
+    raise ImportError("this example needs keras and a backend: pip install keras jax") from error
 
 import minidl
 from minidl.datasets import mnist

@@ -13,7 +13,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-import onnxruntime
+try:
+    import onnxruntime
+except ImportError as error:
+    raise ImportError('this example needs onnx and onnxruntime: pip install "minidl[onnx]"') from error
 
 import minidl
 from minidl.datasets import mnist

@@ -10,7 +10,11 @@ A teacher may be any function ``x -> logits`` of NumPy arrays. Three things matt
 from __future__ import annotations
 
 import numpy as np
-import torch
+
+try:
+    import torch
+except ImportError as error:
+    raise ImportError("this example needs torch: pip install torch") from error
 
 import minidl
 from minidl.datasets import mnist

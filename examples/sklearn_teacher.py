@@ -8,7 +8,10 @@ them to 1e-7 at least and takes their logarithm.
 
 from __future__ import annotations
 
-from sklearn.ensemble import ExtraTreesClassifier
+try:
+    from sklearn.ensemble import ExtraTreesClassifier
+except ImportError as error:
+    raise ImportError("this example needs sklearn: pip install scikit-learn") from error
 
 import minidl
 from minidl.datasets import mnist

@@ -8,7 +8,10 @@ python -m minidl warmup      compile ahead, so that the first training need not
 """
 
 import argparse
+import contextlib
+import io
 import math
+import os
 import platform
 import sys
 import time
@@ -23,23 +26,51 @@ from .distillation import main_job
 from .explain import explain
 from .kernels import cache, target
 from .kernels.jit import JIT_DISABLED
-from .report import format_table
+from .report import count_of, format_table
 
 
 def main(arguments: list[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if not arguments or (arguments[0].startswith("-") and arguments[0] not in ("-h", "--help")):
         arguments.insert(0, "distill")
-    options = _parser().parse_args(arguments)
+    options, output = _parser().parse_args(arguments), _Output(sys.stdout)
     try:
-        options.run(options)
-        return 0
+        with contextlib.redirect_stdout(output):
+            options.run(options)
+        return int(output.is_lost)
     except (ValueError, OSError) as error:
         print(f"minidl {options.command}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
         return 130
+
+
+class _Output(io.TextIOBase):
+    """Standard output that cannot end a training: where nobody takes it, one line says so and the rest is dropped."""
+
+    def __init__(self, stream):
+        self._stream, self.is_lost = stream, False
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(
+                errors="backslashreplace"
+            )  # a file's name may have characters that a C locale lacks
+
+    def isatty(self):
+        return self._stream is not None and self._stream.isatty()
+
+    def write(self, text):
+        if self._stream is not None and not self.is_lost:
+            try:
+                self._stream.write(text)
+                self._stream.flush()
+            except (OSError, ValueError) as error:  # a full disk, `| head`, a terminal that is gone
+                self.is_lost = True
+                with contextlib.suppress(OSError, ValueError):
+                    print(f"minidl: standard output is lost ({error}); the work goes on", file=sys.stderr)
+                    # what is left in its buffer would fail again at exit
+                    os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
+        return len(text)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -85,7 +116,10 @@ def _matmul(options: argparse.Namespace) -> None:
         runtime.set_num_threads(options.threads)
     shapes = [(32, 784, 64), (32, 64, 64), (128, 784, 1200), (128, 1200, 1200), (1024, 1024, 1024)]
     rows = [_compare(shape, options.dtype) for shape in options.sizes or shapes]
-    print(f"{options.dtype}, {runtime.get_num_threads()} threads, GFLOP/s")
+    threads = (
+        f"{count_of(runtime.get_num_threads(), 'thread')} of minidl, as many of NumPy as OMP_NUM_THREADS says"
+    )
+    print(f"{options.dtype}, {threads}, GFLOP/s")
     print(format_table(("product", "minidl", "numpy", "ratio", "relative error"), rows))
 
 
@@ -108,13 +142,17 @@ def _compare(shape: tuple[int, ...], dtype: str) -> list[str]:
             product(a, b, out=out)
             best[product] = min(best[product], time.perf_counter() - started)
     ours, theirs = best.values()
-    gflop = 2e-9 * m * k * n
-    speeds = [f"{gflop / ours:.0f}", f"{gflop / theirs:.0f}", f"{theirs / ours:.2f}"]
-    return [f"{m}x{k}x{n}", *speeds, f"{error:.0e}"]
+    speeds = [2e-9 * m * k * n / seconds for seconds in (ours, theirs)]
+    shown = [f"{speed:.0f}" if speed >= 10 else f"{speed:.2g}" for speed in speeds]
+    return [f"{m}x{k}x{n}", *shown, f"{theirs / ours:.2f}", f"{error:.0e}"]
 
 
 def _info(options: argparse.Namespace) -> None:
     kept = "off (NUMBA_DISABLE_JIT)" if JIT_DISABLED else cache.folder() or f"not kept; {cache.ADVICE}"
+    try:
+        data = f"{os.environ.get('MINIDL_DATA') or mnist.cache_folder()} (or MINIDL_DATA)"
+    except OSError as error:
+        data = str(error)
     rows = {
         "minidl": __version__,
         "python": f"{platform.python_version()} on {platform.system()} {platform.machine()}",
@@ -122,7 +160,7 @@ def _info(options: argparse.Namespace) -> None:
         "vectors": f"{8 * target.VECTOR_BYTES} bits, fused multiply-add: {'yes' if target.HAS_FMA else 'no'}",
         "threads": runtime.get_num_threads(),
         "compiled code": kept,
-        "data folder": f"{mnist.cache_folder()} (or MINIDL_DATA)",
+        "data folder": data,
     }
     width = max(map(len, rows))
     print("\n".join(f"{name:<{width}}  {value}" for name, value in rows.items()))

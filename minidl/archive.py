@@ -6,19 +6,29 @@ Members and sizes are checked before anything is allocated. Whatever is wrong is
 """
 
 import contextlib
+import errno
+import functools
 import json
 import math
 import os
 import secrets
+import stat
+import time
 import zipfile
 from collections.abc import Iterator, Sequence
 from typing import BinaryIO
 
 import numpy as np
 
-from .validation import describe
+from .validation import describe, warn
+
+try:
+    import fcntl
+except ImportError:  # on Windows
+    fcntl = None  # type: ignore[assignment]
 
 VERSION = 1
+_ON_WINDOWS = os.name == "nt"
 _MAGIC = b"PK\x03\x04"
 _LARGEST_TEXT = 16 << 20  # bytes
 
@@ -39,33 +49,78 @@ def replacing(path: str | os.PathLike) -> Iterator[BinaryIO]:
     """A file to write in the place of ``path``, which it replaces at the end, or not at all if the block fails."""
     shown = check_path(path)
     target = os.path.realpath(shown)  # of a link, the file it points to is replaced
-    folder, name = os.path.split(target)
-    temporary = os.path.join(folder, f".{name[:100]}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+    folder = os.path.dirname(target)
+    temporary = os.path.join(folder, f".minidl.{os.getpid()}.{secrets.token_hex(4)}.tmp")
     try:
+        mode = _mode_of(target)
         try:
             with open(temporary, "xb") as file:
+                if mode is not None:
+                    os.chmod(temporary, mode)
                 yield file
                 file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, target)
+                _sync(file.fileno())
+            _replace(temporary, target)
         except BaseException:
             if os.path.exists(temporary):
                 os.unlink(temporary)
             raise
-        _sync_folder(folder)
     except OSError as error:
         raise OSError(error.errno, f"cannot save: {error.strerror}", shown) from error
+    if not _ON_WINDOWS:  # where a folder cannot be opened
+        _sync_folder(folder)
+
+
+def _mode_of(target: str) -> int | None:
+    """The permissions of the file that is there, None if there is none; OSError for a pipe, a device, a folder."""
+    try:
+        mode = os.stat(target).st_mode
+    except FileNotFoundError:
+        return None
+    if not stat.S_ISREG(mode):
+        raise OSError(errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL, "it is not a regular file")
+    return stat.S_IMODE(mode)
+
+
+def _sync(handle: int) -> None:
+    """Have the file's bytes on the disk itself. On macOS fsync leaves them in the drive's cache."""
+    if hasattr(fcntl, "F_FULLFSYNC"):
+        with contextlib.suppress(OSError):  # not on every file system
+            fcntl.fcntl(handle, fcntl.F_FULLFSYNC)
+            return
+    os.fsync(handle)
+
+
+def _replace(temporary: str, target: str) -> None:
+    """Windows refuses while a virus scanner or another process reads the old file, which is over in a moment."""
+    for pause in (0.01, 0.03, 0.1, 0.3, 1.0, None):
+        try:
+            return os.replace(temporary, target)
+        except PermissionError as error:
+            if not _ON_WINDOWS:
+                raise
+            if pause is None:
+                raise PermissionError(error.errno, "another program has the file open") from error
+            time.sleep(pause)
+
+
+@functools.cache  # says it once
+def _warn_unsynced(folder: str, reason: str) -> None:
+    warn(
+        f"a file was saved, but its folder {folder} cannot be synced ({reason}): a power cut may undo the save"
+    )
 
 
 def _sync_folder(folder: str) -> None:
-    """Make the rename itself durable, where the system lets a folder be opened (not on Windows)."""
-    if os.name == "nt":
-        return
-    handle = os.open(folder, os.O_RDONLY)
+    """Make the rename itself durable."""
     try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+    except OSError as error:  # a folder without read permission, a network drive
+        _warn_unsynced(folder, error.strerror)
 
 
 def write(path, config: dict, arrays: dict[str, np.ndarray], overwrite: bool = True) -> None:
@@ -113,12 +168,14 @@ def read(path, names: Sequence[str]) -> tuple[dict, dict[str, np.ndarray]]:
 
 
 @contextlib.contextmanager
-def naming(path: str, errors: tuple[type[BaseException], ...] = (Exception,)) -> Iterator[None]:
+def naming(
+    path: str, errors: tuple[type[BaseException], ...] = (Exception,), message: str = "cannot read {}: {}"
+) -> Iterator[None]:
     """Turns ``errors`` into a ValueError that names the file. Reading hostile bytes can raise almost anything."""
     try:
         yield
     except errors as error:
-        raise ValueError(f"cannot read {path}: {str(error) or type(error).__name__}") from error
+        raise ValueError(message.format(path, str(error) or type(error).__name__)) from error
 
 
 def read_members(file: BinaryIO, names: Sequence[str]) -> dict[str, np.ndarray]:

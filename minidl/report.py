@@ -110,8 +110,9 @@ class DistillationReport:
                 "clipping prevents"
             )
         if None not in (plain and plain.errors, student.errors) and student.errors >= plain.errors:
+            more = count_of(student.errors - plain.errors, "error")
             found.append(
-                f"distillation did not help here: {student.errors - plain.errors} errors more than the plain student. "
+                f"distillation did not help here: {more} more than the plain student. "
                 "A single run says little: distill_sweep repeats it over seeds"
             )
         return found
@@ -131,6 +132,10 @@ def format_table(head: Sequence[str], rows: Sequence[Sequence[str]], markdown: b
     if markdown:
         rule[1:] = [dashes[1:] + ":" for dashes in rule[1:]]
     return "\n".join([line(lines[0]), line(rule), *map(line, lines[1:])])
+
+
+def count_of(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def describe_layers(model) -> str:

@@ -4,7 +4,7 @@ import itertools
 import multiprocessing
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field
@@ -13,11 +13,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .distillation.checks import build_for, check_pair, check_some_labels, distillation_loss
+from .callbacks import check_verbose, say
+from .distillation.checks import build_for, check_answers, check_pair, check_some_labels, distillation_loss
 from .distillation.distill import fresh_optimizer, train_on_labels
 from .losses import KnowledgeDistillation
 from .models import Sequential
-from .report import as_labels, describe_loss, format_table, has_labels, mean_and_std, measure
+from .report import as_labels, count_of, describe_loss, format_table, has_labels, mean_and_std, measure
 from .runtime import set_num_threads
 from .teachers import Teacher, as_teacher, cached_logits, untrained_note
 from .validation import check_int, describe
@@ -76,6 +77,7 @@ def distill_sweep(
     validation_data: tuple | None = None,
     plain_student: bool = True,
     processes: int | None = None,
+    verbose: int | str = "auto",
 ) -> Sweep:
     """Distil the student under many settings, each from several seeds; mean and standard deviation of each.
 
@@ -91,6 +93,7 @@ def distill_sweep(
     plain_student : also train on labels alone, as a setting of its own.
     processes : runs at a time, each on one thread; by default one per processor. 1 runs them here, one after
         another. A script that uses more must do so under ``if __name__ == "__main__":``.
+    verbose : 0 says nothing; by default each run says a line when it is done.
 
     Returns a ``Sweep``: ``print`` it, or read ``rows`` (a dict per setting, with ``errors_mean``, ``errors_std``
     and so on), ``runs`` and ``best``; ``minidl.plotting.sweep`` draws it.
@@ -102,6 +105,7 @@ def distill_sweep(
     seeds = [check_int(f"seeds[{i}]", seed, minimum=0) for i, seed in enumerate(seeds)]
     if not seeds:
         raise ValueError("seeds must hold one seed or more, got none")
+    verbose = check_verbose(verbose)
     processes = check_int("processes", os.cpu_count() if processes is None else processes, minimum=1)
     x = build_for(student, x)
     teacher = as_teacher(teacher, student)
@@ -112,8 +116,7 @@ def distill_sweep(
         raise ValueError("validation_data y must hold labels to count errors by, got none >= 0")
     y_val = as_labels(y_val)
     plain_student = plain_student and y is not None
-    if y is not None:
-        student.check_y(y, len(x), KnowledgeDistillation())
+    y = check_answers(student, y, len(x))
     if plain_student:
         check_some_labels(y)
     note = untrained_note(teacher, Sequential.from_config(student.get_config()))
@@ -122,7 +125,7 @@ def distill_sweep(
     candidates = _check_losses([*candidates, *loss_list], y, processes)
     settings = ([None] if plain_student else []) + candidates
 
-    arrays = {"x": x, "x_val": x_val, "y_val": y_val} | ({} if y is None else {"y": np.asarray(y)})
+    arrays = {"x": x, "x_val": x_val, "y_val": y_val} | ({} if y is None else {"y": y})
     arguments = dict(epochs=epochs, batch_size=batch_size, verbose=0)
     configs = [{**student.get_config(), "seed": seed} for seed in seeds]
     with tempfile.TemporaryDirectory(prefix="minidl_sweep_") as folder:
@@ -132,9 +135,15 @@ def distill_sweep(
             for setting, file in zip(settings, logits_files, strict=True)
             for config in configs
         ]
-        figures = _run_all(runs, min(processes, len(runs)))
-    judged = f"errors among the {int((y_val >= 0).sum())} labelled samples of validation_data; the best setting is "
-    notes = [judged + "to be judged on others", *([note] if note else [])]
+        figures = []
+        for each in _run_all(runs, min(processes, len(runs))):
+            figures.append(each)
+            if verbose != 0:
+                what = f"{each['setting']}, seed {each['seed']}: {count_of(each['errors'], 'error')}"
+                say(f"{len(figures)}/{len(runs)} {what}\n")
+    labelled = count_of(int((y_val >= 0).sum()), "labelled sample")
+    judged = f"errors among the {labelled} of validation_data; the best setting is to be judged on others"
+    notes = [judged, note] if note else [judged]
     return Sweep([_statistics(setting, figures) for setting in settings], figures, notes)
 
 
@@ -199,14 +208,15 @@ def _write_arrays(folder: str, arrays: dict, teacher: Teacher, settings: list, d
     return names
 
 
-def _run_all(runs: list[_Run], processes: int) -> list[dict]:
+def _run_all(runs: list[_Run], processes: int) -> Iterator[dict]:
     if processes == 1:
-        return [_run(run) for run in runs]
+        yield from map(_run, runs)
+        return
     # Not fork: a forked child would inherit locks held by threads it does not have.
     options: dict = dict(initializer=set_num_threads, initargs=(1,))
     try:
         with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), **options) as pool:
-            return list(pool.map(_run, runs))
+            yield from pool.map(_run, runs)
     except BrokenProcessPool as error:
         raise RuntimeError(
             "a process of the sweep ended early. A script must call distill_sweep under "

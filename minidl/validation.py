@@ -120,7 +120,8 @@ def check_shape(argument: str, shape: object) -> tuple[int, ...]:
     sizes = tuple(shape)
     if not sizes:
         raise ValueError(f"{argument} must have at least one axis besides the batch, got ()")
-    return tuple(check_int(f"{argument} {sizes}: every size", size, minimum=1) for size in sizes)
+    every_size = f"{argument} {sizes}: every size"  # formatted once: a file may hold thousands
+    return tuple(check_int(every_size, size, minimum=1) for size in sizes)
 
 
 def describe(value: object) -> str:

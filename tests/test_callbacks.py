@@ -283,6 +283,33 @@ def test_progress_bar_where_only_ascii_can_be_shown():
     assert b"\r3/3 ==================== " in raw.getvalue()
 
 
+class Broken(io.StringIO):
+    """A stream on a disk that is full after some lines."""
+
+    def __init__(self, lines):
+        super().__init__()
+        self.lines, self.asked = lines, 0
+
+    def write(self, text):
+        self.asked += 1
+        if self.asked > self.lines:
+            raise OSError(28, "No space left on device")
+        return super().write(text)
+
+
+@pytest.mark.parametrize("lines", [0, 2])
+def test_a_display_that_breaks_gives_up_and_training_goes_on(lines):
+    broken, closed = Broken(lines), io.StringIO()
+    closed.close()
+    for stream in (broken, closed):
+        model = learner()
+        bar = callbacks.ProgressBar(verbose=2, stream=stream)
+        with pytest.warns(UserWarning, match="progress can no longer be shown .*training goes on") as seen:
+            history = model.fit(*samples(), epochs=5, verbose=0, callbacks=[bar])
+        assert history.epoch == list(range(5)) and len(seen) == 1
+    assert broken.asked == lines + 1 and len(broken.getvalue().splitlines()) == lines
+
+
 def test_progress_bar_of_evaluate_and_not_of_validation():
     stream = io.StringIO()
     bar = callbacks.ProgressBar(verbose=2, stream=stream)

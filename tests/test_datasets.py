@@ -354,3 +354,18 @@ def test_without_a_network_the_error_says_what_to_do(published, monkeypatch, no_
     with pytest.raises(OSError, match=r"(?s)could not download train-images.*MINIDL_DATA.*load_subset"):
         mnist.load_data()
     assert list((published / "cache").iterdir()) == []
+
+
+def test_without_a_home_folder_the_error_says_what_to_set(tmp_path, monkeypatch):
+    def homeless():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(mnist.Path, "home", homeless)
+    for name in ("XDG_CACHE_HOME", "LOCALAPPDATA", "MINIDL_DATA"):
+        monkeypatch.delenv(name, raising=False)
+    for call in (mnist.cache_folder, mnist.load_data):
+        with pytest.raises(OSError, match="no home folder .*MINIDL_DATA"):
+            call()
+    folder = write_folder(tmp_path / "mine")
+    monkeypatch.setenv("MINIDL_DATA", str(folder))
+    assert len(mnist.load_data()[0][0]) == len(mnist.load_data(folder)[0][0])

@@ -548,3 +548,112 @@ def spread(models):
 
 
 # ---------------------------------------------------------------- pictures
+
+
+# ---- data frames, series, lists ----
+
+
+class Frame:
+    """Rows behind labels, as pandas has them: what asks by position gets a KeyError."""
+
+    def __init__(self, values):
+        self.values = np.asarray(values)
+        self.shape, self.ndim, self.dtype = self.values.shape, self.values.ndim, self.values.dtype
+
+    def __array__(self, dtype=None, copy=None):
+        return np.array(self.values, dtype)
+
+    def __len__(self):
+        return len(self.values)
+
+    def __getitem__(self, key):
+        raise KeyError(key)
+
+
+SOME = np.where(np.arange(len(Y)) % 3 == 0, -1, Y)
+"""A third of the labels is unknown."""
+SOME_TEST = np.where(np.arange(len(Y_TEST)) % 3 == 0, -1, Y_TEST)
+
+
+@pytest.mark.parametrize("kind", [Frame, np.ndarray.tolist])
+@pytest.mark.parametrize(
+    "held_out", [{}, {"validation_split": 0.25}, {"validation_data": (X_TEST, SOME_TEST)}]
+)
+def test_whatever_holds_the_rows_the_result_is_that_of_arrays(teacher, kind, held_out):
+    def made(x, y, weight, held_out):
+        model, models = student(), [student(1), student(2)]
+        options = dict(epochs=2, verbose=0, sample_weight=weight, **held_out)
+        report = distill(
+            teacher, model, x, y, plain_student=True, transfer=X_TEST[:9] if not held_out else None, **options
+        )
+        born = born_again(lambda: student(5), x, y, generations=2, **options)
+        histories = mutual_learning(models, x, y, **options)
+        figures = [
+            [f.errors, f.loss] for f in (report.student, report.plain, *(r.student for r in born.reports))
+        ]
+        params = [each.params for each in (model, *models, *born.models)]
+        return figures, [each.history for each in (report.history, report.plain_history, *histories)], params
+
+    x, weight = X.astype(np.float64), np.linspace(0.5, 1.5, len(X))
+    given = {
+        name: tuple(map(kind, pair)) if isinstance(pair, tuple) else pair for name, pair in held_out.items()
+    }
+    expected = made(x, SOME, weight, held_out)
+    found = made(kind(x), kind(SOME), kind(weight), given)
+    assert found[:2] == expected[:2]
+    for one, other in zip(found[2], expected[2], strict=True):
+        np.testing.assert_array_equal(one, other)
+    with pytest.raises(KeyError):  # control
+        Frame(x)[:3]
+
+
+def test_rows_of_probabilities_in_a_frame(teacher):
+    rows = np.eye(CLASSES)[Y]
+    reports = [
+        distill(teacher, student(), x, y, epochs=1, verbose=0, plain_student=True)
+        for x, y in ((X, rows), (Frame(X), Frame(rows)), (X, Y))
+    ]
+    assert len({(r.student.errors, r.plain.errors) for r in reports}) == 1
+
+
+# ---- what is said ----
+
+
+def test_the_epochs_printed_say_whose_they_are(teacher, capsys):
+    def printed(call, *given, **options):
+        capsys.readouterr()
+        call(*given, epochs=1, verbose=2, **options)
+        return [line for line in capsys.readouterr().out.splitlines() if not line.startswith("minidl:")]
+
+    for call, given, options, titles in (
+        (
+            distill,
+            (teacher, student(), X, Y),
+            dict(plain_student=True),
+            ["distilled student:", "plain student:"],
+        ),
+        (
+            born_again,
+            (lambda: student(5), X, Y),
+            dict(generations=3),
+            [f"generation {n} of 3:" for n in (1, 2, 3)],
+        ),
+        (mutual_learning, ([student(1), student(2)], X, Y), {}, ["model 1 of 2:", "model 2 of 2:"]),
+    ):
+        lines = printed(call, *given, **options)
+        assert lines[::2] == titles and all(line.startswith("Epoch 1/1 - ") for line in lines[1::2])
+    assert len(printed(distill, teacher, student(), X, Y)) == 1, "of a single series nothing need be said"
+    capsys.readouterr()
+    distill(teacher, student(), X, Y, epochs=1, verbose=0, plain_student=True)
+    assert capsys.readouterr().out == ""
+
+
+def test_an_unknown_argument_is_told_of_the_function_that_was_called(teacher):
+    for call, given, name in (
+        (distill, (teacher, student(), X, Y), "distill"),
+        (born_again, (student, X, Y), "born_again"),
+        (mutual_learning, ([student(1), student(2)], X, Y), "mutual_learning"),
+    ):
+        wanted = rf"^{name}\(\) got an unexpected keyword argument 'validation_dat': did you mean 'validation_data'"
+        with pytest.raises(TypeError, match=wanted):
+            call(*given, validation_dat=(X_TEST, Y_TEST))

@@ -12,6 +12,7 @@ import minidl.interop.onnx as bridge_onnx
 import minidl.interop.safetensors as bridge_safetensors
 import minidl.interop.torch as bridge_torch
 from minidl.distillation import distill
+from minidl.interop import check_same
 from minidl.layers import (
     Activation,
     Dense,
@@ -103,6 +104,103 @@ def test_a_torch_module_teaches():
             bridge_torch.from_torch(wrong)
 
 
+def test_settings_that_torch_knows_and_minidl_does_not_are_refused_by_name():
+    if not has("torch"):
+        with absent("bench"):
+            bridge_torch.from_torch(None)
+        return
+    from torch import nn
+
+    class Doubled(nn.Linear):
+        def forward(self, x):
+            return 2 * super().forward(x)
+
+    class Twice(nn.Sequential):
+        def forward(self, x):
+            return super().forward(x) + super().forward(x)
+
+    def convert(*parts):
+        return bridge_torch.from_torch(nn.Sequential(nn.Linear(6, 5), *parts))
+
+    for part, message in (
+        (nn.ELU(2.0), r"ELU\(alpha=2.0\), whose alpha"),
+        (nn.Softplus(beta=2.0), "whose beta"),
+        (nn.Softplus(threshold=5.0), "whose threshold"),
+        (nn.Softmax(dim=0), r"Softmax\(dim=0\), whose dim"),
+        (nn.GELU("tanh"), "whose approximate"),
+        (nn.Flatten(0), "whose start_dim"),
+        (nn.BatchNorm1d(5), "BatchNorm1d"),
+        (nn.AlphaDropout(0.5), "AlphaDropout"),
+        (nn.Hardswish(), "Hardswish"),
+        (Doubled(5, 5), "Doubled.*no counterpart"),
+        (nn.Linear(5, 5).half(), "float32 or of float64, got .'float16', 'float32'"),
+        (nn.utils.parametrizations.weight_norm(nn.Linear(5, 5)), "no counterpart"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            convert(part)
+    with pytest.raises(TypeError, match="must be a torch.nn.Sequential"):
+        bridge_torch.from_torch(Twice(nn.Linear(6, 5)))
+    # what is the same by another name is taken
+    slopes = convert(nn.LeakyReLU(0.3), nn.Identity(), nn.Dropout(0.2, inplace=True), nn.ReLU(inplace=True))
+    assert slopes.layers[1].negative_slope == pytest.approx(0.3) and slopes.layers[2].rate == pytest.approx(
+        0.2
+    )
+    for dim in (1, -1):
+        convert(nn.Softmax(dim))
+    # a hook changes the numbers and no name: running both sides sees it
+    hooked = nn.Sequential(nn.Linear(6, 5))
+    hooked[0].register_forward_hook(lambda module, given, out: out + 1)
+    with pytest.raises(ValueError, match="different numbers"):
+        bridge_torch.from_torch(hooked)
+
+
+def test_a_module_is_put_back_into_the_mode_of_each_part():
+    if not has("torch"):
+        with absent("bench"):
+            bridge_torch.torch_teacher(None)
+        return
+    from torch import nn
+
+    module = nn.Sequential(nn.Linear(6, 5), nn.BatchNorm1d(5), nn.Dropout(0.5)).train()
+    module[1].eval()  # a frozen part, as in fine-tuning
+    bridge_torch.torch_teacher(module)(X)
+    assert [part.training for part in module.modules()] == [True, True, False, True]
+
+
+class Shifted(Dense):
+    """A Dense of the user's own: its forward is another."""
+
+    def forward(self, x, training=False):
+        return super().forward(x, training) + 1
+
+
+@pytest.mark.parametrize("bridge, packages", [("to_torch", ["torch"]), ("to_onnx", ["onnx"])])
+def test_a_layer_with_another_forward_is_not_exported_as_its_base_class(bridge, packages):
+    export = getattr(bridge_torch, bridge, None) or bridge_onnx.to_onnx
+    if not has(*packages):
+        with absent("bench" if bridge == "to_torch" else "onnx"):
+            export(student())
+        return
+    with pytest.raises(ValueError, match=r"'shifted\w*' \(Shifted\) is your own"):
+        export(Sequential([Input((6,)), Shifted(3)]))
+    with pytest.raises(ValueError, match="give the first layer an input_shape"):
+        export(Sequential([Dense(3)]))
+
+
+def test_a_conversion_with_other_numbers_is_refused():
+    model = student()
+    check_same(model, lambda x: model.predict(x, verbose=0))
+    check_same(model, model.predict_logits, logits=True)
+    for wrong in (
+        model.predict_logits,
+        lambda x: model.predict(x, verbose=0)[:, :2],
+        lambda x: model.predict(x, verbose=0) + 0.01,
+        lambda x: np.nan * x[:, :3],
+    ):
+        with pytest.raises(ValueError, match="different numbers"):
+            check_same(model, wrong)
+
+
 # ---------------------------------------------------------------- onnx
 
 
@@ -115,6 +213,9 @@ def onnx_models():
     yield Sequential([Input((6,)), GaussianNoise(0.1), Dense(5), LeakyReLU(), Dense(3), ReLU(), Softmax()])
     image = [Input((3, 2)), Rescaling(0.5, 1.0), RandomTranslation(0.3, 0.3), Flatten(), Dense(3)]
     yield Sequential([*image, Activation("sigmoid")], dtype="float64")
+    for activation in set(ACTIVATIONS) - {"gelu"}:
+        layers = [Input((6,)), Dense(5), Activation(activation), LeakyReLU(0.4), Dense(3)]
+        yield Sequential(layers, dtype="float64")
 
 
 @pytest.mark.parametrize("logits", [False, True])
@@ -130,7 +231,14 @@ def test_onnx(tmp_path, logits):
         expected = model.predict_logits(x) if logits else model.predict(x)
         for rows in (1, 90):
             got = bridge_onnx.onnx_teacher(path, threads=1)(x[:rows])
-            np.testing.assert_allclose(got, expected[:rows], rtol=1e-4, atol=1e-5)
+            single = model.dtype == np.float32
+            assert got.dtype == model.dtype
+            np.testing.assert_allclose(
+                got, expected[:rows], rtol=1e-4 if single else 1e-12, atol=1e-5 if single else 1e-13
+            )
+    with pytest.raises(ValueError, match="'mine' .*gelu in float64"):
+        layers = [Input((6,)), Dense(3, activation="gelu", name="mine")]
+        bridge_onnx.to_onnx(Sequential(layers, dtype="float64"))
     assert len(list(tmp_path.iterdir())) == number + 1
 
 

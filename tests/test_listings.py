@@ -1,7 +1,9 @@
 """Keras listings that run as they stand but for their imports, and the textbook's formulas reached by name."""
 
+import importlib.util
 import math
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -149,3 +151,27 @@ def test_boltzmann_form(beta):
     # the ratio of two states hangs on the difference of their energies alone
     ratio = expected[0, 0] / expected[0, 1]
     assert ratio == pytest.approx(math.exp(beta * (energies[0, 1] - energies[0, 0])), rel=1e-12)
+
+
+YOURS = {"module": "torch", "path": "onnxruntime", "forest": "sklearn", "plotting": "matplotlib"}
+"""Names that a reader of docs/methods.md brings along, or whose package may be absent."""
+
+
+def test_the_ways_to_distil_run_as_they_are_pasted(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    page = (Path(__file__).parents[1] / "docs" / "methods.md").read_text(encoding="utf-8")
+    (listing,) = re.findall(r"```python\n(.*?)```", page, re.S)
+    rows = re.findall(r"^\| .*? \| (.*) \|$", page.split("```")[2], re.M)
+    lines = [line for row in rows for line in re.findall(r"`(.*?)`", row) if line != "write"]
+    assert len(lines) > 18
+    names: dict = {}
+    exec(compile(listing.replace("4000", "400"), "methods.md", "exec"), names)
+    names["more"] = names["more"][:50]
+    for line in lines:
+        missing = [name for name in YOURS if re.search(rf"\b{name}\b", line)]
+        if any(name not in names or not importlib.util.find_spec(YOURS[name]) for name in missing):
+            compile(line, line, "exec")
+            continue
+        few = line.replace("x, y)", "x, y, epochs=1)").replace(", processes=1", ", processes=1, epochs=1")
+        exec(compile(few, line, "exec"), names)
+    assert names["result"].rows and (tmp_path / "logits.npz").exists()

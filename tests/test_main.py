@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import configparser
+import io
 import json
+import os
 import re
 import subprocess
 import sys
@@ -178,3 +180,78 @@ def test_as_a_module():
         [sys.executable, "-m", "minidl", "--help"], capture_output=True, text=True, check=True, timeout=120
     )
     assert "distill" in result.stdout and "explain" in result.stdout
+
+
+def run_in_shell(command, **environment):
+    """``python -m minidl`` in a shell of its own; what it said on standard error, and its status."""
+    command = command.replace("minidl", f"'{sys.executable}' -m minidl", 1)
+    environment = {**os.environ, **environment}
+    result = subprocess.run(
+        ["bash", "-c", command], stderr=subprocess.PIPE, text=True, timeout=120, env=environment
+    )
+    return result.stderr, result.returncode
+
+
+@pytest.mark.parametrize("command", ["info", "explain"])
+def test_standard_output_that_nobody_takes(command):
+    assert run_in_shell(f"minidl {command} > /dev/null") == ("", 0)
+    assert run_in_shell(f"minidl {command} >&-") == ("", 0)  # there was none from the beginning
+    if Path("/dev/full").exists():
+        said, status = run_in_shell(f"minidl {command} > /dev/full")
+        assert said.count("\n") == 1 and "No space left on device" in said and status == 1
+    said, _ = run_in_shell(f"minidl {command} | true")
+    assert said.count("\n") <= 1 and "Traceback" not in said and "Exception ignored" not in said
+
+
+def test_the_main_job_goes_on_without_standard_output(few_digits, tmp_path, monkeypatch, capsys):
+    class Broken(io.StringIO):
+        def write(self, text):
+            if "teacher" in text:
+                raise BrokenPipeError(32, "Broken pipe")
+            return super().write(text)
+
+    file = tmp_path / "result.json"
+    monkeypatch.setattr(sys, "stdout", Broken())
+    assert main([*QUICK, "--seeds", "1", "--output", str(file)]) == 1
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "standard output is lost" in said and "Broken pipe" in said
+    assert len(json.loads(file.read_text())["models"]) == 3
+    monkeypatch.setattr(sys, "stdout", None)
+    assert main([*QUICK, "--seeds", "1", "--output", str(file)]) == 0 and capsys.readouterr().err == ""
+
+
+def test_a_path_that_the_locale_cannot_show(few_digits, tmp_path, monkeypatch):
+    file, shown = tmp_path / "\N{GREEK SMALL LETTER LAMDA}.md", io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(shown, encoding="ascii"))
+    assert main([*QUICK, "--seeds", "1", "--output", str(file)]) == 0
+    assert b"written to" in shown.getvalue() and b"\\u03bb.md" in shown.getvalue() and file.exists()
+    with pytest.raises(UnicodeEncodeError):  # control
+        str(file).encode("ascii")
+    said, status = run_in_shell(
+        f"minidl distill --data '{file.parent / 'λ'}'", PYTHONUTF8="0", LC_ALL="C", PYTHONCOERCECLOCALE="0"
+    )
+    assert status == 2 and "path must be a folder" in said and "Traceback" not in said
+
+
+def test_info_without_a_home_folder(monkeypatch, capsys):
+    def homeless():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(mnist.Path, "home", homeless)
+    for name in ("XDG_CACHE_HOME", "LOCALAPPDATA", "MINIDL_DATA"):
+        monkeypatch.delenv(name, raising=False)
+    assert main(["info"]) == 0
+    assert "no home folder to keep data in: name a folder in MINIDL_DATA" in capsys.readouterr().out
+
+
+def test_matmul_says_whose_threads_are_limited_and_shows_slow_products(monkeypatch, capsys):
+    threads = get_num_threads()
+    clock = iter(range(10**6))
+    monkeypatch.setattr("minidl.__main__.time.perf_counter", lambda: 0.05 * next(clock))
+    try:
+        assert main(["matmul", "64x64x64", "--threads", "1"]) == 0
+    finally:
+        set_num_threads(threads)
+    head, _, _, row = capsys.readouterr().out.splitlines()
+    assert "1 thread of minidl, as many of NumPy as OMP_NUM_THREADS says" in head
+    assert row.split()[1:3] == ["0.01", "0.01"], "0.5 MFLOP in 50 ms"

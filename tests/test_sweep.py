@@ -13,6 +13,7 @@ from minidl.distillation import distill
 from minidl.layers import Dense, GaussianNoise, Input
 from minidl.losses import DIST, DecoupledKD, KnowledgeDistillation, LogitMatching, Ramp
 from minidl.models import Sequential
+from minidl.report import count_of
 from minidl.runtime import get_num_threads, set_num_threads
 from minidl.sweep import distill_sweep
 from minidl.teachers import Ensemble, cached_logits
@@ -194,3 +195,25 @@ def test_a_teacher_that_was_never_trained_is_told_of():
         student(9), student(), X, Y, (4.0,), seeds=(0,), epochs=1, processes=1, validation_data=VALIDATION
     )
     assert "still has its initial weights" in swept.notes[-1]
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_each_run_says_when_it_is_done(teacher, capsys, processes):
+    options = dict(seeds=(0, 1), epochs=1, processes=processes, validation_data=VALIDATION)
+    swept = distill_sweep(teacher, student(), X, Y.tolist(), (4.0,), **options)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == [
+        f"{n}/4 {run['setting']}, seed {run['seed']}: {count_of(run['errors'], 'error')}"
+        for n, run in enumerate(swept.runs, 1)
+    ]
+    distill_sweep(teacher, student(), X, Y, (4.0,), verbose=0, **options)
+    assert capsys.readouterr().out == ""
+
+
+def test_one_is_not_plural():
+    assert [count_of(n, "error") for n in (0, 1, 2, 1000)] == [
+        "0 errors",
+        "1 error",
+        "2 errors",
+        "1,000 errors",
+    ]

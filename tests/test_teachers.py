@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import random
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -422,6 +425,57 @@ def test_damaged_files_are_refused(tmp_path):
         with pytest.raises(ValueError, match=message):
             save_logits(tmp_path / "new.npz", logits, X, "t")
     assert not (tmp_path / "new.npz").exists()
+
+
+def test_a_small_file_does_not_grow(tmp_path):
+    path = tmp_path / "l.npz"
+    np.savez_compressed(path, header=np.array("{}"), logits=np.zeros((1 << 20, 40), np.float32))
+    assert path.stat().st_size < 1 << 20
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match="l.npz: not a file of save_logits.*is compressed"):
+            load_logits(path, X, "t")
+        assert tracemalloc.get_traced_memory()[1] < 4 << 20
+        with np.load(path) as data:  # control: elsewhere it does
+            assert data["logits"].nbytes > 1 << 27 and tracemalloc.get_traced_memory()[1] > 1 << 27
+    finally:
+        tracemalloc.stop()
+
+
+def test_any_damage_is_a_value_error(tmp_path):
+    path, rng = tmp_path / "l.npz", random.Random(5)
+    logits = np.random.default_rng(1).normal(size=(50, 4))
+    save_logits(path, logits, X, "t")
+    whole, refused = path.read_bytes(), 0
+    for _ in range(1500):
+        damaged = bytearray(whole)
+        for _ in range(rng.choice([1, 1, 3])):
+            at = rng.randrange(len(damaged))
+            damaged[at : at + rng.choice([1, 1, 8])] = rng.randbytes(rng.choice([1, 1, 8]))
+        path.write_bytes(damaged)
+        try:
+            np.testing.assert_array_equal(load_logits(path, X, "t"), logits)
+        except ValueError as error:
+            refused += 1
+            assert "l.npz" in str(error) and not str(error).endswith("()")
+    assert refused > 750
+    for text in ("[" * 10**6, "[]", "{", "1"):
+        np.savez(path, header=np.array(text), logits=logits)
+        with pytest.raises(ValueError, match="l.npz: not a file of save_logits, or damaged"):
+            load_logits(path, X, "t")
+
+
+def test_files_of_earlier_versions_are_read(tmp_path):
+    path, model = tmp_path / "l.npz", Linear()
+    logits = cached_logits(model, X)
+    save_logits(path, logits, X, model)
+    with np.load(path) as data:
+        header = data["header"]
+    for stored in (logits, np.asfortranarray(logits), logits.astype(">f4")):
+        np.savez(path, header=header, logits=stored)  # as they were written
+        found = load_logits(path, X, model)
+        np.testing.assert_array_equal(found, logits)
+        found[0] = 0  # an array of one's own
 
 
 def test_fingerprint_sees_values_dtype_shape_not_layout():

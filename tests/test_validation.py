@@ -56,6 +56,18 @@ def test_bools_choices_dtypes_shapes():
     refused("every size must be an integer", v.check_shape, "shape", (2, None), error=TypeError)
 
 
+def test_a_shape_of_many_axes_is_not_described_for_each_of_them():
+    described = []
+
+    class Size(int):
+        def __repr__(self):
+            described.append(self)
+            return super().__repr__()
+
+    assert len(v.check_shape("input_shape", [Size(1)] * 500)) == 500
+    assert len(described) <= 500
+
+
 def test_nearest_name():
     error = v.unknown_name("loss", "mes", ["mse", "mae", "huber"])
     assert str(error) == "unknown loss 'mes': did you mean 'mse'? Known: huber, mae, mse"

@@ -7,9 +7,9 @@ batch if a callback wants every batch: see ``Callback.wants_every_batch``.
 
 from .base import Callback, LambdaCallback
 from .callback_list import CallbackList
-from .display import CSVLogger, History, ProgressBar, check_verbose
+from .display import CSVLogger, History, ProgressBar, check_verbose, say
 from .monitors import EarlyStopping, LearningRateScheduler, ModelCheckpoint, ReduceLROnPlateau, TerminateOnNaN
 
 __all__ = ["CSVLogger", "Callback", "CallbackList", "EarlyStopping", "History", "LambdaCallback"]
 __all__ += ["LearningRateScheduler", "ModelCheckpoint", "ProgressBar", "ReduceLROnPlateau", "TerminateOnNaN"]
-__all__ += ["check_verbose"]
+__all__ += ["check_verbose", "say"]

@@ -9,7 +9,7 @@ import weakref
 import numpy as np
 
 from ..archive import check_path
-from ..validation import check_bool, check_choice, describe
+from ..validation import check_bool, check_choice, describe, warn
 from .base import Callback
 
 _no_model = type(None)  # called in place of a weak reference, it gives None, and it can be pickled
@@ -128,7 +128,7 @@ class ProgressBar(Callback):
         super().__init__()
         self.verbose = None if verbose is None else check_verbose(verbose)
         self._stream = stream
-        self._in_fit = False
+        self._in_fit = self._gave_up = False
 
     def _start_clock(self) -> None:
         verbose = self.params.get("verbose", "auto") if self.verbose is None else self.verbose
@@ -141,15 +141,7 @@ class ProgressBar(Callback):
         self._drawn = 0
 
     def _write(self, text: str) -> None:
-        stream = self._stream or sys.stdout
-        if stream is None:  # a windowed Windows program has no standard output
-            return
-        try:
-            text.encode(getattr(stream, "encoding", None) or "utf-8")
-        except UnicodeEncodeError:
-            text = text.replace("━", "=").replace("╺", ">").encode("ascii", "replace").decode()
-        stream.write(text)
-        stream.flush()
+        self._gave_up = self._gave_up or not say(text, self._stream)
 
     def _draw_bar(self, done: int, logs: dict | None, last: bool = False) -> None:
         total = self.params.get("steps") or done
@@ -176,7 +168,7 @@ class ProgressBar(Callback):
             self._write(f"{before_line}{clock}{_format_logs(logs)}\n")
 
     def on_train_begin(self, logs=None):
-        self._in_fit = True
+        self._in_fit, self._gave_up = True, False
 
     def on_train_end(self, logs=None):
         self._in_fit = False
@@ -203,6 +195,27 @@ class ProgressBar(Callback):
     def on_test_end(self, logs=None):
         if not self._in_fit:
             self._show_end(logs)
+
+
+def say(text: str, stream=None) -> bool:
+    """Write ``text`` to ``stream``, by default standard output. False where that cannot be: training goes on.
+
+    A full disk, a closed pipe, a terminal that is gone are warned of.
+    """
+    stream = stream or sys.stdout
+    if stream is None:  # a windowed Windows program has no standard output
+        return False
+    try:
+        try:
+            text.encode(getattr(stream, "encoding", None) or "utf-8")
+        except UnicodeEncodeError:
+            text = text.replace("━", "=").replace("╺", ">").encode("ascii", "replace").decode()
+        stream.write(text)
+        stream.flush()
+    except (OSError, ValueError) as error:  # ValueError: the stream was closed
+        warn(f"progress can no longer be shown ({error}); training goes on")
+        return False
+    return True
 
 
 def check_verbose(verbose: object) -> int | str:

@@ -49,10 +49,16 @@ def load_data(path: str | os.PathLike | None = None) -> tuple[Split, Split]:
                 f"path must be a folder with MNIST's four files, {path} has no {missing[0]}"
             )
         return _read(found)
-    chosen, cache = os.environ.get("MINIDL_DATA"), cache_folder()
-    if chosen and len(found := _find(Path(chosen))) == len(FILES):
-        return _read(found)
-    return _read({name: _fetch(name, Path(chosen or cache), cache) for name in FILES})
+    if chosen := os.environ.get("MINIDL_DATA"):
+        if len(found := _find(Path(chosen))) == len(FILES):
+            return _read(found)
+    folders = [Path(chosen)] if chosen else []
+    try:
+        folders.append(cache_folder())
+    except OSError:
+        if not chosen:
+            raise
+    return _read({name: _fetch(name, folders) for name in FILES})
 
 
 def load_subset() -> tuple[Split, Split]:
@@ -67,13 +73,17 @@ def load_subset() -> tuple[Split, Split]:
 
 
 def cache_folder() -> Path:
-    """Where downloads go when ``MINIDL_DATA`` is not set: ``minidl/mnist`` in the user's cache folder."""
-    if sys.platform == "win32":
-        base = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library" / "Caches"
-    else:
-        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    """Where downloads go when ``MINIDL_DATA`` is not set: ``minidl/mnist`` in the user's cache folder.
+
+    Raises OSError where the user has no home folder, as in a container with a user id of its own.
+    """
+    variable, below = {"win32": ("LOCALAPPDATA", "AppData/Local"), "darwin": ("", "Library/Caches")}.get(
+        sys.platform, ("XDG_CACHE_HOME", ".cache")
+    )
+    try:
+        base = os.environ.get(variable) or Path.home() / below
+    except RuntimeError as error:
+        raise OSError("there is no home folder to keep data in: name a folder in MINIDL_DATA") from error
     return Path(base) / "minidl" / "mnist"
 
 
@@ -83,18 +93,20 @@ def _find(folder: Path) -> dict[str, Path]:
     return {name: file for name, file in files if file.is_file()}
 
 
-def _fetch(name: str, folder: Path, cache: Path) -> Path:
-    """The published file: from ``folder`` or ``cache`` if its hash is right, else downloaded to ``folder``."""
+def _fetch(name: str, folders: list[Path]) -> Path:
+    """The published file: from one of ``folders`` if its hash is right, else downloaded to the first of them."""
     from .download import download  # imports ssl and http, which nothing else here needs
 
     size, digest = FILES[name]
-    for place in (folder, cache):
+    for place in folders:
         file = place / (name + ".gz")
         if file.is_file() and file.stat().st_size == size:
             if hashlib.sha256(file.read_bytes()).hexdigest() == digest:
                 return file
     try:
-        return download([mirror + name + ".gz" for mirror in MIRRORS], folder / (name + ".gz"), size, digest)
+        return download(
+            [mirror + name + ".gz" for mirror in MIRRORS], folders[0] / (name + ".gz"), size, digest
+        )
     except OSError as error:
         hint = "put MNIST's four IDX files in a folder and name it in MINIDL_DATA, or use mnist.load_subset()"
         raise OSError(f"{error}\nWithout a network: {hint}.") from error

@@ -1,5 +1,6 @@
 """What ``distill`` and its relatives refuse before anything is trained."""
 
+import dataclasses
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,7 +11,16 @@ from ..losses import KnowledgeDistillation
 from ..models import Sequential
 from ..report import as_labels, has_labels, holds_rows
 from ..teachers import Teacher, as_teacher
-from ..validation import check_array, check_finite, check_float, check_inputs, check_rows, describe
+from ..training.options import FitOptions
+from ..validation import (
+    check_array,
+    check_finite,
+    check_float,
+    check_inputs,
+    check_rows,
+    describe,
+    known_names,
+)
 
 _MISPLACED = {
     # an argument that distill does not take: what to write instead
@@ -22,6 +32,7 @@ _MISPLACED = {
     "alpha": "alpha means the labels' weight in some libraries and the teacher's in others: write "
     "loss=KnowledgeDistillation(hard_weight=..., soft_weight=...)",
 }
+_FIT_ARGUMENTS = {field.name for field in dataclasses.fields(FitOptions)} - {"target_model", *_MISPLACED}
 
 
 class Job(NamedTuple):
@@ -42,15 +53,13 @@ def check_job(
     from_probs: bool = False,
 ) -> Job:
     """The arguments of ``distill``, checked; ``x`` and ``y`` are in ``fit_arguments``."""
-    for name, message in _MISPLACED.items():
-        if name in fit_arguments:
-            raise TypeError(message.format(name=name, value=fit_arguments[name]))
+    check_fit_arguments("distill", fit_arguments)
     loss = distillation_loss(loss, fit_arguments["y"])
     x = build_for(student, fit_arguments["x"])
     teacher = as_teacher(teacher, student, from_probs)
-    student.check_y(fit_arguments["y"], len(x), loss)
+    y = check_answers(student, fit_arguments["y"], len(x), loss)
     callbacks = CallbackList(fit_arguments.get("callbacks")).callbacks
-    fit_arguments = {**fit_arguments, "x": x, "callbacks": callbacks}
+    fit_arguments = {**fit_arguments, "x": x, "y": y, "callbacks": callbacks}
     if transfer is not None:
         fit_arguments = _with_transfer(fit_arguments, transfer, student.dtype)
     if fit_arguments["validation_data"] is not None:
@@ -67,6 +76,26 @@ def check_job(
     return Job(teacher, student, loss, {**fit_arguments, "validation_split": split})
 
 
+def check_fit_arguments(function: str, arguments: dict) -> None:
+    """Refuse what ``fit`` does not take, in the name of the function that was called."""
+    for name, value in arguments.items():
+        if name in _MISPLACED:
+            raise TypeError(_MISPLACED[name].format(name=name, value=value))
+        if name not in _FIT_ARGUMENTS:
+            known = known_names(name, _FIT_ARGUMENTS)
+            raise TypeError(f"{function}() got an unexpected keyword argument {name!r}: {known}")
+
+
+def check_answers(
+    student: Sequential, y: object, rows: int, loss: object = None, argument: str = "y"
+) -> np.ndarray | None:
+    """``y``, a list or a data frame too, as class indices (N,), -1 where unknown, or as rows (N, C)."""
+    if y is None:
+        return None
+    labels, targets = student.check_y(y, rows, loss or KnowledgeDistillation(), argument)
+    return labels if targets is None else targets
+
+
 def check_some_labels(y: np.ndarray | None) -> None:
     if not has_labels(y):
         raise ValueError("plain_student=True needs labels, got y without any")
@@ -76,10 +105,8 @@ def check_pair(student: Sequential, argument: str, given: Any, lengths: tuple[in
     """``x`` and ``y`` of a pair the user passed, which may hold sample weights as a third."""
     if not isinstance(given, (tuple, list)) or len(given) not in lengths:
         raise ValueError(f"{argument} must be (x, y), got {describe(given)}")
-    x, y = check_inputs(given[0], student.input_shape, student.dtype, f"{argument} x"), given[1]
-    if y is not None:
-        student.check_y(y, len(x), KnowledgeDistillation(), f"{argument} y")
-    return x, y
+    x = check_inputs(given[0], student.input_shape, student.dtype, f"{argument} x")
+    return x, check_answers(student, given[1], len(x), argument=f"{argument} y")
 
 
 def distillation_loss(loss: object, y: np.ndarray | None) -> losses.Loss:
@@ -120,7 +147,6 @@ def _with_transfer(fit_arguments: dict, transfer: object, dtype: np.dtype) -> di
         raise ValueError(f"transfer must have samples of shape {wanted} as x has, got {got}")
     check_finite("transfer", transfer, dtype)
     if y is not None:
-        y = check_array("y", y)
         labels = as_labels(y)
         if holds_rows(y) and not np.array_equal(y, np.eye(y.shape[1])[labels]):
             raise ValueError("y must be class indices or one-hot rows when transfer is given, got soft rows")

@@ -90,6 +90,7 @@ def distill(
         plain, plain_optimizer = copy.deepcopy(student), fresh_optimizer(optimizer)
         # not the callbacks that write files, nor the user's own
         steering = [copy.deepcopy(each) for each in job.fit_arguments["callbacks"] if type(each) in _STEERING]
+        announce("distilled student", verbose)
     started = time.perf_counter()
     history = _train(job, optimizer)
     seconds = time.perf_counter() - started
@@ -105,11 +106,18 @@ def distill(
         history=history,
     )
     if plain_student:
+        announce("plain student", verbose)
         arguments = {**job.fit_arguments, "callbacks": steering}
         report.plain_history = train_on_labels(plain, plain_optimizer, arguments)
         report.plain = data.measure("plain student", plain)
     report.notes += report.concerns()
     return report
+
+
+def announce(role: str, verbose: int | str) -> None:
+    """Say whose epochs come next."""
+    if verbose != 0:
+        callbacks.say(f"{role}:\n")
 
 
 def _train(job: Job, optimizer: object) -> callbacks.History:
@@ -155,7 +163,7 @@ def _choose_report_data(job: Job, test_data: object, test_teacher: object) -> _R
         rows, (x_test, y_test) = None, check_pair(job.student, source, given[source])
     else:
         source, rows = (None, seen) if held_out is None else ("validation_split", held_out)
-        x_test, y_test = x[rows], None if y is None else np.asarray(y)[rows]
+        x_test, y_test = x[rows], None if y is None else y[rows]
     note = f"measured on the {len(x_test)} samples of {source}"
     if source is None:
         note = (
@@ -245,10 +253,14 @@ def train_on_labels(model: Sequential, optimizer: object, fit_arguments: dict) -
     kind = losses.CategoricalCrossentropy if soft else losses.SparseCategoricalCrossentropy
     loss = kind(from_logits=model.final_activation != "softmax")
     model.compile(optimizer=optimizer, loss=loss, metrics=["accuracy"])
-    if validation_data is not None and np.ndim(validation_data[1]) != np.ndim(y):
-        x_val, y_val, *rest = validation_data
-        y_val = np.eye(np.shape(y)[1])[as_labels(y_val)] if soft else as_labels(y_val)
-        arguments["validation_data"] = (x_val, y_val, *rest)
+    if validation_data is not None:
+        x_val, y_val, *weight = (None if part is None else np.asarray(part) for part in validation_data)
+        labels = as_labels(y_val)
+        if holds_rows(y_val) != soft:
+            y_val = np.eye(y.shape[1])[labels] if soft else labels
+        known = slice(None) if labels.min() >= 0 else labels >= 0
+        parts = (x_val, y_val, *weight)
+        arguments["validation_data"] = tuple(None if part is None else part[known] for part in parts)
     return model.fit(**arguments)
 
 

@@ -12,10 +12,10 @@ from ..losses import KnowledgeDistillation
 from ..models import Sequential
 from ..report import DistillationReport, has_labels
 from ..teachers import Ensemble, as_teacher
-from ..validation import check_array, check_float, check_int, describe
+from ..validation import check_float, check_int, describe
 from ..warmup import compile_before_fit
-from .checks import build_for
-from .distill import distill, fresh_optimizer, train_on_labels
+from .checks import build_for, check_answers, check_fit_arguments
+from .distill import announce, distill, fresh_optimizer, train_on_labels
 
 
 @dataclass
@@ -61,18 +61,23 @@ def born_again(
         raise ValueError(
             "y must be given, got None: the first generation learns from labels, or from teacher="
         )
+    only_of_distill = ("test_data", "transfer", "plain_student")
+    for_labels = {name: value for name, value in arguments.items() if name not in only_of_distill}
+    check_fit_arguments("born_again", for_labels)
+    verbose = check_verbose(arguments.get("verbose", "auto"))
     loss = KnowledgeDistillation(temperature=1.0, hard_weight=0.5, soft_weight=0.5) if loss is None else loss
     result = BornAgain([])
-    for _ in range(generations):
+    for generation in range(1, generations + 1):
+        announce(f"generation {generation} of {generations}", verbose)
         model = build_student()
         if not isinstance(model, Sequential):
             raise TypeError(f"build_student must return a Sequential, got {describe(model)}")
         if any(model is earlier for earlier in result.models):
             raise ValueError("build_student must return a new model each time, got the same one again")
         if teacher is None:
-            only_of_distill = ("test_data", "transfer", "plain_student")
-            kept = {name: value for name, value in arguments.items() if name not in only_of_distill}
-            train_on_labels(model, fresh_optimizer(optimizer), {"epochs": 20, **kept, "x": x, "y": y})
+            x = build_for(model, x)
+            y = check_answers(model, y, len(x))
+            train_on_labels(model, fresh_optimizer(optimizer), {"epochs": 20, **for_labels, "x": x, "y": y})
         else:
             options = {**arguments, **teacher_arguments, "optimizer": fresh_optimizer(optimizer)}
             result.reports.append(distill(teacher, model, x, y, loss, **options))
@@ -113,11 +118,13 @@ def mutual_learning(
     )
     if y is None:
         raise ValueError("y must be given, got None: models that know nothing yet begin with labels")
-    if not has_labels(check_array("y", y)):
-        raise ValueError("y must hold labels, got none >= 0: models that know nothing yet begin with labels")
+    check_fit_arguments("mutual_learning", fit_arguments)
     verbose = check_verbose(fit_arguments.get("verbose", "auto"))
     callbacks = _check_callbacks(fit_arguments.pop("callbacks", None))
     x = build_for(models[0], x)
+    y = check_answers(models[0], y, len(x))
+    if not has_labels(y):
+        raise ValueError("y must hold labels, got none >= 0: models that know nothing yet begin with labels")
     for model in models[1:]:
         if not model.built:
             model.build((None, *x.shape[1:]))
@@ -132,10 +139,10 @@ def mutual_learning(
         arguments = settings | dict(initial_epoch=epoch, epochs=epoch + 1)
         if epoch == 0:
             arguments["soft_weight"] = 0.0
-        for model, teacher, history in zip(models, _peers(models, x, temperature), histories, strict=True):
-            model.fit(
-                x, y, target_model=teacher, callbacks=[*callbacks, history], **arguments, **fit_arguments
-            )
+        for k, teacher in enumerate(_peers(models, x, temperature)):
+            announce(f"model {k + 1} of {len(models)}", verbose)
+            arguments |= dict(target_model=teacher, callbacks=[*callbacks, histories[k]])
+            models[k].fit(x, y, **arguments, **fit_arguments)
     for history in histories:
         history.epoch = list(range(len(history.history["loss"])))
     return histories

@@ -1,5 +1,7 @@
 """ONNX: models written as ONNX files, and ONNX files as teachers. Needs ``minidl[onnx]``."""
 
+import importlib
+import importlib.util
 import os
 from collections.abc import Callable
 
@@ -8,14 +10,13 @@ import numpy as np
 from ..archive import replacing
 from ..layers import Activation, Dense, Dropout, Flatten, GaussianNoise, Layer, RandomTranslation, Rescaling
 from ..models import Sequential
-from . import activation_of, import_extra
+from . import activation_of, check_same, import_extra
 
 _OPSET, _GELU_OPSET = 17, 20  # opset 20 is the first with Gelu
-_NODES = {
-    name: name.title().replace("_", "")
-    for name in "relu leaky_relu sigmoid tanh softplus softmax elu gelu".split()
-}
-"""The ONNX node that is an activation; for silu there is none."""
+_NODES = "relu leaky_relu sigmoid tanh softplus softmax elu gelu".split()
+"""Activations that are a node of their own in ONNX."""
+_NOT_FOR_DOUBLES = {"leaky_relu", "softplus", "elu"}
+"""Nodes that onnxruntime has in single precision alone, gelu aside."""
 _OFF_AT_INFERENCE = (Dropout, GaussianNoise, RandomTranslation)
 
 
@@ -27,10 +28,15 @@ def to_onnx(model: Sequential, path: str | os.PathLike | None = None, logits: bo
     """
     onnx = import_extra("onnx", "onnx", "onnx")
     helper = onnx.helper
+    model.require_built("to_onnx")
     graph = _Graph(onnx, model.dtype)
     for layer in model.layers:
-        graph.add_layer(layer)
         name, slope = activation_of(layer, "ONNX")
+        if name == "gelu" and model.dtype == np.float64:
+            raise ValueError(
+                f"layer {layer.name!r} (gelu in float64) has no ONNX form that onnxruntime runs: make the model float32"
+            )
+        graph.add_layer(layer)
         if not (logits and layer is model.layers[-1] and name in ("softmax", "sigmoid")):
             graph.add_activation(name, slope)
     kind = helper.np_dtype_to_tensor_dtype(model.dtype)
@@ -43,6 +49,11 @@ def to_onnx(model: Sequential, path: str | os.PathLike | None = None, logits: bo
     )
     result = helper.make_model(proto, opset_imports=[helper.make_opsetid("", graph.opset)], ir_version=9)
     onnx.checker.check_model(result)
+    if importlib.util.find_spec("onnxruntime") is None:
+        run = importlib.import_module("onnx.reference").ReferenceEvaluator(result)
+        check_same(model, lambda x: run.run(None, {"x": x})[0], logits)
+    else:
+        check_same(model, onnx_teacher(result.SerializeToString(), threads=1), logits)
     if path is not None:
         with replacing(path) as file:
             onnx.save_model(result, file)
@@ -58,10 +69,10 @@ class _Graph:
         self.output, self.opset = "x", _OPSET
         self._onnx, self._dtype = onnx, dtype
 
-    def node(self, kind: str, *inputs: str, **attributes) -> None:
-        output = f"v{len(self.nodes)}"
-        self.nodes.append(self._onnx.helper.make_node(kind, [self.output, *inputs], [output], **attributes))
-        self.output = output
+    def node(self, kind: str, *inputs: str, **attributes) -> str:
+        self.output = f"v{len(self.nodes)}"
+        self.nodes.append(self._onnx.helper.make_node(kind, inputs, [self.output], **attributes))
+        return self.output
 
     def constant(self, name: str, array: np.ndarray | float) -> str:
         array = np.ascontiguousarray(array, dtype=self._dtype)
@@ -71,40 +82,62 @@ class _Graph:
     def add_layer(self, layer: Layer) -> None:
         """What the layer does before its activation."""
         if isinstance(layer, Dense):
-            self.node("MatMul", self.constant(f"{layer.name}.weight", layer.weight))
+            self.node("MatMul", self.output, self.constant(f"{layer.name}.weight", layer.weight))
             if layer.use_bias:
-                self.node("Add", self.constant(f"{layer.name}.bias", layer.bias))
+                self.node("Add", self.output, self.constant(f"{layer.name}.bias", layer.bias))
         elif isinstance(layer, Flatten):
-            self.node("Flatten")
+            self.node("Flatten", self.output)
         elif isinstance(layer, Rescaling):
-            self.node("Mul", self.constant(f"{layer.name}.scale", layer.scale))
-            self.node("Add", self.constant(f"{layer.name}.offset", layer.offset))
+            self.node("Mul", self.output, self.constant(f"{layer.name}.scale", layer.scale))
+            self.node("Add", self.output, self.constant(f"{layer.name}.offset", layer.offset))
         elif not isinstance(layer, (Activation, *_OFF_AT_INFERENCE)):
             raise ValueError(f"layer {layer.name!r} ({type(layer).__name__}) has no ONNX form")
 
     def add_activation(self, name: str, slope: float) -> None:
-        attributes: dict = {"softmax": {"axis": -1}, "leaky_relu": {"alpha": slope}, "elu": {"alpha": 1.0}}
+        x = self.output
+        if name == "linear":
+            return
         if name == "silu":
-            before = self.output
-            self.node("Sigmoid")
-            self.node("Mul", before)
+            self.node("Mul", x, self.node("Sigmoid", x))
+        elif self._dtype == np.float64 and name in _NOT_FOR_DOUBLES:
+            self._add_for_doubles(name, x, slope)
         elif name in _NODES:
-            self.node(_NODES[name], **attributes.get(name, {}))
-        elif name != "linear":
+            attributes: dict = {
+                "softmax": {"axis": -1},
+                "leaky_relu": {"alpha": slope},
+                "elu": {"alpha": 1.0},
+            }
+            self.node(name.title().replace("_", ""), x, **attributes.get(name, {}))
+            self.opset = max(self.opset, _GELU_OPSET if name == "gelu" else 0)
+        else:
             raise ValueError(f"activation {name!r} has no ONNX form")
-        if name == "gelu":
-            self.opset = _GELU_OPSET
+
+    def _add_for_doubles(self, name: str, x: str, slope: float) -> None:
+        """The activation of nodes that onnxruntime has in double precision too."""
+        number = self.constant(f"number{len(self.constants)}", slope if name == "leaky_relu" else 1.0)
+        positive, negative = (
+            self.node("Relu", x),
+            self.node("Relu", self.node("Neg", x)),
+        )  # x is their difference
+        if name == "leaky_relu":
+            self.node("Sub", positive, self.node("Mul", number, negative))
+        elif name == "elu":
+            below = self.node("Exp", self.node("Neg", negative))  # 1 where x > 0
+            self.node("Add", positive, self.node("Sub", below, number))
+        else:  # softplus is max(x, 0) + log(1 + exp(-|x|))
+            power = self.node("Exp", self.node("Neg", self.node("Abs", x)))
+            self.node("Add", positive, self.node("Log", self.node("Add", power, number)))
 
 
-def onnx_teacher(path: str | os.PathLike, threads: int = 0) -> Callable[[np.ndarray], np.ndarray]:
-    """An ONNX file with one input and logits as its first output, as a teacher: ``x -> logits``."""
+def onnx_teacher(path: str | os.PathLike | bytes, threads: int = 0) -> Callable[[np.ndarray], np.ndarray]:
+    """An ONNX file (or its bytes) with one input and logits as its first output, as a teacher: ``x -> logits``."""
     runtime = import_extra("onnxruntime", "onnx", "onnx")
     options = runtime.SessionOptions()
     options.intra_op_num_threads = threads
     session = runtime.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
     inputs = session.get_inputs()
     if len(inputs) != 1:
-        raise ValueError(f"{path}: must have one input, got {[i.name for i in inputs]}")
+        raise ValueError(f"{path!r}: must have one input, got {[i.name for i in inputs]}")
 
     def teacher(x: np.ndarray) -> np.ndarray:
         return session.run(None, {inputs[0].name: x})[0]

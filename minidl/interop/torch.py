@@ -13,29 +13,31 @@ import numpy as np
 from ..layers import Activation, Dense, Dropout, Flatten, Input, Layer, LeakyReLU, Softmax
 from ..models import Sequential
 from ..validation import describe
-from . import activation_of, import_extra
+from . import activation_of, check_same, import_extra
 
 _MODULES = {kind.lower(): kind for kind in "ReLU Sigmoid Tanh GELU SiLU Softplus ELU Softmax".split()}
 
 
-def torch_teacher(module: object, device: str | None = None) -> Callable[[np.ndarray], np.ndarray]:
+def torch_teacher(module: object, device: object = None) -> Callable[[np.ndarray], np.ndarray]:
     """A PyTorch module that returns logits, as a teacher: ``x -> logits`` in NumPy arrays.
 
-    It runs in eval mode (dropout off, batch norm by its running means) without gradients, and is put back into
-    the mode it was in. A module that ends in ``Softmax`` must be given without it: the teacher must give logits.
+    It runs in eval mode (dropout off, batch norm by its running means) without gradients, and each part is put back
+    into the mode it was in. A module that ends in ``Softmax`` must be given without it: the teacher must give logits.
     """
     torch = import_extra("torch", "torch", "bench")
     if not isinstance(module, torch.nn.Module):
         raise TypeError(f"module must be a torch.nn.Module, got {describe(module)}")
 
     def teacher(x: np.ndarray) -> np.ndarray:
-        was_training = module.training
+        modes = [(part, part.training) for part in module.modules()]
         module.eval()
         try:
             with torch.no_grad():
-                return module(torch.from_numpy(x).to(device)).float().cpu().numpy()
+                answers = module(torch.from_numpy(x).to(device)).cpu()
         finally:
-            module.train(was_training)
+            for part, mode in modes:
+                part.training = mode
+        return (answers if answers.dtype == torch.float64 else answers.float()).numpy()
 
     return teacher
 
@@ -43,12 +45,14 @@ def torch_teacher(module: object, device: str | None = None) -> Callable[[np.nda
 def to_torch(model: Sequential) -> object:
     """The same net as a ``torch.nn.Sequential`` with copies of the weights, for inference or training.
 
-    Raises ValueError for a layer PyTorch has no plain counterpart of.
+    Raises ValueError for a layer PyTorch has no plain counterpart of, a user's own among them.
     """
     torch = import_extra("torch", "torch", "bench")
     nn = torch.nn
+    model.require_built("to_torch")
     modules: list = []
     for layer in model.layers:
+        name, slope = activation_of(layer, "torch")
         if isinstance(layer, Dense):
             modules.append(nn.Linear(*layer.weight.shape, bias=layer.use_bias))
             for theirs, ours in zip(modules[-1].parameters(), layer.parameters, strict=True):
@@ -59,44 +63,53 @@ def to_torch(model: Sequential) -> object:
             modules.append(nn.Flatten())
         elif not isinstance(layer, Activation):
             raise ValueError(f"layer {layer.name!r} ({type(layer).__name__}) has no counterpart in PyTorch")
-        name, slope = activation_of(layer, "torch")
         if name == "leaky_relu":
             modules.append(nn.LeakyReLU(slope))
         elif name != "linear":
             modules.append(getattr(nn, _MODULES[name])(**({"dim": -1} if name == "softmax" else {})))
     result = nn.Sequential(*modules)
-    return result.double() if model.dtype == np.float64 else result
+    check_same(model, torch_teacher(result))
+    return result
 
 
 def from_torch(module: object, input_shape: tuple[int, ...] | None = None) -> Sequential:
-    """A ``torch.nn.Sequential`` of Linear, activations, Dropout and Flatten, with copies of its weights."""
-    nn = import_extra("torch", "torch", "bench").nn
-    if not isinstance(module, nn.Sequential):
+    """A ``torch.nn.Sequential`` of Linear, activations, Dropout and Flatten, with copies of its weights.
+
+    Raises ValueError for a part, or a setting of one, that minidl has no counterpart of: ``ELU(alpha=2)``.
+    """
+    torch = import_extra("torch", "torch", "bench")
+    if type(module) is not torch.nn.Sequential:  # a subclass may have another forward
         raise TypeError(f"module must be a torch.nn.Sequential, got {describe(module)}")
-    names = {kind: name for name, kind in _MODULES.items()}
-    layers: list[Layer] = []
-    weights: list[np.ndarray] = []
-    for part in module:
-        kind = type(part).__name__
-        if kind == "Linear":
-            if input_shape is None:
-                input_shape = (part.in_features,)
-            layers.append(Dense(part.out_features, use_bias=part.bias is not None))
-            weights += [parameter.detach().cpu().numpy().T for parameter in part.parameters()]
-        elif kind == "Flatten" and input_shape is not None:
-            layers.append(Flatten())
-        elif kind == "Dropout":
-            layers.append(Dropout(part.p))
-        elif kind == "LeakyReLU":
-            layers.append(LeakyReLU(part.negative_slope))
-        elif kind == "Softmax":
-            layers.append(Softmax())
-        elif kind in names and getattr(part, "approximate", "none") == "none":
-            layers.append(Activation(names[kind]))
-        elif kind != "Identity":
-            raise ValueError(f"module has a {part}, which has no counterpart in minidl")
-    if input_shape is None:
+    layers = [_layer_of(torch.nn, part) for part in module if type(part) is not torch.nn.Identity]
+    linear = [part for part in module if type(part) is torch.nn.Linear]
+    if not linear:
         raise ValueError("module must have a Linear layer")
-    model = Sequential([Input(input_shape), *layers], dtype=str(weights[0].dtype))
-    model.set_weights(weights)
+    dtypes = {str(parameter.dtype).removeprefix("torch.") for parameter in module.parameters()}
+    if len(dtypes) > 1 or not dtypes <= {"float32", "float64"}:
+        raise ValueError(f"module must have parameters of float32 or of float64, got {sorted(dtypes)}")
+    shape = (linear[0].in_features,) if input_shape is None else input_shape
+    model = Sequential([Input(shape), *layers], dtype=dtypes.pop())
+    parameters = [parameter.detach().cpu().numpy() for part in linear for parameter in part.parameters()]
+    model.set_weights([parameter.T for parameter in parameters])
+    check_same(model, torch_teacher(module, linear[0].weight.device))
     return model
+
+
+def _layer_of(nn, part) -> Layer:
+    kind = type(part).__name__
+    if getattr(nn, kind, None) is not type(part):  # a subclass may have another forward
+        kind = "class of your own"
+    if kind == "Linear":
+        return Dense(part.out_features, use_bias=part.bias is not None)
+    if kind == "Dropout":
+        return Dropout(part.p)
+    if kind == "LeakyReLU":
+        return LeakyReLU(part.negative_slope)
+    if kind == "Softmax" and part.dim in (None, 1, -1):  # of (B, C)
+        return Softmax()
+    if kind == "Flatten" or kind in _MODULES.values():
+        for name, usual in vars(type(part)()).items():
+            if name[0] != "_" and name not in ("training", "inplace") and getattr(part, name) != usual:
+                raise ValueError(f"module has a {part}, whose {name} has no counterpart in minidl")
+        return Flatten() if kind == "Flatten" else Activation(kind.lower())
+    raise ValueError(f"module has a {part}, which has no counterpart in minidl")

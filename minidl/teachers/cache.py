@@ -94,16 +94,12 @@ def load_logits(path: str | os.PathLike, x: np.ndarray, teacher: object) -> np.n
     reordered or converted since, or the teacher was trained further.
     """
     path = archive.check_path(path)
-    try:
-        with open(path, "rb") as file:
-            data = archive.read_members(file, ("header", "logits"))
+    damaged = "{}: not a file of save_logits, or damaged ({})"
+    with open(path, "rb") as file, archive.naming(path, message=damaged):
+        data = archive.read_members(file, ("header", "logits"))
         header, logits = json.loads(str(data["header"])), data["logits"]
         if header.get("format") != _FORMAT or logits.ndim != 2 or logits.dtype.kind != "f":
-            raise ValueError(f"its header is {header}")
-    except FileNotFoundError:
-        raise
-    except Exception as error:  # reading hostile bytes can raise almost anything
-        raise ValueError(f"{path}: not a file of save_logits, or damaged ({error})") from error
+            raise ValueError(f"its header is {validation.describe(header)}")
     again = "compute them again with cached_logits and save_logits"
     if header.get("x") != fingerprint(check_array("x", x)):
         raise ValueError(f"{path}: these logits were computed from another x; {again}")
