@@ -23,7 +23,7 @@ from minidl.explain import explain
 from minidl.losses import KnowledgeDistillation
 from minidl.models import load_model
 
-QUICK = ["--teacher", "32", "--student", "8", "--teacher-epochs", "2", "--epochs", "2", "--seeds", "2"]
+QUICK = "--labels 100 --teacher 32 --student 8 --teacher-steps 20 --steps 40 --seeds 2".split()
 
 
 @pytest.fixture
@@ -41,33 +41,71 @@ def test_the_main_job(few_digits, tmp_path, capsys):
     assert main(["distill", *QUICK, "--output", str(result), "--save", str(saved)]) == 0
     text = capsys.readouterr().out
     for word in (
-        "600 training and 200 test digits",
+        "600 training digits, 100 with labels",
+        "200 test digits",
         "kernels: ",
         "784-32-10",
         "784-8-10",
-        "size on disk",
     ):
         assert word in text
-    for name in (
-        "teacher",
-        "plain student 0",
-        "plain student 1",
-        "distilled student 0",
-        "distilled student 1",
-    ):
-        assert re.search(rf"^{name} .*2/2", text, re.M), f"a progress line for {name}"
+    kinds = ["labels", "labels, smoothed 0.1", "distilled", "distilled, all digits"]
+    for name, epochs in (("teacher", 13), *((kind, 4) for kind in kinds)):
+        for seed in range(2):
+            assert re.search(rf"^{name} {seed} .*{epochs}/{epochs}", text, re.M), f"a line for {name} {seed}"
     data = json.loads(result.read_text())
-    teacher, plain, distilled = data["models"]
-    assert [len(row["errors"]) for row in data["models"]] == [1, 2, 2]
-    assert plain["parameters"] == distilled["parameters"] == 784 * 8 + 8 + 8 * 10 + 10
-    assert distilled["errors_mean"] == np.mean(distilled["errors"])
-    assert teacher["agreement"] == [1.0] and all(0 < a < 1 for a in distilled["agreement"])
-    assert plain["bytes_on_disk"] >= 4 * plain["parameters"] and plain["latency_us"] > 0
-    gain = plain["errors_mean"] - distilled["errors_mean"]
-    assert f"{abs(gain):.1f}" in data["verdict"], "what the sentence says is what the table says"
+    teacher, *students = data["models"]
+    labels, smoothed, _, distilled = students
+    assert [row["model"] for row in students] == kinds and teacher["agreement"] == [1.0, 1.0]
+    assert [row["digits"] for row in data["models"]] == [100, 100, 100, 100, 600]
+    assert all(row["shifted"] and row["labels"] == 100 and row["runs"] == 2 for row in data["models"])
+    for row in students:
+        assert row["parameters"] == 784 * 8 + 8 + 8 * 10 + 10 and row["errors_mean"] == np.mean(row["errors"])
+        assert row["bytes_on_disk"] >= 4 * row["parameters"] and row["latency_us"] > 0
+        assert all(0 < agreement < 1 for agreement in row["agreement"])
+    best = min(labels["errors_mean"], smoothed["errors_mean"])
+    gain = abs(best - distilled["errors_mean"])
+    assert f"{gain:.1f}" in data["verdict"] and f"{best:.1f}" in data["verdict"]
     x_test, y_test = few_digits[1]
     errors = int((load_model(saved).predict(x_test).argmax(axis=1) != y_test).sum())
     assert errors == distilled["errors"][-1]
+
+
+def test_with_all_labels_students_with_and_without_shifts_are_compared(few_digits, tmp_path, capsys):
+    result = tmp_path / "result.json"
+    assert main([*QUICK, "--labels", "all", "--seeds", "1", "--output", str(result)]) == 0
+    rows = json.loads(result.read_text())["models"]
+    assert [row["shifted"] for row in rows] == [True] + 3 * [False] + 3 * [True]
+    assert all(row["labels"] == row["digits"] == 600 for row in rows)
+
+
+def test_what_the_students_of_the_main_job_see():
+    """Shifts of whole pixels, drawn for each digit; labels of each class alike."""
+    (x, y), _ = mnist.load_subset()
+    shifted = main_job._shifted(x[:50], 2, seed=0)
+    for digit, moved in zip(x[:50], shifted, strict=True):
+        padded = np.pad(digit, 2)
+        places = [(i, j) for i in range(5) for j in range(5)]
+        assert any(np.array_equal(moved, padded[i : i + 28, j : j + 28]) for i, j in places)
+    assert not np.array_equal(shifted, x[:50]) and np.array_equal(main_job._shifted(x[:50], 0, 0), x[:50])
+    rows = main_job._first_of_each_class(y, 300)
+    assert len(set(rows)) == 300 and set(np.bincount(y[rows])) == {30}
+
+
+@pytest.mark.parametrize("runs, word", [(1, "says little"), (4, "more than two"), (4, "less than two")])
+def test_the_verdict_compares_with_the_best_student_without_a_teacher(runs, word):
+    def row(name, mean, taught, shifted=True):
+        std = 30.0 if word.startswith("less") else 3.0
+        return dict(model=name, errors_mean=mean, errors_std=std, runs=runs, taught=taught, shifted=shifted)
+
+    rows = [
+        row("unequal", 1.0, False, shifted=False),
+        row("labels", 90.0, False),
+        row("smoothed", 80.0, False),
+    ]
+    verdict = main_job._verdict([*rows, row("taught", 60.0, True), row("distilled", 70.0, True)])
+    assert (
+        "saved 10.0" in verdict and "of the 80.0" in verdict and "(smoothed)" in verdict and word in verdict
+    )
 
 
 def test_the_same_command_gives_the_same_figures(few_digits, tmp_path, capsys):
@@ -93,6 +131,7 @@ def test_markdown_output(few_digits, tmp_path, capsys):
     [
         (["--temperature", "0"], "temperature must be > 0"),
         (["--seeds", "0"], "--seeds must be >= 1, got 0"),
+        (["--teacher-steps", "0"], "--teacher-steps must be >= 1, got 0"),
         (["--data", "/nonexistent"], "path must be a folder"),
         (["--threads", "0"], "n must be"),
     ],
@@ -103,7 +142,15 @@ def test_bad_values_are_named(few_digits, capsys, arguments, message):
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--teacher", "a-b"], ["--student", "0"], ["matmul", "5x7"], ["nonsense"], ["--nonsense"]]
+    "arguments",
+    [
+        ["--teacher", "a-b"],
+        ["--student", "0"],
+        ["--labels", "some"],
+        ["matmul", "5x7"],
+        ["nonsense"],
+        ["--nonsense"],
+    ],
 )
 def test_bad_options_end_with_usage(arguments, capsys):
     with pytest.raises(SystemExit) as stop:
@@ -215,7 +262,7 @@ def test_the_main_job_goes_on_without_standard_output(few_digits, tmp_path, monk
     assert main([*QUICK, "--seeds", "1", "--output", str(file)]) == 1
     said = capsys.readouterr().err
     assert said.count("\n") == 1 and "standard output is lost" in said and "Broken pipe" in said
-    assert len(json.loads(file.read_text())["models"]) == 3
+    assert len(json.loads(file.read_text())["models"]) == 5
     monkeypatch.setattr(sys, "stdout", None)
     assert main([*QUICK, "--seeds", "1", "--output", str(file)]) == 0 and capsys.readouterr().err == ""
 
