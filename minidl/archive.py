@@ -57,8 +57,9 @@ def replacing(path: str | os.PathLike) -> Iterator[BinaryIO]:
             raise OSError(errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL, "it is not a regular file")
         try:
             with open(temporary, "xb") as file:
-                if mode is not None:
-                    os.chmod(temporary, stat.S_IMODE(mode))
+                if mode is not None and not _ON_WINDOWS:  # where all it knows is "read-only"
+                    with contextlib.suppress(OSError):  # a file system without permissions
+                        os.chmod(temporary, stat.S_IMODE(mode))
                 yield file
                 file.flush()
                 _sync(file.fileno())
@@ -91,7 +92,9 @@ def _replace(temporary: str, target: str) -> None:
             if not _ON_WINDOWS:
                 raise
             if pause is None:
-                raise PermissionError(error.errno, "another program has the file open") from error
+                raise PermissionError(
+                    error.errno, "another program has the file open, or it is read-only"
+                ) from error
             time.sleep(pause)
 
 
