@@ -51,10 +51,8 @@ class _Output(io.TextIOBase):
 
     def __init__(self, stream):
         self._stream, self.is_lost = stream, False
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(
-                errors="backslashreplace"
-            )  # a file's name may have characters that a C locale lacks
+        if hasattr(stream, "reconfigure"):  # a file's name may have characters that a C locale lacks
+            stream.reconfigure(errors="backslashreplace")
 
     def isatty(self):
         return self._stream is not None and self._stream.isatty()

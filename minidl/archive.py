@@ -52,11 +52,14 @@ def replacing(path: str | os.PathLike) -> Iterator[BinaryIO]:
     folder = os.path.dirname(target)
     temporary = os.path.join(folder, f".minidl.{os.getpid()}.{secrets.token_hex(4)}.tmp")
     try:
-        mode = _mode_of(target)
+        mode = os.stat(target).st_mode if os.path.lexists(target) else None
+        if mode is not None and not stat.S_ISREG(mode):  # a pipe, a device
+            raise OSError(errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL, "it is not a regular file")
         try:
             with open(temporary, "xb") as file:
-                if mode is not None:
-                    os.chmod(temporary, mode)
+                if mode is not None and not _ON_WINDOWS:  # where all it knows is "read-only"
+                    with contextlib.suppress(OSError):  # a file system without permissions
+                        os.chmod(temporary, stat.S_IMODE(mode))
                 yield file
                 file.flush()
                 _sync(file.fileno())
@@ -69,17 +72,6 @@ def replacing(path: str | os.PathLike) -> Iterator[BinaryIO]:
         raise OSError(error.errno, f"cannot save: {error.strerror}", shown) from error
     if not _ON_WINDOWS:  # where a folder cannot be opened
         _sync_folder(folder)
-
-
-def _mode_of(target: str) -> int | None:
-    """The permissions of the file that is there, None if there is none; OSError for a pipe, a device, a folder."""
-    try:
-        mode = os.stat(target).st_mode
-    except FileNotFoundError:
-        return None
-    if not stat.S_ISREG(mode):
-        raise OSError(errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL, "it is not a regular file")
-    return stat.S_IMODE(mode)
 
 
 def _sync(handle: int) -> None:
@@ -100,7 +92,9 @@ def _replace(temporary: str, target: str) -> None:
             if not _ON_WINDOWS:
                 raise
             if pause is None:
-                raise PermissionError(error.errno, "another program has the file open") from error
+                raise PermissionError(
+                    error.errno, "another program has the file open, or it is read-only"
+                ) from error
             time.sleep(pause)
 
 

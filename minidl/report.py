@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 
 import numpy as np
@@ -239,10 +239,14 @@ def _models_of(model: object) -> list:
     return [each for models in found for each in models] if all(found) else []
 
 
-def mean_and_std(key: str, values: list) -> dict[str, float]:
-    """``{key_mean, key_std}`` over repeated runs, with ddof 1; the standard deviation of a single run is 0."""
-    std = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
-    return {f"{key}_mean": float(np.mean(values)), f"{key}_std": std}
+def mean_and_std(runs: Sequence[dict], keys: Iterable[str]) -> dict[str, float]:
+    """``{key_mean, key_std}`` for each key over repeated runs, with ddof 1; that of a single run is 0."""
+    found = {}
+    for key in keys:
+        values = [run[key] for run in runs]
+        found[f"{key}_mean"] = float(np.mean(values))
+        found[f"{key}_std"] = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+    return found
 
 
 def latency(model, x: np.ndarray, repeats: int = 200) -> float:

@@ -251,6 +251,4 @@ def _statistics(loss: Any, runs: list[dict]) -> dict:
     settings = {} if loss is None else loss.get_config()
     for key in ("temperature", "hard_weight", "soft_weight"):  # None too where a schedule changes it
         row[key] = settings.get(key) if isinstance(settings.get(key), float) else None
-    for key in _MEASURED:
-        row |= mean_and_std(key, [run[key] for run in runs])
-    return row
+    return row | mean_and_std(runs, _MEASURED)

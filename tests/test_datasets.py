@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import configparser
 import gzip
 import hashlib
 import http.server
+import importlib
+import re
+import runpy
 import struct
+import sys
 import threading
 import time
+import types
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import minidl
 from minidl.datasets import make_subset, mnist, read_idx
 from minidl.datasets.download import download
 
@@ -369,3 +377,19 @@ def test_without_a_home_folder_the_error_says_what_to_set(tmp_path, monkeypatch)
     folder = write_folder(tmp_path / "mine")
     monkeypatch.setenv("MINIDL_DATA", str(folder))
     assert len(mnist.load_data()[0][0]) == len(mnist.load_data(folder)[0][0])
+
+
+def test_a_frozen_app_is_given_the_embedded_digits(monkeypatch):
+    """setup.cfg names the folder of PyInstaller's hook, and the hook collects the package's data."""
+    setup = configparser.ConfigParser()
+    setup.read(Path(minidl.__file__).parents[1] / "setup.cfg")
+    module, function = re.search(
+        r"hook-dirs = (\S+):(\S+)", setup["options.entry_points"]["pyinstaller40"]
+    ).groups()
+    (folder,) = getattr(importlib.import_module(module), function)()
+    hooks = types.ModuleType("PyInstaller.utils.hooks")
+    hooks.collect_data_files = lambda package: [(package, "collected")]
+    monkeypatch.setitem(sys.modules, "PyInstaller.utils.hooks", hooks)
+    for name in ("PyInstaller", "PyInstaller.utils"):
+        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+    assert runpy.run_path(str(Path(folder) / "hook-minidl.py"))["datas"] == [("minidl", "collected")]

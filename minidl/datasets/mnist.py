@@ -77,9 +77,8 @@ def cache_folder() -> Path:
 
     Raises OSError where the user has no home folder, as in a container with a user id of its own.
     """
-    variable, below = {"win32": ("LOCALAPPDATA", "AppData/Local"), "darwin": ("", "Library/Caches")}.get(
-        sys.platform, ("XDG_CACHE_HOME", ".cache")
-    )
+    places = {"win32": ("LOCALAPPDATA", "AppData/Local"), "darwin": ("", "Library/Caches")}
+    variable, below = places.get(sys.platform, ("XDG_CACHE_HOME", ".cache"))
     try:
         base = os.environ.get(variable) or Path.home() / below
     except RuntimeError as error:

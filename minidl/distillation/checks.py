@@ -5,22 +5,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .. import losses
+from .. import losses, validation
 from ..callbacks import CallbackList
 from ..losses import KnowledgeDistillation
 from ..models import Sequential
 from ..report import as_labels, has_labels, holds_rows
 from ..teachers import Teacher, as_teacher
 from ..training.options import FitOptions
-from ..validation import (
-    check_array,
-    check_finite,
-    check_float,
-    check_inputs,
-    check_rows,
-    describe,
-    known_names,
-)
 
 _MISPLACED = {
     # an argument that distill does not take: what to write instead
@@ -71,8 +62,8 @@ def check_job(
             f"transfer, got {teacher.samples}"
         )
     if teacher.samples is not None:
-        check_rows("teacher", teacher.samples, rows)
-    split = check_float("validation_split", fit_arguments["validation_split"], minimum=0, below=1)
+        validation.check_rows("teacher", teacher.samples, rows)
+    split = validation.check_float("validation_split", fit_arguments["validation_split"], minimum=0, below=1)
     return Job(teacher, student, loss, {**fit_arguments, "validation_split": split})
 
 
@@ -82,7 +73,7 @@ def check_fit_arguments(function: str, arguments: dict) -> None:
         if name in _MISPLACED:
             raise TypeError(_MISPLACED[name].format(name=name, value=value))
         if name not in _FIT_ARGUMENTS:
-            known = known_names(name, _FIT_ARGUMENTS)
+            known = validation.known_names(name, _FIT_ARGUMENTS)
             raise TypeError(f"{function}() got an unexpected keyword argument {name!r}: {known}")
 
 
@@ -104,8 +95,8 @@ def check_some_labels(y: np.ndarray | None) -> None:
 def check_pair(student: Sequential, argument: str, given: Any, lengths: tuple[int, ...] = (2, 3)) -> tuple:
     """``x`` and ``y`` of a pair the user passed, which may hold sample weights as a third."""
     if not isinstance(given, (tuple, list)) or len(given) not in lengths:
-        raise ValueError(f"{argument} must be (x, y), got {describe(given)}")
-    x = check_inputs(given[0], student.input_shape, student.dtype, f"{argument} x")
+        raise ValueError(f"{argument} must be (x, y), got {validation.describe(given)}")
+    x = validation.check_inputs(given[0], student.input_shape, student.dtype, f"{argument} x")
     return x, check_answers(student, given[1], len(x), argument=f"{argument} y")
 
 
@@ -125,9 +116,9 @@ def distillation_loss(loss: object, y: np.ndarray | None) -> losses.Loss:
 def build_for(student: Sequential, x: object) -> np.ndarray:
     """``x`` as an array that fits the student, which is built if its input shape was left to the data."""
     if not isinstance(student, Sequential):
-        raise TypeError(f"student must be a Sequential, got {describe(student)}")
-    x = check_array("x", x)
-    checked = check_inputs(x, student.input_shape, student.dtype)
+        raise TypeError(f"student must be a Sequential, got {validation.describe(student)}")
+    x = validation.check_array("x", x)
+    checked = validation.check_inputs(x, student.input_shape, student.dtype)
     if not student.built:
         student.build((None, *checked.shape[1:]))
     return x
@@ -141,18 +132,18 @@ def _with_transfer(fit_arguments: dict, transfer: object, dtype: np.dtype) -> di
             "validation_data=(x[n:], y[n:]) and train on x[:n], y[:n] instead"
         )
     x, y, weight = fit_arguments["x"], fit_arguments["y"], fit_arguments.get("sample_weight")
-    transfer = check_array("transfer", transfer)
+    transfer = validation.check_array("transfer", transfer)
     wanted, got = x.shape[1:], transfer.shape[1:]
     if got != wanted:
         raise ValueError(f"transfer must have samples of shape {wanted} as x has, got {got}")
-    check_finite("transfer", transfer, dtype)
+    validation.check_finite("transfer", transfer, dtype)
     if y is not None:
         labels = as_labels(y)
         if holds_rows(y) and not np.array_equal(y, np.eye(y.shape[1])[labels]):
             raise ValueError("y must be class indices or one-hot rows when transfer is given, got soft rows")
         y = np.concatenate([labels, np.full(len(transfer), -1)])
     if weight is not None:
-        check_rows("sample_weight", len(weight), len(x))
+        validation.check_rows("sample_weight", len(weight), len(x))
         weight = np.concatenate([weight, np.ones(len(transfer))])
     return {**fit_arguments, "x": np.concatenate([x, transfer]), "y": y, "sample_weight": weight}
 

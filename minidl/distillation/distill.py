@@ -15,12 +15,8 @@ from ..validation import check_rows
 from ..warmup import compile_before_fit
 from .checks import Job, check_job, check_not_swapped, check_pair, check_some_labels
 
-_STEERING = {
-    callbacks.EarlyStopping,
-    callbacks.LearningRateScheduler,
-    callbacks.ReduceLROnPlateau,
-    callbacks.TerminateOnNaN,
-}
+_STEERING = {callbacks.EarlyStopping, callbacks.TerminateOnNaN}
+_STEERING |= {callbacks.LearningRateScheduler, callbacks.ReduceLROnPlateau}
 
 
 def distill(

@@ -230,18 +230,15 @@ def _row(name: str, models: list[Sequential], x, y, teachers_logits: list) -> di
     figures = []
     for model, teacher_logits in zip(models, teachers_logits, strict=True):
         timed = x if model is models[0] else None
-        figures.append(measure(name, model.predict_logits(x), y, teacher_logits, model, timed))
+        figures.append(vars(measure(name, model.predict_logits(x), y, teacher_logits, model, timed)))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "weights.npz"
         models[0].save_weights(path)
         size = path.stat().st_size
-    first = figures[0]
-    row: dict = {"model": name, "layers": first.layers, "parameters": first.parameters}
-    row |= {"bytes_on_disk": size, "runs": len(models), "latency_us": first.latency}
-    for key in ("errors", "accuracy", "agreement", "loss", "teacher_kl"):
-        values = [getattr(f, key) for f in figures]
-        row |= {key: values} | mean_and_std(key, values)
-    return row
+    first, keys = figures[0], ("errors", "accuracy", "agreement", "loss", "teacher_kl")
+    row: dict = {"model": name, "layers": first["layers"], "parameters": first["parameters"]}
+    row |= {"bytes_on_disk": size, "runs": len(models), "latency_us": first["latency"]}
+    return row | {key: [each[key] for each in figures] for key in keys} | mean_and_std(figures, keys)
 
 
 def _lines(rows: list[dict]) -> list[list[str]]:
