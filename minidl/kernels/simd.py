@@ -6,13 +6,13 @@ instructions of the products.
 
 from typing import NamedTuple
 
-import numba
+import numba.extending
 import numpy as np
 from numba.core import types
 
 from . import emit, tiles
 from .emit import intrinsic
-from .jit import JIT_DISABLED, jit
+from .jit import JIT_DISABLED
 from .target import PANEL_BYTES, TILE_ROWS
 
 # What the sums of a product start from: zero, what the output holds, or the bias row.
@@ -72,18 +72,38 @@ def _reader(dtype):
 read_float32 = _reader(types.float32)
 read_float64 = _reader(types.float64)
 
+if JIT_DISABLED:
 
-@intrinsic(lambda octets, at, like: types.CPointer(like.dtype))
-def _pointer_to_real(builder, octets, at, like):
-    return builder.bitcast(octets.address(at), like.start.type)
-
-
-@jit(inline=True)
-def reals_at(octets, at, like):
-    """The bytes octets[at:] as a vector of ``like``'s dtype; they must be aligned and in this machine's order."""
-    if JIT_DISABLED:
+    def reals_at(octets, at, like):
         return octets[at:].view(like.dtype)
-    return numba.carray(_pointer_to_real(octets, at, like), ((octets.size - at) // like.itemsize,))
+
+else:
+
+    @numba.extending.intrinsic
+    def reals_at(typingctx, octets, at, like):
+        """The bytes octets[at:] as a vector of ``like``'s dtype; they must be aligned and in this machine's order."""
+        kind = types.Array(like.dtype, 1, "C")
+
+        def codegen(context, builder, signature, args):
+            # not at the top: it takes a fifth of the time to import minidl, and only compiling needs it
+            from numba.np import arrayobj
+
+            source = context.make_array(octets)(context, builder, args[0])
+            itemsize = emit.constant(like.dtype.bitwidth // 8)
+            data = builder.gep(source.data, [args[1]], source_etype=emit.BYTE)
+            count = builder.udiv(builder.sub(source.nitems, args[1]), itemsize)
+            array = context.make_array(kind)(context, builder)
+            arrayobj.populate_array(
+                array,
+                data=builder.bitcast(data, array.data.type),
+                shape=[count],
+                strides=[itemsize],
+                itemsize=itemsize,
+                meminfo=None,
+            )
+            return array._getvalue()
+
+        return kind(octets, types.intp, like), codegen
 
 
 def _view(matrix, rows, columns):
