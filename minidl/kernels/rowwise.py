@@ -10,7 +10,7 @@ import numpy as np
 
 from .activations import activation_backward, activation_forward
 from .choose import choose
-from .elementwise import copy, rescale
+from .jit import copy, jit
 from .program import (
     ACTIVATION,
     CHANNELS,
@@ -63,6 +63,20 @@ def _random_translation(direction, to, source, out, x, at):
     image = Image(op[HEIGHT], op[WIDTH], op[CHANNELS])
     reach = Reach(op[LOW_DY], op[HIGH_DY], op[LOW_DX], op[HIGH_DX])
     translate(to, source, image, reach, fill_value, at.key, at.first_row, direction)
+
+
+@jit
+def rescale(out, x, scale, offset):
+    """out = x * scale + offset. May run in place. Backward: ``rescale(dx, dout, scale, 0.0)``."""
+    a, b = x.dtype.type(scale), x.dtype.type(offset)
+    flat_out, flat_x = out.reshape(out.size), x.reshape(x.size)
+    # Two loops: LLVM does not vectorise one whose input and output may overlap in part.
+    if out is x:
+        for i in range(flat_out.size):
+            flat_out[i] = flat_out[i] * a + b
+    else:
+        for i in range(flat_out.size):
+            flat_out[i] = flat_x[i] * a + b
 
 
 def _rescaling(direction, to, source, out, x, at):
