@@ -67,7 +67,16 @@ def explain(temperature: float | None = None, learning_rate: float = 0.1) -> str
     text.matrix("x", X, "(B, 2)")
     text.matrix("y", Y, "one-hot labels (B, 3)")
     text.parameters(model, "(in, out)")
-    logits = _show_forward(text, model)
+    hidden, output = model.layers
+    a = X @ hidden.weight + hidden.bias
+    h, logits = hidden.forward(X), model.forward(X, training=True, logits=True)
+    text.head("1. Forward", "a = x weight_1 + bias_1;  h = max(a, 0);  logits = h weight_2 + bias_2")
+    text.matrix("a", a)
+    text.sum("a[0,0]", X[0], hidden.weight[:, 0], hidden.bias[:1], a[0, 0])
+    text.matrix("h", h, "negative ones became 0")
+    text.matrix("logits", logits)
+    text.sum("logits[0,0]", h[0], output.weight[:, 0], output.bias[:1], logits[0, 0])
+    text.matrix("q", softmax(logits), "softmax: exp(logit) / sum of exp(logits), each row sums to 1")
     value, dlogits = value_and_grad(logits)
     if temperature is None:
         text.head("2. Loss", "cross-entropy: -log q of the right class, mean over the batch")
@@ -77,7 +86,7 @@ def explain(temperature: float | None = None, learning_rate: float = 0.1) -> str
     else:
         _show_distillation_loss(text, logits, temperature, value)
     text.matrix("dlogits", dlogits)
-    _show_backward(text, model, dlogits)
+    _show_backward(text, model, h, a, dlogits)
     _show_gradient_check(text, model, loss_now)
 
     old, grad, rate = model.params[0], model.grads[0], f"{learning_rate:g}"
@@ -89,33 +98,17 @@ def explain(temperature: float | None = None, learning_rate: float = 0.1) -> str
     return "\n".join(text.lines).lstrip("\n") + "\n"
 
 
-def _show_forward(text: _Text, model: Sequential) -> np.ndarray:
-    """Returns the logits."""
-    hidden, output = model.layers
-    logits = model.forward(X, training=True, logits=True)
-    h, a = hidden.forward(X), X @ hidden.weight + hidden.bias
-    text.head("1. Forward", "a = x weight_1 + bias_1;  h = max(a, 0);  logits = h weight_2 + bias_2")
-    text.matrix("a", a)
-    text.sum("a[0,0]", X[0], hidden.weight[:, 0], hidden.bias[:1], a[0, 0])
-    text.matrix("h", h, "negative ones became 0")
-    text.matrix("logits", logits)
-    text.sum("logits[0,0]", h[0], output.weight[:, 0], output.bias[:1], logits[0, 0])
-    text.matrix("q", softmax(logits), "softmax: exp(logit) / sum of exp(logits), each row sums to 1")
-    return logits
-
-
 def _show_distillation_loss(text: _Text, logits: np.ndarray, temperature: float, value: float) -> None:
     p_t, q_t = softmax(TEACHER_LOGITS, temperature), softmax(logits, temperature)
     hard = -(Y * log_softmax(logits)).sum(axis=1).mean()
     kl = (p_t * np.log(p_t / q_t)).sum(axis=1).mean()
-    t = f"{temperature:g}"
-    text.head("2. Loss", f"0.1 CE(y, q) + 0.9 T^2 KL(p_T || q_T), with temperature T = {t}")
+    text.head("2. Loss", f"0.1 CE(y, q) + 0.9 T^2 KL(p_T || q_T), with temperature T = {temperature:g}")
     text.matrix("v", TEACHER_LOGITS, "the teacher's logits")
     text.matrix("p_T", p_t, "softmax(v / T): the teacher's answer, softened")
     text.matrix("q_T", q_t, "softmax(logits / T): the student's answer, softened in the same way")
-    text.lines.append(f"CE = {hard:.6f}, KL = sum of p_T log(p_T / q_T), mean over the batch = {kl:.6f}")
-    text.lines.append(f"loss = 0.1 * {hard:.6f} + 0.9 * {t}^2 * {kl:.6f} = {value:.6f}")
     text.lines += [
+        f"CE = {hard:.6f}, KL = sum of p_T log(p_T / q_T), mean over the batch = {kl:.6f}",
+        f"loss = 0.1 * {hard:.6f} + 0.9 * {temperature:g}^2 * {kl:.6f} = {value:.6f}",
         "Why T^2: the gradient of KL on the logits is (q_T - p_T) / T. This 1/T is the chain rule, at any T.",
         "Once the logits are small beside T, q_T - p_T shrinks like 1/T too. T^2 undoes both, so the weights",
         "0.1 and 0.9 keep their meaning roughly, but not exactly at every T.",
@@ -123,9 +116,8 @@ def _show_distillation_loss(text: _Text, logits: np.ndarray, temperature: float,
     text.head("3. Gradient on the logits", "dlogits = [0.1 (q - y) + 0.9 T (q_T - p_T)] / B, rows sum to 0")
 
 
-def _show_backward(text: _Text, model: Sequential, dlogits: np.ndarray) -> None:
+def _show_backward(text: _Text, model: Sequential, h: np.ndarray, a: np.ndarray, dlogits: np.ndarray) -> None:
     hidden, output = model.layers
-    h, a = hidden.forward(X), X @ hidden.weight + hidden.bias
     dx = model.backward(dlogits, logits=True)
     dh = dlogits @ output.weight.T
     text.head("4. Backward", "dweight = input^T dout;  dbias = column sums of dout;  dinput = dout weight^T")

@@ -1,6 +1,7 @@
 """Is a backward pass right? Every entry of every gradient against central differences, in float64."""
 
 import copy
+import functools
 import math
 from collections.abc import Callable, Iterator
 
@@ -8,7 +9,7 @@ import numpy as np
 
 from . import losses
 from .models import Sequential
-from .training.objective import score_rows
+from .training.objective import Objective, score_rows
 from .training.samples import Samples
 from .validation import check_bool, check_float, check_inputs, check_logits, check_sample_weight, describe
 
@@ -80,17 +81,18 @@ def check_gradients(
     if loss is None:
         raise ValueError("loss must be given: the model was not compiled with one")
     twin = model if model.dtype == np.float64 else _in_float64(model)
-    score = _Scorer(twin, loss, _batch(twin, loss, x, y, teacher_logits, sample_weight), training)
+    objective = twin.objective(loss)  # refuses a loss that does not fit the model
+    batch = _batch(twin, loss, x, y, teacher_logits, sample_weight)
+    score = functools.partial(_score, twin, loss, objective, batch, training)
     kept_params, kept_grads = twin.params.copy(), twin.grads.copy()
     try:
-        return _compare_all(twin, score, x, tolerance)
+        return _compare_all(twin, score, objective.on_logits, x, tolerance)
     finally:
         twin.params[...], twin.grads[...] = kept_params, kept_grads
 
 
 def _batch(model, loss, x, y, teacher_logits, sample_weight) -> Samples:
     """The data checked against model and loss, in float64."""
-    model.objective(loss)  # refuses a loss that does not fit the model
     labels, targets = model.check_y(y, len(x), loss)
     weight = np.empty(0) if sample_weight is None else check_sample_weight(sample_weight, len(x))
     if loss.distills:
@@ -100,61 +102,42 @@ def _batch(model, loss, x, y, teacher_logits, sample_weight) -> Samples:
     return Samples(x, labels, targets, teacher_logits, weight)
 
 
-class _Scorer:
-    """The loss of the model's output, applied where training applies it."""
-
-    def __init__(self, model, loss, batch: Samples, training: bool):
-        self._model, self._loss, self._batch, self._training = model, loss, batch, training
-        self._objective = objective = model.objective(loss)
-        # value_and_grad takes logits; some losses on a model's output have none
-        takes_output = objective.kind == loss.kind(False) != loss.kind(True)
-        self._by_kernel = takes_output and not objective.on_logits
-
-    def __call__(self) -> tuple[float, np.ndarray]:
-        """The loss, and its gradient by what ``forward`` returned."""
-        batch, objective = self._batch, self._objective
-        out = self._model.forward(batch.x, training=self._training, logits=objective.on_logits)
-        logits = out.reshape(len(out), -1)
-        if self._by_kernel:
-            row_loss, dout = score_rows(self._loss, objective, logits, batch, len(out), True)
-            return float(row_loss.sum()), dout.reshape(out.shape)
-        teacher = () if batch.teacher_logits is None else (batch.teacher_logits,)
-        weight = batch.weight if batch.weight.size else None
-        value, dout = self._loss.value_and_grad(logits, batch.y, *teacher, sample_weight=weight)
-        return float(value), np.asarray(dout).reshape(out.shape)
-
-    def value(self) -> float:
-        return self()[0]
-
-    def value_and_dx(self) -> tuple[float, np.ndarray]:
-        """The loss, and its gradient by the inputs; the model's ``grads`` are filled."""
-        value, dout = self()
-        if not math.isfinite(value):
-            raise ValueError(f"the loss must be finite to be differentiated, got {value}")
-        self._model.grads[...] = np.nan  # a gradient that is not written is not taken for zero
-        return value, self._model.backward(dout, logits=self._objective.on_logits)
+def _score(model, loss, objective: Objective, batch: Samples, training: bool) -> tuple[float, np.ndarray]:
+    """The loss, applied where training applies it, and its gradient by what ``forward`` returned."""
+    out = model.forward(batch.x, training=training, logits=objective.on_logits)
+    logits = out.reshape(len(out), -1)
+    # value_and_grad takes logits; some losses on a model's output have none
+    takes_output = objective.kind == loss.kind(False) != loss.kind(True)
+    if takes_output and not objective.on_logits:
+        row_loss, dout = score_rows(loss, objective, logits, batch, len(out), True)
+        return float(row_loss.sum()), dout.reshape(out.shape)
+    teacher = () if batch.teacher_logits is None else (batch.teacher_logits,)
+    weight = batch.weight if batch.weight.size else None
+    value, dout = loss.value_and_grad(logits, batch.y, *teacher, sample_weight=weight)
+    return float(value), np.asarray(dout).reshape(out.shape)
 
 
-def _compare_all(model, score: _Scorer, x: np.ndarray, tolerance: tuple[float, float, float]) -> float:
+def _compare_all(model, score: Callable, on_logits: bool, x: np.ndarray, tolerance: tuple) -> float:
     """The largest error of all entries, or the GradientError of the worst. ``tolerance``: (epsilon, rtol, atol)."""
-    base, dx = score.value_and_dx()
-    arrays = list(_arrays(model, x, dx))
-    if score.value() != base:
+    base, dout = score()
+    if not math.isfinite(base):
+        raise ValueError(f"the loss must be finite to be differentiated, got {base}")
+    model.grads[...] = np.nan  # a gradient that is not written is not taken for zero
+    arrays = list(_arrays(model, x, model.backward(dout, logits=on_logits)))
+    if score()[0] != base:
         raise ValueError("the model's output changes from call to call: a layer draws without layer.key")
-    largest, wrong, checked, worst = 0.0, 0, 0, None
+    largest, wrong = 0.0, []
     for nearness, layer, parameter, array, gradient in arrays:
         for index in np.ndindex(array.shape):
             got = float(gradient[index])
-            expected, error, allowed = _difference(score.value, base, array, index, got, tolerance)
-            checked += 1
+            expected, error, allowed = _difference(lambda: score()[0], base, array, index, got, tolerance)
             largest = max(largest, error)
             if not error <= allowed:  # a NaN is not
-                wrong += 1
-                rank = nearness, math.inf if math.isnan(error) or allowed == 0 else error / allowed
-                if worst is None or rank > worst[0]:
-                    worst = rank, (layer, parameter, index, expected, got)
-    if worst is not None:
-        raise GradientError(*worst[1], wrong, checked)
+                severity = math.inf if math.isnan(error) or allowed == 0 else error / allowed
+                wrong.append((nearness, severity, layer, parameter, index, expected, got))
+    if wrong:
+        worst = max(wrong, key=lambda entry: entry[:2])
+        raise GradientError(*worst[2:], len(wrong), sum(array.size for *_, array, _ in arrays))
     return float(largest)
 
 

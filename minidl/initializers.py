@@ -28,10 +28,8 @@ def compute_fans(shape: tuple[int, ...]) -> tuple[int, int]:
 def _truncated_normal(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
     """Standard normal draws; those beyond two standard deviations are drawn again."""
     values = rng.standard_normal(shape)
-    beyond = np.abs(values) >= 2
-    while beyond.any():
+    while (beyond := np.abs(values) >= 2).any():
         values[beyond] = rng.standard_normal(int(beyond.sum()))
-        beyond = np.abs(values) >= 2
     return values
 
 

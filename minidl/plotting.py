@@ -78,19 +78,17 @@ def softened_probabilities(
 
 def confusion(teacher_logits: np.ndarray, student_logits: np.ndarray, ax=None):
     """How often the teacher answers one class (row) and the student another (column)."""
-    teacher_logits = check_array("teacher_logits", teacher_logits, ndim=2)
-    student_logits = check_array("student_logits", student_logits, ndim=2)
-    check_finite("teacher_logits", teacher_logits)
-    check_finite("student_logits", student_logits)
-    if teacher_logits.shape != student_logits.shape:
-        raise ValueError(
-            f"student_logits must have the shape of teacher_logits, {teacher_logits.shape}, "
-            f"got {student_logits.shape}"
-        )
-    classes = teacher_logits.shape[1]
-    pairs = teacher_logits.argmax(axis=1) * classes + student_logits.argmax(axis=1)
-    counts = np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
-    agreed = counts.trace() / max(1, counts.sum())
+    teacher = check_array("teacher_logits", teacher_logits, ndim=2)
+    student = check_array("student_logits", student_logits, ndim=2)
+    check_finite("teacher_logits", teacher)
+    check_finite("student_logits", student)
+    if teacher.shape != student.shape:
+        shapes = f"the shape of teacher_logits, {teacher.shape}, got {student.shape}"
+        raise ValueError(f"student_logits must have {shapes}")
+    classes = teacher.shape[1]
+    counts = np.zeros((classes, classes), int)
+    np.add.at(counts, (teacher.argmax(axis=1), student.argmax(axis=1)), 1)
+    agreed = counts.trace() / len(teacher)
     np.fill_diagonal(counts, 0)
     ax = _axes(ax)
     ax.imshow(counts, cmap="Blues")

@@ -6,8 +6,6 @@ import numpy as np
 
 from .validation import check_array, check_finite, check_int, find_no_label
 
-_LARGEST_LABEL = 2**31 - 1
-
 _seeds: np.random.SeedSequence | None = None
 
 
@@ -25,9 +23,7 @@ def set_random_seed(seed: int) -> None:
 
 
 def next_seed() -> int:
-    """The seed of a model made with ``seed=None``: after ``set_random_seed`` the next one of its series, else an
-    unpredictable one.
-    """
+    """The seed of a model made without one: the next after ``set_random_seed``, else an unpredictable one."""
     source = np.random.SeedSequence() if _seeds is None else _seeds.spawn(1)[0]
     return int(source.generate_state(1, np.uint32)[0])
 
@@ -45,7 +41,7 @@ def to_categorical(x, num_classes: int | None = None) -> np.ndarray:
     check_finite("x", labels)
     if num_classes is not None:
         num_classes = check_int("num_classes", num_classes, minimum=1)
-    limit = _LARGEST_LABEL if num_classes is None else num_classes - 1
+    limit = 2**31 - 1 if num_classes is None else num_classes - 1
     found = find_no_label(labels, 0, limit)
     if found is not None:
         where = found[1] if isinstance(found[1], tuple) else (found[1],)

@@ -22,8 +22,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import minidl
-from minidl.datasets import make_subset, mnist, read_idx
-from minidl.datasets.download import download
+from minidl.datasets import mnist, read_idx
+from minidl.datasets.mnist import download
 
 CODES = {"u1": 0x08, "i1": 0x09, "i2": 0x0B, "i4": 0x0C, "f4": 0x0D, "f8": 0x0E}
 
@@ -185,14 +185,20 @@ def test_the_embedded_digits_are_small():
     assert "Attribution-ShareAlike" in folder.joinpath("LICENSE-MNIST.txt").read_text()
 
 
-def test_the_subset_script(tmp_path, capsys):
+def test_the_subset_is_made(tmp_path, monkeypatch):
     folder = write_folder(tmp_path / "d")
     with pytest.raises(ValueError, match="class 0 has 100 samples, 600 are wanted"):
-        make_subset.main([str(folder), str(tmp_path / "s.npz")])
+        mnist.make_subset(folder, tmp_path / "s.npz")
     labels = np.array([1, 0, 1, 1, 0, 1, 0, 0, 1])
-    np.testing.assert_array_equal(make_subset.choose(labels, 2), [0, 1, 3, 6])
-    with pytest.raises(SystemExit):
-        make_subset.main([])
+    np.testing.assert_array_equal(mnist._evenly_spaced(labels, 2), [0, 1, 3, 6])
+    embedded = mnist.load_subset()
+    monkeypatch.setattr(mnist, "load_data", lambda folder: embedded)
+    mnist.make_subset(folder, tmp_path / "s.npz")
+    with np.load(tmp_path / "s.npz") as made:
+        assert sorted(made) == ["x_test", "x_train", "y_test", "y_train"]
+        for part, (x, y) in zip(("train", "test"), embedded, strict=True):
+            np.testing.assert_array_equal(made[f"x_{part}"], x)
+            np.testing.assert_array_equal(made[f"y_{part}"], y)
 
 
 # ---------------------------------------------------------------- downloads

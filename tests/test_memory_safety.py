@@ -19,20 +19,20 @@ import minidl
 from minidl.callbacks import LambdaCallback
 from minidl.constraints import MaxNorm
 from minidl.kernels import (
-    elementwise,
     infer,
     losses,
     matmul,
     metrics,
     program,
     random,
+    rowwise,
     threads,
     updates,
 )
 from minidl.kernels.activations import CODES, NEEDS_INPUT, activation_backward, activation_forward
 from minidl.kernels.barrier import ALONE
 from minidl.kernels.batch import gather as gather_rows
-from minidl.kernels.jit import JIT_DISABLED
+from minidl.kernels.jit import JIT_DISABLED, copy
 from minidl.kernels.softmax import log_softmax_forward, softmax_backward, softmax_forward
 from minidl.layers import (
     Dense,
@@ -243,9 +243,9 @@ def test_random_numbers_and_copies_stay_inside(dtype, shapes):
         fences(lambda both: random.dropout(both, both, 0.4, key, 3), x)
         fences(random.gaussian_noise, out, x, 0.4, key, 3)
         fences(lambda both: random.gaussian_noise(both, both, 0.4, key, 3), x)
-        fences(elementwise.rescale, out, x, 2.0, 1.0)
-        fences(lambda both: elementwise.rescale(both, both, 2.0, 1.0), x)
-        fences(elementwise.copy, out, x)
+        fences(rowwise.rescale, out, x, 2.0, 1.0)
+        fences(lambda both: rowwise.rescale(both, both, 2.0, 1.0), x)
+        fences(copy, out, x)
         fences(random.permutation, np.arange(shape[0]), key)
         rows, columns = shape
         height = next(side for side in (7, 5, 3, 2, 1) if columns % side == 0)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minidl.kernels import random
-from minidl.kernels.elementwise import rescale
+from minidl.kernels.rowwise import rescale
 
 DTYPES = (np.float32, np.float64)
 seeds = st.integers(0, 2**63 - 1)

@@ -27,15 +27,12 @@ def read_idx(path: str | os.PathLike, max_bytes: int = MAX_BYTES) -> np.ndarray:
     or damaged gzip data; OSError if the file cannot be opened.
     """
     with open(path, "rb") as file:
-        packed = file.read(2) == b"\x1f\x8b"
-        file.seek(0)
-        if not packed:
-            return _parse(file, path, max_bytes)
-        try:
-            with gzip.open(file) as stream:
-                return _parse(stream, path, max_bytes)
-        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            raise ValueError(f"{path}: damaged gzip data ({error})") from error
+        is_packed = file.read(2) == b"\x1f\x8b"
+    try:
+        with gzip.open(path) if is_packed else open(path, "rb") as stream:
+            return _parse(stream, path, max_bytes)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise ValueError(f"{path}: damaged gzip data ({error})") from error
 
 
 def _parse(stream: BinaryIO | gzip.GzipFile, path: str | os.PathLike, max_bytes: int) -> np.ndarray:

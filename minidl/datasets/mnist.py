@@ -6,11 +6,14 @@ MNIST is by Y. LeCun, C. Cortes and C. J. C. Burges, licence CC BY-SA 3.0: LICEN
 import hashlib
 import os
 import sys
+import time
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 
 import numpy as np
 
+from ..archive import replacing
 from .idx import read_idx
 
 MIRRORS = (
@@ -23,6 +26,8 @@ FILES = {  # name: (bytes, SHA-256) of the .gz as published
     "t10k-images-idx3-ubyte": (1648877, "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6"),
     "t10k-labels-idx1-ubyte": (4542, "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6"),
 }
+
+_SCHEMES = ("http://", "https://")
 
 Split = tuple[np.ndarray, np.ndarray]
 
@@ -66,10 +71,30 @@ def load_subset() -> tuple[Split, Split]:
 
     Returns ``(x_train, y_train), (x_test, y_test)``: uint8 images ``(6000, 28, 28)``, 600 of each class, evenly
     spaced in MNIST's training set, and ``(2000, 28, 28)``, 200 of each class, evenly spaced in its test set (whose
-    first half is easier than its second); labels uint8. Made by ``python -m minidl.datasets.make_subset``.
+    first half is easier than its second); labels uint8. Made by ``make_subset``.
     """
     with resources.files(__package__).joinpath("mnist_subset.npz").open("rb") as file, np.load(file) as data:
         return (data["x_train"], data["y_train"]), (data["x_test"], data["y_test"])
+
+
+def make_subset(folder: str | os.PathLike, output: str | os.PathLike) -> None:
+    """Write the file that ``load_subset`` reads, ``mnist_subset.npz``, from MNIST's four IDX files in ``folder``."""
+    arrays = {}
+    for part, (x, y), per_class in zip(("train", "test"), load_data(folder), (600, 200), strict=True):
+        rows = _evenly_spaced(y, per_class)
+        arrays |= {f"x_{part}": x[rows], f"y_{part}": y[rows]}
+    np.savez_compressed(output, **arrays)
+
+
+def _evenly_spaced(labels: np.ndarray, per_class: int) -> np.ndarray:
+    """Indices of ``per_class`` samples of each class, evenly spaced, in the order of the file."""
+    chosen = []
+    for label in np.unique(labels):
+        rows = np.flatnonzero(labels == label)
+        if len(rows) < per_class:
+            raise ValueError(f"class {label} has {len(rows)} samples, {per_class} are wanted")
+        chosen.append(rows[np.arange(per_class) * len(rows) // per_class])
+    return np.sort(np.concatenate(chosen))
 
 
 def cache_folder() -> Path:
@@ -94,8 +119,6 @@ def _find(folder: Path) -> dict[str, Path]:
 
 def _fetch(name: str, folders: list[Path]) -> Path:
     """The published file: from one of ``folders`` if its hash is right, else downloaded to the first of them."""
-    from .download import download  # imports ssl and http, which nothing else here needs
-
     size, digest = FILES[name]
     for place in folders:
         file = place / (name + ".gz")
@@ -124,3 +147,66 @@ def _read(files: dict[str, Path]) -> tuple[Split, Split]:
             raise ValueError(f"{labels}: {len(y)} labels for the {len(x)} images of {images}")
         parts.append((x, y))
     return tuple(parts)
+
+
+def download(
+    urls: Sequence[str],
+    path: Path,
+    size: int,
+    digest: str,
+    timeout: float = 15.0,
+    patience: float = 300.0,
+) -> Path:
+    """Fetch a file of ``size`` bytes and SHA-256 ``digest`` from the first of the mirrors ``urls`` that gives it.
+
+    No mirror is trusted: nothing is written before length and hash are right. ``timeout`` is the seconds to wait for
+    an answer before the next mirror is tried, ``patience`` the seconds a whole transfer may take. OSError if no
+    mirror gave the file.
+    """
+    from http.client import (
+        HTTPException,
+    )  # the web's modules take long to import, and only downloads need them
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    failures = []
+    for url in urls:
+        if not url.lower().startswith(_SCHEMES):
+            raise ValueError(f"urls must be http or https addresses, got {url!r}")
+        try:
+            body = _get(url, size, timeout, patience)
+            if (got := hashlib.sha256(body).hexdigest()) != digest:
+                raise ValueError(f"SHA-256 is {got}, expected {digest}")
+        except (OSError, HTTPException, ValueError) as error:
+            failures.append(f"{url}: {error}")
+            continue
+        with replacing(path) as file:
+            file.write(body)
+        return path
+    raise OSError(f"could not download {path.name}:\n  " + "\n  ".join(failures))
+
+
+def _get(url: str, size: int, timeout: float, patience: float) -> bytes:
+    """The body of ``url``, which must have ``size`` bytes."""
+    from urllib import error, request
+
+    class WebRedirect(request.HTTPRedirectHandler):
+        """Refuses to be sent on to file:, ftp: and data: addresses."""
+
+        def redirect_request(self, req, fp, code, msg, headers, newurl):
+            if not newurl.lower().startswith(_SCHEMES):
+                raise error.URLError(f"redirected to {newurl!r}, which is not http or https")
+            return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+    body = bytearray()
+    give_up = time.monotonic() + patience
+    with request.build_opener(WebRedirect).open(url, timeout=timeout) as response:
+        # read1 returns after one read of the socket: the clock is checked even if bytes arrive one by one
+        while chunk := response.read1(1 << 16):
+            body += chunk
+            if len(body) > size:
+                raise ValueError(f"sent more than the {size} bytes this file has")
+            if time.monotonic() > give_up:
+                raise TimeoutError(f"took longer than {patience:g} seconds")
+    if len(body) < size:
+        raise ValueError(f"sent {len(body)} of {size} bytes")
+    return bytes(body)

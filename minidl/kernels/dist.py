@@ -6,8 +6,7 @@ from collections import namedtuple
 import numpy as np
 
 from .distillation import times_t_squared
-from .elementwise import copy
-from .jit import jit
+from .jit import copy, jit
 from .rows import Batch, row_of, sum_of_rows
 from .softmax import softmax_backward, softmax_forward
 from .supervised import crossentropy_row

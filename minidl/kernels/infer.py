@@ -5,8 +5,7 @@ import numpy as np
 from .activations import call_forward
 from .barrier import meet, share, start_together
 from .batch import gather
-from .elementwise import copy
-from .jit import jit, smaller
+from .jit import copy, jit, smaller
 from .matmul import Block
 from .passes import dense_block, rows_at
 from .processor import flush_denormals, restore_denormals

@@ -6,8 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from . import activations, rowwise
-from .elementwise import copy
-from .jit import jit
+from .jit import copy, jit
 from .matmul import PRODUCT, scratch_size, store_panels
 from .target import ALIGNMENT, PANEL_BYTES, TILE_ROWS, aligned_zeros
 

@@ -7,7 +7,7 @@ draw by ``key`` and by the row's number in its batch, of which the first is ``fi
 import numpy as np
 from numba.core import types
 
-from .elementwise import copy, rescale
+from .jit import copy, jit
 from .random import Image, Reach, dropout, gaussian_noise, translate
 from .units import Units, array
 
@@ -32,6 +32,20 @@ def _translation(out, x, i, f, key, first_row):
 def _translation_backward(dx, dout, i, f, key, first_row):
     image, reach = Image(i[0], i[1], i[2]), Reach(i[3], i[4], i[5], i[6])
     translate(dx, dout, image, reach, 0.0, key, first_row, np.int64(-1))
+
+
+@jit
+def rescale(out, x, scale, offset):
+    """out = x * scale + offset. May run in place. Backward: ``rescale(dx, dout, scale, 0.0)``."""
+    a, b = x.dtype.type(scale), x.dtype.type(offset)
+    flat_out, flat_x = out.reshape(out.size), x.reshape(x.size)
+    # Two loops: LLVM does not vectorise one whose input and output may overlap in part.
+    if out is x:
+        for i in range(flat_out.size):
+            flat_out[i] = flat_out[i] * a + b
+    else:
+        for i in range(flat_out.size):
+            flat_out[i] = flat_x[i] * a + b
 
 
 def _rescaling(out, x, i, f, key, first_row):

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from ..kernels import random
-from ..kernels.elementwise import rescale
 from ..kernels.program import DROPOUT, GAUSSIAN_NOISE, RANDOM_TRANSLATION, RESCALING, Op
+from ..kernels.rowwise import rescale
 from ..registry import Unpack
 from ..validation import check_choice, check_dtype, check_float, check_int, check_shape
 from .base import LAYERS, Layer, LayerOptions, as_matrix

@@ -155,9 +155,10 @@ class Ensemble(Teacher):
         self.mean = check_choice("mean", mean, ("arithmetic", "geometric"))
         self._members = tuple(named_teacher(f"members[{i}]", member) for i, member in enumerate(members))
         weights = [1.0] * len(members) if weights is None else weights
-        count = len(members)
-        if not np.iterable(weights) or len(weights) != count:
-            raise ValueError(f"weights must have one number a member: {count}, got {describe(weights)}")
+        if not np.iterable(weights) or len(weights) != len(members):
+            raise ValueError(
+                f"weights must have one number a member: {len(members)}, got {describe(weights)}"
+            )
         self.weights = np.array([check_float(f"weights[{i}]", w, above=0) for i, w in enumerate(weights)])
         self.weights /= self.weights.sum()
         self.classes, self.samples = self._common("classes"), self._common("samples")

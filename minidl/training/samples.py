@@ -41,13 +41,7 @@ class Samples(NamedTuple):
 
     def take(self, rows: slice | np.ndarray) -> Samples:
         """These rows of everything."""
-        return Samples(
-            self.x[rows],
-            self.labels[rows] if self.labels.size else self.labels,
-            None if self.targets is None else self.targets[rows],
-            None if self.teacher_logits is None else self.teacher_logits[rows],
-            self.weight[rows] if self.weight.size else self.weight,
-        )
+        return Samples(*(part if part is None or part.size == 0 else part[rows] for part in self))
 
 
 def _holds_labels(loss, y: np.ndarray, outputs: int) -> bool:
@@ -67,13 +61,12 @@ def check_y(model, loss, y, rows: int, argument: str = "y", of: str = "x") -> tu
             raise ValueError(f"{argument} must be given, got None: {loss.labels_missing()}")
         return _NO_LABELS, None
     y, outputs = check_array(argument, y), math.prod(model.output_shape)
-    labels, targets = _NO_LABELS, None
     if _holds_labels(loss, y, outputs):
-        labels = check_labels(y, outputs, argument, unlabelled=loss.distills)
+        labels, targets = check_labels(y, outputs, argument, unlabelled=loss.distills), None
     else:
         limits = (0.0, 1.0) if loss.fused_activation else None
         targets = check_targets(y, model.output_shape, model.dtype, argument, limits=limits)
-        targets = targets.reshape(len(targets), outputs)
+        labels, targets = _NO_LABELS, targets.reshape(len(targets), outputs)
     check_rows(argument, len(y), rows, of)
     return labels, targets
 
