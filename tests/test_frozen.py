@@ -327,6 +327,16 @@ def test_a_setting_changed_between_fits_is_as_one_of_the_constructor(change):
         (Dense(3), "name", "other", AttributeError, "cannot become 'other'"),
         (Softmax(), "activation", "relu", AttributeError, "activation is 'softmax'.* cannot become 'relu'"),
         (Softmax(), "axis", 1, AttributeError, "axis .* cannot become 1"),
+        (
+            Dense(3),
+            "trainabel",
+            False,
+            AttributeError,
+            "Dense has no setting 'trainabel': did you mean 'trainable'",
+        ),
+        (Dense(3), "kernel_regulariser", "l2", AttributeError, "did you mean 'kernel_regularizer'"),
+        (Dropout(0.5), "p", 0.1, AttributeError, "Dropout has no setting 'p'"),
+        (Dense(3), "input_dim", 3, AttributeError, "input_dim is .* cannot become 3"),
     ],
     ids=lambda value: str(value)[:30],
 )
