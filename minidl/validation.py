@@ -202,11 +202,16 @@ def find_no_label(array: np.ndarray, low: int, high: int) -> tuple[Any, int | tu
     return _first_where(array, is_bad)
 
 
-def _first_where(array: np.ndarray, is_bad: Callable) -> tuple[Any, int | tuple[int, ...]] | None:
-    """(value, index) of the first entry for which ``is_bad`` holds, a function of a block of rows, about 1 MB."""
+def blocks(array: np.ndarray) -> Iterable[tuple[int, np.ndarray]]:
+    """(first row, view of some rows) over the whole array, about 1 MB a block."""
     rows = max(1, _BLOCK_BYTES // max(1, array[:1].nbytes))
     for first in range(0, len(array), rows):
-        block = array[first : first + rows]
+        yield first, array[first : first + rows]
+
+
+def _first_where(array: np.ndarray, is_bad: Callable) -> tuple[Any, int | tuple[int, ...]] | None:
+    """(value, index) of the first entry for which ``is_bad``, a function of a block of rows, holds."""
+    for first, block in blocks(array):
         bad = is_bad(block)
         if bad.any():
             index = np.unravel_index(int(np.argmax(bad)), block.shape)

@@ -195,6 +195,7 @@ def test_a_frozen_model_is_described_saved_and_copied(tmp_path, capsys):
         Sequential.from_config(model.get_config()),
         minidl.clone_model(model),
     ]
+    assert [layer.get_config().get("trainable") for layer in model.layers] == [False, None, None]
     for each in copied:
         assert [layer.trainable for layer in each.layers] == [False, True, True]
     model.fit(X, Y, epochs=3, initial_epoch=2, verbose=0)

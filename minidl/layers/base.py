@@ -116,8 +116,7 @@ class Layer(Configurable):
     """
 
     built = False
-    version = 0
-    """How often a setting was changed on the built layer; a training that runs compares it."""
+    _version = 0  # how often a setting was changed on the built layer; a training that runs compares it
     not_in_config = frozenset({"input_dim"})
     changeable = frozenset({"trainable"})
     """Arguments of minidl's own constructors that can be set on a built layer. Training follows; others are fixed."""
@@ -169,12 +168,14 @@ class Layer(Configurable):
     # -- what the base class does -------------------------------------------------------------------
 
     def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments, ``input_shape`` only if it was given."""
+        """The constructor's arguments, ``input_shape`` only if it was given, ``trainable`` only if it is False."""
         config = super().get_config()
         if self._declared_shape is None:
             config.pop("input_shape", None)
         elif "input_shape" in config:
             config["input_shape"] = list(self._declared_shape)
+        if self.trainable:  # earlier versions read the file, too
+            config.pop("trainable", None)
         return config
 
     def __init_subclass__(cls, **kwargs):
@@ -282,7 +283,7 @@ class Layer(Configurable):
         state = vars(Layer(name="layer")).keys() - {argument}
         if self.built:
             made.build(self.input_shape)
-            self.__dict__["version"] = self.version + 1
+            self._version += 1
         self.__dict__.update({name: made.__dict__[name] for name in vars(made).keys() - state})
         remade = {parameter.name: parameter for parameter in made.parameters}
         for parameter in self.parameters:

@@ -38,7 +38,7 @@ class Stack(FlatParameters):
         self._clear()
         if isinstance(layers, Layer) or not isinstance(layers, (Iterable, type(None))):
             raise TypeError(f"layers must be a list of layers, got {describe(layers)}")
-        for layer in layers or ():
+        for layer in () if layers is None else layers:
             self.add(layer)
 
     # -- building ------------------------------------------------------------------------------------
@@ -217,7 +217,7 @@ class Stack(FlatParameters):
     @property
     def version(self) -> int:
         """How often a setting was changed on a built layer: a training that runs then reads all of them anew."""
-        return sum(layer.version for layer in self._layers)
+        return sum(layer._version for layer in self._layers)
 
     def warn_if_frozen(self) -> None:
         if self.parameters and not self.trainable_weights:
