@@ -8,7 +8,7 @@ import numpy as np
 
 from . import losses
 from .models import Sequential
-from .training.objective import score_rows
+from .training.objective import objective_of, score_rows
 from .training.samples import Samples
 from .validation import check_bool, check_float, check_inputs, check_logits, check_sample_weight, describe
 
@@ -90,7 +90,7 @@ def check_gradients(
 
 def _batch(model, loss, x, y, teacher_logits, sample_weight) -> Samples:
     """The data checked against model and loss, in float64."""
-    model.objective(loss)  # refuses a loss that does not fit the model
+    objective_of(model, loss)  # refuses a loss that does not fit the model
     labels, targets = model.check_y(y, len(x), loss)
     weight = np.empty(0) if sample_weight is None else check_sample_weight(sample_weight, len(x))
     if loss.distills:
@@ -105,7 +105,7 @@ class _Scorer:
 
     def __init__(self, model, loss, batch: Samples, training: bool):
         self._model, self._loss, self._batch, self._training = model, loss, batch, training
-        self._objective = objective = model.objective(loss)
+        self._objective = objective = objective_of(model, loss)
         # value_and_grad takes logits; some losses on a model's output have none
         takes_output = objective.kind == loss.kind(False) != loss.kind(True)
         self._by_kernel = takes_output and not objective.on_logits
@@ -141,20 +141,18 @@ def _compare_all(model, score: _Scorer, x: np.ndarray, tolerance: tuple[float, f
     arrays = list(_arrays(model, x, dx))
     if score.value() != base:
         raise ValueError("the model's output changes from call to call: a layer draws without layer.key")
-    largest, wrong, checked, worst = 0.0, 0, 0, None
+    largest, checked, failures = 0.0, 0, []
     for nearness, layer, parameter, array, gradient in arrays:
         for index in np.ndindex(array.shape):
             got = float(gradient[index])
             expected, error, allowed = _difference(score.value, base, array, index, got, tolerance)
-            checked += 1
-            largest = max(largest, error)
+            checked, largest = checked + 1, max(largest, error)
             if not error <= allowed:  # a NaN is not
-                wrong += 1
-                rank = nearness, math.inf if math.isnan(error) or allowed == 0 else error / allowed
-                if worst is None or rank > worst[0]:
-                    worst = rank, (layer, parameter, index, expected, got)
-    if worst is not None:
-        raise GradientError(*worst[1], wrong, checked)
+                excess = math.inf if math.isnan(error) or allowed == 0 else error / allowed
+                failures.append(((nearness, excess), (layer, parameter, index, expected, got)))
+    if failures:
+        worst = max(failures, key=lambda failure: failure[0])
+        raise GradientError(*worst[1], len(failures), checked)
     return float(largest)
 
 
