@@ -693,7 +693,7 @@ def test_no_loss_of_a_softmax_over_one_output(name, activation):
 @pytest.mark.parametrize("loss", ["mse", "binary_crossentropy"])
 @pytest.mark.parametrize(
     "layers",
-    [[Dense(1, "softmax")], [Dense(1), Softmax()], [Dense(1, "softmax"), Dense(1)]],
+    [[Dense(1, "softmax")], [Dense(1), Softmax()], [Dense(1, "softmax"), Dense(1, "sigmoid")]],
     ids=["0", "1", "2"],
 )
 def test_a_softmax_over_one_number_is_named_where_it_would_learn(layers, loss):
