@@ -9,7 +9,7 @@ import numpy as np
 
 from . import losses
 from .models import Sequential
-from .training.objective import Objective, score_rows
+from .training.objective import Objective, objective_of, score_rows
 from .training.samples import Samples
 from .validation import check_bool, check_float, check_inputs, check_logits, check_sample_weight, describe
 
@@ -81,7 +81,7 @@ def check_gradients(
     if loss is None:
         raise ValueError("loss must be given: the model was not compiled with one")
     twin = model if model.dtype == np.float64 else _in_float64(model)
-    objective = twin.objective(loss)  # refuses a loss that does not fit the model
+    objective = objective_of(twin, loss)  # refuses a loss that does not fit the model
     batch = _batch(twin, loss, x, y, teacher_logits, sample_weight)
     score = functools.partial(_score, twin, loss, objective, batch, training)
     kept_params, kept_grads = twin.params.copy(), twin.grads.copy()

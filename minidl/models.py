@@ -196,6 +196,12 @@ class Sequential(Stack):
 
     def objective(self, loss) -> Objective:
         """How ``loss`` meets this model's output, or a ValueError that says why it cannot."""
+        if loss.fused_activation == "softmax" and self.output_shape == (1,):
+            raise ValueError(
+                f"loss {loss.name} needs two or more outputs, got 1: a softmax over one is always 1, so the loss would "
+                'be 0 whatever the model predicts. Two classes are Dense(2, "softmax"), or Dense(1, "sigmoid") with '
+                "loss binary_crossentropy"
+            )
         return objective_of(self, loss)
 
     def require_compiled(self, what: str, loss: bool = True) -> None:
@@ -225,7 +231,7 @@ class Sequential(Stack):
         self.require_compiled("fit", loss=options.target_model is None)
         with self._built_for(options.x):
             self.prepare_optimizer()
-            self.warn_if_frozen()
+            self.warn_of_what_cannot_learn()
             return training.fit(self, options)
 
     def train_on_batch(

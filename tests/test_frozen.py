@@ -195,6 +195,7 @@ def test_a_frozen_model_is_described_saved_and_copied(tmp_path, capsys):
         Sequential.from_config(model.get_config()),
         minidl.clone_model(model),
     ]
+    assert [layer.get_config().get("trainable") for layer in model.layers] == [False, None, None]
     for each in copied:
         assert [layer.trainable for layer in each.layers] == [False, True, True]
     model.fit(X, Y, epochs=3, initial_epoch=2, verbose=0)
@@ -327,6 +328,16 @@ def test_a_setting_changed_between_fits_is_as_one_of_the_constructor(change):
         (Dense(3), "name", "other", AttributeError, "cannot become 'other'"),
         (Softmax(), "activation", "relu", AttributeError, "activation is 'softmax'.* cannot become 'relu'"),
         (Softmax(), "axis", 1, AttributeError, "axis .* cannot become 1"),
+        (
+            Dense(3),
+            "trainabel",
+            False,
+            AttributeError,
+            "Dense has no setting 'trainabel': did you mean 'trainable'",
+        ),
+        (Dense(3), "kernel_regulariser", "l2", AttributeError, "did you mean 'kernel_regularizer'"),
+        (Dropout(0.5), "p", 0.1, AttributeError, "Dropout has no setting 'p'"),
+        (Dense(3), "input_dim", 3, AttributeError, "input_dim is .* cannot become 3"),
     ],
     ids=lambda value: str(value)[:30],
 )

@@ -2,7 +2,7 @@
 
 A layer maps a batch ``x`` (B, *input_shape) to ``out`` (B, *output_shape). ``backward`` takes ``dout``, the
 gradient of the loss with respect to what ``forward`` returned, and returns ``dx``. It also overwrites the
-gradients of the layer's own parameters. Gradients are never accumulated, so nothing has to be zeroed.
+gradients of the layer's own parameters. Gradients are never accumulated: what it leaves alone is 0 in training.
 
 Parameters live in the model's flat vectors: ``layer.weight`` and ``layer.dweight`` are views of them.
 
@@ -12,7 +12,7 @@ A layer of your own, in plain NumPy::
     from minidl.layers import Layer
 
     class Scale(Layer):
-        def __init__(self, start=1.0, **options):       # options: name, input_shape, input_dim
+        def __init__(self, start=1.0, **options):       # options: name, input_shape, trainable
             super().__init__(**options)
             self.start = start                          # kept under its own name, so that it is saved
 

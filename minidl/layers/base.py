@@ -20,7 +20,7 @@ from ..kernels.program import Op
 from ..parameters import set_weights
 from ..registry import Configurable, Registry, constructor_arguments, serialize, snake_case
 from ..regularizers import Regularizer
-from ..validation import check_array, check_bool, check_int, check_shape, describe
+from ..validation import check_array, check_bool, check_int, check_shape, describe, known_names
 
 _names_given: defaultdict[str, itertools.count] = defaultdict(itertools.count)
 
@@ -116,8 +116,7 @@ class Layer(Configurable):
     """
 
     built = False
-    version = 0
-    """How often a setting was changed on the built layer; a training that runs compares it."""
+    _version = 0  # how often a setting was changed on the built layer; a training that runs compares it
     not_in_config = frozenset({"input_dim"})
     changeable = frozenset({"trainable"})
     """Arguments of minidl's own constructors that can be set on a built layer. Training follows; others are fixed."""
@@ -169,12 +168,14 @@ class Layer(Configurable):
     # -- what the base class does -------------------------------------------------------------------
 
     def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments, ``input_shape`` only if it was given."""
+        """The constructor's arguments, ``input_shape`` only if it was given, ``trainable`` only if it is False."""
         config = super().get_config()
         if self._declared_shape is None:
             config.pop("input_shape", None)
         elif "input_shape" in config:
             config["input_shape"] = list(self._declared_shape)
+        if self.trainable:  # earlier versions read the file, too
+            config.pop("trainable", None)
         return config
 
     def __init_subclass__(cls, **kwargs):
@@ -249,23 +250,29 @@ class Layer(Configurable):
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def __setattr__(self, name, value):
-        view = self.__dict__.get("_views", {}).get(name)
-        if view is not None and value is not view:  # `layer.weight *= 2` assigns the view itself
+        if (
+            self.__dict__.get("_views", {}).get(name, value) is not value
+        ):  # `layer.weight *= 2` assigns the view itself
             raise AttributeError(
                 f"{self.name}.{name} is a view of the model's flat vector: write layer.{name}[...] = value"
             )
-        owner = constructor_arguments(type(self)).get(name)
-        is_setting = name != "dtype" and owner is not None and owner.__module__.startswith(f"{__package__}.")
-        is_change = is_setting and name in self.__dict__
-        is_fixed = is_setting and (name in self.not_in_config or (self.built and name not in self.changeable))
-        if (is_fixed and (is_change or self.built)) or (self.built and name == "output_shape"):
-            was = f"{self.name}.{name} is {getattr(self, name, None)!r}"
+        cls, settings = type(self), constructor_arguments(type(self))
+        is_setting = name in settings and name != "dtype" and _is_minidls(settings[name])
+        is_made = self.built or self.__dict__.get("_is_constructed", False)
+        if is_setting and (name in self.__dict__ or is_made):
+            is_fixed = name in self.not_in_config or (self.built and name not in self.changeable)
+        else:
+            is_fixed = self.built and name == "output_shape"
+        if is_fixed:
             since = " since the layer was built," if self.built else ""
+            was = f"{self.name}.{name} is {getattr(self, name, None)!r}"
             raise AttributeError(f"{was}{since} and cannot become {value!r}: make a new layer")
-        if name in ("forward", "backward", "build", "ops") and type(self).ops is not Layer.ops:
+        if name in ("forward", "backward", "build", "ops") and cls.ops is not Layer.ops:
             raise AttributeError(f"{self.name}.{name} cannot be replaced on one layer: make a subclass")
-        if is_change and name != "input_shape":
-            self._change(owner, name, value)
+        if is_made and _is_minidls(cls) and not name.startswith("_") and not hasattr(self, name):
+            raise AttributeError(f"{cls.__name__} has no setting {name!r}: {known_names(name, settings)}")
+        if is_setting and name in self.__dict__ and name != "input_shape":
+            self._change(settings[name], name, value)
         else:
             super().__setattr__(name, value)
 
@@ -273,17 +280,16 @@ class Layer(Configurable):
         """Set an argument of ``owner``'s constructor as if the layer had been made with it, checks included."""
         names = constructor_arguments(owner).keys() - owner.not_in_config
         made = owner(**{name: getattr(self, name) for name in names} | {argument: value})
-        kept = vars(Layer(name="layer")).keys() - {argument}
+        state = vars(Layer(name="layer")).keys() - {argument}
         if self.built:
             made.build(self.input_shape)
-            self.__dict__["version"] = self.version + 1
-        self.__dict__.update((key, made) for key, made in vars(made).items() if key not in kept)
+            self._version += 1
+        self.__dict__.update({name: made.__dict__[name] for name in vars(made).keys() - state})
         remade = {parameter.name: parameter for parameter in made.parameters}
         for parameter in self.parameters:
+            like = remade.get(parameter.name, parameter)
+            parameter.regularizer, parameter.constraint = like.regularizer, like.constraint
             parameter.trainable = self.trainable
-            if parameter.name in remade:
-                like = remade[parameter.name]
-                parameter.regularizer, parameter.constraint = like.regularizer, like.constraint
 
     def __repr__(self):
         return f"<{type(self).__name__} {self.name}: {self.input_shape} -> {self.output_shape}>"
@@ -323,6 +329,10 @@ class Layer(Configurable):
     def _size(self):
         """How many numbers one sample has."""
         return math.prod(self.input_shape)
+
+
+def _is_minidls(cls: type) -> bool:
+    return cls.__module__.startswith(f"{__package__}.")
 
 
 LAYERS = Registry("layer class", Layer, spellings=(str,))

@@ -191,11 +191,6 @@ class Stack(FlatParameters):
         is_known = last is self._layers[-1] and (last.activation != "softmax" or is_flat)
         return last.activation if is_known or last.activation == "linear" else None
 
-    def softmax_over_one(self) -> str | None:
-        """The name of a layer that ends with a softmax over a single number, which is always 1; None: there is none."""
-        layers = [layer for layer in self._layers if isinstance(layer, (Activation, Dense))]
-        return next((a.name for a in layers if a.activation == "softmax" and a.output_shape[-1] == 1), None)
-
     def hides_a_softmax(self) -> bool:
         """Whether a softmax follows another, or only dropout follows a softmax."""
         layers = [layer for layer in self._layers if type(layer) not in _WITHOUT_ACTIVATION]
@@ -217,11 +212,15 @@ class Stack(FlatParameters):
     @property
     def version(self) -> int:
         """How often a setting was changed on a built layer: a training that runs then reads all of them anew."""
-        return sum(layer.version for layer in self._layers)
+        return sum(layer._version for layer in self._layers)
 
-    def warn_if_frozen(self) -> None:
+    def warn_of_what_cannot_learn(self) -> None:
         if self.parameters and not self.trainable_weights:
             warn(f"{self.name} learns nothing: no layer with parameters is trainable")
+        for layer in self._layers:
+            if getattr(layer, "activation", None) == "softmax" and layer.output_shape[-1] == 1:
+                what = f"layer {layer.name} is a softmax over one number, which is always 1"
+                warn(f"{what}: nothing below it learns. One probability is a sigmoid")
 
     # -- layer by layer ------------------------------------------------------------------------------
 

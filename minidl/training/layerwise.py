@@ -76,6 +76,7 @@ class LayerwiseSteps:
 def train_on_batch(model, x, y, sample_weight, class_weight, teacher_logits) -> dict[str, float]:
     """One step; the arguments are those of `Sequential.train_on_batch`. Loss and metrics by name."""
     loss, outputs = model.loss, math.prod(model.output_shape)
+    model.objective(loss)  # refuses a loss that does not fit the model
     batch = check_samples(model, loss, x, y, sample_weight, class_weight)
     if loss.distills:
         logits = check_logits(teacher_logits, len(batch.x), outputs, model.dtype)
@@ -86,7 +87,7 @@ def train_on_batch(model, x, y, sample_weight, class_weight, teacher_logits) -> 
     for metric in model.metrics:
         metric.kind_for(batch.targets is None, outputs)
     model.prepare_optimizer()
-    model.warn_if_frozen()
+    model.warn_of_what_cannot_learn()
     batch = batch._replace(x=np.ascontiguousarray(batch.x, dtype=model.dtype))
     rows = len(batch.x) if batch.targets is not None else int(np.count_nonzero(batch.labels >= 0))
     metrics = model.metrics if rows else []  # they compare with labels

@@ -26,18 +26,6 @@ def objective_of(model, loss) -> Objective:
     """How ``loss`` meets the output of ``model``, or a ValueError that says why it cannot."""
     model.require_built("a loss")
     final, wanted = model.final_activation, loss.fused_activation
-    if wanted == "softmax" and model.output_shape == (1,):
-        raise ValueError(
-            f"loss {loss.name} needs two or more outputs, got 1: a softmax over one is always 1, so the loss would be "
-            '0 whatever the model predicts. Two classes are Dense(2, "softmax"), or Dense(1, "sigmoid") with loss '
-            "binary_crossentropy"
-        )
-    constant = model.softmax_over_one()
-    if constant is not None:
-        raise ValueError(
-            f"layer {constant} is a softmax over one number, which is always 1: nothing below it would learn. For one "
-            "probability use sigmoid"
-        )
     if wanted is None:
         return Objective(loss.kind(False), loss.hyper, False)
     if len(model.output_shape) != 1:
