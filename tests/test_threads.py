@@ -387,7 +387,7 @@ def test_where_no_thread_comes_there_is_one_and_nobody_waits(start, monkeypatch)
         return
     if start == "never comes":  # a worker that is a thread by its name, and is never run
         start = print
-        monkeypatch.setattr(threads, "_SECONDS_TO_START", 0.01)
+        monkeypatch.setattr(threads, "_PATIENCE", 0.01)
     elif start is no_thread:  # which looks like the original
         monkeypatch.setattr(threads.types, "BuiltinFunctionType", object)
     minidl.set_num_threads(2)
