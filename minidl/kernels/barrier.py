@@ -11,22 +11,10 @@ import numpy as np
 from llvmlite import ir
 from numba.core import cgutils, types
 
-from . import emit
+from . import emit, processor
 from .emit import intrinsic
 from .jit import jit, smaller
-from .processor import (
-    atomic_add,
-    atomic_load,
-    atomic_store,
-    clock,
-    lock,
-    make_waiting,
-    pause,
-    sleep_until_woken,
-    unlock,
-    wake_all,
-    yield_cpu,
-)
+from .processor import atomic_add, atomic_load, atomic_store, clock, lock, unlock
 
 # Places in ``sync``, two cache lines apart, so that threads that spin on one do not slow down those that write another.
 _ARRIVED, GENERATION, JOB, NEXT_JOB, _READY = range(0, 80, 16)
@@ -82,13 +70,13 @@ def _wait_while(sync, index, value):
             lock(sync, _LOCK)
             atomic_add(sync, index + PARKED, 1)
             while atomic_load(sync, index) == value:
-                sleep_until_woken(sync, _CONDITION + index, _LOCK)
+                processor.sleep_until_woken(sync, _CONDITION + index, _LOCK)
             atomic_add(sync, index + PARKED, -1)
             unlock(sync, _LOCK)
         elif waited > _YIELD_AFTER:
-            yield_cpu()
+            processor.yield_cpu()
         else:
-            pause()
+            processor.pause()
 
 
 @jit
@@ -97,7 +85,7 @@ def _change(sync, index, value):
     atomic_store(sync, index, value)
     if atomic_load(sync, index + PARKED):
         lock(sync, _LOCK)
-        wake_all(sync, _CONDITION + index)
+        processor.wake_all(sync, _CONDITION + index)
         unlock(sync, _LOCK)
 
 
@@ -189,8 +177,8 @@ def work(thread, sync):
 @jit
 def prepare(sync):
     """Make what threads park on."""
-    make_waiting(sync, _LOCK, _CONDITION + GENERATION)
-    make_waiting(sync, _LOCK, _CONDITION + JOB)
+    for index in (GENERATION, JOB):
+        processor.make_waiting(sync, _LOCK, _CONDITION + index)
 
 
 @jit
@@ -200,7 +188,7 @@ def all_ready(sync, workers, seconds):
     while atomic_load(sync, _READY) < workers:
         if clock() - began > seconds * 1e9:
             return False
-        yield_cpu()
+        processor.yield_cpu()
     return True
 
 

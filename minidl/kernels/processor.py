@@ -65,7 +65,7 @@ def yield_cpu(builder):
     emit.call(builder, "SwitchToThread" if _IS_WINDOWS else "sched_yield", emit.INT32)
 
 
-# The system's lock and condition variable, in memory of `OBJECT_WORDS` words that were zero.
+# The system's lock and condition variable, in memory of zeros.
 if _IS_WINDOWS:
     _INIT, _LOCK, _UNLOCK = (), "AcquireSRWLockExclusive", "ReleaseSRWLockExclusive"
     _WAIT, _WAKE = "SleepConditionVariableSRW", "WakeAllConditionVariable"
@@ -77,7 +77,6 @@ else:
         "pthread_mutex_unlock",
     )
     _WAIT, _WAKE, _FOREVER = "pthread_cond_wait", "pthread_cond_broadcast", ()
-OBJECT_WORDS = 8
 
 
 @intrinsic(types.void)
@@ -89,25 +88,23 @@ def make_waiting(builder, array, lock, condition):
         )
 
 
-@intrinsic(types.void)
-def lock(builder, array, index):
-    emit.call(builder, _LOCK, emit.INT32, array.address(index))
+def _call_on(function):
+    """An intrinsic that calls ``function`` with the address of array[index]."""
+
+    @intrinsic(types.void)
+    def call(builder, array, index):
+        emit.call(builder, function, emit.INT32, array.address(index))
+
+    return call
 
 
-@intrinsic(types.void)
-def unlock(builder, array, index):
-    emit.call(builder, _UNLOCK, emit.INT32, array.address(index))
+lock, unlock, wake_all = _call_on(_LOCK), _call_on(_UNLOCK), _call_on(_WAKE)
 
 
 @intrinsic(types.void)
 def sleep_until_woken(builder, array, condition, lock):
     """Give up the lock and sleep until `wake_all`, or for no reason; the lock is held again afterwards."""
     emit.call(builder, _WAIT, emit.INT32, array.address(condition), array.address(lock), *_FOREVER)
-
-
-@intrinsic(types.void)
-def wake_all(builder, array, condition):
-    emit.call(builder, _WAKE, emit.INT32, array.address(condition))
 
 
 # Denormal numbers are treated as zero while the compiled loop runs. A saturated softmax or a dead unit fills Adam's

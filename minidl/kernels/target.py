@@ -15,12 +15,10 @@ FEATURES = frozenset(
 """Instruction sets of the processor that kernels are compiled for (NUMBA_CPU_FEATURES is obeyed)."""
 HAS_FMA = "fma" in FEATURES or IS_ARM  # as NEON, which 64-bit ARM always has, whatever the system tells
 
-# (feature, bytes of a vector register, rows of a tile). A tile keeps rows * 2 sums, 2 vectors of B and one
-# element of A in registers: AVX-512 and NEON have 32 of them, the others 16.
-_TARGETS = [("avx512f", 64, 12), ("avx2", 32, 6)]
-VECTOR_BYTES, TILE_ROWS = next(
-    ((size, rows) for feature, size, rows in _TARGETS if feature in FEATURES), (16, 12 if IS_ARM else 6)
-)
+VECTOR_BYTES = 64 if "avx512f" in FEATURES else 32 if "avx2" in FEATURES else 16
+TILE_ROWS = 12 if IS_ARM or VECTOR_BYTES == 64 else 6
+"""A tile keeps rows * 2 sums, 2 vectors of B and one element of A in registers: AVX-512 and NEON have 32 of them, the
+others 16."""
 TILE_VECTORS = 2
 """Vectors of columns in a tile."""
 PANEL_BYTES = TILE_VECTORS * VECTOR_BYTES

@@ -21,28 +21,17 @@ from queue import Empty, SimpleQueue
 
 import numpy as np
 
-from .barrier import (
-    ALONE,
-    BROKEN,
-    GENERATION,
-    JOB_UNIT,
-    MOST_THREADS,
-    NEXT_JOB,
-    SYNC_SIZE,
-    Team,
-    all_ready,
-    prepare,
-    release,
-    work,
-)
+from . import barrier
 from .cpu_count import default_threads, usable_processors
 from .jit import JIT_DISABLED
 
-_SECONDS_TO_START, _SECONDS_TO_END = 5.0, 1.0
+_PATIENCE = (
+    5.0  # seconds until a worker has come, or has ended: it takes microseconds, or what a busy machine takes
+)
 
 
 def _run_worker(thread: int, sync: np.ndarray, ended: SimpleQueue) -> None:
-    work(thread, sync)
+    barrier.work(thread, sync)
     ended.put(thread)
 
 
@@ -53,45 +42,48 @@ class _Pool:
     """
 
     def __init__(self, threads: int):
-        self.sync, self.jobs = np.zeros(SYNC_SIZE, np.int64), 0
+        self.sync, self.jobs = np.zeros(barrier.SYNC_SIZE, np.int64), 0
         self.wanted, self.threads = threads, 1
         self._ended = SimpleQueue()
-        prepare(self.sync)
-        ended = np.zeros(SYNC_SIZE, np.int64)
-        release(ended, JOB_UNIT)
-        work(0, ended)  # compile or load it here, where nobody waits for it
+        barrier.prepare(self.sync)
+        ended = np.zeros(barrier.SYNC_SIZE, np.int64)
+        barrier.release(ended, barrier.JOB_UNIT)
+        barrier.work(0, ended)  # compile or load it here, where nobody waits for it
         started = 0
         with contextlib.suppress(RuntimeError):
             while started < threads - 1 and isinstance(start_new_thread, types.BuiltinFunctionType):
                 start_new_thread(_run_worker, (started + 1, self.sync, self._ended))
                 started += 1
-        if all_ready(self.sync, started, _SECONDS_TO_START):
+        if barrier.all_ready(self.sync, started, _PATIENCE):
             self.threads += started
         else:
             self.end()
 
     def end(self) -> None:
         """Let the workers end, and wait until they have: the interpreter may be about to."""
-        release(self.sync, (self.jobs + 1) * JOB_UNIT)
+        barrier.release(self.sync, (self.jobs + 1) * barrier.JOB_UNIT)
         with contextlib.suppress(Empty):
             for _ in range(1, self.threads):
-                self._ended.get(timeout=_SECONDS_TO_END)
+                self._ended.get(timeout=_PATIENCE)
 
     def run(self, kernel, threads: int, args: tuple) -> None:
         self.jobs += 1
-        self.sync[NEXT_JOB] = self.jobs * JOB_UNIT + threads
-        kernel(Team(0, threads, self.sync), *args)
-        if self.sync[GENERATION] == BROKEN:
+        self.sync[barrier.NEXT_JOB] = self.jobs * barrier.JOB_UNIT + threads
+        kernel(barrier.Team(0, threads, self.sync), *args)
+        if self.sync[barrier.GENERATION] == barrier.BROKEN:
             raise RuntimeError(f"{kernel.__name__} failed on one of {threads} threads")
 
 
-_num_threads = 1 if JIT_DISABLED else min(default_threads(), MOST_THREADS)
+_num_threads = 1 if JIT_DISABLED else min(default_threads(), barrier.MOST_THREADS)
 _busy = threading.Lock()
 _pool: _Pool | None = None
 
 
 def set_num_threads(n: int) -> None:
-    """Let a call use ``n`` threads (default: the processors this process may run on). Results do not depend on it.
+    """Let a call use ``n`` threads. Results do not depend on it, and no more are used than there are processors.
+
+    The default is NUMBA_NUM_THREADS, else OMP_NUM_THREADS (joblib sets both in its processes), else the processors that
+    affinity and the cgroup's quota leave to this process. ``threadpoolctl`` does not reach minidl.
 
     Raises:
         TypeError: ``n`` is not an integer.
@@ -100,8 +92,8 @@ def set_num_threads(n: int) -> None:
     global _num_threads
     if isinstance(n, (bool, np.timedelta64)) or not isinstance(n, (int, np.integer)):
         raise TypeError(f"n must be an integer, got {n!r}")
-    if not 1 <= n <= MOST_THREADS:
-        raise ValueError(f"n must be in 1..{MOST_THREADS}, got {n}")
+    if not 1 <= n <= barrier.MOST_THREADS:
+        raise ValueError(f"n must be in 1..{barrier.MOST_THREADS}, got {n}")
     _num_threads = 1 if JIT_DISABLED else int(n)  # first: a training in another thread goes on with it
     with _busy:
         _end_workers()
@@ -114,10 +106,7 @@ def _end_workers() -> None:
         pool.end()
 
 
-@atexit.register
-def _leave() -> None:
-    """A training in a daemon thread goes on alone."""
-    set_num_threads(1)
+atexit.register(set_num_threads, 1)  # a training in a daemon thread goes on alone
 
 
 def get_num_threads() -> int:
@@ -174,11 +163,9 @@ def run(kernel, *args, threads: int | None = None) -> int:
                 threads = min(threads, _pool.threads)
                 try:
                     _pool.run(kernel, threads, args)
-                except (
-                    BaseException
-                ):  # workers may wait at a barrier, or not: new ones come with the next call
-                    _end_workers()
+                except BaseException:
+                    _end_workers()  # they may wait at a barrier, or not; the next call has new ones
                     raise
                 return threads
-    kernel(ALONE, *args)
+    kernel(barrier.ALONE, *args)
     return 1

@@ -17,7 +17,7 @@ class ThreadChoice:
 
     _TRIAL_SECONDS = 0.005
     _WAIT_PER_LOSS = 200  # so trials take half a percent of the time
-    _LEAST_WAIT = 0.1  # seconds
+    _LEAST_WAIT = 0.05  # seconds
     _CLEARLY = 0.95  # a number of threads is better only if its steps take less than this much of the time
 
     def __init__(self):
@@ -40,7 +40,7 @@ class ThreadChoice:
     def record(self, count: int, steps: int, seconds: float) -> None:
         """What a call on ``count`` threads has taken."""
         step, before = seconds / steps, self._current
-        if count == before and self._calls > 3:  # a mean of the last 80 ms or so
+        if count == before and self._calls > 3:  # a mean of about the last 0.1 s
             step = self._seconds.get(count, step) + (step - self._seconds.get(count, step)) * seconds / (
                 seconds + 0.06
             )
