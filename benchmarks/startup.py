@@ -163,7 +163,7 @@ def sections(results: dict) -> list[str]:
         )
     if ours and (COLD, OURS) in times:
         lines.append(
-            f"- Nothing cached, it ends {times[COLD, OURS] - ours:.1f} s after the import (promised: 20 s)."
+            f"- Nothing cached, it ends {times[COLD, OURS] - ours:.1f} s after the import (promised: 10 s)."
         )
     return ["## Promises", "", *lines, ""] if lines else []
 

@@ -113,6 +113,10 @@ CASES = [
         steps=24,
     ),
     *(
+        case(f"{'-'.join(map(str, sizes))}, batch 16", sizes, 16, "tiny nets, batch 16")
+        for sizes in ((4, 16, 3), (20, 32, 10))
+    ),
+    *(
         case(f"784-{w}-{w}-10, batch 64", (784, w, w, 10), 64, "width, batch 64")
         for w in (16, 64, 256, 1024, 2048)
     ),
