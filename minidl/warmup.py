@@ -131,9 +131,8 @@ def _compile_training(dtype: np.dtype) -> None:
     permutation(order, np.uint64(make_key(0, SHUFFLE, 0, 0)))
     program = network.Program(plan.ops, plan.settings, params, grads, False, Activation.SOFTMAX)
     buffers = training_buffers(_OPS, plan.size, _ROWS, dtype, threads, 1, BatchParts(metrics=1, labels=True))
-    data = network.Data(
-        network.rows_of(x), order, order, np.arange(2), network.NO_ROWS, network.NO_ROWS, np.empty(0), _ROWS
-    )
+    none, sizes = network.NO_ROWS, (_ROWS, _ROWS)
+    data = network.Data(network.rows_of(x), order, order, np.arange(2), none, none, np.empty(0), *sizes)
     kinds = np.array([Metric.SPARSE_CATEGORICAL_ACCURACY], np.int64)
     table = network.LossTable(
         Loss.SPARSE_CATEGORICAL_CROSSENTROPY,
@@ -141,7 +140,7 @@ def _compile_training(dtype: np.dtype) -> None:
         kinds,
         np.ones(1, np.int64),
         np.zeros(1),
-        np.zeros(1),
+        np.zeros((1, 1)),
     )
     nothing = np.zeros(0, dtype)
     no_norms = np.empty((0, 3), np.int64), np.empty(0)

@@ -52,8 +52,8 @@ def interrupted(run, seconds, model=None):
     """A model whose training was interrupted after about so long; None if nothing was raised."""
     model = model or new_model()
     timer = threading.Timer(seconds, signal.pthread_kill, (threading.main_thread().ident, signal.SIGINT))
-    timer.start()
     try:
+        timer.start()
         run(model, epochs=FOREVER)
     except KeyboardInterrupt:
         return model

@@ -54,12 +54,12 @@ class LossTable(NamedTuple):
     metric_kinds: np.ndarray  # int64 (metrics,)
     metric_ks: np.ndarray
     losses: np.ndarray  # float64 (steps,): mean over the batch, penalties included
-    metrics: np.ndarray  # float64 (metrics,): sums over samples, added to
+    metrics: np.ndarray  # float64 (epochs, metrics): sums over samples, added to
 
 
 @jit
 def train(team, program, buffers, data, table, state, moment, part):
-    """``len(learning_rates)`` steps of training on consecutive batches of ``data.order``.
+    """``len(learning_rates)`` steps of training on consecutive batches of ``data.order``, of one or more epochs.
 
     ``moment`` is that of the first step. ``part`` is all rows of each batch, or a part of one long step.
     """
@@ -73,7 +73,7 @@ def train(team, program, buffers, data, table, state, moment, part):
     inputs, in_size = buffers.inputs[team.thread if gathers_all else 0], program.ops[0, IN]
     for step in range(state.learning_rates.size):
         mine = partition(team, data, part, step, gathers_all)
-        now = Moment(moment.seed, moment.epoch, moment.step + step)
+        now = Moment(moment.seed, moment.epoch + mine.epoch, moment.step + mine.step)
         gather_batch(buffers, inputs, in_size, data, mine)
         forward(team, program, mine, inputs, buffers.values, scratch, now)
         _loss_and_metrics(program, buffers, table, mine)
@@ -83,7 +83,7 @@ def train(team, program, buffers, data, table, state, moment, part):
             rate, count = state.learning_rates[step], state.iterations + step + 1
             step_scalars(scalars, state.kind, state.hyper, rate, count)
             if team.thread == 0:
-                _add_up(buffers, table, step, mine.rows)
+                _add_up(buffers, table, step, mine)
             next_rows = rows_to_prefetch(team, data, in_size, mine)
             learn(team, program, buffers, inputs, mine.rows, next_rows, state)
             if state.restraints.active:
@@ -119,9 +119,9 @@ def _loss_and_metrics(program, buffers, table, mine):
 
 
 @jit(inline=True)
-def _add_up(buffers, table, step, rows):
+def _add_up(buffers, table, step, mine):
     """The loss and metrics of a whole batch, from those of its rows, in order."""
-    table.losses[step] = sum_of_rows(buffers.row_loss[:rows])
-    for m in range(table.metrics.size):
-        for i in range(rows):
-            table.metrics[m] += buffers.row_metric[m, i]
+    table.losses[step] = sum_of_rows(buffers.row_loss[: mine.rows])
+    for m in range(table.metric_kinds.size):
+        for i in range(mine.rows):
+            table.metrics[mine.epoch, m] += buffers.row_metric[m, i]

@@ -6,7 +6,7 @@ import numpy as np
 
 from ..kernels import network, threads
 from ..kernels.activations import CODES, LINEAR
-from ..kernels.ops import DENSE
+from ..kernels.ops import DENSE, Op
 from ..kernels.program import BatchParts, training_buffers
 from ..kernels.target import aligned_zeros
 from .interrupts import let_in
@@ -17,6 +17,8 @@ from .thread_choice import ThreadChoice
 _PART_FLOPS, _PART_ROWS = 4e9, 64
 """A longer step runs in parts, so that Ctrl-C is heard in between: the work of a part, forward and backward, and
 the fewest rows of its batch."""
+_FIRST_FLOPS = 1e7
+"""Work of the first slice: some milliseconds on any processor."""
 _MOST_IN_PANELS = 1 << 19
 """Bytes of parameters that are trained in panel order. With the optimizer's state they then stay in a core's own
 cache, and panels save fetches from the other core. Larger ones leave the cache in any order, and are read in longer
@@ -33,7 +35,7 @@ class CompiledSteps:
     step needs whole weights (`network.Restraints`).
     """
 
-    def __init__(self, model, data: TrainingData, batch_size: int, stepwise: bool):
+    def __init__(self, model, data: TrainingData, ops: list[Op], batch_size: int, stepwise: bool):
         loss, metrics, samples = data.loss, data.metrics, data.samples
         dtype, objective = model.dtype, model.objective(loss)
         self._model, self._loss, self._samples, self._batch_size = model, loss, samples, batch_size
@@ -47,7 +49,6 @@ class CompiledSteps:
             trained = [aligned_zeros(array.size, dtype) for array in trained]
         self._panels = trained
 
-        ops = model.ops(training=True, logits=objective.on_logits)
         in_size, outputs = math.prod(model.input_shape), math.prod(model.output_shape)
         laid_out = network.plan(ops, batch_size)
         final = CODES[model.final_activation] if objective.on_logits else LINEAR
@@ -69,17 +70,21 @@ class CompiledSteps:
         self._targets = as_rows(samples.targets, dtype)
         self._teacher = as_rows(samples.teacher_logits, dtype)
         self._part = max(_PART_ROWS, int(_PART_FLOPS / max(1, 4 * model.params.size)))
-        self.pace, self.most_steps = 1, 10**9
+        self.pace = max(1, int(_FIRST_FLOPS / (6 * model.params.size * batch_size)))
+        self.most_steps = 10**9
         if not self._reads_x_directly:
             self.most_steps = max(1, CHUNK_BYTES // batch_bytes)
         if self._part < batch_size:
             self.most_steps = 1
 
     def run(self, order: np.ndarray, first_step: int, metric_sums: np.ndarray) -> np.ndarray:
-        """Train on consecutive batches of ``order``; returns each step's loss and adds to ``metric_sums``."""
-        optimizer = self._model.optimizer
-        steps = -(-len(order) // self._batch_size)
-        losses = np.zeros(steps)
+        """Train on consecutive batches of ``order``; returns each step's loss and adds to ``metric_sums``.
+
+        Of several epochs, ``order`` and ``metric_sums`` have a row each.
+        """
+        optimizer, orders = self._model.optimizer, np.atleast_2d(order)
+        steps = len(orders) * -(-orders.shape[1] // self._batch_size)
+        losses, metric_sums = np.zeros(steps), np.atleast_2d(metric_sums)
         kind, hyper, _ = self._model.objective(self._loss)  # anew: a schedule may have moved the temperature
         table = network.LossTable(kind, hyper, self._metric_kinds, self._metric_ks, losses, metric_sums)
         rates = optimizer.learning_rates(optimizer.iterations, steps)
@@ -88,7 +93,7 @@ class CompiledSteps:
             optimizer.kind, optimizer.hyper, *slots, rates, optimizer.iterations, self._restraints
         )
         moment = network.Moment(self._model.seed, self._model.draw_epoch, first_step)
-        data = self._data(order)
+        data = self._data(orders)
         arguments = self._program, self._buffers, data, table, state, moment
         with self._threads.for_slice(steps) as count:
             for first in range(0, self._batch_size, self._part):
@@ -100,15 +105,17 @@ class CompiledSteps:
         optimizer.iterations += steps
         return losses
 
-    def _data(self, order: np.ndarray) -> network.Data:
-        """What a slice on the rows ``order`` reads; inputs of a foreign dtype are converted now."""
-        samples, x, x_order = self._samples, self._x, order
+    def _data(self, orders: np.ndarray) -> network.Data:
+        """What a slice on the rows ``orders`` reads; inputs of a foreign dtype are converted now."""
+        samples, order = self._samples, orders.ravel()
+        x, x_order = self._x, order
         if not self._reads_x_directly:
             chunk = samples.x[order].reshape(len(order), -1)
             x = network.rows_of(np.ascontiguousarray(chunk, dtype=self._model.dtype))
             x_order = np.arange(len(order))
+        sizes = self._batch_size, orders.shape[1]
         return network.Data(
-            x, x_order, order, samples.labels, self._targets, self._teacher, samples.weight, self._batch_size
+            x, x_order, order, samples.labels, self._targets, self._teacher, samples.weight, *sizes
         )
 
     def _copy_panels(self, back: bool) -> list[np.ndarray]:
