@@ -218,10 +218,7 @@ class Sequential(Stack):
         self.optimizer.build(self.params, self.segments)
 
     def check_y(self, y, rows: int, loss=None, argument: str = "y") -> tuple[np.ndarray, np.ndarray | None]:
-        """``(labels, targets)`` as the loss wants ``y``: int64 (N,) and None, or (0,) and (N, C) of any real dtype.
-
-        Raises ValueError or TypeError, naming ``argument``, if it does not fit ``rows`` samples.
-        """
+        """``(labels, targets)`` as the loss wants ``y`` of so many ``rows``: see `training.samples.check_y`."""
         return check_y(self, self.loss if loss is None else loss, y, rows, argument)
 
     # -- training ------------------------------------------------------------------------------------

@@ -242,6 +242,73 @@ class EveryBatch(minidl.callbacks.Callback):
         self.batches.append((batch, logs["loss"]))
 
 
+class EveryEpoch(minidl.callbacks.Callback):
+    def on_epoch_end(self, epoch, logs=None):
+        self.model.seen = epoch
+
+
+@pytest.fixture
+def shapes(monkeypatch):
+    """The shapes of the orders that slices were run on: of two axes where a slice has several epochs."""
+    run, found = compiled_steps.CompiledSteps.run, []
+
+    def record(self, order, first_step, metric_sums):
+        found.append(np.shape(order))
+        return run(self, order, first_step, metric_sums)
+
+    monkeypatch.setattr(compiled_steps.CompiledSteps, "run", record)
+    return found
+
+
+@pytest.mark.parametrize("case", ["labels", "stack", "one row a step", "weights", "RMSprop6", "Adam10"])
+def test_epochs_in_one_call_are_as_epochs_one_by_one(case, shapes):
+    together, history = train(case, epochs=7)
+    assert len(shapes[0]) == 2
+    shapes.clear()
+    apart, expected = train(case, epochs=7, callbacks=[EveryEpoch()])
+    assert {len(shape) for shape in shapes} == {1}
+    assert np.array_equal(together.params, apart.params) and history.history == expected.history
+    assert history.epoch == list(range(7)) and together.history is history
+    for model in (together, apart):
+        assert (model.epoch, model.draw_epoch, model.unfinished) == (7, 7, None)
+
+
+@pytest.mark.parametrize(
+    "watched",
+    [
+        {"callbacks": [minidl.callbacks.TerminateOnNaN()]},
+        {"validation_split": 0.2},
+        {"verbose": 2},
+        {"target_model": 3 * np.eye(4, dtype="f4")[LABELS] - 1},
+    ],
+    ids=lambda watched: next(iter(watched)),
+)
+def test_epochs_that_are_watched_run_one_by_one(watched, shapes):
+    train("labels", epochs=3, **watched)
+    assert {len(shape) for shape in shapes} == {1}
+
+
+def test_a_slice_may_end_in_the_middle_of_any_of_its_epochs(monkeypatch):
+    expected, history = train("labels", epochs=7)
+    run, given = compiled_steps.CompiledSteps.run, []
+
+    def fewer(self, order, first_step, metric_sums):
+        if np.ndim(order) == 1:
+            return run(self, order, first_step, metric_sums)
+        given.append(len(order))
+        whole = run(self, order[:1], 0, metric_sums[:1])  # one epoch and two steps of the next
+        self._model.draw_epoch += 1
+        part = run(self, order[1, : 2 * BATCH], 0, metric_sums[1])
+        self._model.draw_epoch -= 1
+        return np.concatenate([whole, part])
+
+    monkeypatch.setattr(compiled_steps.CompiledSteps, "run", fewer)
+    model, found = train("labels", epochs=7)
+    assert given[:2] == [7, 5]
+    assert np.array_equal(model.params, expected.params) and found.history == history.history
+    assert (model.epoch, model.draw_epoch, model.unfinished) == (7, 7, None)
+
+
 def test_bits_do_not_depend_on_slices_or_verbosity(monkeypatch, capsys):
     expected, history = train("stack")
     callback = EveryBatch()

@@ -16,6 +16,8 @@ _MOST_PREFETCHED = 1 << 18
 class Partition(NamedTuple):
     """The rows of one batch as one thread sees them."""
 
+    epoch: int  # counted from the slice's first
+    step: int  # in that epoch, or from the slice's first
     start: int  # where the batch begins in the order
     rows: int  # rows of the whole batch
     begin: int  # rows begin..end are worked on in this call (see `Part`)
@@ -28,11 +30,13 @@ class Partition(NamedTuple):
 @jit(inline=True)
 def partition(team, data, part, step, gathers_all):
     """This thread's `Partition` of the batch of step ``step``."""
-    start = step * data.batch_size
-    rows = smaller(data.batch_size, data.order.size - start)
+    epoch = step // ((data.epoch_rows + data.batch_size - 1) // data.batch_size)
+    step -= epoch * ((data.epoch_rows + data.batch_size - 1) // data.batch_size)
+    start = epoch * data.epoch_rows + step * data.batch_size
+    rows = smaller(data.batch_size, data.epoch_rows - step * data.batch_size)
     begin, end = smaller(part.first_row, rows), smaller(part.last_row, rows)
     low, high = share(end - begin, team, 4)
-    return Partition(start, rows, begin, end, begin + low, begin + high, gathers_all)
+    return Partition(epoch, step, start, rows, begin, end, begin + low, begin + high, gathers_all)
 
 
 @jit

@@ -26,7 +26,7 @@ from .updates import call_scalars
 
 @jit
 def train(team, program, buffers, data, table, state, moment, part):
-    """Steps of training on consecutive batches of ``data.order``, from ``table.progress[DONE]`` on.
+    """Steps of training on consecutive batches of ``data.order``, of one or more epochs, from step ``progress[DONE]`` on.
 
     ``moment`` is that of step 0. ``part`` is all rows of each batch, or a part of one long step. On a busy machine a
     step may take a hundred times as long as the last, so the caller tells how long to go on, not how many steps.
@@ -42,7 +42,7 @@ def train(team, program, buffers, data, table, state, moment, part):
     inputs, in_size = buffers.inputs[team.thread if gathers_all else 0], program.ops[0, IN]
     while step < atomic_load(table.progress, END):
         mine = partition(team, data, part, step, gathers_all)
-        now = Moment(moment.seed, moment.epoch, moment.step + step)
+        now = Moment(moment.seed, moment.epoch + mine.epoch, moment.step + mine.step)
         gather_batch(buffers, inputs, in_size, data, mine)
         forward(team, program, mine, inputs, buffers.values, scratch, now)
         _loss_and_metrics(program, buffers, table, mine)
@@ -51,11 +51,8 @@ def train(team, program, buffers, data, table, state, moment, part):
         if part.learns:
             rate, count = state.learning_rates[step], state.iterations + step + 1
             call_scalars(state.fill_scalars, scalars, state.hyper, rate, count)
-            if team.thread == 0:  # the values of the whole batch, from those of its rows, in order
-                table.losses[step] = sum_of_rows(buffers.row_loss[: mine.rows])
-                for m in range(table.metrics.size):
-                    for i in range(mine.rows):
-                        table.metrics[m] += buffers.row_metric[m, i]
+            if team.thread == 0:
+                _add_up(buffers, table, step, mine)
             next_rows = rows_to_prefetch(team, data, in_size, mine)
             learn(team, program, buffers, inputs, mine.rows, next_rows, state)
             if state.restraints.active:
@@ -93,3 +90,12 @@ def _loss_and_metrics(program, buffers, table, mine):
         for m in range(table.metric_units.size):
             row_value = buffers.row_metric[m, low:high]
             call_metric(table.metric_units[m], row_value, predictions, labels, targets, table.metric_ks[m])
+
+
+@jit(inline=True)
+def _add_up(buffers, table, step, mine):
+    """The loss and metrics of a whole batch, from those of its rows, in order."""
+    table.losses[step] = sum_of_rows(buffers.row_loss[: mine.rows])
+    for m in range(table.metric_units.size):
+        for i in range(mine.rows):
+            table.metrics[mine.epoch, m] += buffers.row_metric[m, i]

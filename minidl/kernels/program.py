@@ -171,6 +171,7 @@ class Data(NamedTuple):
     teacher: Rows
     sample_weight: np.ndarray  # float64 (N,) or (0,)
     batch_size: int
+    epoch_rows: int  # rows of order that are an epoch: no batch has rows of two
 
 
 class Part(NamedTuple):
@@ -203,7 +204,7 @@ class LossTable(NamedTuple):
     metric_units: np.ndarray  # int64 (metrics,)
     metric_ks: np.ndarray
     losses: np.ndarray  # float64 (steps,): mean over the batch, penalties included
-    metrics: np.ndarray  # float64 (metrics,): sums over samples, added to
+    metrics: np.ndarray  # float64 (epochs, metrics): sums over samples, added to
     progress: np.ndarray  # int64 (3,), see `DONE`
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from ..kernels import activations, network, program, threads
 from ..kernels.losses import UNITS as LOSSES
 from ..kernels.metrics import UNITS as METRICS
-from ..kernels.program import DENSE, BatchParts, training_buffers
+from ..kernels.program import DENSE, BatchParts, Op, training_buffers
 from ..kernels.target import aligned_zeros
 from ..kernels.updates import BOUND, PENALIZE, SCALARS, UPDATES
 from ..warmup import compile_before_fit
@@ -22,6 +22,8 @@ _PART_FLOPS, _PART_ROWS = 4e9, 64
 the fewest rows of its batch."""
 _MOST_CALLS = 6
 """Calls of the loop, of `CALL_SECONDS` each, after which a slice ends where it is."""
+_FIRST_FLOPS = 1e7
+"""Work of the first slice: some milliseconds on any processor."""
 _MOST_IN_PANELS = 1 << 19
 """Bytes of parameters that are trained in panel order. With the optimizer's state they then stay in a core's own
 cache, and panels save fetches from the other core. Larger ones leave the cache in any order, and are read in longer
@@ -38,10 +40,12 @@ class CompiledSteps:
     step needs whole weights (`program.Restraints`).
     """
 
-    def __init__(self, model, data: TrainingData, batch_size: int, stepwise: bool, aloud: bool):
+    def __init__(
+        self, model, data: TrainingData, ops: list[Op], batch_size: int, stepwise: bool, aloud: bool
+    ):
         loss, metrics, samples = data.loss, data.metrics, data.samples
         dtype, objective = model.dtype, model.objective(loss)
-        self._made_of, self._version = (model, data, batch_size, stepwise, aloud), model.version
+        self._made_of, self._version = (data, batch_size, stepwise, aloud), model.version
         self._model, self._loss, self._samples, self._batch_size = model, loss, samples, batch_size
         n_threads = self._most_threads = threads.most_threads()
         self._threads = choice_for(model.params.size, batch_size)
@@ -53,7 +57,6 @@ class CompiledSteps:
             trained = [aligned_zeros(array.size, dtype) for array in trained]
         self._panels = trained
 
-        ops = model.ops(training=True, logits=objective.on_logits)
         in_size, outputs = math.prod(model.input_shape), math.prod(model.output_shape)
         sparse, taught = samples.targets is None, samples.teacher_logits is not None
         kinds = [metric.kind_for(sparse, outputs) for metric in metrics]
@@ -79,7 +82,9 @@ class CompiledSteps:
         self._targets = as_rows(samples.targets, dtype)
         self._teacher = as_rows(samples.teacher_logits, dtype)
         self._part = max(_PART_ROWS, int(_PART_FLOPS / max(1, 4 * model.params.size)))
-        self.pace, self.most_steps = 64, 10**9  # the clock ends a slice whose steps are long
+        # the clock ends a slice whose steps are long
+        self.pace = max(64, int(_FIRST_FLOPS / (6 * model.params.size * batch_size)))
+        self.most_steps = 10**9
         if not self._reads_x_directly:
             self.most_steps = max(1, CHUNK_BYTES // batch_bytes)
         if self._part < batch_size:
@@ -88,15 +93,19 @@ class CompiledSteps:
     def run(self, order: np.ndarray, first_step: int, metric_sums: np.ndarray) -> np.ndarray:
         """Train on consecutive batches of ``order``; returns each step's loss and adds to ``metric_sums``.
 
-        Where that takes longer than a slice should, the last steps are left undone.
+        Of several epochs, ``order`` and ``metric_sums`` have a row each. Where that takes longer than a slice should,
+        the last steps are left undone.
         """
         if self._model.version != self._version:  # a callback has frozen a layer, or set a rate
-            if self._model.ops(training=True) is None:
+            data, *rest = self._made_of
+            ops = self._model.ops(training=True, logits=self._model.objective(self._loss).on_logits)
+            if ops is None:
                 raise ValueError("a constraint of your own cannot be set while fit runs in the compiled loop")
-            self.__init__(*self._made_of)
-        optimizer = self._model.optimizer
-        steps = -(-len(order) // self._batch_size)
-        losses, progress = np.zeros(steps), np.zeros(3, np.int64)
+            self.__init__(self._model, data, ops, *rest)
+        optimizer, orders = self._model.optimizer, np.atleast_2d(order)
+        steps = len(orders) * -(-orders.shape[1] // self._batch_size)
+        losses, metric_sums = np.zeros(steps), np.atleast_2d(metric_sums)
+        progress = np.zeros(3, np.int64)
         kind, hyper, _ = self._model.objective(self._loss)  # anew: a schedule may have moved the temperature
         loss = LOSSES.address(kind, self._model.dtype)
         table = program.LossTable(
@@ -109,7 +118,7 @@ class CompiledSteps:
             *rule, optimizer.hyper, *slots, rates, optimizer.iterations, self._restraints
         )
         moment = program.Moment(self._model.seed, self._model.draw_epoch, first_step)
-        data = self._data(order)
+        data = self._data(orders)
         arguments = self._program, self._buffers, data, table, state, moment
         for _ in range(_MOST_CALLS):
             self._call(arguments, progress, steps)
@@ -133,15 +142,17 @@ class CompiledSteps:
             used = threads.run(network.train, *arguments, part, threads=count)
         self._threads.record(used, int(progress[program.DONE] - before), time.perf_counter() - began)
 
-    def _data(self, order: np.ndarray) -> program.Data:
-        """What a slice on the rows ``order`` reads; inputs of a foreign dtype are converted now."""
-        samples, x, x_order = self._samples, self._x, order
+    def _data(self, orders: np.ndarray) -> program.Data:
+        """What a slice on the rows ``orders`` reads; inputs of a foreign dtype are converted now."""
+        samples, order = self._samples, orders.ravel()
+        x, x_order = self._x, order
         if not self._reads_x_directly:
             chunk = samples.x[order].reshape(len(order), -1)
             x = program.rows_of(np.ascontiguousarray(chunk, dtype=self._model.dtype))
             x_order = np.arange(len(order))
+        sizes = self._batch_size, orders.shape[1]
         return program.Data(
-            x, x_order, order, samples.labels, self._targets, self._teacher, samples.weight, self._batch_size
+            x, x_order, order, samples.labels, self._targets, self._teacher, samples.weight, *sizes
         )
 
     def _copy_panels(self, back: bool) -> list[np.ndarray]:

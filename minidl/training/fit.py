@@ -12,6 +12,7 @@ import numpy as np
 
 from ..callbacks import CallbackList, History
 from ..kernels.random import SHUFFLE, make_key, permutation
+from ..losses import Loss
 from ..validation import warn
 from .compiled import CompiledSteps
 from .inference import evaluate_samples
@@ -62,16 +63,21 @@ def fit(model, options: FitOptions) -> History:
     with model.turns.training():
         if options.initial_epoch < options.epochs:
             _begin_epochs(model, options, batch_size, data.count)
-        for epoch in range(options.initial_epoch, options.epochs):
-            data.loss.set_epoch(epoch)
-            callbacks.on_epoch_begin(epoch)
-            logs = loop.run(epoch)
-            if data.validation is not None and (epoch + 1) % options.validation_freq == 0:
-                loss = loss_without_teacher(model, data.loss, data.validation.y)
-                size = options.validation_batch_size or batch_size
-                values = evaluate_samples(model, loss, model.metrics, data.validation, size, callbacks)
-                logs.update((f"val_{name}", value) for name, value in values.items())
-            callbacks.on_epoch_end(epoch, logs)
+        epoch = options.initial_epoch
+        while epoch < options.epochs:
+            if unwatched := loop.run_unwatched(epoch, options.epochs):
+                epoch, logs = epoch + len(unwatched), unwatched[-1]
+            else:
+                data.loss.set_epoch(epoch)
+                callbacks.on_epoch_begin(epoch)
+                logs = loop.run(epoch)
+                if data.validation is not None and (epoch + 1) % options.validation_freq == 0:
+                    loss = loss_without_teacher(model, data.loss, data.validation.y)
+                    size = options.validation_batch_size or batch_size
+                    values = evaluate_samples(model, loss, model.metrics, data.validation, size, callbacks)
+                    logs.update((f"val_{name}", value) for name, value in values.items())
+                callbacks.on_epoch_end(epoch, logs)
+                epoch += 1
             if model.stop_training:
                 break
     callbacks.on_train_end(logs)
@@ -107,11 +113,12 @@ def _begin_epochs(model, options: FitOptions, batch_size: int, count: int) -> No
 
 def _choose_stepper(model, data: TrainingData, batch_size: int, stepwise: bool, options: FitOptions):
     """The compiled loop where it knows all parts of model and loss, else steps layer by layer."""
-    loss = data.loss
     # the compiled loop splits a batch between threads, which a loss of the whole batch does not allow
-    compiled = data.online_teacher is None and not loss.whole_batch and model.ops(training=True) is not None
-    if compiled and model.objective(loss).kind >= 0:  # negative: a loss of the user's own
-        return CompiledSteps(model, data, batch_size, stepwise, options.verbose != 0)
+    if data.online_teacher is None and not data.loss.whole_batch:
+        objective = model.objective(data.loss)
+        ops = model.ops(training=True, logits=objective.on_logits)
+        if ops is not None and objective.kind >= 0:  # negative: a loss of the user's own
+            return CompiledSteps(model, data, ops, batch_size, stepwise, options.verbose != 0)
     return LayerwiseSteps(model, data)
 
 
@@ -125,20 +132,22 @@ class _EpochLoop:
         has_label = data.samples.labels >= 0
         self._has_label = None if has_label.all() or not data.metrics else has_label
         self._steps = -(-data.count // batch_size)
+        self._sizes = np.full(self._steps, batch_size)
+        self._sizes[-1] = data.count - batch_size * (self._steps - 1)
         self._watch = Watch(model, data.samples.x, options.epochs, self._steps, callbacks.callbacks)
         self._watches_anew = bool(options.callbacks)  # one may have set a handler for a signal
         self._every_batch = callbacks.wants_every_batch
         stepwise = self._every_batch or self._watch.careful
         self._stepper = _choose_stepper(model, data, batch_size, stepwise, options)
+        nobody_watches = all(type(callback) is History for callback in callbacks.callbacks)
+        epochs_are_alike = type(data.loss).set_epoch is Loss.set_epoch and self._has_label is None
+        self._in_one = nobody_watches and epochs_are_alike and data.validation is None
 
     def run(self, epoch: int) -> dict[str, float]:
         """One epoch, from where the model is; the mean loss, and the metrics' means over the labelled samples."""
         stepper, batch_size = self._stepper, self._batch_size
         unlogged = self._begin(epoch)
-        order = np.arange(self._data.count)
-        if self._shuffle:
-            with uninterrupted():  # an interrupt would be lost while the kernel is compiled or loaded
-                permutation(order, np.uint64(make_key(self._model.seed, SHUFFLE, self._model.draw_epoch, 0)))
+        order = self._order(self._model.draw_epoch)
         labelled_before = None
         if self._has_label is not None:
             labelled_before = np.append(0, np.cumsum(self._has_label[order]))
@@ -153,23 +162,63 @@ class _EpochLoop:
             losses = self._run_slice(order[step * batch_size : (step + length) * batch_size])
             if not len(losses):  # they are run again one by one
                 continue
-            seconds = time.perf_counter() - began
+            self._set_pace(len(losses), time.perf_counter() - began)
             last = min(self._done * batch_size, len(order))
             seen = labelled = last - unlogged
             if labelled_before is not None:
                 labelled = int(labelled_before[last] - labelled_before[unlogged])
-            sums = zip(self._names, self._metric_sums, strict=True)
-            # a row without a label adds 0 to the sums
-            logs = {"loss": self._loss_sum / seen, **{n: float(s) / max(labelled, 1) for n, s in sums}}
+            logs = self._logs(self._loss_sum, seen, self._metric_sums, labelled)
             self._callbacks.on_train_batch_end(self._done - 1, logs)
             self._watch.warn(losses, epoch, step)
             if self._model.stop_training:
                 break
-            # grow by at most 8 a time: the first slice may hold the compiler
-            wanted = len(losses) * _SLICE_SECONDS / max(seconds, 1e-9)
-            if len(losses) == stepper.pace or wanted < stepper.pace:
-                stepper.pace = int(min(8 * len(losses), max(1, wanted)))
         return logs
+
+    def run_unwatched(self, epoch: int, epochs: int) -> list[dict[str, float]]:
+        """As many epochs from ``epoch`` on as a slice holds, if only a history looks at them; the logs of each."""
+        model, stepper, steps = self._model, self._stepper, self._steps
+        count = min(min(stepper.pace, stepper.most_steps) // steps, epochs - epoch)
+        if not self._in_one or count < 2 or model.unfinished is not None:
+            return []
+        began = time.perf_counter()
+        with uninterrupted(), model.turns.taken():
+            orders = np.array([self._order(model.draw_epoch + ahead) for ahead in range(count)])
+            sums = np.zeros((count, len(self._names)))
+            losses, _ = self._watch.run_slice(stepper, orders, 0, sums)
+            if not len(losses):
+                return []
+            done, left = divmod(len(losses), steps)
+            losses = np.append(losses, np.zeros(steps - left)).reshape(-1, steps)
+            loss_sums = np.cumsum(losses * self._sizes, axis=1)
+            count = self._data.count
+            logs = [self._logs(loss_sums[ahead, -1], count, sums[ahead], count) for ahead in range(done)]
+            model.epoch, model.draw_epoch = epoch + done, model.draw_epoch + done
+            if left:
+                self._leave(left, float(loss_sums[done, left - 1]), sums[done])
+            for ahead, log in enumerate(logs):
+                self._callbacks.on_epoch_end(epoch + ahead, log)
+        self._set_pace(done * steps + left, time.perf_counter() - began)
+        if done:
+            bad = ~np.isfinite(losses[:done]).all(axis=1)
+            ahead = int(np.argmax(bad)) if bad.any() else done - 1
+            self._watch.warn(losses[ahead], epoch + ahead, 0)
+        return logs
+
+    def _order(self, draw_epoch: int) -> np.ndarray:
+        order = np.arange(self._data.count)
+        if self._shuffle:
+            with uninterrupted():  # an interrupt would be lost while the kernel is compiled or loaded
+                permutation(order, np.uint64(make_key(self._model.seed, SHUFFLE, draw_epoch, 0)))
+        return order
+
+    def _logs(self, loss_sum, seen: int, metric_sums: np.ndarray, labelled: int) -> dict[str, float]:
+        sums = zip(self._names, metric_sums, strict=True)  # to which a row without a label adds 0
+        return {"loss": float(loss_sum) / seen, **{n: float(s) / max(labelled, 1) for n, s in sums}}
+
+    def _set_pace(self, steps: int, seconds: float) -> None:
+        """Aim at slices of _SLICE_SECONDS, but grow by at most 8 a time: the first slice may hold the compiler."""
+        pace, wanted = self._stepper.pace, steps * _SLICE_SECONDS / max(seconds, 1e-9)
+        self._stepper.pace = int(max(1, min(wanted, max(pace, 8 * steps))))
 
     def _begin(self, epoch: int) -> int:
         """Begin an epoch anew, or where it was left; the number of samples done before that are not in the logs."""
@@ -188,26 +237,27 @@ class _EpochLoop:
 
     def _run_slice(self, rows: np.ndarray) -> np.ndarray:
         """Train on ``rows`` and tell the model how far it is, all or nothing; returns each step's loss."""
-        model, batch_size, sums = self._model, self._batch_size, self._metric_sums
+        model, sums, first = self._model, self._metric_sums, self._done
         if self._watches_anew:
             watch_signals()
         with uninterrupted(), model.turns.taken():
-            losses, sums_before = self._watch.run_slice(self._stepper, rows, self._done, sums)
-            steps = len(losses)
-            if not steps:
+            losses, sums_before = self._watch.run_slice(self._stepper, rows, first, sums)
+            if not len(losses):
                 return losses
-            sizes = np.full(steps, batch_size)
-            sizes[-1] = min(batch_size, len(rows) - batch_size * (steps - 1))
             # one after the other, so that the sum does not depend on where slices end
-            loss_sums = np.cumsum(np.concatenate(([self._loss_sum], losses * sizes)))
-            self._done, self._loss_sum = self._done + steps, float(loss_sums[-1])
+            added = losses * self._sizes[first : first + len(losses)]
+            loss_sums = np.cumsum(np.concatenate(([self._loss_sum], added)))
+            self._done, self._loss_sum = first + len(losses), float(loss_sums[-1])
             undone = sums_before is not None  # the last step
             done = self._done - undone
             if done == self._steps:
                 model.epoch, model.draw_epoch, model.unfinished = model.epoch + 1, model.draw_epoch + 1, None
             elif done:
-                loss_sum, sums = float(loss_sums[steps - undone]), sums_before if undone else sums
-                totals = dict(zip(self._names, sums.tolist(), strict=True))
-                place = done, batch_size, self._data.count, self._shuffle
-                model.unfinished = Unfinished(*place, loss_sum, totals)
+                self._leave(done, float(loss_sums[done - first]), sums_before if undone else sums)
         return losses
+
+    def _leave(self, done: int, loss_sum: float, metric_sums: np.ndarray) -> None:
+        """Tell the model where in the epoch it is."""
+        totals = dict(zip(self._names, metric_sums.tolist(), strict=True))
+        place = done, self._batch_size, self._data.count, self._shuffle
+        self._model.unfinished = Unfinished(*place, loss_sum, totals)

@@ -18,7 +18,8 @@ _NUMBERS = sorted(int(number) for number in signal.valid_signals())
 _PATIENCE = 1.0
 """Seconds a signal waits at most. Only a step that runs a user's own code takes longer, and that code may hang."""
 _handlers: dict[int, Callable] = {}  # those whose place `_receive` has taken
-_waiting: list[tuple[float, Callable, int, Any]] = []
+waiting: list[tuple[float, Callable, int, Any]] = []
+"""Handlers of signals that came in a block without interruption, with the time, number and frame."""
 _watching: set[object] = set()  # trainings of the main thread
 _holding: set[object] = set()  # its blocks that let nobody in
 
@@ -29,10 +30,10 @@ def _in_main_thread() -> bool:
 
 def _receive(number: int, frame) -> None:
     handler, now = _handlers[number], time.monotonic()
-    if not _holding or (_waiting and now - _waiting[0][0] > _PATIENCE):
+    if not _holding or (waiting and now - waiting[0][0] > _PATIENCE):
         handler(number, frame)
     else:
-        _waiting.append((now, handler, number, frame))
+        waiting.append((now, handler, number, frame))
 
 
 def watch_signals() -> None:
@@ -47,8 +48,8 @@ def watch_signals() -> None:
 
 def let_in() -> None:
     """Call the handlers that wait, all of them, even if one raises."""
-    if _waiting and _in_main_thread():
-        _, handler, number, frame = _waiting.pop(0)
+    if waiting and _in_main_thread():
+        _, handler, number, frame = waiting.pop(0)
         try:
             handler(number, frame)
         finally:
@@ -135,5 +136,5 @@ class Turns:
 
 
 if hasattr(os, "register_at_fork"):  # a child has none of its parent's other threads
-    for kept in (_holding, _waiting):
+    for kept in (_holding, waiting):
         os.register_at_fork(after_in_child=kept.clear)

@@ -35,9 +35,12 @@ class FitOptions:
     validation_data : (x, y) or (x, y, sample_weight) instead.
     shuffle : a new order each epoch, also from one fit to the next.
     class_weight : {class: weight}; sample_weight : (N,). The weighted losses' sum is divided by B.
-    validation_freq : validate after every so many epochs. ``validation_batch_size`` is taken for Keras's sake.
+    validation_freq : validate after every so many epochs. ``validation_batch_size``: how callbacks count its batches.
     target_model : a teacher (``minidl.teachers``): the loss is then ``KnowledgeDistillation`` with
         ``temperature`` (4.0), ``hard_weight`` (0.1) and ``soft_weight`` (0.9).
+
+    While it runs, callbacks, handlers of signals and other threads may save, copy and ask the model: they see one and
+    the same step. What a handler does waits for the end of a slice of steps, about 0.1 s.
 
     Raises ValueError or TypeError for arguments that do not fit; the parameters are then as they were. Raises
     RuntimeError if a callback compiles the model or changes its layers, which has to wait until fit is over.
