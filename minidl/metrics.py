@@ -202,8 +202,8 @@ sparse_top_k_categorical_accuracy = function_of(SparseTopKCategoricalAccuracy, M
 
 
 def get(identifier: str | type[Metric] | dict | Metric) -> Metric:
-    """A metric from its name, class, config or instance. A name that is not a class's is kept as the key in logs."""
-    if isinstance(identifier, str) and identifier not in METRICS.classes and identifier in METRICS.names:
+    """A metric from its name, class, config or instance. A name is kept as the key in logs, as in Keras."""
+    if isinstance(identifier, str) and identifier in METRICS.names:
         return METRICS.names[identifier](name=identifier)
     metric = METRICS.get(identifier)
     if metric is None:

@@ -94,7 +94,9 @@ def test_running_mean():
     assert metric.result() == 0.0
 
 
-@pytest.mark.parametrize("name", ["accuracy", "acc", "mse", "MAE", "top_k_categorical_accuracy"])
+@pytest.mark.parametrize(
+    "name", ["accuracy", "acc", "mse", "MAE", "top_k_categorical_accuracy", "CategoricalAccuracy"]
+)
 def test_names_are_the_keys(name):
     assert metrics.get(name).name == name
 
