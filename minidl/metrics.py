@@ -10,7 +10,7 @@ import numpy as np
 
 from . import validation
 from .kernels import metrics as kernel
-from .registry import Configurable, Registry, function_of, snake_case
+from .registry import Configurable, Registry, function_of, refuse_overridden, snake_case
 from .registry import serialize as serialize
 
 
@@ -23,11 +23,13 @@ class Metric(Configurable):
     Attributes
     ----------
     name : the key in logs, by default the class's name in snake case
+    kind : the kernel's number, of ``minidl.kernels.metrics``
     direction : what is better, "up" or "down"
     needs_output : whether logits in place of the model's output would give another value
     k : how many of the largest outputs count as a hit
     """
 
+    kind: int
     direction = "down"
     needs_output = False
     k = 1
@@ -37,13 +39,6 @@ class Metric(Configurable):
             raise TypeError(f"name must be a string, got {validation.describe(name)}")
         self.name = name or snake_case(type(self).__name__)
         self.reset_state()
-
-    @property
-    def kind(self) -> int:
-        """The kernel's number."""
-        raise NotImplementedError(
-            f"{type(self).__name__} must define kind, a number of minidl.kernels.metrics"
-        )
 
     def kind_for(self, sparse: bool, outputs: int) -> int:
         """The kernel's number, if y holds class indices (``sparse``) and the model has so many outputs."""
@@ -59,14 +54,20 @@ class Metric(Configurable):
         return self.needs_output
 
     def rows(self, y_true: np.ndarray, y_pred: np.ndarray) -> np.ndarray:
-        """Each sample's value, float64 (N,). y_pred (N, C); y_true: class indices (N,) or targets (N, C)."""
-        pred = validation.check_array("y_pred", y_pred)
+        """Each sample's value, float64 (N,). y_pred (N, C); y_true: class indices (N,) or targets (N, C).
+
+        y_pred may have further axes between the two; a sample's value is then the mean over them.
+        """
+        pred, true = validation.check_array("y_pred", y_pred), validation.check_array("y_true", y_true)
         if pred.ndim == 1:
             pred = pred[:, None]
+        outputs = pred.shape[-1]
+        if pred.ndim > 2 and len(true) == len(pred) and true.size in (pred.size, pred.size // outputs):
+            rows = pred.reshape(-1, outputs)
+            return self.rows(true.reshape(len(rows), -1), rows).reshape(len(pred), -1).mean(axis=1)
         dtype = pred.dtype if pred.dtype in (np.float32, np.float64) else np.dtype(np.float64)
         pred = np.require(pred, dtype, "CAW").reshape(len(pred), -1)  # what the kernel is compiled for
         outputs = pred.shape[1]
-        true = validation.check_array("y_true", y_true)
         sparse = outputs > 1 and true[:1].size == 1
         try:
             self.kind_for(sparse, outputs)
@@ -201,17 +202,17 @@ sparse_top_k_categorical_accuracy = function_of(SparseTopKCategoricalAccuracy, M
 
 
 def get(identifier: str | type[Metric] | dict | Metric) -> Metric:
-    """A metric from its name, class, config or instance. A name that is not a class's is kept as the key in logs."""
-    if isinstance(identifier, str) and identifier not in METRICS.classes and identifier in METRICS.names:
+    """A metric from its name, class, config or instance. A name is kept as the key in logs, as in Keras."""
+    if isinstance(identifier, str) and identifier in METRICS.names:
         return METRICS.names[identifier](name=identifier)
     metric = METRICS.get(identifier)
     if metric is None:
         raise TypeError("metric must be a name, a config or a Metric, got None")
+    refuse_overridden(metric, "rows", "values", "update_state", "reset_state", "result", "__call__")
     return metric
 
 
-def deserialize(config: dict) -> Metric:
-    return get(config)
+deserialize = get
 
 
 def get_all(metrics: str | Metric | Iterable | None) -> list[Metric]:

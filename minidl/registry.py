@@ -16,6 +16,7 @@ A class joins a registry by the decorator only. A user's subclass does not: a fi
 classes and from those the user names in ``custom_objects``.
 """
 
+import abc
 import functools
 import inspect
 import re
@@ -57,12 +58,58 @@ def constructor_arguments(cls: type) -> dict[str, type]:
     return found
 
 
-class Configurable:
+def _is_our_own(cls: type) -> bool:
+    return cls.__module__.startswith(f"{__package__}.")
+
+
+@functools.cache
+def _attributes_of(cls: type) -> tuple[type, set[str], set[str]]:
+    """minidl's own class that ``cls`` is or derives from, the settings that this class fixes, what a user's adds."""
+    ours = [base for base in cls.__mro__[:-1] if _is_our_own(base)]
+    settings = {name for base in ours for name in constructor_arguments(base)}
+    added = {name for base in cls.__mro__[:-1] if base not in ours for name in vars(base)}
+    return ours[0], settings - constructor_arguments(ours[0]).keys(), added
+
+
+def overridden(thing: object, *methods: str) -> str | None:
+    """The first of ``methods`` that a class of the user's defines: minidl's kernels know nothing of it."""
+    for method in methods:
+        owner = next(cls for cls in type(thing).__mro__ if method in vars(cls))
+        if not _is_our_own(owner):
+            return method
+    return None
+
+
+def refuse_overridden(thing: object, *methods: str) -> None:
+    """A TypeError if a class of the user's overrides one of ``methods``, which training would pass over."""
+    method = overridden(thing, *methods)
+    if method is not None:
+        name = type(thing).__name__
+        raise TypeError(f"{name} overrides {method}, which training does not call: it runs minidl's kernels")
+
+
+class _Sealing(abc.ABCMeta):
+    """Tells each object when its construction is finished."""
+
+    if not TYPE_CHECKING:
+
+        def __call__(cls, *args, **kwargs):
+            thing = super().__call__(*args, **kwargs)
+            vars(thing)["_is_constructed"] = True
+            return thing
+
+
+class Configurable(metaclass=_Sealing):
     """An object made again by ``from_config(get_config())``.
 
     A subclass keeps each argument of its constructor as an attribute of the same name. An argument kept in
     another form needs a ``get_config`` that says so: ``{**super().get_config(), "rate": self._rate}``.
+
+    Once constructed, it takes no new attribute, which would be a misspelt setting, unless the name begins with "_". A
+    setting that is changed goes through its constructor's checks.
     """
+
+    _is_constructed = False
 
     not_in_config: frozenset[str] = frozenset()
     """Arguments that ``get_config`` leaves out: a second spelling, or one that a subclass fixes."""
@@ -84,12 +131,32 @@ class Configurable:
 
     def __new__(cls, *args, **kwargs):
         """Refuse an unknown keyword in the name of the class that was called, not of the base that would see it."""
-        if cls.__module__.startswith(f"{__package__}."):
+        if _is_our_own(cls):
             known = constructor_arguments(cls)
             for name in kwargs.keys() - known.keys():
                 what = f"{cls.__name__}() got an unexpected keyword argument {name!r}"
                 raise TypeError(f"{what}: {known_names(name, known)}")
         return super().__new__(cls)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        is_own_business = name.startswith("_") or isinstance(getattr(type(self), name, None), property)
+        if self._is_constructed and not is_own_business:
+            value = self._checked(name, value)
+        super().__setattr__(name, value)
+
+    def _checked(self, name: str, value: object) -> object:
+        """The attribute ``name`` of an object that is made like this one with ``value``."""
+        owner, fixed, free = _attributes_of(type(self))
+        settings = constructor_arguments(owner)
+        if name in settings:
+            given = {setting: getattr(self, setting) for setting in settings if hasattr(self, setting)}
+            return getattr(owner(**given | {name: value}), name)
+        if name in fixed or not (name in free or name in vars(self)):
+            raise AttributeError(
+                f"{type(self).__name__} has no setting {name!r}: {known_names(name, settings)}. (A subclass makes "
+                "further attributes in its __init__, or begins their names with '_'.)"
+            )
+        return value
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments by name; objects among them as ``{"class_name", "config"}``."""

@@ -41,6 +41,7 @@ def known_names(name: object, known: Iterable[str]) -> str:
     """The nearest of ``known`` to ``name``, if one is near, and all of them, for an error message."""
     names = sorted(known)
     close = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
+    close = close or [long for long in names if name == "".join(word[:1] for word in long.split("_"))]  # lr
     hint = f"did you mean {close[0]!r}? " if close else ""
     return f"{hint}Known: {', '.join(names)}"
 

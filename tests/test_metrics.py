@@ -6,7 +6,8 @@ import reference
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minidl import metrics
+from minidl import Input, Layer, Sequential, metrics
+from minidl.metrics import METRICS
 
 
 @st.composite
@@ -93,7 +94,9 @@ def test_running_mean():
     assert metric.result() == 0.0
 
 
-@pytest.mark.parametrize("name", ["accuracy", "acc", "mse", "MAE", "top_k_categorical_accuracy"])
+@pytest.mark.parametrize(
+    "name", ["accuracy", "acc", "mse", "MAE", "top_k_categorical_accuracy", "CategoricalAccuracy"]
+)
 def test_names_are_the_keys(name):
     assert metrics.get(name).name == name
 
@@ -129,3 +132,35 @@ def test_bad_input():
         metrics.get("acc")([1], [[0.5, 0.5], [0.5, 0.5]])
     with pytest.raises(ValueError, match="got 7 at index 1"):
         metrics.get("acc")([0, 7], [[0.5, 0.5], [0.5, 0.5]])
+
+
+@pytest.mark.parametrize("name", METRICS.classes)
+def test_further_axes_are_averaged_over(name):
+    """As Keras: the largest is looked for along the last axis, not among all of a sample's numbers."""
+    metric, rng = METRICS.classes[name](), np.random.default_rng(0)
+    pred, labels = rng.uniform(size=(5, 4, 7)), rng.integers(0, 7, (5, 4))
+    targets = rng.dirichlet(np.ones(7), (5, 4)) if name.startswith("Mean") else np.eye(7)[labels]
+    wants_labels = name == "Accuracy" or name.startswith("Sparse")
+    for y in [labels, labels[..., None]] if wants_labels else [targets]:
+        each = [metric.rows(y[:, t], pred[:, t]) for t in range(4)]
+        np.testing.assert_allclose(metric.rows(y, pred), np.mean(each, axis=0), rtol=1e-12)
+        assert metric(y, pred) == pytest.approx(np.mean(each), rel=1e-12)
+    with pytest.raises(ValueError, match="y_true"):
+        metric.rows(labels[:, :3] if wants_labels else targets[:, :3], pred)
+
+
+def test_training_refuses_to_look_for_the_largest_of_several_axes():
+    class Rows(Layer):
+        def forward(self, x, training=False):
+            return x
+
+        def backward(self, dout):
+            return dout
+
+    x, y = np.zeros((6, 4, 3)), np.zeros((6, 4, 3))
+    model = Sequential([Input((4, 3)), Rows()])
+    model.compile("sgd", "mse", ["categorical_accuracy"])
+    with pytest.raises(
+        ValueError, match=r"metric categorical_accuracy needs outputs of shape \(B, C\), got \(B, .*Flatten"
+    ):
+        model.evaluate(x, y, verbose=0)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import minidl.optimizers as optimizers
-from minidl import constraints, regularizers
+from minidl import Dense, Input, Sequential, constraints, load_model, regularizers
 from minidl.kernels.updates import KEEPS
 from minidl.optimizers import SGD, Adam, AdamW, RMSprop, schedules
 from minidl.optimizers.schedules import CosineDecay, ExponentialDecay, PiecewiseConstantDecay
@@ -165,8 +165,7 @@ def test_names():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: SGD(0), "learning_rate must be > 0, got 0"),
-        (lambda: SGD(-1.0), "learning_rate must be > 0, got -1.0"),
+        (lambda: SGD(-1.0), "learning_rate must be >= 0, got -1.0"),
         (lambda: Adam(float("nan")), "learning_rate must be finite, got nan"),
         (lambda: Adam("fast"), "learning_rate must be a number, got 'fast'"),
         (lambda: SGD(momentum=1.5), "momentum must be <= 1, got 1.5"),
@@ -200,6 +199,46 @@ def test_names():
 def test_bad_settings(make, message):
     with pytest.raises((ValueError, TypeError), match=message):
         make()
+
+
+@pytest.mark.parametrize(
+    ("make", "setting", "value", "message"),
+    [
+        (SGD, "lr", 0.1, "SGD has no setting 'lr': did you mean 'learning_rate'"),
+        (SGD, "clip_norm", 1.0, "did you mean 'clipnorm'"),
+        (SGD, "momentumm", 0.9, "did you mean 'momentum'"),
+        (AdamW, "learning_rate", -0.1, "learning_rate must be >= 0, got -0.1"),
+        (SGD, "momentum", 1.5, "momentum must be <= 1, got 1.5"),
+        (SGD, "nesterov", 1, "nesterov must be True or False"),
+        (Adam, "beta_1", 1.0, "beta_1 must be < 1, got 1.0"),
+        (Adam, "beta_2", "0.9", "beta_2 must be a number, got '0.9'"),
+        (Adam, "epsilon", -1e-8, "epsilon must be >= 0"),
+        (AdamW, "weight_decay", None, "weight_decay must be a number >= 0 for AdamW, got None"),
+        (RMSprop, "rho", 1, "rho must be < 1, got 1"),
+        (lambda: SGD(clipnorm=1), "clipvalue", 1, "at most one of clipnorm, clipvalue and global_clipnorm"),
+    ],
+)
+def test_bad_settings_of_a_built_optimizer(make, setting, value, message):
+    optimizer = make()
+    before = optimizer.get_config()
+    with pytest.raises((ValueError, TypeError, AttributeError), match=message):
+        setattr(optimizer, setting, value)
+    assert optimizer.get_config() == before
+
+
+@pytest.mark.parametrize("make", [SGD, Adam, AdamW, RMSprop])
+def test_a_learning_rate_of_0_can_be_given_set_saved_and_loaded(make, tmp_path):
+    model = Sequential([Input((3,)), Dense(1)], seed=0)
+    model.compile(make(0), "mse")
+    x, before = np.ones((8, 3)), model.params.copy()
+    model.fit(x, x[:, :1], epochs=2, verbose=0)
+    assert np.array_equal(model.params, before)
+    model.optimizer.learning_rate = 0.1
+    model.fit(x, x[:, :1], epochs=1, verbose=0)
+    assert not np.array_equal(model.params, before)
+    model.optimizer.learning_rate = 0  # the last value of many schedules
+    model.save(tmp_path / "model.npz")
+    assert load_model(tmp_path / "model.npz").optimizer.learning_rate == 0
 
 
 @pytest.mark.parametrize(

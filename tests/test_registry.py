@@ -22,7 +22,10 @@ from minidl import (
 from minidl.constraints import CONSTRAINTS
 from minidl.initializers import INITIALIZERS
 from minidl.layers import LAYERS, Dense, Layer
+from minidl.losses.base import LOSSES
 from minidl.metrics import METRICS
+from minidl.optimizers.base import OPTIMIZERS
+from minidl.optimizers.schedules import SCHEDULES
 from minidl.registry import Configurable, Registry, constructor_arguments, serialize, snake_case
 from minidl.regularizers import REGULARIZERS
 
@@ -265,3 +268,71 @@ def test_an_unknown_keyword_is_told_of_the_class_that_was_called():
             super().__init__(**options)
 
     assert Own(gain=2.0).gain == 2.0
+
+
+SETTABLE = [
+    *(registry for registry in REGISTRIES.values() if registry is not LAYERS),
+    LOSSES,
+    OPTIMIZERS,
+    SCHEDULES,
+]
+NEEDED = {
+    "CosineDecay": [0.1, 10],
+    "ExponentialDecay": [0.1, 10, 0.5],
+    "PiecewiseConstantDecay": [[1], [0.1, 0.2]],
+    **REQUIRED,
+}
+
+
+@pytest.mark.parametrize("cls", [cls for registry in SETTABLE for cls in registry.classes.values()])
+def test_a_misspelt_setting_of_a_built_object_is_refused(cls):
+    name, made = cls.__name__, cls(*NEEDED.get(cls.__name__, []))
+    before = repr(made)
+    for setting in constructor_arguments(type(made)):
+        value = vars(made).get(setting)
+        if not isinstance(getattr(type(made), setting, None), property):
+            setattr(made, setting, value)  # a setting may be set, here to what it is
+        with pytest.raises(
+            AttributeError, match=f"{name} has no setting '{setting}s': did you mean '{setting}'"
+        ):
+            setattr(made, f"{setting}s", value)
+    with pytest.raises(AttributeError, match=f"{name} has no setting 'get_config'"):
+        made.get_config = dict  # nor is a method replaced on one object
+    made._note = 1
+    assert repr(made) == before and pickle.loads(pickle.dumps(made))._note == 1
+    with pytest.raises(AttributeError, match="no setting 'note'"):
+        pickle.loads(pickle.dumps(made)).note = 1
+
+
+def test_a_setting_that_is_changed_goes_through_the_constructors_checks():
+    norm, penalty = constraints.MaxNorm(2.0), regularizers.L1(0.1)
+    norm.max_value = 3
+    assert norm.max_value == 3.0 and isinstance(norm.max_value, float)
+    with pytest.raises(ValueError, match="max_value must be > 0, got -1"):
+        norm.max_value = -1
+    with pytest.raises(AttributeError, match="L1 has no setting 'l2'"):
+        penalty.l2 = 0.1  # L1 fixes it, so a saved one would lose it
+    top = metrics.TopKCategoricalAccuracy(3)
+    with pytest.raises(ValueError, match="k must be >= 1, got 0"):
+        top.k = 0
+    assert top.k == 3 and norm.max_value == 3.0
+
+
+def test_a_class_of_ones_own_sets_what_it_likes_while_it_is_made():
+    class Counting(metrics.Accuracy):
+        limit = 3
+
+        def __init__(self):
+            self.calls = 0
+            super().__init__()
+
+        def reset_state(self):
+            self.calls += 1
+            self.limit = 4
+            super().reset_state()
+
+    counting = Counting()
+    counting.reset_state()
+    assert (counting.calls, counting.limit) == (2, 4)
+    with pytest.raises(AttributeError, match="Counting has no setting 'call'.*in its __init__"):
+        counting.call = 1

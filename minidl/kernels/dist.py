@@ -8,22 +8,23 @@ import numpy as np
 from .distillation import times_t_squared
 from .jit import copy, jit
 from .rows import Batch, row_of, sum_of_rows
-from .softmax import softmax_backward, softmax_forward
+from .softmax import row_product, softmax_backward, softmax_forward
 from .supervised import crossentropy_row
-from .vectors import stay_apart
+from .vectors import pointer, stay_apart
 
 CORRELATION_EPSILON = 1e-8
+_ROUNDING = np.finfo(np.float64).eps
 
 DistSettings = namedtuple("DistSettings", "temperature hard_weight beta gamma")
 
 
 @jit
-def _correlation(xy, xx, yy, size, mean, epsilon):
+def _correlation(xy, xx, yy, size, mean):
     """rho = xy / (|x| |y| + eps) for centred x and y, and the factors of y and x in d rho / dx.
 
     x that is constant to rounding has no direction: its correlation is 0 and so is the gradient.
     """
-    if xx <= 16 * size * (epsilon * mean) ** 2 or yy <= 0:
+    if xx <= 16 * size * (_ROUNDING * mean) ** 2 or yy <= 0:
         return 0.0, 0.0, 0.0
     x_norm, y_norm = math.sqrt(xx), math.sqrt(yy)
     bottom = x_norm * y_norm + CORRELATION_EPSILON
@@ -31,27 +32,24 @@ def _correlation(xy, xx, yy, size, mean, epsilon):
 
 
 @jit
-def _relate_rows(row_loss, dq, q, p, row_scale, beta, epsilon):
+def _relate_rows(row_loss, dq, q, p, row_scale, beta):
     """row_loss = row_scale beta (1 - rho of each row), and its gradient by q in dq."""
     rows, count = q.shape
     center = 1.0 / count
     for i in range(rows):
-        xy, xx, yy = 0.0, 0.0, 0.0
-        for c in range(count):
-            x, y = np.float64(q[i, c]) - center, np.float64(p[i, c]) - center
-            xy += x * y
-            xx += x * x
-            yy += y * y
-        rho, y_factor, x_factor = _correlation(xy, xx, yy, count, center, epsilon)
+        at, x, y = i * count, pointer(q), pointer(p)
+        xy = row_product(x, y, center, center, at, count)
+        xx = row_product(x, x, center, center, at, count)
+        yy = row_product(y, y, center, center, at, count)
+        rho, y_factor, x_factor = _correlation(xy, xx, yy, count, center)
         row_loss[i] = row_scale[i] * beta * (1.0 - rho)
         step = -row_scale[i] * beta
         for c in range(count):
-            x, y = np.float64(q[i, c]) - center, np.float64(p[i, c]) - center
-            dq[i, c] = step * (y_factor * y + x_factor * x)
+            dq[i, c] = step * (y_factor * (p[i, c] - center) + x_factor * (q[i, c] - center))
 
 
 @jit(allocates=True)
-def _relate_columns(row_loss, dq, q, p, row_scale, gamma, epsilon):
+def _relate_columns(row_loss, dq, q, p, row_scale, gamma):
     """Add mass gamma (1 - mean rho of the columns), mass the sum of row_scale, and its gradient.
 
     The columns are correlated with the rows weighted by row_scale, and the term is spread over row_loss in proportion
@@ -65,26 +63,26 @@ def _relate_columns(row_loss, dq, q, p, row_scale, gamma, epsilon):
     for i in range(rows):
         weight = row_scale[i] / mass
         for c in range(count):
-            q_mean[c] += weight * np.float64(q[i, c])
-            p_mean[c] += weight * np.float64(p[i, c])
+            q_mean[c] += weight * q[i, c]
+            p_mean[c] += weight * p[i, c]
     xy, xx, yy = np.zeros(count), np.zeros(count), np.zeros(count)
     for i in range(rows):
         weight = row_scale[i] / mass * rows
         for c in range(count):
-            x, y = np.float64(q[i, c]) - q_mean[c], np.float64(p[i, c]) - p_mean[c]
+            x, y = q[i, c] - q_mean[c], p[i, c] - p_mean[c]
             xy[c] += weight * x * y
             xx[c] += weight * x * x
             yy[c] += weight * y * y
     mean_rho = 0.0
     y_factors, x_factors = np.empty(count), np.empty(count)
     for c in range(count):
-        rho, y_factors[c], x_factors[c] = _correlation(xy[c], xx[c], yy[c], rows, q_mean[c], epsilon)
+        rho, y_factors[c], x_factors[c] = _correlation(xy[c], xx[c], yy[c], rows, q_mean[c])
         mean_rho += rho / count
     for i in range(rows):
         row_loss[i] += row_scale[i] * gamma * (1.0 - mean_rho)
         step = -row_scale[i] * rows * gamma / count  # mass times the row's normalised weight
         for c in range(count):
-            x, y = np.float64(q[i, c]) - q_mean[c], np.float64(p[i, c]) - p_mean[c]
+            x, y = q[i, c] - q_mean[c], p[i, c] - p_mean[c]
             dq[i, c] += step * (y_factors[c] * y + x_factors[c] * x)
 
 
@@ -97,16 +95,15 @@ def dist_batch(row_loss, dlogits, logits, labels, targets, teacher_logits, row_s
     stay_apart()
     s = DistSettings(hyper[0], hyper[1], hyper[2], hyper[3])
     squared = times_t_squared(1.0, s.temperature)
-    epsilon = 2.3e-16 if logits.itemsize == 8 else 1.2e-7
-    q, p = np.empty_like(logits), np.empty_like(logits)
-    softmax_forward(q, logits, s.temperature)
-    softmax_forward(p, teacher_logits, s.temperature)
-    dq = np.zeros(logits.shape, np.float64)
-    _relate_rows(row_loss, dq, q, p, row_scale, s.beta * squared, epsilon)
-    _relate_columns(row_loss, dq, q, p, row_scale, s.gamma * squared, epsilon)
+    # in float64: where T is large the probabilities are nearly equal, and only their differences count
+    q, p, dq = np.empty(logits.shape), np.empty(logits.shape), np.empty(logits.shape)
+    softmax_forward(q, logits.astype(np.float64), s.temperature)
+    softmax_forward(p, teacher_logits.astype(np.float64), s.temperature)
+    _relate_rows(row_loss, dq, q, p, row_scale, s.beta * squared)
+    _relate_columns(row_loss, dq, q, p, row_scale, s.gamma * squared)
     if dlogits.size > 0:
+        softmax_backward(dq, dq, q, s.temperature)
         copy(dlogits, dq)
-        softmax_backward(dlogits, dlogits, q, s.temperature)
     if s.hard_weight != 0:
         batch = Batch(logits, labels, targets, teacher_logits, row_scale)
         for i in range(logits.shape[0]):

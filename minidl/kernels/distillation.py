@@ -11,14 +11,19 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .elementary import exp_negative, log
+from .elementary import exp, exp_negative, exp_remainder, log, log1p_unit
 from .jit import jit
 from .rows import NO_LABEL, ROW_OF_TARGETS, clear_gradient, in_lane, loss
 from .softmax import row_max, row_product, row_sum
 from .supervised import crossentropy_row, subtract_target, target_sums
-from .vectors import CHUNK, keep, lanes, largest, load, splat, stay_apart, store, total
+from .vectors import CHUNK, absolute, keep, lanes, largest, load, splat, stay_apart, store, total, where_le
 
 _STANDARDIZE_EPSILON = 1e-7
+CLOSE = 2.0**-7
+"""Under this KL(p || q) the sums of exponentials cancel: see `close_excess`."""
+_NEAR = 0.34
+"""`exp_remainder` is good up to ln(2) / 2."""
+NOT_CLOSE = -1.0
 
 
 @jit(inline=True)
@@ -42,11 +47,13 @@ class Exponents(NamedTuple):
 
 
 class Norms(NamedTuple):
-    """Factors of exp(b), exp(a) and exp(2^doublings b) in a gradient."""
+    """Factors of exp(b), exp(a) and exp(2^doublings b) in a gradient, and the mean and excess of `close_excess`."""
 
     z: float
     v: float
     power: float
+    center: float
+    excess: float  # NOT_CLOSE where p and q differ enough
 
 
 @jit
@@ -89,8 +96,12 @@ def write_difference(row, exponents, norms, doublings):
     at, count, logits, dlogits = row.at, row.count, row.logits, row.dlogits
     z_peak, z_inverse = exponents.z_peak, exponents.z_inverse
     for j in range(0, count, lanes(logits)):
-        z_exp = exp_negative((load(logits, at + j, count - j, z_peak) - z_peak) * z_inverse)
-        d = z_exp * norms.z - load(dlogits, at + j, count - j, 0.0) * norms.v
+        b = (load(logits, at + j, count - j, z_peak) - z_peak) * z_inverse
+        z_exp, v_exp = exp_negative(b), load(dlogits, at + j, count - j, 0.0)
+        d = z_exp * norms.z - v_exp * norms.v
+        if norms.excess >= 0.0:
+            x = _gap(row, j, exponents) + norms.center
+            d = close_difference(d, v_exp, x, norms.v, norms.excess)
         for _ in range(doublings):
             z_exp = z_exp * z_exp
         store(dlogits, at + j, count - j, d + z_exp * norms.power)
@@ -101,6 +112,53 @@ def divergence(ratio, v_sum, z_sum):
     """KL(p || q) from the sums above; rounding must not make it negative."""
     value = ratio / v_sum + log(z_sum / v_sum)
     return 0.0 if value < 0.0 else value
+
+
+# ---- p close to q: the student is near the teacher, or T is large. Then KL is about the square of the differences
+# ---- x = b - a - mean_p(b - a), far below the rounding errors of its two terms above. Its exact form without
+# ---- cancellation is log(1 + excess) with excess = sum p (exp(x) - 1 - x), and q - p = p (exp(x) - 1 - excess) / (1 +
+# ---- excess). An error of the mean counts in second order only in KL.
+
+
+@jit(inline=True)
+def _gap(row, j, exponents):
+    """b - a of the elements from j on, exact where the logits are near each other."""
+    z_peak, v_peak, z_inverse, v_inverse = exponents
+    v = load(row.teacher, row.at + j, row.count - j, v_peak)
+    z = load(row.logits, row.at + j, row.count - j, z_peak)
+    return (z - v - (z_peak - v_peak)) * z_inverse + (v - v_peak) * (z_inverse - v_inverse)
+
+
+@jit(inline=True)
+def _excess_terms(v_exp, z_exp, x, growth):
+    return where_le(absolute(x), _NEAR, v_exp * exp_remainder(x), z_exp * growth - v_exp - v_exp * x)
+
+
+@jit(inline=True)
+def close_difference(plain, v_exp, x, v_norm, excess):
+    """step (q - p), without cancellation where x is small."""
+    d = v_exp * (x + exp_remainder(x) - excess) * (v_norm / (1.0 + excess))
+    return where_le(absolute(x), _NEAR, d, plain)
+
+
+@jit
+def close_excess(row, exponents, center):
+    """The sums of exp(a) (exp(x) - 1 - x) and of exp(a) x, x = b - a + center; the second is 0 but for rounding."""
+    stay_apart()
+    at, count, logits = row.at, row.count, row.logits
+    z_peak, v_peak, z_inverse, v_inverse = exponents
+    growth, excess, drift = exp(center), 0.0, 0.0
+    for first in range(0, count, CHUNK):
+        excess_part = drift_part = splat(logits, 0.0)
+        for j in range(first, min(first + CHUNK, count), lanes(logits)):
+            v_exp = exp_negative((load(row.teacher, at + j, count - j, v_peak) - v_peak) * v_inverse)
+            z_exp = exp_negative((load(logits, at + j, count - j, z_peak) - z_peak) * z_inverse)
+            x = _gap(row, j, exponents) + center
+            excess_part = excess_part + keep(_excess_terms(v_exp, z_exp, x, growth), count - j)
+            drift_part = drift_part + keep(v_exp * x, count - j)
+        excess += np.float64(total(excess_part))
+        drift += np.float64(total(drift_part))
+    return excess, drift
 
 
 @jit
@@ -165,10 +223,17 @@ def _row_in_registers(row, s):
     a, b = keep(v - v_peak, count) * inverse, z * inverse
     v_exp, z_exp = keep(exp_negative(a), count), keep(exp_negative(b), count)
     v_sum, z_sum = np.float64(total(v_exp)), np.float64(total(z_exp))
-    kl = divergence(np.float64(total(v_exp * (a - b))), v_sum, z_sum)
-    value = times_t_squared(s.soft_weight, temperature) * kl
+    ratio = np.float64(total(v_exp * (a - b)))
+    kl = divergence(ratio, v_sum, z_sum)
     step = scale * s.soft_weight * temperature
     d = z_exp * (step / z_sum) - v_exp * (step / v_sum)
+    if kl < CLOSE:
+        center = ratio / v_sum
+        x = _gap(row, np.int64(0), Exponents(z_peak, v_peak, inverse, inverse)) + center
+        excess = np.float64(total(keep(_excess_terms(v_exp, z_exp, x, exp(center)), count))) / v_sum
+        x = x - np.float64(total(v_exp * keep(x, count))) / v_sum
+        d, kl = close_difference(d, v_exp, x, step / v_sum, excess), log1p_unit(excess)
+    value = times_t_squared(s.soft_weight, temperature) * kl
     if hard != 0:
         q = keep(exp_negative(z), count)
         exp_sum = np.float64(total(q))
@@ -202,12 +267,17 @@ def _row_in_memory(row, z_inverse, v_inverse, step, hard, doublings):
     if hard != 0:
         mass, inner = target_sums(row, exponents.z_peak, 0.0)
         value = hard * (mass * log(exp_sum) - inner)
+    kl, center, excess = divergence(ratio, v_sum, z_sum), ratio / v_sum, NOT_CLOSE
+    if kl < CLOSE:
+        excess, drift = close_excess(row, exponents, center)
+        excess, center = excess / v_sum, center - drift / v_sum
+        kl = log1p_unit(excess)
     if row.written > 0:
-        norms = Norms(step / z_sum, step / v_sum, row.scale * hard * mass / exp_sum)
+        norms = Norms(step / z_sum, step / v_sum, row.scale * hard * mass / exp_sum, center, excess)
         write_difference(row, exponents, norms, doublings)
         if hard != 0:
             subtract_target(row, row.scale * hard, 0.0)
-    return divergence(ratio, v_sum, z_sum), value
+    return kl, value
 
 
 @jit

@@ -126,6 +126,10 @@ def _expm1_negative(x: Term) -> Term:
     return exp_minus_1.fma(scale, scale - 1.0)
 
 
+def _exp_remainder(x: Term) -> Term:
+    return x * x * x.polynomial(_constants(x).exp_poly)
+
+
 def _twice_atanh(s: Term) -> Term:
     square = s * s
     return (s * square).fma(square.polynomial(_constants(s).log_poly), s + s)
@@ -178,6 +182,9 @@ exp_negative = elementwise(_exp_negative, _quiet(np.exp))
 
 expm1_negative = elementwise(_expm1_negative, _quiet(np.expm1))
 """exp(x) - 1 for x <= 0, accurate near 0."""
+
+exp_remainder = elementwise(_exp_remainder, lambda x: x * x * np.polyval(_DOUBLE.exp_poly[::-1], x))
+"""exp(x) - 1 - x for |x| <= ln(2) / 2, accurate near 0."""
 
 log = elementwise(_log, _quiet(np.log))
 """For normal numbers, 0 (-inf), inf and NaN; NaN below 0."""

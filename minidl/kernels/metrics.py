@@ -83,6 +83,8 @@ METRICS = {
 Metric = Code("Metric", list(METRICS), start=0)
 SPARSE = tuple(metric for metric in Metric if metric.name.startswith("SPARSE_"))
 """The metrics that read ``labels``; the others read ``targets``."""
+OF_CLASSES = tuple(metric for metric in Metric if "CATEGORICAL" in metric.name)
+"""The metrics that look for the largest of a row."""
 globals().update(Metric.constants())
 
 

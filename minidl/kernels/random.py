@@ -9,7 +9,7 @@ output of the generator whose state starts at ``key``.
 """
 
 import math
-from typing import NamedTuple
+from collections import namedtuple
 
 import numpy as np
 
@@ -134,21 +134,10 @@ def gaussian_noise(out, x, stddev, key, first_row):
             flat_out[i] = flat_x[i] + real(stddev * normal(key, start + i))
 
 
-class Image(NamedTuple):
-    """The shape of the samples that `translate` shifts: rows of height * width * channels elements."""
-
-    height: int
-    width: int
-    channels: int
-
-
-class Reach(NamedTuple):
-    """The smallest and the largest shift in pixels: ``dy`` down, ``dx`` to the right."""
-
-    low_dy: int
-    high_dy: int
-    low_dx: int
-    high_dx: int
+Image = namedtuple("Image", "height width channels")
+"""The shape of the samples that `translate` shifts: rows of height * width * channels elements."""
+Reach = namedtuple("Reach", "low_dy high_dy low_dx high_dx")
+"""The smallest and the largest shift in pixels: ``dy`` down, ``dx`` to the right."""
 
 
 @jit

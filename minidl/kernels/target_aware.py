@@ -3,13 +3,14 @@
 Letters as in `distillation`; a hat leaves the class t out. An unlabelled row adds nothing to either soft term.
 """
 
+import math
 from collections import namedtuple
 
 import numpy as np
 
 from . import distillation
-from .distillation import Exponents, Norms
-from .elementary import exp_negative, log, sigmoid, softplus
+from .distillation import CLOSE, NOT_CLOSE, Exponents, Norms
+from .elementary import exp_negative, log, log1p_unit, sigmoid, softplus
 from .jit import jit
 from .rows import ROW_OF_TARGETS, Row, loss
 from .softmax import row_exp_sum, row_max
@@ -49,20 +50,33 @@ def decoupled(row, target, s):
     temperature, squared = s.temperature, distillation.times_t_squared(1.0, s.temperature)
     exponents = _exponents_without(row, target, temperature)
     v_sum, z_sum, ratio, _ = _sums_without(row, target, exponents)
-    value = s.nontarget_weight * squared * distillation.divergence(ratio, v_sum, z_sum)
+    kl, center, excess = _divergence_without(row, target, exponents, v_sum, z_sum, ratio)
+    value = s.nontarget_weight * squared * kl
     z_odds = np.float64(row.logits[row.at + target] - exponents.z_peak) / temperature - log(z_sum)
     v_odds = np.float64(row.teacher[row.at + target] - exponents.v_peak) / temperature - log(v_sum)
-    binary = sigmoid(v_odds) * (softplus(-z_odds) - softplus(-v_odds))
+    p_t = sigmoid(v_odds)
+    binary = p_t * (softplus(-z_odds) - softplus(-v_odds))
     binary += sigmoid(-v_odds) * (softplus(z_odds) - softplus(v_odds))
-    value += s.target_weight * squared * (0.0 if binary < 0.0 else binary)
     # q_t - p_t, without cancellation where both are near 1
     if z_odds < 0:
-        gap = sigmoid(z_odds) - sigmoid(v_odds)
+        gap = sigmoid(z_odds) - p_t
     else:
         gap = sigmoid(-v_odds) - sigmoid(-z_odds)
+    if excess >= 0:  # the others are close: what the odds differ by then follows without cancellation, too
+        shift = np.float64(row.logits[row.at + target]) - np.float64(row.teacher[row.at + target])
+        shift = (shift - (exponents.z_peak - exponents.v_peak)) / temperature - (kl - center)
+        if -0.5 < shift < 0.5:
+            growth = p_t * math.expm1(shift)
+            binary = math.log1p(growth) - p_t * shift
+            gap = growth * sigmoid(-v_odds) / (1.0 + growth)
+    value += s.target_weight * squared * (0.0 if binary < 0.0 else binary)
     odds_step = row.scale * temperature * s.target_weight * gap  # the derivative by the student's odds
     step = row.scale * temperature * s.nontarget_weight
-    _write_gradient(row, target, exponents, Norms((step - odds_step) / z_sum, step / v_sum, 0.0), odds_step)
+    if excess >= 0:
+        norms = Norms(step / z_sum, step / v_sum, -odds_step / z_sum, center, excess)
+    else:
+        norms = Norms((step - odds_step) / z_sum, step / v_sum, 0.0, center, excess)
+    _write_gradient(row, target, exponents, norms, odds_step)
     return value
 
 
@@ -79,10 +93,11 @@ def normalized(row, target, s):
     squared = distillation.times_t_squared(1.0, s.temperature)
     exponents = _exponents_without(row, target, s.temperature)
     v_sum, z_sum, ratio, weighted = _sums_without(row, target, exponents)
-    value = s.gamma * squared * distillation.divergence(ratio, v_sum, z_sum)
+    kl, center, excess = _divergence_without(row, target, exponents, v_sum, z_sum, ratio)
+    value = s.gamma * squared * kl
     value += s.gamma * squared * (log(v_sum) - weighted / v_sum)
     step = row.scale * s.temperature * s.gamma
-    _write_gradient(row, target, exponents, Norms(step / z_sum, step / v_sum, 0.0), 0.0)
+    _write_gradient(row, target, exponents, Norms(step / z_sum, step / v_sum, 0.0, center, excess), 0.0)
     own = row.teacher[row.at + target]
     peak = own if own > exponents.v_peak else exponents.v_peak
     weight = s.target_weight * np.float64(exp_negative(own - peak))  # becomes target_weight p_t
@@ -143,6 +158,19 @@ def _sums_without(row, target, exponents):
         sums = distillation.relative_sums(part, exponents, np.int64(0))
         v_sum, z_sum, ratio, weighted = v_sum + sums[0], z_sum + sums[1], ratio + sums[2], weighted + sums[3]
     return v_sum, z_sum, ratio, weighted
+
+
+@jit
+def _divergence_without(row, target, exponents, v_sum, z_sum, ratio):
+    """KL(p^ || q^), and the mean and excess that `Norms` has."""
+    kl, center, excess = distillation.divergence(ratio, v_sum, z_sum), ratio / v_sum, NOT_CLOSE
+    if kl < CLOSE:
+        excess, drift = 0.0, 0.0
+        for part in _others(row, target):
+            found = distillation.close_excess(part, exponents, center)
+            excess, drift = excess + found[0] / v_sum, drift + found[1] / v_sum
+        kl, center = log1p_unit(excess), center - drift
+    return kl, center, excess
 
 
 @jit

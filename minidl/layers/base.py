@@ -249,6 +249,9 @@ class Layer(Configurable):
                 raise AttributeError(f"{self.name}.{name} does not exist before the model is built")
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
+    def _checked(self, name, value):
+        return value  # building sets attributes; `__setattr__` has the rules
+
     def __setattr__(self, name, value):
         if (
             self.__dict__.get("_views", {}).get(name, value) is not value

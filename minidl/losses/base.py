@@ -6,7 +6,7 @@ from .. import validation
 from ..kernels import losses as kernels
 from ..kernels import threads
 from ..kernels.losses import Batch
-from ..registry import Configurable, Registry, snake_case
+from ..registry import Configurable, Registry, overridden, snake_case
 from .softmax import as_real
 
 NO_LABELS = np.empty(0, np.int64)
@@ -46,9 +46,16 @@ class Loss(Configurable):
             )
         self.name = snake_case(type(self).__name__) if name is None else str(name)
         self.reduction = reduction
+        self._is_own = overridden(self, "value_and_grad") is not None
+        if "call" in dir(self) or not self._is_own and self.kind_on_logits < 0:
+            raise TypeError(
+                f"{type(self).__name__} must define value_and_grad(logits, y, sample_weight=None)"
+            )
 
     def kind(self, on_logits: bool) -> int:
-        """The kernel's number, for logits or for the model's outputs."""
+        """The kernel's number, for logits or for the model's outputs; -1 for a `value_and_grad` of the user's own."""
+        if self._is_own:
+            return -1
         return self.kind_on_logits if on_logits else self.kind_on_outputs
 
     @property
@@ -92,6 +99,11 @@ class Loss(Configurable):
         return self._value_and_grad(self._checked_batch(("logits", "y"), logits, y, None, sample_weight))
 
     def _mean_loss(self, pred, y_true, teacher_logits, sample_weight) -> float:
+        if self._is_own:
+            if self.fused_activation and not self.from_logits:
+                raise TypeError(f"{self.name} has a value_and_grad of its own, which takes logits: call that")
+            teacher = (teacher_logits,) if self.distills else ()
+            return float(self.value_and_grad(pred, y_true, *teacher, sample_weight=sample_weight)[0])
         batch = self._checked_batch(("y_pred", "y_true"), pred, y_true, teacher_logits, sample_weight)
         return kernels.sum_of_rows(self._row_losses(batch))
 

@@ -61,25 +61,30 @@ class DistillationLoss(Loss):
     hard_weight: float
     soft_weight: float  # of the losses that have one
 
+    _settings: tuple[str, ...] = ()
+    """The names of the temperature and the weights."""
+
     def __init__(self, name: str | None = None, **settings: Any):
         super().__init__(name=name)
         self.schedules: dict[str, Callable[[int], float]] = {}
-        self._weight_names = [setting for setting in settings if setting != "temperature"]
+        self._settings = tuple(settings)
         for setting, value in settings.items():
-            if isinstance(value, dict):
-                value = _SCHEDULES.get(value, setting)
-            if callable(value):
-                self.schedules[setting] = value
-                value = value(0)
-            self._set_checked(setting, value)
+            setattr(self, setting, value)
 
-    def _set_checked(self, setting: str, value: object) -> None:
-        limit = {"above": 0} if setting == "temperature" else {"minimum": 0}
-        setattr(self, setting, check_float(setting, value, **limit))
+    def __setattr__(self, name: str, value: object) -> None:
+        if name in self._settings:
+            if isinstance(value, dict):
+                value = _SCHEDULES.get(value, name)
+            self.schedules.pop(name, None)
+            if callable(value):
+                self.schedules[name] = value
+                value = value(0)
+            value = _checked_setting(name, value)
+        super().__setattr__(name, value)
 
     def set_epoch(self, epoch: int) -> None:
         for setting, schedule in self.schedules.items():
-            self._set_checked(setting, schedule(epoch))
+            vars(self)[setting] = _checked_setting(setting, schedule(epoch))
 
     def is_scheduled(self, setting: str) -> bool:
         return setting in self.schedules
@@ -89,16 +94,17 @@ class DistillationLoss(Loss):
         return self.needs_target or self.hard_weight != 0 or self.is_scheduled("hard_weight")
 
     def check_trainable(self) -> None:
-        if not any(getattr(self, weight) or self.is_scheduled(weight) for weight in self._weight_names):
+        weights = [setting for setting in self._settings if setting != "temperature"]
+        if not any(getattr(self, weight) or self.is_scheduled(weight) for weight in weights):
             raise ValueError(
-                f"{' and '.join(self._weight_names)} of {self.name} must not all be 0: nothing is left to learn from"
+                f"{' and '.join(weights)} of {self.name} must not all be 0: nothing is left to learn from"
             )
 
     def labels_missing(self) -> str:
         if self.needs_target:
             instead = "loss=KnowledgeDistillation(hard_weight=0.0, soft_weight=1.0)"
             return f"{self.name} treats the labelled class apart; without labels write {instead}"
-        instead = "hard_weight=0.0" + ", soft_weight=1.0" * ("soft_weight" in self._weight_names)
+        instead = "hard_weight=0.0" + ", soft_weight=1.0" * ("soft_weight" in self._settings)
         weight = "scheduled" if self.is_scheduled("hard_weight") else f"{self.hard_weight:g}, not 0"
         return f"{self.name} learns from labels too (hard_weight is {weight}); without labels write {instead}"
 
@@ -166,6 +172,10 @@ class DistillationLoss(Loss):
         if self.needs_labels:
             raise ValueError(f"{argument} must be given, got None: {self.labels_missing()}")
         return NO_LABELS, no_rows(z)
+
+
+def _checked_setting(setting: str, value: object) -> float:
+    return check_float(setting, value, **({"above": 0} if setting == "temperature" else {"minimum": 0}))
 
 
 @LOSSES.register()

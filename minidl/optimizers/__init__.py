@@ -1,6 +1,6 @@
 """Optimizers: one pass over the flat parameter vector, by Keras 3's formulas (see ``kernels/updates.py``)."""
 
-from ..registry import serialize
+from ..registry import refuse_overridden, serialize
 from . import schedules
 from .base import OPTIMIZERS, Optimizer
 from .rules import *  # noqa: F403  (every optimizer, without a list of their names)
@@ -20,8 +20,8 @@ def get(identifier) -> Optimizer:
     optimizer = OPTIMIZERS.get(identifier)
     if optimizer is None:
         raise ValueError(f"optimizer must be one of {', '.join(OPTIMIZERS.names)}, got None")
+    refuse_overridden(optimizer, "step", "update", "apply_clipping", "learning_rates", "build")
     return optimizer
 
 
-def deserialize(config: dict) -> Optimizer:
-    return get(config)
+deserialize = get

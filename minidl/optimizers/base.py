@@ -33,7 +33,7 @@ class Optimizer(Configurable):
 
     Parameters
     ----------
-    learning_rate : a number > 0, or a schedule of ``minidl.optimizers.schedules``.
+    learning_rate : a number >= 0, or a schedule of ``minidl.optimizers.schedules``.
     weight_decay : before each step, ``w -= w * weight_decay * learning_rate``; None for none.
     clipnorm : scales the gradient of each variable (weight, bias) down to at most this norm; None for no limit.
     clipvalue : limits each entry of the gradient to [-clipvalue, clipvalue]; None for no limit.
@@ -62,9 +62,8 @@ class Optimizer(Configurable):
         self.name = type(self).__name__.lower() if name is None else name
         if isinstance(learning_rate, dict):
             learning_rate = schedules.deserialize(learning_rate)
-        if not isinstance(learning_rate, LearningRateSchedule):
-            learning_rate = check_float("learning_rate", learning_rate, above=0)
-        self._rate = learning_rate
+        self._rate: float | LearningRateSchedule = 0.0
+        self.learning_rate = learning_rate
         if weight_decay is not None:
             weight_decay = check_float("weight_decay", weight_decay, minimum=0)
         self.weight_decay = weight_decay

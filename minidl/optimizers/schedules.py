@@ -6,7 +6,7 @@ array of step numbers gives an array of the same shape.
 
 import numpy as np
 
-from ..registry import Configurable, Registry
+from ..registry import Configurable, Registry, overridden
 from ..registry import serialize as serialize
 from ..validation import check_bool, check_float, check_int, describe
 
@@ -35,6 +35,8 @@ class _Formula(LearningRateSchedule):
         return float(rates[0]) if np.ndim(step) == 0 else rates
 
     def series(self, first: int, count: int) -> np.ndarray:
+        if overridden(self, "__call__"):
+            return super().series(first, count)
         # NumPy may compute the last entries of an array with other instructions than the rest. So whole blocks are
         # computed: each step always has the same place in a block of _BLOCK steps.
         offset = first % _BLOCK

@@ -9,6 +9,7 @@ import numpy as np
 
 from ..kernels.activations import CODES, activation_forward
 from ..kernels.losses import Batch, loss_batch
+from ..kernels.metrics import OF_CLASSES
 from ..validation import describe
 from .samples import Samples
 
@@ -44,9 +45,10 @@ def objective_of(model, loss) -> Objective:
             instead = "leave from_logits out" if final == wanted else "end with Dense(C)"
             raise ValueError(f"loss {loss.name} needs logits, but the model ends with {final}: {instead}")
         return Objective(loss.kind(True), loss.hyper, False)
-    if final == "linear":
+    if final == "linear" or loss.kind(True) < 0:  # a value_and_grad of the user's own takes logits
+        ending = "without an activation" if final == "linear" else f"with {final}"
         raise ValueError(
-            f"loss {loss.name} needs probabilities, but the model ends without an activation: end with "
+            f"loss {loss.name} needs probabilities, but the model ends {ending}: end with "
             f"activation={wanted!r}, or make the loss with from_logits=True"
         )
     return Objective(loss.kind(False), loss.hyper, False)
@@ -62,7 +64,9 @@ def score_rows(
     rows, dtype = len(logits), logits.dtype
     row_loss, empty = np.zeros(rows), np.empty((0, 0), dtype)
     if objective.kind < 0:  # the user's own
-        value, gradient = loss.value_and_grad(logits, batch.y, batch.weight if batch.weight.size else None)
+        teacher = (batch.teacher_logits,) if loss.distills else ()
+        weight = batch.weight if batch.weight.size else None
+        value, gradient = loss.value_and_grad(logits, batch.y, *teacher, sample_weight=weight)
         if np.shape(gradient) != logits.shape:
             raise ValueError(
                 f"loss {loss.name} must give a gradient of shape {logits.shape}, got {describe(gradient)}"
@@ -88,6 +92,11 @@ def metric_values(
         predictions = np.empty_like(logits)
         activation_forward(predictions, logits, CODES[model.final_activation], 0.0)
     labels, targets = _labels_and_targets(batch, logits.dtype)
+    for metric in metrics:
+        if len(model.output_shape) > 1 and metric.kind_for(batch.targets is None, outputs) in OF_CLASSES:
+            raise ValueError(
+                f"metric {metric.name} needs outputs of shape (B, C), got (B, *{model.output_shape}): add a Flatten"
+            )
     return [metric.values(predictions, labels, targets) for metric in metrics]
 
 

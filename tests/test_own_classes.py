@@ -1,0 +1,109 @@
+"""Classes of the user's that derive from losses, metrics and optimizers: what is overridden is used, or refused."""
+
+import numpy as np
+import pytest
+
+from minidl import Dense, Sequential, losses, metrics, optimizers
+
+
+class Doubled(losses.MeanSquaredError):
+    def value_and_grad(self, logits, y, sample_weight=None):
+        value, gradient = super().value_and_grad(logits, y, sample_weight)
+        return 2 * value, 2 * gradient
+
+
+class DoubledCrossentropy(losses.SparseCategoricalCrossentropy):
+    def value_and_grad(self, logits, y, sample_weight=None):
+        value, gradient = super().value_and_grad(logits, y, sample_weight)
+        return 2 * value, 2 * gradient
+
+
+class DoubledKD(losses.KnowledgeDistillation):
+    def value_and_grad(self, logits, y, teacher_logits, sample_weight=None):
+        value, gradient = super().value_and_grad(logits, y, teacher_logits, sample_weight)
+        return 2 * value, 2 * gradient
+
+
+@pytest.mark.parametrize("doubled", [Doubled, DoubledCrossentropy, DoubledKD])
+def test_a_losss_own_value_and_grad_is_used(doubled):
+    """Twice the loss at half the learning rate trains as the loss does; passed over, it would train half as fast."""
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(64, 5)), rng.integers(0, 3, 64)
+    y = np.eye(3)[y] if doubled is Doubled else y
+    teacher = {"target_model": rng.normal(size=(64, 3))} if doubled is DoubledKD else {}
+
+    def trained(loss, rate):
+        model = Sequential(
+            [Dense(3, "linear" if doubled is Doubled else "softmax", input_shape=(5,))], seed=0
+        )
+        model.compile(optimizers.SGD(rate), loss)
+        history = model.fit(x, y, epochs=2, verbose=0, **teacher).history["loss"]
+        return model.params, history, model.evaluate(x, y, verbose=0)
+
+    base = doubled.__mro__[1]
+    params, history, value = trained(doubled(), 0.25)
+    expected, base_history, base_value = trained(base(), 0.5)
+    np.testing.assert_allclose(params, expected, rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(history, np.multiply(2, base_history), rtol=1e-5)
+    if doubled is not DoubledKD:  # without a teacher it is evaluated as crossentropy
+        assert value == pytest.approx(2 * base_value, rel=1e-5)
+    assert abs(trained(base(), 0.25)[0] - params).max() > 1e-3
+
+
+def test_a_loss_of_ones_own_is_used_when_it_is_called():
+    z, y = np.random.default_rng(0).normal(size=(2, 4, 3))
+    assert Doubled()(y, z) == pytest.approx(2 * losses.MeanSquaredError()(y, z))
+    labels = np.array([0, 1, 2, 0])
+    from_logits = DoubledCrossentropy(from_logits=True)(labels, z)
+    assert from_logits == pytest.approx(2 * losses.SparseCategoricalCrossentropy(from_logits=True)(labels, z))
+    assert DoubledKD()(labels, z, y) == pytest.approx(2 * losses.KnowledgeDistillation()(labels, z, y))
+    with pytest.raises(TypeError, match="value_and_grad of its own, which takes logits"):
+        DoubledCrossentropy()(labels, np.full((4, 3), 1 / 3))
+    model = Sequential([Dense(3, "relu", input_shape=(5,))])
+    with pytest.raises(ValueError, match="needs probabilities, but the model ends with relu"):
+        model.compile("sgd", DoubledCrossentropy())
+
+
+def test_a_loss_without_value_and_grad_is_refused():
+    class Kerass(losses.Loss):
+        def call(self, y_true, y_pred):
+            return 25.0
+
+    for cls in (Kerass, losses.Loss, type("Both", (Doubled,), {"call": Kerass.call})):
+        with pytest.raises(TypeError, match=f"{cls.__name__} must define value_and_grad"):
+            cls()
+
+
+@pytest.mark.parametrize(
+    ("base", "method"),
+    [
+        (metrics.Accuracy, "update_state"),
+        (metrics.Accuracy, "result"),
+        (metrics.MeanSquaredError, "rows"),
+        (optimizers.SGD, "step"),
+        (optimizers.Adam, "update"),
+    ],
+)
+def test_what_training_would_pass_over_is_refused(base, method):
+    own = type(
+        "Own", (base,), {method: lambda self, *arguments: getattr(super(base, self), method)(*arguments)}
+    )
+    options = (
+        {"optimizer": own()} if base.__module__.startswith("minidl.optimizers") else {"metrics": [own()]}
+    )
+    model = Sequential([Dense(2, input_shape=(3,))])
+    with pytest.raises(TypeError, match=f"Own overrides {method}, which training does not call"):
+        model.compile(loss="mse", **options)
+    harmless = type("Own", (base,), {"note": lambda self: 1})()
+    model.compile(loss="mse", **{key: harmless if key == "optimizer" else [harmless] for key in options})
+
+
+def test_a_schedules_own_call_is_used():
+    class Half(optimizers.schedules.CosineDecay):
+        def __call__(self, step):
+            return 0.5 * super().__call__(step)
+
+    np.testing.assert_allclose(
+        optimizers.SGD(Half(0.1, 10)).learning_rates(0, 5),
+        optimizers.SGD(optimizers.schedules.CosineDecay(0.05, 10)).learning_rates(0, 5),
+    )
