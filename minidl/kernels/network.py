@@ -26,7 +26,7 @@ from .updates import call_scalars
 
 @jit
 def train(team, program, buffers, data, table, state, moment, part):
-    """Steps of training on consecutive batches of ``data.order``, of one or more epochs, from step ``progress[DONE]`` on.
+    """Steps of training on consecutive batches of ``data.order``, of one or more epochs, from step ``DONE`` on.
 
     ``moment`` is that of step 0. ``part`` is all rows of each batch, or a part of one long step. On a busy machine a
     step may take a hundred times as long as the last, so the caller tells how long to go on, not how many steps.
