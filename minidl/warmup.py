@@ -5,11 +5,12 @@ next that nobody has finished, one from the front and one from the back, and fin
 """
 
 import contextlib
+import os
 import subprocess
 import sys
 import time
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 import numba
 import numpy as np
@@ -38,6 +39,10 @@ _PREDICT = ("infer_rows", "scratch_size")
 _MORE = ("search_nonfinite", "make_key", "add_regularizer")
 _ready: dict[str, set[str]] = {}
 """The jobs of each dtype that are in memory."""
+_under_way: dict[str, Future] = {}
+"""The compilation of each dtype. Its caller may have been interrupted; then it goes on by itself."""
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_under_way.clear)  # a child has no compiler thread to wait for
 
 
 def warmup(dtype: str = "float32", verbose: bool = True) -> float:
@@ -71,9 +76,12 @@ def compile_ahead(names: set[str], dtype: str, aloud: bool | None) -> float:
     if aloud and is_long:
         print(_ANNOUNCEMENT, flush=True)
     # In a thread of its own: the compiler would swallow an interrupt, and this thread listens for one as it waits.
-    compiler = ThreadPoolExecutor(1, thread_name_prefix="minidl-compiler")
-    compiling = compiler.submit(_compile_in_two_processes, jobs, new, dtype)
-    compiler.shutdown(wait=False)
+    is_earlier = dtype in _under_way
+    if not is_earlier:
+        compiler = ThreadPoolExecutor(1, thread_name_prefix="minidl-compiler")
+        _under_way[dtype] = compiler.submit(_compile_in_two_processes, jobs, new, dtype)
+        compiler.shutdown(wait=False)
+    compiling = _under_way[dtype]
     while not wait([compiling], timeout=0.05).done:
         seconds = time.perf_counter() - began
         if aloud is None and seconds > _SAID_ABOVE:
@@ -87,7 +95,10 @@ def compile_ahead(names: set[str], dtype: str, aloud: bool | None) -> float:
                 file=stream,
                 flush=True,
             )
+    _under_way.pop(dtype, None)
     compiling.result()
+    if is_earlier:  # perhaps it was for another model
+        return time.perf_counter() - began + compile_ahead(names, dtype, aloud)
     ready.update(names)
     seconds = time.perf_counter() - began
     if aloud and seconds > _SAID_ABOVE:

@@ -98,15 +98,15 @@ def test_an_interrupt_does_not_wait_for_the_compiler(monkeypatch, run):
     """The compiler goes on by itself, once, and the next call finds what it has made."""
     begun, finish, compiled = threading.Event(), threading.Event(), []
 
-    def compile_all(dtype):
+    def compile_all(jobs, new, dtype):
         begun.set()
         assert finish.wait(60)
         compiled.append(dtype)
 
     monkeypatch.setattr(warmup, "JIT_DISABLED", False)
-    monkeypatch.setattr(warmup, "_compiled", set())
-    monkeypatch.setattr(warmup, "_is_compiled", lambda dtype: False)
-    monkeypatch.setattr(warmup, "_compile_all", compile_all)
+    monkeypatch.setattr(warmup, "_ready", {})
+    monkeypatch.setattr(warmup, "_is_on_disk", lambda kernel, kinds: bool(compiled))
+    monkeypatch.setattr(warmup, "_compile_in_two_processes", compile_all)
     model = new_model()
     before = model.params.copy()
     for _ in range(2):
@@ -116,12 +116,13 @@ def test_an_interrupt_does_not_wait_for_the_compiler(monkeypatch, run):
     finish.set()
     run(model, epochs=1)
     assert compiled == ["float32"] and model.epoch == 1
-    monkeypatch.setattr(warmup, "_compiled", set())
+    monkeypatch.setattr(warmup, "_ready", {})
+    compiled.clear()
 
-    def fail(dtype):
+    def fail(jobs, new, dtype):
         raise OSError("no space")
 
-    monkeypatch.setattr(warmup, "_compile_all", fail)
+    monkeypatch.setattr(warmup, "_compile_in_two_processes", fail)
     with pytest.raises(OSError, match="no space"):
         run(new_model(), epochs=1)
 
