@@ -57,6 +57,11 @@ def constructor_arguments(cls: type) -> dict[str, type]:
     return found
 
 
+def is_minidls(cls: type) -> bool:
+    """Whether a class is the package's own, and no user's."""
+    return cls.__module__.startswith(f"{__package__}.")
+
+
 class Configurable:
     """An object made again by ``from_config(get_config())``.
 
@@ -84,7 +89,7 @@ class Configurable:
 
     def __new__(cls, *args, **kwargs):
         """Refuse an unknown keyword in the name of the class that was called, not of the base that would see it."""
-        if cls.__module__.startswith(f"{__package__}."):
+        if is_minidls(cls):
             known = constructor_arguments(cls)
             for name in kwargs.keys() - known.keys():
                 what = f"{cls.__name__}() got an unexpected keyword argument {name!r}"

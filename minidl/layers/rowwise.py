@@ -14,7 +14,7 @@ from ..kernels.elementwise import rescale
 from ..kernels.ops import DROPOUT, GAUSSIAN_NOISE, RANDOM_TRANSLATION, RESCALING, Op
 from ..registry import Unpack
 from ..validation import check_choice, check_dtype, check_float, check_int, check_shape
-from .base import LAYERS, Layer, LayerOptions, as_matrix
+from .base import LAYERS, Layer, LayerOptions
 
 
 class _Reshaping(Layer):
@@ -219,3 +219,8 @@ def _checked_factor(argument, factor):
         return [low, high], (low, high)
     factor = check_float(argument, factor, minimum=-1, maximum=1)
     return factor, (-abs(factor), abs(factor))
+
+
+def as_matrix(array: np.ndarray) -> np.ndarray:
+    """A batch as a matrix (B, D)."""
+    return array.reshape(len(array), -1)
