@@ -58,14 +58,15 @@ def constructor_arguments(cls: type) -> dict[str, type]:
     return found
 
 
-def _is_our_own(cls: type) -> bool:
+def is_minidls(cls: type) -> bool:
+    """Whether a class is the package's own, and no user's."""
     return cls.__module__.startswith(f"{__package__}.")
 
 
 @functools.cache
 def _attributes_of(cls: type) -> tuple[type, set[str], set[str]]:
     """minidl's own class that ``cls`` is or derives from, the settings that this class fixes, what a user's adds."""
-    ours = [base for base in cls.__mro__[:-1] if _is_our_own(base)]
+    ours = [base for base in cls.__mro__[:-1] if is_minidls(base)]
     settings = {name for base in ours for name in constructor_arguments(base)}
     added = {name for base in cls.__mro__[:-1] if base not in ours for name in vars(base)}
     return ours[0], settings - constructor_arguments(ours[0]).keys(), added
@@ -75,7 +76,7 @@ def overridden(thing: object, *methods: str) -> str | None:
     """The first of ``methods`` that a class of the user's defines: minidl's kernels know nothing of it."""
     for method in methods:
         owner = next(cls for cls in type(thing).__mro__ if method in vars(cls))
-        if not _is_our_own(owner):
+        if not is_minidls(owner):
             return method
     return None
 
@@ -131,7 +132,7 @@ class Configurable(metaclass=_Sealing):
 
     def __new__(cls, *args, **kwargs):
         """Refuse an unknown keyword in the name of the class that was called, not of the base that would see it."""
-        if _is_our_own(cls):
+        if is_minidls(cls):
             known = constructor_arguments(cls)
             for name in kwargs.keys() - known.keys():
                 what = f"{cls.__name__}() got an unexpected keyword argument {name!r}"

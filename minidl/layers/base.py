@@ -18,7 +18,7 @@ from ..constraints import Constraint
 from ..initializers import Initializer
 from ..kernels.program import Op
 from ..parameters import set_weights
-from ..registry import Configurable, Registry, constructor_arguments, serialize, snake_case
+from ..registry import Configurable, Registry, constructor_arguments, is_minidls, serialize, snake_case
 from ..regularizers import Regularizer
 from ..validation import check_array, check_bool, check_int, check_shape, describe, known_names
 
@@ -260,7 +260,7 @@ class Layer(Configurable):
                 f"{self.name}.{name} is a view of the model's flat vector: write layer.{name}[...] = value"
             )
         cls, settings = type(self), constructor_arguments(type(self))
-        is_setting = name in settings and name != "dtype" and _is_minidls(settings[name])
+        is_setting = name in settings and name != "dtype" and is_minidls(settings[name])
         is_made = self.built or self.__dict__.get("_is_constructed", False)
         if is_setting and (name in self.__dict__ or is_made):
             is_fixed = name in self.not_in_config or (self.built and name not in self.changeable)
@@ -272,7 +272,7 @@ class Layer(Configurable):
             raise AttributeError(f"{was}{since} and cannot become {value!r}: make a new layer")
         if name in ("forward", "backward", "build", "ops") and cls.ops is not Layer.ops:
             raise AttributeError(f"{self.name}.{name} cannot be replaced on one layer: make a subclass")
-        if is_made and _is_minidls(cls) and not name.startswith("_") and not hasattr(self, name):
+        if is_made and is_minidls(cls) and not name.startswith("_") and not hasattr(self, name):
             raise AttributeError(f"{cls.__name__} has no setting {name!r}: {known_names(name, settings)}")
         if is_setting and name in self.__dict__ and name != "input_shape":
             self._change(settings[name], name, value)
@@ -334,16 +334,7 @@ class Layer(Configurable):
         return math.prod(self.input_shape)
 
 
-def _is_minidls(cls: type) -> bool:
-    return cls.__module__.startswith(f"{__package__}.")
-
-
 LAYERS = Registry("layer class", Layer, spellings=(str,))
-
-
-def as_matrix(array: np.ndarray) -> np.ndarray:
-    """A batch as a matrix (B, D)."""
-    return array.reshape(len(array), -1)
 
 
 # -- layers as plain data, and from it ---------------------------------------------------------------------

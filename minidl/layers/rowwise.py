@@ -14,7 +14,7 @@ from ..kernels.program import DROPOUT, GAUSSIAN_NOISE, RANDOM_TRANSLATION, RESCA
 from ..kernels.rowwise import rescale
 from ..registry import Unpack
 from ..validation import check_choice, check_dtype, check_float, check_int, check_shape
-from .base import LAYERS, Layer, LayerOptions, as_matrix
+from .base import LAYERS, Layer, LayerOptions
 
 
 class _Reshaping(Layer):
@@ -219,3 +219,8 @@ def _checked_factor(argument, factor):
         return [low, high], (low, high)
     factor = check_float(argument, factor, minimum=-1, maximum=1)
     return factor, (-abs(factor), abs(factor))
+
+
+def as_matrix(array: np.ndarray) -> np.ndarray:
+    """A batch as a matrix (B, D)."""
+    return array.reshape(len(array), -1)
