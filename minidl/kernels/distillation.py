@@ -16,7 +16,20 @@ from .jit import jit
 from .rows import NO_LABEL, ROW_OF_TARGETS, clear_gradient, in_lane, loss
 from .softmax import row_max, row_product, row_sum
 from .supervised import crossentropy_row, subtract_target, target_sums
-from .vectors import CHUNK, absolute, keep, lanes, largest, load, splat, stay_apart, store, total, where_le
+from .vectors import (
+    CHUNK,
+    absolute,
+    keep,
+    lanes,
+    largest,
+    load,
+    rounded,
+    splat,
+    stay_apart,
+    store,
+    total,
+    where_le,
+)
 
 _STANDARDIZE_EPSILON = 1e-7
 CLOSE = 2.0**-7
@@ -126,7 +139,8 @@ def _gap(row, j, exponents):
     z_peak, v_peak, z_inverse, v_inverse = exponents
     v = load(row.teacher, row.at + j, row.count - j, v_peak)
     z = load(row.logits, row.at + j, row.count - j, z_peak)
-    return (z - v - (z_peak - v_peak)) * z_inverse + (v - v_peak) * (z_inverse - v_inverse)
+    peaks = rounded(row.logits, z_peak - v_peak)
+    return (z - v - peaks) * z_inverse + (v - v_peak) * (z_inverse - v_inverse)
 
 
 @jit(inline=True)
