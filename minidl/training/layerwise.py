@@ -74,16 +74,14 @@ class LayerwiseSteps:
 
 def train_on_batch(model, x, y, sample_weight, class_weight, teacher_logits) -> dict[str, float]:
     """One step; the arguments are those of `Sequential.train_on_batch`. Loss and metrics by name."""
-    loss, outputs = model.loss, math.prod(model.output_shape)
+    loss = model.loss
     batch = check_samples(model, loss, x, y, sample_weight, class_weight)
     if loss.distills:
-        logits = check_logits(teacher_logits, len(batch.x), outputs, model.dtype)
+        logits = check_logits(teacher_logits, len(batch.x), math.prod(model.output_shape), model.dtype)
         losses.check_logits("teacher_logits", logits)  # and no probabilities
         batch = batch._replace(teacher_logits=logits)
     elif teacher_logits is not None:
         raise ValueError(f"teacher_logits are for a distilling loss, and loss {loss.name} is none")
-    for metric in model.metrics:
-        metric.kind_for(batch.targets is None, outputs)
     model.prepare_optimizer()
     batch = batch._replace(x=np.ascontiguousarray(batch.x, dtype=model.dtype))
     rows = len(batch.x) if batch.targets is not None else int(np.count_nonzero(batch.labels >= 0))
