@@ -30,8 +30,7 @@ from .validation import check_dtype, check_int, check_shape, describe
 _ARRAYS = ("params", *SLOTS)
 _CONFIG_ERRORS = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 """What building a model from a foreign config can raise."""
-_OF_CALLS = 2**62
-"""In the place of an epoch: the draws of ``model(x, training=True)``, which are no epoch's."""
+_OF_CALLS = 2**62  # in the place of an epoch: the draws of ``model(x, training=True)``
 
 
 class Sequential(Stack):
@@ -70,6 +69,7 @@ class Sequential(Stack):
         seed = utils.next_seed() if seed is None else seed
         self.name = given_name(name, "sequential")
         self.epoch = self.draw_epoch = self._calls = 0
+        self._weights_given_at: int | None = None  # the optimizer's step
         self.unfinished: training.Unfinished | None = None
         self.best_logs: dict[str, float] = {}  # the best that a `ModelCheckpoint` has seen
         self.turns = Turns()
@@ -140,12 +140,19 @@ class Sequential(Stack):
         """Overwrite all parameters with arrays shaped as those of ``get_weights``, or change nothing."""
         with self.turns.taken():
             super().set_weights(weights)
-            self.leave_epoch()
+            self._begin_with_weights()
 
     def get_weights(self) -> list[np.ndarray]:
         """Copies of all parameters, as [weight, bias, weight, bias, ...]."""
         with self.turns.taken():
             return super().get_weights()
+
+    def _begin_with_weights(self) -> None:
+        """A model that is given its weights and a new optimizer, in either order, draws as a new one."""
+        self.leave_epoch()
+        self._weights_given_at = 0 if self.optimizer is None else self.optimizer.iterations
+        if self._weights_given_at == 0:
+            self.draw_epoch = 0
 
     def leave_epoch(self) -> None:
         """Never go on in the epoch that was begun, if one was: the next draws anew."""
@@ -189,8 +196,12 @@ class Sequential(Stack):
                     metric.kind_for(loss.sparse, math.prod(self.output_shape))
         if optimizer is not self.optimizer:
             self.leave_epoch()
-            if self.optimizer is not None and self.optimizer.iterations:
+            done = 0 if self.optimizer is None else self.optimizer.iterations
+            if self._weights_given_at == done:
+                self.draw_epoch = 0
+            elif done:
                 self.draw_epoch += 1  # train_on_batch draws by the steps, which begin again
+            self._weights_given_at = None
         self.optimizer, self.loss, self.metrics = optimizer, loss, metrics
         self.stop_training = False
 
@@ -337,7 +348,7 @@ class Sequential(Stack):
             raise ValueError(f"cannot read {shown}: it holds {found} parameters, the model has {size}")
         with self.turns.taken():
             self.params[...] = arrays["params"]
-            self.leave_epoch()
+            self._begin_with_weights()
 
     def get_config(self) -> dict:
         """The architecture as plain data: name, dtype, seed, input_shape, each layer's class and config."""

@@ -39,7 +39,7 @@ from minidl import archive
 from minidl.callbacks import LambdaCallback, LearningRateScheduler, ModelCheckpoint, TerminateOnNaN
 from minidl.layers import Dense, Layer
 from minidl.models import Sequential, load_model
-from minidl.optimizers import SGD
+from minidl.optimizers import SGD, Adam
 
 # -- in the middle of an epoch ---------------------------------------------------------------------
 
@@ -92,7 +92,8 @@ def test_other_batches_begin_the_epoch_anew_and_say_so(changed):
 def test_another_epoch_is_a_whole_one_and_that_is_said():
     model = at_step(STEPS + 7, fit)
     with pytest.warns(
-        UserWarning, match="epoch 2 was left after 7 steps.*this fit begins at epoch 1: initial_epoch=1"
+        UserWarning,
+        match="epoch 2 was left after 7 steps.*this fit begins epoch 1 anew.*initial_epoch=1 and the same",
     ):
         fit(model, epochs=1)
     assert model.optimizer.iterations == 2 * STEPS + 7 and model.epoch == 1
@@ -137,6 +138,25 @@ def test_an_epoch_that_is_left_is_not_drawn_again():
     assert model.draw_epoch == 2
     fit(model, epochs=2, initial_epoch=1)
     assert (model.epoch, model.draw_epoch) == (2, 3)
+
+
+def test_a_model_begun_anew_draws_as_a_new_one():
+    """The same weights and a new optimizer, in either order: an experiment that is repeated in one process."""
+    whole = at_step(2 * STEPS, fit)
+    initial = new_model().get_weights()
+    for order in ("weights first", "optimizer first"):
+        model = at_step(STEPS + 7, fit)
+        steps = [
+            lambda model=model: model.set_weights(initial),
+            lambda model=model: model.compile(Adam(0.003), model.loss, model.metrics),
+        ]
+        for step in steps if order == "weights first" else reversed(steps):
+            step()
+        assert model.draw_epoch == 0
+        fit(model, epochs=2)
+        assert same_state(model, whole), order
+    model.compile(Adam(0.003), model.loss, model.metrics)
+    assert model.draw_epoch == 3  # with the weights it has, it goes on
 
 
 def test_a_first_fit_draws_by_its_own_epochs():

@@ -89,26 +89,20 @@ def _begin_epochs(model, options: FitOptions, batch_size: int, count: int) -> No
 
     An epoch that begins anew has draws of its own. An epoch of a first fit draws under its own number.
     """
-    left, wanted = model.unfinished, (batch_size, count, options.shuffle)
-    begins_there = options.initial_epoch == model.epoch
-    if left is not None and begins_there and (left.batch_size, left.samples, left.shuffle) == wanted:
-        return
+    left, first = model.unfinished, options.initial_epoch
     if left is not None:
-        instead = (
-            f"this fit begins at epoch {options.initial_epoch + 1}: initial_epoch={model.epoch} goes on there"
-        )
-        if begins_there:
-            instead = (
-                f"with batch_size {batch_size}, {count} samples and shuffle={options.shuffle} it cannot go on there "
-                "and begins anew"
-            )
+        batches = left.batch_size, left.samples, left.shuffle
+        if first == model.epoch and batches == (batch_size, count, options.shuffle):
+            return
         warn(
             f"epoch {model.epoch + 1} was left after {left.step} steps of batch_size {left.batch_size} on "
-            f"{left.samples} samples with shuffle={left.shuffle}; {instead}"
+            f"{left.samples} samples with shuffle={left.shuffle}; this fit begins epoch {first + 1} anew, with "
+            f"batch_size {batch_size} on {count} samples with shuffle={options.shuffle}. initial_epoch={model.epoch} "
+            "and the same batches go on there"
         )
     with uninterrupted(), model.turns.taken():
         model.leave_epoch()
-        model.epoch, model.draw_epoch = options.initial_epoch, max(model.draw_epoch, options.initial_epoch)
+        model.epoch, model.draw_epoch = first, max(model.draw_epoch, first)
 
 
 def _choose_stepper(model, data: TrainingData, batch_size: int, stepwise: bool, options: FitOptions):

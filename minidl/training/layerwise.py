@@ -75,17 +75,15 @@ class LayerwiseSteps:
 
 def train_on_batch(model, x, y, sample_weight, class_weight, teacher_logits) -> dict[str, float]:
     """One step; the arguments are those of `Sequential.train_on_batch`. Loss and metrics by name."""
-    loss, outputs = model.loss, math.prod(model.output_shape)
+    loss = model.loss
     model.objective(loss)  # refuses a loss that does not fit the model
     batch = check_samples(model, loss, x, y, sample_weight, class_weight)
     if loss.distills:
-        logits = check_logits(teacher_logits, len(batch.x), outputs, model.dtype)
+        logits = check_logits(teacher_logits, len(batch.x), math.prod(model.output_shape), model.dtype)
         losses.check_logits("teacher_logits", logits)  # and no probabilities
         batch = batch._replace(teacher_logits=logits)
     elif teacher_logits is not None:
         raise ValueError(f"teacher_logits are for a distilling loss, and loss {loss.name} is none")
-    for metric in model.metrics:
-        metric.kind_for(batch.targets is None, outputs)
     model.prepare_optimizer()
     model.warn_of_what_cannot_learn()
     batch = batch._replace(x=np.ascontiguousarray(batch.x, dtype=model.dtype))
