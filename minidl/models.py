@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -290,33 +290,7 @@ class Sequential(Stack):
         with self._built_for(x):
             return training.predict(self, x, logits)
 
-    # -- description, files, copies ------------------------------------------------------------------
-
-    def summary(self, line_length: int = 65, print_fn: Callable[[str], object] = print) -> None:
-        """Print the layers with their output shapes and numbers of parameters."""
-        first, second = round(line_length * 0.45), round(line_length * 0.4)
-        lines = [f'Model: "{self.name}"', "_" * line_length]
-        lines += [" Layer (type)".ljust(first) + "Output Shape".ljust(second) + "Param #", "=" * line_length]
-        for layer in self._layers:
-            shape = "?" if layer.output_shape is None else str((None, *layer.output_shape))
-            title = f" {layer.name} ({type(layer).__name__})"
-            if len(title) >= first:
-                title = title[: first - 4] + "..."
-            count = f"{layer.count_params():,}" if layer.built else "? (unbuilt)"
-            lines.append(title.ljust(first) + shape.ljust(second) + count)
-        lines.append("=" * line_length)
-        counts = {"Total": self.weights, "Trainable": self.trainable_weights}
-        counts["Non-trainable"] = self.non_trainable_weights
-        for which, views in counts.items():
-            count, size = sum(view.size for view in views), sum(view.nbytes for view in views) / 1024
-            found = (
-                f"{count:,} ({size:,.2f} KB, {self.dtype})"
-                if self.built
-                else "unknown until the model is built"
-            )
-            lines.append(f"{which} params: {found}")
-        for line in lines:
-            print_fn(line)
+    # -- files, copies ------------------------------------------------------------------
 
     def save(self, path, overwrite: bool = True) -> None:
         """Write the model with its optimizer's state and all that is needed to train on."""

@@ -25,10 +25,10 @@ def pytest_configure(config):
 @pytest.fixture
 def all_threads(monkeypatch):
     """Calls use as many threads as are set, though there may be fewer processors or others may be faster."""
-    from minidl.kernels import threads
+    from minidl.kernels import barrier, threads
     from minidl.training.thread_choice import ThreadChoice
 
-    monkeypatch.setattr(threads, "usable_processors", lambda: threads.MOST_THREADS)
+    monkeypatch.setattr(threads, "usable_processors", lambda: barrier.MOST_THREADS)
     monkeypatch.setattr(ThreadChoice, "next", lambda self, most: (most, 1.0))
     monkeypatch.setattr(ThreadChoice, "record", lambda self, count, steps, seconds: None)
 

@@ -1,6 +1,7 @@
 """Compiled code on disk: found again, never older than the source, and no condition for anything to work."""
 
 import compileall
+import gc
 import os
 import shutil
 import stat
@@ -10,8 +11,10 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from numba.core.dispatcher import Dispatcher
 
 import minidl
+from minidl.kernels.jit import jit
 
 CALLEE = "from .jit import jit\n\n\n@jit\ndef inner(x):\n    return x + 1.0\n"
 CALLER = (
@@ -250,3 +253,24 @@ def test_the_folder_that_is_named_is_the_one_that_is_used(package, tmp_path):
     assert Path(named).parent == tmp_path / "given"
     run(package, NUMBA_CACHE_DIR=str(tmp_path / "given"))
     assert {path.name.split("-")[0] for path in Path(named).iterdir()} == {"caller.outer", "callee.inner"}
+
+
+def test_no_two_functions_share_the_name_of_their_code():
+    """Code from two processes would else be taken for one another where one process loads both."""
+    kernels = {
+        id(thing.py_func): thing.py_func for thing in gc.get_objects() if isinstance(thing, Dispatcher)
+    }
+    functions = [f for f in kernels.values() if f.__module__.startswith("minidl.kernels")]
+    names = [(f.__module__, f.__qualname__) for f in functions]
+    assert len(names) > 200 and len(set(names)) == len(names)
+
+    def made(value):
+        def kernel():
+            return value
+
+        return kernel
+
+    one, two = made(1), made(2)
+    assert one.__qualname__ == two.__qualname__  # control: as Python names them
+    jit(one), jit(two)
+    assert one.__qualname__ != two.__qualname__

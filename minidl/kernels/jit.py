@@ -1,5 +1,7 @@
 """The one decorator every kernel uses, with each compiler flag explained once."""
 
+import collections
+
 import numba
 
 from .cache import FunctionCache
@@ -27,6 +29,9 @@ _FLAGS = {
 }
 
 
+_times_used: collections.Counter[str] = collections.Counter()
+
+
 def jit(function=None, *, inline: bool = False, allocates: bool = False, name: str | None = None):
     """Compile ``function`` with the flags above and keep the machine code on disk (see `cache`).
 
@@ -43,8 +48,12 @@ def jit(function=None, *, inline: bool = False, allocates: bool = False, name: s
         flags["inline"] = "always"
     if allocates:
         flags["_nrt"] = True
-    dispatcher = numba.jit(**flags)(function)
     name = name or function.__qualname__
+    # Numba calls machine code by this name and a number that begins anew in each process. Code from two processes could
+    # else have one name, and what is loaded second would run what was loaded first.
+    _times_used[name] += 1
+    function.__qualname__ = name if _times_used[name] == 1 else f"{name}.{_times_used[name]}"
+    dispatcher = numba.jit(**flags)(function)
     if "<" not in name:
         dispatcher._cache = FunctionCache(f"{function.__module__.rpartition('.')[2]}.{name}")
     return dispatcher
