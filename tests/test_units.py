@@ -1,6 +1,9 @@
 """Units: what a kernel calls through an address is what Python calls by name, and no call with other types compiles."""
 
 import gc
+import os
+import subprocess
+import sys
 
 import numba
 import numpy as np
@@ -69,3 +72,34 @@ def test_no_two_functions_share_a_name_on_disk():
             of_name.add((each.py_func.__code__, str(each.py_func.__closure__)))
     assert len(functions) > len(units.ALL) > 50
     assert [name for name, found in functions.items() if len(found) > 1] == []
+
+
+MAKE = """
+import sys
+import numpy as np
+from minidl.kernels import updates
+for name in sys.argv[1:]:
+    params, empty = np.zeros(1), np.zeros(0)
+    slots = [np.zeros(1) if place in updates.KEEPS[updates.Rule[name]] else empty for place in range(3)]
+    scalars = np.array([0.5, 0.9, 0.1, 0, 0, 0, 0, 0])
+    updates.update(updates.Rule[name], params, *slots, np.ones(1), scalars)
+    print(name, float(params[0]))
+"""
+
+
+@pytest.mark.skipif(JIT_DISABLED, reason="nothing is compiled")
+def test_functions_from_one_line_that_several_processes_compiled_are_told_apart(tmp_path):
+    """Each is the first that its process compiles: what Numba counts to make symbols is the same."""
+    rules, alone = ["SGD", "MOMENTUM", "NESTEROV"], []
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+
+    def run(*names: str) -> list[str]:
+        command = [sys.executable, "-c", MAKE, *names]
+        found = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        return found.stdout.splitlines()
+
+    for rule in rules:
+        alone += run(rule)
+    assert alone == ["SGD -0.5", "MOMENTUM -0.5", "NESTEROV -0.95"]
+    assert run(*rules) == alone
+    assert run(*reversed(rules)) == alone[::-1]

@@ -1,5 +1,7 @@
 """The one decorator every kernel uses, with each compiler flag explained once."""
 
+from types import FunctionType
+
 import numba
 
 from .cache import FunctionCache
@@ -43,8 +45,13 @@ def jit(function=None, *, inline: bool = False, allocates: bool = False, name: s
         flags["inline"] = "always"
     if allocates:
         flags["_nrt"] = True
+    if name is not None:
+        # Numba makes the symbol of the qualified name, the types and a number that is counted anew in each process. Two
+        # functions made by one line would get one symbol, and code that is read from disk would take one for the other.
+        function = FunctionType(function.__code__, function.__globals__, name, None, function.__closure__)
+        function.__qualname__ = name
     dispatcher = numba.jit(**flags)(function)
-    name = name or function.__qualname__
+    name = function.__qualname__
     if "<" not in name:
         dispatcher._cache = FunctionCache(f"{function.__module__.rpartition('.')[2]}.{name}")
     return dispatcher
