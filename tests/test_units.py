@@ -77,29 +77,21 @@ def test_no_two_functions_share_a_name_on_disk():
 MAKE = """
 import sys
 import numpy as np
+from numba.core import types
 from minidl.kernels import updates
-for name in sys.argv[1:]:
-    params, empty = np.zeros(1), np.zeros(0)
-    slots = [np.zeros(1) if place in updates.KEEPS[updates.Rule[name]] else empty for place in range(3)]
-    scalars = np.array([0.5, 0.9, 0.1, 0, 0, 0, 0, 0])
-    updates.update(updates.Rule[name], params, *slots, np.ones(1), scalars)
-    print(name, float(params[0]))
+rules = [updates.Rule[name] for name in sys.argv[1:]]
+for rule in rules:
+    updates.UPDATES[rule].compile(updates._loop_arguments(types.float64))
+print(len({updates.UPDATES.address(rule, np.dtype("f8")) for rule in rules}))
 """
 
 
 @pytest.mark.skipif(JIT_DISABLED, reason="nothing is compiled")
 def test_functions_from_one_line_that_several_processes_compiled_are_told_apart(tmp_path):
     """Each is the first that its process compiles: what Numba counts to make symbols is the same."""
-    rules, alone = ["SGD", "MOMENTUM", "NESTEROV"], []
+    rules = ["SGD", "MOMENTUM", "NESTEROV"]
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
-
-    def run(*names: str) -> list[str]:
+    for names in [[rule] for rule in rules] + [rules]:
         command = [sys.executable, "-c", MAKE, *names]
         found = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-        return found.stdout.splitlines()
-
-    for rule in rules:
-        alone += run(rule)
-    assert alone == ["SGD -0.5", "MOMENTUM -0.5", "NESTEROV -0.95"]
-    assert run(*rules) == alone
-    assert run(*reversed(rules)) == alone[::-1]
+        assert int(found.stdout) == len(names)
