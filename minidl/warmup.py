@@ -149,12 +149,7 @@ def _start_helper(names: list[str], dtype: str) -> subprocess.Popen | None:
 
     Where it cannot run, or dies, this process compiles all itself.
     """
-    if (
-        not sys.executable
-        or getattr(sys, "frozen", False)
-        or get_num_threads() == 1
-        or cache.folder() is None
-    ):
+    if get_num_threads() == 1 or cache.folder() is None or hasattr(sys, "frozen") or not sys.executable:
         return None
     code = (
         f"import sys; sys.path[:] = {sys.path!r}; from minidl.warmup import compile_jobs; "
@@ -173,7 +168,7 @@ def _jobs(dtype: np.dtype) -> dict[str, tuple]:
     jobs = {name: (kernel, kinds(real)) for name, (kernel, kinds) in units.ALL.items()}
     vector, matrix, row = np.zeros(1, dtype), np.zeros((1, 1), dtype), np.zeros(1)
     table, numbers, integers = np.zeros((1, 1), np.int64), np.zeros((1, 1)), np.zeros(1, np.int64)
-    rows = program.rows_of(matrix)
+    rows, space = program.rows_of(matrix), program.Space(matrix, matrix, matrix, integers)
     restraints = program.Restraints(False, 0, 0, table, numbers, row, table, row)
     calls = {
         "train": (
@@ -181,19 +176,7 @@ def _jobs(dtype: np.dtype) -> dict[str, tuple]:
             ALONE,
             program.Program(table, numbers, vector, vector, False, 0),
             program.Buffers(
-                matrix,
-                vector,
-                vector,
-                matrix,
-                matrix,
-                numbers,
-                row,
-                row,
-                numbers,
-                integers,
-                matrix,
-                matrix,
-                matrix,
+                matrix, vector, vector, matrix, matrix, numbers, row, row, numbers, integers, *[matrix] * 3
             ),
             program.Data(rows, integers, integers, integers, rows, rows, row, 1, 1),
             program.LossTable(0, row, integers, integers, row, numbers, integers),
@@ -208,15 +191,7 @@ def _jobs(dtype: np.dtype) -> dict[str, tuple]:
         "all_ready": (all_ready, integers, 1, 0.0),
         "release": (release, integers, 0),
         "infer_rows": (infer_rows, table, numbers, vector, vector, vector, vector, 1, matrix),
-        "infer": (
-            infer,
-            ALONE,
-            program.Inference(table, numbers, vector),
-            program.Space(matrix, matrix, matrix, integers),
-            rows,
-            1,
-            matrix,
-        ),
+        "infer": (infer, ALONE, program.Inference(table, numbers, vector), space, rows, 1, matrix),
         "search_nonfinite": (search_nonfinite, ALONE, vector, integers),
         "scratch_size": (scratch_size, 1, 1, 1),
         "make_key": (make_key, 0, 0, 0, 0),

@@ -1,6 +1,9 @@
 """Units: what a kernel calls through an address is what Python calls by name, and no call with other types compiles."""
 
 import gc
+import os
+import subprocess
+import sys
 
 import numba
 import numpy as np
@@ -69,3 +72,26 @@ def test_no_two_functions_share_a_name_on_disk():
             of_name.add((each.py_func.__code__, str(each.py_func.__closure__)))
     assert len(functions) > len(units.ALL) > 50
     assert [name for name, found in functions.items() if len(found) > 1] == []
+
+
+MAKE = """
+import sys
+import numpy as np
+from numba.core import types
+from minidl.kernels import updates
+rules = [updates.Rule[name] for name in sys.argv[1:]]
+for rule in rules:
+    updates.UPDATES[rule].compile(updates._loop_arguments(types.float64))
+print(len({updates.UPDATES.address(rule, np.dtype("f8")) for rule in rules}))
+"""
+
+
+@pytest.mark.skipif(JIT_DISABLED, reason="nothing is compiled")
+def test_functions_from_one_line_that_several_processes_compiled_are_told_apart(tmp_path):
+    """Each is the first that its process compiles: what Numba counts to make symbols is the same."""
+    rules = ["SGD", "MOMENTUM", "NESTEROV"]
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    for names in [[rule] for rule in rules] + [rules]:
+        command = [sys.executable, "-c", MAKE, *names]
+        found = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        assert int(found.stdout) == len(names)

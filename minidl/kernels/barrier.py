@@ -47,9 +47,11 @@ ALONE = Team(0, 1, np.zeros(SYNC_SIZE, np.int64))
 """The team of a single thread."""
 
 
-@jit(inline=True)
+@jit
 def share(total, team, unit):
     """This thread's part low..high of ``total`` items, cut at multiples of ``unit``."""
+    if team.threads == 1:
+        return 0, total  # a tiny net would notice the divisions
     units = (total + unit - 1) // unit
     low = units * team.thread // team.threads * unit
     high = units * (team.thread + 1) // team.threads * unit

@@ -59,13 +59,13 @@ def jit(function=None, *, inline: bool = False, allocates: bool = False, name: s
     return dispatcher
 
 
-@jit(inline=True)
+@jit
 def smaller(a, b):
     """min(a, b) of integers. Numba's own min is compiled anew for every mix of types and literals."""
     return a if a < b else b
 
 
-@jit(inline=True)
+@jit
 def larger(a, b):
     """max(a, b) of integers."""
     return a if a > b else b

@@ -11,9 +11,32 @@ import numpy as np
 
 from .barrier import meet, share
 from .jit import jit, smaller
-from .matmul import NO_PANELS, Block, by_columns, by_rows, call_product, column_sums, from_zero, starting_at
-from .program import BIAS, DENSE, FORWARD, IN, IN_AT, KIND, OUT, OUT_AT, TRAINABLE, UPDATE_ROWS, WEIGHT
-from .simd import NextRows, Shape, matmul_prefetching_panel
+from .matmul import (
+    NO_PANELS,
+    Block,
+    by_columns,
+    by_rows,
+    call_prefetching,
+    call_product,
+    column_sums,
+    from_zero,
+    starting_at,
+)
+from .program import (
+    BIAS,
+    DENSE,
+    FORWARD,
+    IN,
+    IN_AT,
+    KIND,
+    OUT,
+    OUT_AT,
+    PREFETCHING,
+    TRAINABLE,
+    UPDATE_ROWS,
+    WEIGHT,
+)
+from .simd import NextRows, Shape
 from .target import PANEL_BYTES, TILE_ROWS
 from .updates import PENALTY, call_bound, call_penalize, call_update
 
@@ -71,7 +94,8 @@ def _weight_gradient(dweight, op, block, rows, x, dvalues, scratch, next_rows):
     if next_rows.first >= 0:
         done = smaller(PANEL_BYTES // dweight.itemsize, columns)
         panel = Shape(features, rows, done)
-        matmul_prefetching_panel(out, x_transposed, dout, panel, from_zero(dweight), next_rows)
+        zero = from_zero(dweight)
+        call_prefetching(op[PREFETCHING], out, x_transposed, dout, panel, zero, next_rows)
     if done < columns:
         rest, shape = starting_at(out, 0, done), Shape(features, rows, columns - done)
         call_product(

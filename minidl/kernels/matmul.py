@@ -17,7 +17,7 @@ from .jit import jit, larger, smaller
 from .simd import Matrix, Shape, Start
 from .target import PANEL_BYTES, ROW_VECTORS, TILE_ROWS, TILE_VECTORS, VECTOR_BYTES
 from .units import Units, array
-from .vectors import lanes, load, store
+from .vectors import lanes, load, splat, store
 
 K_BLOCK = 512
 """Rows of B in a packed panel: 64 KB in float32, read from the second-level cache. With fewer, C is fetched and
@@ -172,23 +172,31 @@ def product(c, a, b, panels, shape, start, scratch):
             _block_product(rows_of_c, block_a, b, panels, shape, block_start, scratch, blocking)
 
 
+def prefetching_panel(c, a, b, shape, start, next_rows):
+    simd.matmul_prefetching_panel(c, a, b, shape, start, next_rows)
+
+
+def _matrix_of(data):
+    return types.BaseTuple.from_types((data, *[types.int64] * 3), Matrix)
+
+
 def _product_arguments(real):
     data, whole = array(real), types.int64
-    matrix = types.BaseTuple.from_types((data, whole, whole, whole), Matrix)
     panels, shape = (types.BaseTuple.from_types((whole,) * len(of._fields), of) for of in (Panels, Shape))
-    return (
-        matrix,
-        matrix,
-        matrix,
-        panels,
-        shape,
-        types.BaseTuple.from_types((whole, data, whole), Start),
-        data,
-    )
+    start = types.BaseTuple.from_types((whole, data, whole), Start)
+    return *[_matrix_of(data)] * 3, panels, shape, start, data
+
+
+def _prefetching_arguments(real):
+    *matrices, _, shape, start, _ = _product_arguments(real)
+    stored = _matrix_of(types.Array(types.uint8, 1, "C", readonly=True))
+    next_rows = types.BaseTuple.from_types((stored, array(types.int64), types.int64), simd.NextRows)
+    return *matrices, shape, start, next_rows
 
 
 PRODUCT = Units("matmul", {"product": product}, _product_arguments)
-call_product = PRODUCT.caller
+PREFETCHING = Units("matmul", {"prefetching_panel": prefetching_panel}, _prefetching_arguments)
+call_product, call_prefetching = PRODUCT.caller, PREFETCHING.caller
 
 
 @jit(inline=True)
@@ -267,12 +275,11 @@ def scratch_size(m, k, itemsize):
 @jit
 def column_sums(out, x, m, n):
     """out[j] = sum over rows i, in order, of X[i, j]; X is a `Matrix` of (m, n) with contiguous rows."""
-    for j in range(n):
-        out[j] = 0
-    for i in range(m):
-        row = x.data[x.at + i * x.row_stride : x.at + i * x.row_stride + n]
-        for j in range(n):
-            out[j] += row[j]
+    for j in range(0, n, lanes(out)):
+        sums = splat(out, 0.0)
+        for i in range(m):
+            sums = sums + load(x.data, x.at + i * x.row_stride + j, n - j, 0.0)
+        store(out, j, n - j, sums)
 
 
 @jit(allocates=True)

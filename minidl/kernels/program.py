@@ -7,6 +7,7 @@ import numpy as np
 
 from . import activations, rowwise
 from .jit import copy, jit
+from .matmul import PREFETCHING as PREFETCHING_UNITS
 from .matmul import PRODUCT, scratch_size, store_panels
 from .target import ALIGNMENT, PANEL_BYTES, TILE_ROWS, aligned_zeros
 
@@ -58,9 +59,10 @@ class Op(NamedTuple):
 
 
 # Columns of the table: an `Op`, whose seven integers begin at FIRST_I; where its input and output lie, and what its
-# backward reads besides dout; the addresses of its `units`, of a dense layer twice that of the product.
+# backward reads besides dout; the addresses of its `units`: of a dense layer twice that of the product, and that of the
+# product which prefetches.
 KIND, IN, OUT, WEIGHT, BIAS, CODE, LAYER_INDEX, FIRST_I = range(8)
-IN_AT, OUT_AT, SEEN_AT, FORWARD, BACKWARD, TRAINABLE, SEED, COLUMNS = range(14, 22)
+IN_AT, OUT_AT, SEEN_AT, FORWARD, BACKWARD, PREFETCHING, TRAINABLE, SEED, COLUMNS = range(14, 23)
 
 UPDATE_ROWS, UPDATE_PANELS = 16 * TILE_ROWS, 4
 """Rows and panels of a weight whose gradient is computed, used and forgotten together: 96 KB. The update reads it
@@ -103,6 +105,7 @@ def plan(ops, batch: int, dtype: np.dtype, training: bool = True) -> Plan:
             op.kind, op.in_size, op.out_size, op.weight, op.bias, op.activation, op.layer, *op.i, in_at, at,
             in_at if op.activation in activations.NEEDS_INPUT else at,
             forward.address(code, dtype), backward.address(code, dtype) if training else 0,
+            PREFETCHING_UNITS.address("prefetching_panel", dtype) if training and index == 0 else 0,
             op.trainable, op.seed,
         )  # fmt: skip
         settings[index] = op.f
@@ -121,7 +124,8 @@ def _units(op) -> tuple:
 
 def unit_names(ops, training: bool) -> list[str]:
     """What `plan` compiles for ``ops``."""
-    return [units.name(code) for *both, code in map(_units, ops) for units in both[: 1 + training]]
+    names = [units.name(code) for *both, code in map(_units, ops) for units in both[: 1 + training]]
+    return [*names, PREFETCHING_UNITS.name("prefetching_panel")] if training else names
 
 
 @jit
