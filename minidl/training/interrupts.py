@@ -95,18 +95,18 @@ class Turns:
                         _signal.signal(number, handler)
 
         try:
-            if _in_main_thread():
-                _watching.add(training)
-            self._trainings.add(training)
-            self._begun += 1
-            watch_signals()
-            yield
-        finally:
             try:
+                if _in_main_thread():
+                    _watching.add(training)
+                self._trainings.add(training)
+                self._begun += 1
+                watch_signals()
+                yield
+            finally:
                 with uninterrupted():
                     end()
-            finally:  # a handler may have raised before the line above
-                end()
+        finally:  # a handler may have raised before the line above
+            end()
 
     @contextlib.contextmanager
     def taken(self) -> Iterator[None]:
