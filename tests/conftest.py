@@ -28,7 +28,7 @@ def all_threads(monkeypatch):
     from minidl.kernels import threads
     from minidl.training.thread_choice import ThreadChoice
 
-    monkeypatch.setattr(threads, "usable_processors", lambda: threads.MOST_THREADS)
+    monkeypatch.setattr(threads, "usable_processors", lambda: 256)
     monkeypatch.setattr(ThreadChoice, "next", lambda self, most: (most, 1.0))
     monkeypatch.setattr(ThreadChoice, "record", lambda self, count, steps, seconds: None)
 
