@@ -406,9 +406,15 @@ def sweep_table(results: dict) -> str:
     return format_table(head, lines, markdown=True)
 
 
+JITTER_NOTE = (
+    "As in the paper, only the teacher sees jittered digits. So what a student gains from it is partly the teacher's "
+    "jitter, which a student can have without a teacher: `python -m minidl distill --labels all` compares both."
+)
+
+
 def markdown(results: dict) -> str:
     lines = [f"# {results['title']}", "", results["notes"], "", report.circumstances(results), ""]
-    lines += [main_table(results), ""]
+    lines += [main_table(results), "", JITTER_NOTE, ""]
     if results["targets"]:
         verdicts = [
             [
@@ -450,6 +456,9 @@ def sweep_note(results: dict) -> str:
         "Test errors of smaller students, two hidden layers each. The paper: with 300 units or more all "
         "temperatures above 8 gave fairly similar results, with 30 units 2.5 to 4 worked significantly better "
         f"than higher or lower ones. Here, {'; '.join(found)}. "
+        "A likely reason: at a high temperature a student matches all logits, the very negative ones too, which say "
+        "little of the digit, and 30 units have no room for that; at T = 1 the loss sees little but the classes in "
+        "question. "
         f"A sweep took {np.mean(results['seconds_of'][SWEEP]):,.0f} s."
     )
 

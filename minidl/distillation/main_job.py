@@ -165,15 +165,15 @@ def _train_all(options, kinds: list[_Kind], digits: tuple, labelled: np.ndarray,
     """Yield the seed's teacher, then its student of each kind."""
     (x, y), shape, classes = digits, digits[0].shape[1:], int(digits[1].max()) + 1
 
-    def make(name: str, layers: list) -> Sequential:
-        layers = [Input(shape), Rescaling(1 / 255), *layers, Dense(classes, "softmax")]
-        return Sequential(layers, name, seed=seed)
+    def make(name: str, augmenting: list, layers: list) -> Sequential:
+        layers = [*augmenting, Rescaling(1 / 255), Flatten(), *layers, Dense(classes, "softmax")]
+        return Sequential([Input(shape), *layers], name, seed=seed)
 
     # a large net that sees each digit shifted and with pixels missing, never twice the same
-    layers = [RandomTranslation(_SHIFT / shape[0], _SHIFT / shape[1]), Flatten(), Dropout(0.1)]
+    shifts, layers = [RandomTranslation(_SHIFT / shape[0], _SHIFT / shape[1])], [Dropout(0.1)]
     for units in options.teacher:
         layers += [Dense(units, activation="relu"), Dropout(0.3)]
-    teacher = make("teacher", layers)
+    teacher = make("teacher", shifts, layers)
     batch_size, loss = 2 * options.batch_size, CategoricalCrossentropy(label_smoothing=_SMOOTHING)
     samples = x[labelled], to_categorical(y[labelled], classes), batch_size
     epochs = math.ceil(options.teacher_steps * batch_size / len(labelled))
@@ -192,8 +192,8 @@ def _train_all(options, kinds: list[_Kind], digits: tuple, labelled: np.ndarray,
         else:
             targets = to_categorical(targets, classes)
         # a small net without regularization; those of one seed have the same initial weights
-        layers = [Flatten(), *(Dense(units, activation="relu") for units in options.student)]
-        student = make("student", layers)
+        layers = [Dense(units, activation="relu") for units in options.student]
+        student = make("student", [], layers)
         samples = inputs, targets, options.batch_size, logits
         _train(f"{kind.name} {seed}", student, kind.loss, options.learning_rate, _PASSES, *samples)
         yield student

@@ -171,6 +171,8 @@ class RandomTranslation(RandomLayer):
     that much either way, a pair is (lowest, highest). ``RandomTranslation(2 / 28, 2 / 28)`` shifts digits by up to
     two pixels. Pixels that move in from outside are ``fill_value``. Keras shifts by fractions of a pixel and
     reflects by default; here the shift is whole and the only ``fill_mode`` is "constant". ``seed``: see `Dropout`.
+
+    Put it first, before `Rescaling` too: then a teacher can be shown what the student sees.
     """
 
     def __init__(
