@@ -36,6 +36,9 @@ _OF_CALLS = 2**62  # in the place of an epoch: the draws of ``model(x, training=
 class Sequential(Stack):
     """A stack of layers.
 
+    A subclass may override ``forward`` (with its arguments ``training`` and ``logits``) and ``backward``: training and
+    prediction then run layer by layer.
+
     Parameters
     ----------
     layers : layers to ``add``, in order.

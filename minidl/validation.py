@@ -276,6 +276,17 @@ def check_labels(y: object, classes: int, argument: str = "y", unlabelled: bool 
     return np.array(array, np.int64)  # a copy: kernels index by it, whatever a callback does to y meanwhile
 
 
+def check_classes_left(labels: np.ndarray, argument: str = "y") -> None:
+    """Refuse class indices of which one class is left beside -1: they are the -1 and +1 of another convention."""
+    classes, counts = np.unique(labels, return_counts=True)
+    if len(classes) == 2 and classes[0] == -1:
+        raise ValueError(
+            f"{argument} must hold labels of two or more classes, got {classes[1]} {counts[1]} times and "
+            f"-1 {counts[0]} times: -1 means 'no label'. Classes count from 0; of -1 and 1, ({argument} + 1) // 2 "
+            "makes 0 and 1"
+        )
+
+
 def check_targets(
     y: object,
     output_shape: tuple[int, ...],

@@ -4,8 +4,8 @@ What is compiled are jobs, a kernel or unit with the types of its arguments. Two
 next that nobody has finished, one from the front and one from the back, and finds the other's on disk.
 """
 
-import contextlib
 import os
+import re
 import subprocess
 import sys
 import time
@@ -30,7 +30,8 @@ from .validation import check_bool, check_dtype
 _SAID_ABOVE = 2.0
 """Seconds: loading from disk takes less, and is not worth a line."""
 _ANNOUNCEMENT = "minidl: compiling for this machine, once; it may take ten seconds"
-_HELPER_SECONDS = 120.0
+_PYTHON = re.compile(r"(python|pypy)w?[\d.]*(_?[dt]|-dbg)*(\.exe)?", re.IGNORECASE)
+"""The name of an interpreter. Where Python is embedded, `sys.executable` may be the host: QGIS, uWSGI, a game."""
 _HELPER_START = 1.0
 """Seconds until a second process begins to compile."""
 _THREADS = ("work", "prepare", "all_ready", "release")
@@ -115,13 +116,25 @@ def _compile_in_two_processes(jobs: dict, new: list[str], dtype: str) -> None:
         lighter = loads[1] < loads[0]
         shares[lighter].append(name)
         loads[lighter] += _expected_seconds(name)
-    helper = _start_helper(shares[1], dtype) if shares[1] else None
+    helper, began = _start_helper(shares[1], dtype) if shares[1] else None, time.perf_counter()
     _compile(jobs[name] for name in shares[0])
     if helper is not None:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            helper.wait(_HELPER_SECONDS)
+        patience = max(time.perf_counter() - began, 2 * _HELPER_START)
+        _wait_while_it_writes(helper, [jobs[name] for name in shares[1]], patience)
         helper.kill()
     _compile(jobs.values())
+
+
+def _wait_while_it_writes(helper: subprocess.Popen, share: list, patience: float) -> None:
+    """Wait for the helper's end, but give it up when it has left nothing new on disk for ``patience`` seconds."""
+    written, last = -1, 0.0
+    while helper.poll() is None:
+        found = sum(_is_on_disk(*job) for job in share)
+        if found > written:
+            written, last = found, time.perf_counter()
+        elif time.perf_counter() - last > patience:
+            return
+        time.sleep(0.02)
 
 
 def _expected_seconds(name: str) -> float:
@@ -149,7 +162,9 @@ def _start_helper(names: list[str], dtype: str) -> subprocess.Popen | None:
 
     Where it cannot run, or dies, this process compiles all itself.
     """
-    if get_num_threads() == 1 or cache.folder() is None or hasattr(sys, "frozen") or not sys.executable:
+    if get_num_threads() == 1 or cache.folder() is None or hasattr(sys, "frozen"):
+        return None
+    if not _PYTHON.fullmatch(os.path.basename(sys.executable or "")):
         return None
     code = (
         f"import sys; sys.path[:] = {sys.path!r}; from minidl.warmup import compile_jobs; "

@@ -725,6 +725,28 @@ def test_unlabelled_samples_counted_as_errors(teacher):
         train(student(), y=y)
 
 
+def test_labels_of_minus_and_plus_one_are_no_classes(teacher, capsys):
+    """Half of them would count as "no label", and the accuracy would be that of a single class."""
+    signs = np.where(Y > 1, 1, -1)
+    model = student()
+    model.compile("adam", metrics=["accuracy"])
+    told = "y must hold labels of two or more classes, got 1 .* times and -1 .* times: -1 means 'no label'"
+    for misuse in (
+        lambda: model.fit(X, signs, target_model=teacher, verbose=0),
+        lambda: model.fit(X, Y, target_model=teacher, verbose=0, validation_data=(X, signs)),
+        lambda: distill(teacher, model, X, signs, verbose=0),
+        lambda: distill(teacher, model, X, Y, test_data=(X, signs), verbose=0),
+    ):
+        with pytest.raises(ValueError, match=told):
+            misuse()
+    some = np.where(np.arange(160) < 80, Y, -1)
+    for y, line in ((some, "y is -1, no label, for 80 of 160 samples"), (Y, "no label")):
+        model.fit(X, y, target_model=teacher, verbose=2)
+        assert capsys.readouterr().out.count(line) == (y is some)
+        model.fit(X, y, target_model=teacher, verbose=0)
+        assert capsys.readouterr().out == ""
+
+
 def test_nothing_to_learn_from(teacher):
     model = student()
     for loss in (

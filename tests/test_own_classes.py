@@ -107,3 +107,65 @@ def test_a_schedules_own_call_is_used():
         optimizers.SGD(Half(0.1, 10)).learning_rates(0, 5),
         optimizers.SGD(optimizers.schedules.CosineDecay(0.05, 10)).learning_rates(0, 5),
     )
+
+
+class Shifted(Sequential):
+    """Seven more than the layers say."""
+
+    def forward(self, x, training=False, logits=False):
+        return super().forward(x, training=training, logits=logits) + 7
+
+
+class Halved(Sequential):
+    def forward(self, x, training=False, logits=False):
+        return super().forward(x, training=training, logits=logits) / 2
+
+    def backward(self, dout, logits=False):
+        return super().backward(dout / 2, logits=logits)
+
+
+def test_a_models_own_forward_is_used():
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(60, 3)).astype(np.float32), rng.normal(size=(60, 2)).astype(np.float32)
+
+    def made(cls):
+        model = cls([Dense(2, input_shape=(3,))], seed=0)
+        model.compile(optimizers.SGD(0.01), "mse")
+        return model
+
+    plain, shifted = made(Sequential), made(Shifted)
+    np.testing.assert_allclose(shifted.predict(x), plain.predict(x) + 7, rtol=1e-6)
+    np.testing.assert_array_equal(shifted.predict_logits(x), shifted.predict(x))
+    assert shifted.evaluate(x, y + 7, verbose=0) == pytest.approx(plain.evaluate(x, y, verbose=0), rel=1e-5)
+    assert shifted.evaluate(x, y, verbose=0) > 10
+    shifted.fit(x, y + 7, epochs=2, verbose=0)
+    plain.fit(x, y, epochs=2, verbose=0)
+    np.testing.assert_allclose(shifted.params, plain.params, rtol=1e-4, atol=1e-6)
+
+
+def test_a_models_own_backward_is_used():
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(60, 3)).astype(np.float32), rng.normal(size=(60, 2)).astype(np.float32)
+    params = []
+    for cls, scale in ((Sequential, 0.5), (Halved, 1.0)):
+        model = cls([Dense(2, input_shape=(3,))], dtype="float64", seed=0)
+        start = model.params.copy()
+        model.compile(optimizers.SGD(0.01), "mse")
+        if scale == 0.5:  # the same by hand
+            for step in range(0, 60, 30):
+                out = model.forward(x[step : step + 30]) / 2
+                model.backward((out - y[step : step + 30]) / 60 * 2 / 2)
+                model.params -= 0.01 * model.grads
+        else:
+            model.fit(x, y, batch_size=30, shuffle=False, verbose=0)
+        params.append(model.params - start)
+    np.testing.assert_allclose(params[1], params[0], rtol=1e-9)
+
+
+def test_a_model_with_kerass_call_is_refused():
+    class Model(Sequential):
+        def call(self, x):
+            return x
+
+    with pytest.raises(TypeError, match="Model defines call, which is never called: override forward"):
+        Model([Dense(1)])

@@ -178,6 +178,63 @@ def test_a_second_process_compiles_a_part(monkeypatch, tmp_path):
     assert compiling._start_helper(["work"], "float32") is None
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="the host is a shell script")
+def test_a_host_that_embeds_python_is_not_started_again(monkeypatch, tmp_path):
+    monkeypatch.setattr(compiling, "get_num_threads", lambda: 2)
+    monkeypatch.setattr(compiling.cache, "folder", lambda: tmp_path)
+    started = []
+    for name in ("qgis", "uwsgi", "pythonservice.exe", "", "python3", "python3.13t", "Python", "pythonw.exe"):
+        host = tmp_path / (name or "none")
+        host.write_text("#!/bin/sh\n")
+        host.chmod(0o755)
+        monkeypatch.setattr(compiling.sys, "executable", str(host) if name else name)
+        helper = compiling._start_helper(["work"], "float32")
+        if helper is not None:
+            helper.wait(timeout=60)
+            started.append(name)
+    assert started == ["python3", "python3.13t", "Python", "pythonw.exe"]
+
+
+@pytest.mark.parametrize("writes", [False, True])
+def test_a_second_process_is_given_up_when_it_writes_nothing(monkeypatch, writes):
+    looks, killed, on_disk, now = [], [], set(), [0.0]
+
+    class Clock:
+        @staticmethod
+        def perf_counter():
+            return now[0]
+
+        @staticmethod
+        def sleep(seconds):
+            now[0] += seconds
+
+    class Helper:
+        def poll(self):
+            looks.append(None)
+            if writes:
+                on_disk.add(min(len(looks), 20))
+            return 0 if len(looks) > 20 and writes else None
+
+        def wait(self, timeout=None):
+            pytest.fail(f"waits {timeout} s for a process that does nothing")
+
+        def kill(self):
+            killed.append(len(looks))
+
+    jobs = {str(number): (number, ()) for number in range(21)}
+    compiled = []
+    monkeypatch.setattr(compiling, "time", Clock)
+    monkeypatch.setattr(compiling, "_HELPER_START", 0.05)
+    monkeypatch.setattr(compiling, "_start_helper", lambda names, dtype: Helper())
+    monkeypatch.setattr(compiling, "_is_on_disk", lambda number, kinds: number in on_disk)
+    monkeypatch.setattr(compiling, "_compile", lambda jobs: compiled.append(len(list(jobs))))
+    compiling._compile_in_two_processes(jobs, list(jobs), "float32")
+    assert compiled[-1] == len(jobs), "what the other has left undone is compiled here"
+    assert killed == [len(looks)]
+    if writes:
+        assert len(looks) == 21, "it is waited for while it writes"
+
+
 def test_warmup_leaves_the_users_names_alone():
     def numbers():
         return [int(re.sub(r"\D", "", part.name) or 0) for part in (Sequential(), Dense(1))]

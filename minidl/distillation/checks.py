@@ -97,7 +97,10 @@ def check_pair(student: Sequential, argument: str, given: Any, lengths: tuple[in
     if not isinstance(given, (tuple, list)) or len(given) not in lengths:
         raise ValueError(f"{argument} must be (x, y), got {validation.describe(given)}")
     x = validation.check_inputs(given[0], student.input_shape, student.dtype, f"{argument} x")
-    return x, check_answers(student, given[1], len(x), argument=f"{argument} y")
+    y = check_answers(student, given[1], len(x), argument=f"{argument} y")
+    if y is not None and y.ndim == 1:
+        validation.check_classes_left(y, f"{argument} y")
+    return x, y
 
 
 def distillation_loss(loss: object, y: np.ndarray | None) -> losses.Loss:

@@ -9,6 +9,7 @@ import numpy as np
 from ..kernels.program import ACTIVATION, DROPOUT, GAUSSIAN_NOISE, RANDOM_TRANSLATION, Op
 from ..kernels.random import LAYER, make_key
 from ..parameters import FlatParameters
+from ..registry import overridden
 from ..validation import check_array, check_bool, check_inputs, check_int, check_shape, describe, warn
 from .base import Layer
 from .dense import Activation, Dense, Softmax
@@ -36,6 +37,11 @@ class Stack(FlatParameters):
         self._logits_layers: list[Layer] = []
         self._input: Input | None = None
         self._clear()
+        if "call" in dir(self):
+            raise TypeError(
+                f"{type(self).__name__} defines call, which is never called: override forward(x, training=False, "
+                "logits=False), and backward(dout, logits=False) if it does more than its layers"
+            )
         if isinstance(layers, Layer) or not isinstance(layers, (Iterable, type(None))):
             raise TypeError(f"layers must be a list of layers, got {describe(layers)}")
         for layer in () if layers is None else layers:
@@ -265,6 +271,9 @@ class Stack(FlatParameters):
         self.grads[...] = 0
         learns = [any(p.trainable for p in layer.parameters) for layer in self._layers]
         layers = self._logits_layers if logits else self._layers
+        if overridden(self, "backward"):
+            self.backward(dout, logits=logits)
+            layers = []
         for layer in reversed(layers[learns.index(True) if any(learns) else len(learns) :]):
             dout = layer.backward(dout)
         for entry, _ in self.learning(False):
@@ -282,7 +291,7 @@ class Stack(FlatParameters):
     def ops(self, training: bool = False, logits: bool = False) -> list[Op] | None:
         """The layers as primitive operations for the compiled loop; None if a part of them is the user's own."""
         self.require_built("ops")
-        if self.own_constraints:
+        if self.own_constraints or overridden(self, "forward", "backward"):
             return None
         found = []
         for index, layer in enumerate(self._layers):

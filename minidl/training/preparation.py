@@ -6,10 +6,11 @@ from typing import NamedTuple
 import numpy as np
 
 from .. import teachers
+from ..callbacks import say
 from ..layers.stack import AUGMENTING
 from ..losses import KnowledgeDistillation, Loss, NormalizedKD
 from ..metrics import Metric
-from ..validation import warn
+from ..validation import check_classes_left, warn
 from .options import FitOptions
 from .samples import Samples, check_samples, labelled_only, with_class_weight
 
@@ -43,6 +44,10 @@ def prepare(model, options: FitOptions) -> TrainingData:
     has_labels = samples.targets is not None or samples.labels[:count].max(initial=-1) >= 0
     if not has_labels and loss.needs_target:
         raise ValueError(f"y must hold labels, got -1 for all {count} samples: {loss.labels_missing()}")
+    check_classes_left(samples.labels[:count])
+    without = int((samples.labels[:count] < 0).sum())
+    if without and options.verbose:
+        say(f"y is -1, no label, for {without} of {count} samples: they learn from the teacher alone\n")
     online_teacher = None
     if options.target_model is not None:
         samples, online_teacher = _taught(model, loss, samples, options)

@@ -12,6 +12,7 @@ from ..kernels import program
 from ..validation import (
     check_array,
     check_class_weight,
+    check_classes_left,
     check_inputs,
     check_labels,
     check_rows,
@@ -95,6 +96,7 @@ def labelled_only(samples: Samples, argument: str) -> Samples:
     rows = np.flatnonzero(samples.labels >= 0)
     if not len(rows):
         raise ValueError(f"{argument} must have labels, got -1 in each of its {len(samples.labels)} rows")
+    check_classes_left(samples.labels, argument)
     return samples.take(rows)
 
 
