@@ -134,8 +134,14 @@ def _set_control_word(builder, word):
 
 
 @jit
+def denormals_mode():
+    """How this thread treats denormals, to give to `restore_denormals`."""
+    return _control_word()
+
+
+@jit
 def flush_denormals():
-    """Treat denormals as zero on this thread; returns the mode to give to `restore_denormals`."""
+    """Treat denormals as zero on this thread; returns the mode before."""
     mode = _control_word()
     _set_control_word(mode | _FLUSH)
     return mode

@@ -9,7 +9,7 @@ import math
 import numpy as np
 
 from .. import losses
-from ..kernels.processor import flush_denormals, restore_denormals
+from ..kernels.processor import denormals_mode, flush_denormals, restore_denormals
 from ..kernels.updates import add_regularizer, max_norm
 from ..validation import check_logits
 from .interrupts import uninterrupted
@@ -27,8 +27,9 @@ def layerwise_step(
     as this step augments them. Returns the loss before the update, penalties included, and each metric's sum over
     the rows.
     """
-    mode = flush_denormals()
+    mode = denormals_mode()
     try:
+        flush_denormals()
         model.set_step(model.draw_epoch, step)
         if online_teacher is not None:
             logits = online_teacher.logits(model.augmented(batch.x), temperature=loss.temperature)
