@@ -278,7 +278,7 @@ class ReduceLROnPlateau(Monitor):
             self.wait = 0
         elif self.cooldown_counter == 0:
             self.wait += 1
-            if self.wait >= self.patience and rate > self.min_lr:
+            if self.wait >= self.patience and np.float32(rate) > np.float32(self.min_lr):  # as in Keras
                 optimizer.learning_rate = max(rate * self.factor, self.min_lr)
                 self.cooldown_counter = self.cooldown
                 self.wait = 0

@@ -110,7 +110,8 @@ def with_class_weight(samples: Samples, class_weight, outputs: int) -> Samples:
     elif outputs > 1:
         classes = np.argmax(samples.targets, axis=1)
     else:
-        classes = (samples.targets[:, 0] > 0.5).astype(np.int64)
+        rounded = np.rint(samples.targets[:, 0])  # as in Keras: a target that is no class counts once
+        classes = np.where((rounded == 0) | (rounded == 1), rounded, -1).astype(np.int64)
     chosen = np.where(classes >= 0, by_class[classes], 1.0)
     return samples._replace(weight=samples.weight * chosen if samples.weight.size else chosen)
 
