@@ -10,7 +10,7 @@ import numpy as np
 
 from . import validation
 from .kernels import metrics as kernel
-from .registry import Configurable, Registry, function_of, refuse_overridden, snake_case
+from .registry import Configurable, Registry, check_kind, function_of, refuse_overridden, snake_case
 from .registry import serialize as serialize
 
 
@@ -209,6 +209,8 @@ def get(identifier: str | type[Metric] | dict | Metric) -> Metric:
     if metric is None:
         raise TypeError("metric must be a name, a config or a Metric, got None")
     refuse_overridden(metric, "rows", "values", "update_state", "reset_state", "result", "__call__")
+    if type(metric).kind_for is Metric.kind_for:  # else the form follows from y
+        check_kind(metric, getattr(metric, "kind", None), kernel.Metric)
     return metric
 
 

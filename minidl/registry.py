@@ -20,7 +20,7 @@ import abc
 import functools
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from .validation import describe, known_names, unknown_name
@@ -87,6 +87,15 @@ def refuse_overridden(thing: object, *methods: str) -> None:
     if method is not None:
         name = type(thing).__name__
         raise TypeError(f"{name} overrides {method}, which training does not call: it runs minidl's kernels")
+
+
+def check_kind(thing: object, kind: object, known: Iterable) -> None:
+    """A ValueError if ``kind``, the number of a kernel, is none of ``known``: a class of the user's gives its own."""
+    if kind not in list(known):
+        names = ", ".join(f"{code.name} ({int(code)})" for code in known)
+        raise ValueError(
+            f"kind of {type(thing).__name__} must be the number of one of minidl's kernels, {names}, got {kind!r}"
+        )
 
 
 class _Sealing(abc.ABCMeta):

@@ -331,15 +331,17 @@ def check_sample_weight(
     return np.require(array, np.float64, "CAW")
 
 
-def check_class_weight(class_weight: object, classes: int) -> np.ndarray:
-    """``{class: weight}`` as float64 ``(classes,)``; a class that is not named has weight 1, as in Keras."""
+def check_class_weight(class_weight: object, classes: int | None) -> dict[int, float]:
+    """``{class: weight}``, of classes below ``classes`` or any whole numbers; one not named weighs 1, as in Keras."""
     if not isinstance(class_weight, Mapping):
         raise TypeError(f"class_weight must be a dict of class: weight, got {describe(class_weight)}")
-    weights = np.ones(classes)
-    for key, value in class_weight.items():
-        index = check_int("class_weight key", key, minimum=0, maximum=classes - 1)
-        weights[index] = check_float(f"class_weight[{key}]", value, minimum=0)
-    return weights
+    lowest, highest = (None, None) if classes is None else (0, classes - 1)
+    return {
+        check_int("class_weight key", key, lowest, highest): check_float(
+            f"class_weight[{key}]", value, minimum=0
+        )
+        for key, value in class_weight.items()
+    }
 
 
 def check_logits(

@@ -468,3 +468,26 @@ CATEGORICAL = losses.CategoricalCrossentropy().value_and_grad
 def test_refusals(call, message):
     with pytest.raises((ValueError, TypeError), match=message):
         call()
+
+
+@pytest.mark.parametrize(
+    "name, expected",  # Keras 3's
+    [
+        ("MeanSquaredError", 0.06597222),
+        ("MeanAbsoluteError", 0.20833333),
+        ("Huber", 0.03298611),
+        ("BinaryCrossentropy", 0.50022984),
+        ("CategoricalCrossentropy", 2.3905737),
+        ("KLDivergence", -0.07852347),
+        ("HalfMeanSquaredError", 0.03298611),  # not in Keras: a half of the mean of squares
+    ],
+)
+def test_two_vectors(name, expected):
+    """They are one sample, as in Keras. Weights of their entries would mean nothing there: they are refused."""
+    y, pred = np.array([0, 1, 2, 3]) / 3, np.array([0.5, 1.5, 1, 2]) / 2
+    loss = getattr(losses, name)()
+    assert loss(y, pred) == loss(list(y), list(pred)) == pytest.approx(expected, rel=1e-6)
+    if name != "HalfMeanSquaredError":
+        assert loss(y, pred) == pytest.approx(loss(y[None], pred[None]))
+        with pytest.raises(ValueError, match=r"sample_weight needs y_pred of shape \(B, C\), got \(4,\)"):
+            loss(y, pred, sample_weight=[1, 2, 0, 0.5])

@@ -707,3 +707,18 @@ def test_a_softmax_over_one_number_is_named_where_it_would_learn(layers, loss):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         right.fit(np.ones((4, 2)), np.ones(4), verbose=0)
+
+
+def test_class_weight_of_one_output_goes_by_the_nearest_whole_number():
+    """As in Keras, and not by whether the target is more than a half."""
+    x, y = np.random.default_rng(0).normal(size=(8, 3)), np.array([-1, 0, 0.4, 0.5, 1, 1.6, 2, 7])
+    by_class = {-1: 3.0, 1: 5.0, 2: 0.5}
+    weights = [3.0, 1, 1, 1, 5, 0.5, 0.5, 1]
+
+    def value(**weighted):
+        model = Sequential([Dense(1, input_shape=(3,))], seed=0)
+        model.compile("sgd", "mse")
+        return model.train_on_batch(x, y, **weighted)
+
+    assert value(class_weight=by_class) == pytest.approx(value(sample_weight=weights))
+    assert value(class_weight={3: 9.0}) == value()

@@ -169,3 +169,23 @@ def test_a_model_with_kerass_call_is_refused():
 
     with pytest.raises(TypeError, match="Model defines call, which is never called: override forward"):
         Model([Dense(1)])
+
+
+def test_a_kind_without_a_kernel_is_refused_by_compile():
+    class MySGD(optimizers.SGD):
+        kind = 99
+
+    class MyMetric(metrics.MeanSquaredError):
+        kind = 98
+
+    class Kindless(metrics.Metric):
+        pass
+
+    model = Sequential([Dense(1, input_shape=(3,))])
+    told = r"kind of {} must be the number of one of minidl's kernels, .*{} \({}\).*, got {}"
+    with pytest.raises(ValueError, match=told.format("MySGD", "SGD", int(optimizers.SGD().kind), 99)):
+        model.compile(MySGD(), "mse")
+    number = int(metrics.MeanSquaredError.kind)
+    for metric, got in ((MyMetric(), 98), (Kindless(), None)):
+        with pytest.raises(ValueError, match=told.format(type(metric).__name__, "ERROR", number, got)):
+            model.compile("sgd", "mse", metrics=[metric])

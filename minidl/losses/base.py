@@ -36,6 +36,8 @@ class Loss(Configurable):
 
     kind_on_logits = kind_on_outputs = -1
     """The kernel's number for logits, and for the model's outputs where these are something else."""
+    vector_is_sample = True
+    """What two vectors mean to ``__call__``: one sample, as in Keras, or B samples of one output."""
     label_smoothing = 0.0  # of the losses that have no such argument
 
     def __init__(self, reduction: str = "sum_over_batch_size", name: str | None = None):
@@ -83,10 +85,21 @@ class Loss(Configurable):
     def __call__(self, y_true, y_pred, sample_weight=None) -> float:
         """The mean loss. y_pred (B, C): the model's outputs, which are probabilities unless ``from_logits``.
 
-        y_true and sample_weight: as in `value_and_grad`. Raises ValueError for probabilities outside [0, 1].
+        y_true and sample_weight: as in `value_and_grad`. Two vectors are one sample, as in Keras.
+        Raises ValueError for probabilities outside [0, 1].
         """
-        if np.ndim(y_pred) == 1 and not self.sparse and np.ndim(y_true) == 1 and np.size(y_true) > 0:
-            y_pred = np.asarray(y_pred)[:, None]  # as in Keras, two vectors are B samples of one output
+        are_vectors = (
+            np.ndim(y_pred) == 1 and not self.sparse and np.ndim(y_true) == 1 and np.size(y_true) > 0
+        )
+        if are_vectors and not self.vector_is_sample:
+            y_pred = np.asarray(y_pred)[:, None]
+        elif are_vectors:
+            if sample_weight is not None:
+                raise ValueError(
+                    f"sample_weight needs y_pred of shape (B, C), got {np.shape(y_pred)}: a vector is one sample, "
+                    "as in Keras. For B samples of one output write y_pred[:, None]"
+                )
+            y_true, y_pred = np.asarray(y_true)[None], np.asarray(y_pred)[None]
         return self._mean_loss(y_pred, y_true, None, sample_weight)
 
     def value_and_grad(self, logits, y, sample_weight=None) -> tuple[float, np.ndarray]:

@@ -107,9 +107,10 @@ class MeanSquaredError(Loss):
 class HalfMeanSquaredError(Loss):
     """``1/2 sum over the outputs of (y - yhat)^2``: over the batch, the textbooks' ``1/(2B) sum``.
 
-    Gradient by the outputs: ``(yhat - y) / B``.
+    Gradient by the outputs: ``(yhat - y) / B``. Of two vectors, each entry is a sample.
     """
 
+    vector_is_sample = False
     kind_on_logits = kind_on_outputs = kernels.HALF_MEAN_SQUARED_ERROR
 
 

@@ -1,6 +1,7 @@
 """Optimizers: one pass over the flat parameter vector, by Keras 3's formulas (see ``kernels/updates.py``)."""
 
-from ..registry import refuse_overridden, serialize
+from ..kernels.updates import SETTINGS
+from ..registry import check_kind, refuse_overridden, serialize
 from . import schedules
 from .base import OPTIMIZERS, Optimizer
 from .rules import *  # noqa: F403  (every optimizer, without a list of their names)
@@ -21,6 +22,7 @@ def get(identifier) -> Optimizer:
     if optimizer is None:
         raise ValueError(f"optimizer must be one of {', '.join(OPTIMIZERS.names)}, got None")
     refuse_overridden(optimizer, "step", "update", "apply_clipping", "learning_rates", "build")
+    check_kind(optimizer, optimizer.kind, SETTINGS)
     return optimizer
 
 

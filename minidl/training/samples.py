@@ -102,17 +102,21 @@ def labelled_only(samples: Samples, argument: str) -> Samples:
 
 def with_class_weight(samples: Samples, class_weight, outputs: int) -> Samples:
     """``samples``, each weighted by its class too; an unlabelled one keeps its weight."""
-    by_class = check_class_weight(class_weight, max(outputs, 2))
-    if samples.labels.size:
-        classes = samples.labels
-    elif samples.targets is None:
-        raise ValueError("class_weight needs y, got y=None")
-    elif outputs > 1:
-        classes = np.argmax(samples.targets, axis=1)
+    if outputs == 1 and samples.targets is not None:  # as in Keras: the nearest whole number is the class
+        nearest, of = np.unique(np.rint(samples.targets[:, 0]), return_inverse=True)
+        by_class = check_class_weight(class_weight, None)
+        chosen = np.array([by_class.get(float(each), 1.0) for each in nearest])[of]
     else:
-        rounded = np.rint(samples.targets[:, 0])  # as in Keras: a target that is no class counts once
-        classes = np.where((rounded == 0) | (rounded == 1), rounded, -1).astype(np.int64)
-    chosen = np.where(classes >= 0, by_class[classes], 1.0)
+        weights = np.ones(outputs)
+        for index, weight in check_class_weight(class_weight, outputs).items():
+            weights[index] = weight
+        if samples.labels.size:
+            classes = samples.labels
+        elif samples.targets is None:
+            raise ValueError("class_weight needs y, got y=None")
+        else:
+            classes = np.argmax(samples.targets, axis=1)
+        chosen = np.where(classes >= 0, weights[classes], 1.0)
     return samples._replace(weight=samples.weight * chosen if samples.weight.size else chosen)
 
 
