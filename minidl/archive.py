@@ -20,7 +20,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from .validation import describe, warn
+from .validation import check_bool, describe, warn
 
 try:
     import fcntl
@@ -119,7 +119,7 @@ def _sync_folder(folder: str) -> None:
 
 def write(path, config: dict, arrays: dict[str, np.ndarray], overwrite: bool = True) -> None:
     """Write ``config`` (plain data) and ``arrays`` to ``path``. Equal contents give equal bytes."""
-    if not overwrite and os.path.lexists(check_path(path)):
+    if not check_bool("overwrite", overwrite) and os.path.lexists(check_path(path)):
         raise FileExistsError(f"{check_path(path)} exists, and overwrite is False")
     write_members(path, {"config": _to_json({"format": "minidl", "version": VERSION, **config}), **arrays})
 

@@ -25,7 +25,7 @@ from .training.objective import Objective, objective_of
 from .training.options import FitOptions, takes
 from .training.samples import check_y
 from .training.saving import SLOTS, restore_training, slot_arrays, training_config
-from .validation import check_dtype, check_int, check_shape, describe
+from .validation import check_bool, check_dtype, check_int, check_shape, describe
 
 _ARRAYS = ("params", *SLOTS)
 _CONFIG_ERRORS = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
@@ -252,6 +252,7 @@ class Sequential(Stack):
 
         A distilling loss takes the teacher's logits (B, C) of this batch.
         """
+        check_bool("return_dict", return_dict)
         self.require_compiled("train_on_batch")
         with self._built_for(x):
             logs = training.train_on_batch(self, x, y, sample_weight, class_weight, teacher_logits)
@@ -270,6 +271,7 @@ class Sequential(Stack):
         return_dict: bool = False,
     ) -> float | list[float] | dict[str, float]:
         """Loss and metrics on ``x, y`` in inference mode: ``[loss, metric, ...]``, or the loss alone."""
+        check_bool("return_dict", return_dict)
         self.require_compiled("evaluate")
         with self._built_for(x):
             logs = self.turns.read(lambda: training.evaluate(self, x, y, batch_size, verbose, sample_weight))

@@ -722,3 +722,19 @@ def test_class_weight_of_one_output_goes_by_the_nearest_whole_number():
 
     assert value(class_weight=by_class) == pytest.approx(value(sample_weight=weights))
     assert value(class_weight={3: 9.0}) == value()
+
+
+def test_settings_that_are_no_booleans_are_refused(tmp_path):
+    """``"no"`` is true in Python: a file was overwritten by it."""
+    model = Sequential([Dense(1, input_shape=(3,))])
+    model.compile("sgd", "mse")
+    x, y = np.ones((4, 3)), np.ones(4)
+    for argument, misuse in (
+        ("overwrite", lambda: model.save(tmp_path / "model.npz", overwrite="no")),
+        ("overwrite", lambda: model.save_weights(tmp_path / "model.npz", overwrite="no")),
+        ("return_dict", lambda: model.evaluate(x, y, verbose=0, return_dict="no")),
+        ("return_dict", lambda: model.train_on_batch(x, y, return_dict="no")),
+    ):
+        with pytest.raises(TypeError, match=f"{argument} must be True or False, got 'no'"):
+            misuse()
+    assert model.optimizer.iterations == 0 and not list(tmp_path.iterdir())
