@@ -88,9 +88,10 @@ class Loss(Configurable):
         y_true and sample_weight: as in `value_and_grad`. Two vectors are one sample, as in Keras.
         Raises ValueError for probabilities outside [0, 1].
         """
-        are_vectors = (
-            np.ndim(y_pred) == 1 and not self.sparse and np.ndim(y_true) == 1 and np.size(y_true) > 0
-        )
+        y_pred = validation.check_array("y_pred", y_pred)
+        if y_true is not None:
+            y_true = validation.check_array("y_true", y_true, allow_empty=True)
+        are_vectors = y_pred.ndim == 1 and not self.sparse and np.ndim(y_true) == 1 and y_true.size > 0
         if are_vectors and not self.vector_is_sample:
             y_pred = np.asarray(y_pred)[:, None]
         elif are_vectors:
