@@ -168,8 +168,9 @@ def test_the_ways_to_distil_run_as_they_are_pasted(tmp_path, monkeypatch, capsys
     exec(compile(listing.replace("4000", "400"), "methods.md", "exec"), names)
     names["more"] = names["more"][:50]
     for line in lines:
-        missing = [name for name in YOURS if re.search(rf"\b{name}\b", line)]
-        if any(name not in names or not importlib.util.find_spec(YOURS[name]) for name in missing):
+        words = set(re.findall(r"\w+", line))
+        packages = words & set(YOURS.values()) | {YOURS[name] for name in words & YOURS.keys()}
+        if (words & YOURS.keys()) - names.keys() or not all(map(importlib.util.find_spec, packages)):
             compile(line, line, "exec")
             continue
         few = line.replace("x, y)", "x, y, epochs=1)").replace(", processes=1", ", processes=1, epochs=1")
