@@ -1,7 +1,7 @@
 """Compiling ahead: ``minidl.warmup()``, and what a first `fit` or `predict` does.
 
-What is compiled are jobs, a kernel or unit with the types of its arguments. Two processes share them: each takes the
-next that nobody has finished, one from the front and one from the back, and finds the other's on disk.
+What is compiled are jobs, a kernel or unit with the types of its arguments. Two processes share them, by the time that
+each job is expected to take, and this one finds on disk what the other has compiled.
 """
 
 import os

@@ -3,6 +3,7 @@
 import faulthandler
 import os
 import signal
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -31,6 +32,18 @@ def all_threads(monkeypatch):
     monkeypatch.setattr(threads, "usable_processors", lambda: barrier.MOST_THREADS)
     monkeypatch.setattr(ThreadChoice, "next", lambda self, most: (most, 1.0))
     monkeypatch.setattr(ThreadChoice, "record", lambda self, count, steps, seconds: None)
+
+
+@pytest.fixture
+def homeless(monkeypatch):
+    """A user without a home folder, who has named no folder for data either."""
+
+    def home():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", home)
+    for name in ("XDG_CACHE_HOME", "LOCALAPPDATA", "MINIDL_DATA"):
+        monkeypatch.delenv(name, raising=False)
 
 
 @pytest.fixture(autouse=True)

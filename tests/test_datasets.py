@@ -370,13 +370,7 @@ def test_without_a_network_the_error_says_what_to_do(published, monkeypatch, no_
     assert list((published / "cache").iterdir()) == []
 
 
-def test_without_a_home_folder_the_error_says_what_to_set(tmp_path, monkeypatch):
-    def homeless():
-        raise RuntimeError("Could not determine home directory.")
-
-    monkeypatch.setattr(mnist.Path, "home", homeless)
-    for name in ("XDG_CACHE_HOME", "LOCALAPPDATA", "MINIDL_DATA"):
-        monkeypatch.delenv(name, raising=False)
+def test_without_a_home_folder_the_error_says_what_to_set(tmp_path, monkeypatch, homeless):
     for call in (mnist.cache_folder, mnist.load_data):
         with pytest.raises(OSError, match="no home folder .*MINIDL_DATA"):
             call()

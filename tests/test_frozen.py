@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from own_layers import Scale
 
 import minidl
 from minidl.callbacks import Callback
@@ -12,7 +13,6 @@ from minidl.layers import (
     Dropout,
     Flatten,
     GaussianNoise,
-    Layer,
     RandomTranslation,
     Softmax,
 )
@@ -34,19 +34,11 @@ OPTIMIZERS = {
 FROZEN = ([0], [1], [2], [0, 1], [0, 2], [1, 2])
 
 
-class Scale(Layer):
+class Penalized(Scale):
     """A user's layer, so that the model runs layer by layer."""
 
     def build(self, input_shape):
         self.add_weight("gain", input_shape, initializer="ones", regularizer=L2(0.1))
-
-    def forward(self, x, training=False):
-        self.x = x
-        return x * self.gain
-
-    def backward(self, dout):
-        self.dgain[...] = (dout * self.x).sum(axis=0)
-        return dout * self.gain
 
 
 def dense(frozen=(), activation="softmax", **settings):
@@ -205,7 +197,9 @@ def test_a_frozen_model_is_described_saved_and_copied(tmp_path, capsys):
 
 def test_a_users_frozen_layer_does_not_move_though_its_backward_writes_a_gradient():
     for frozen in (False, True):
-        model = Sequential([Dense(6, input_dim=12), Scale(trainable=not frozen), Dense(4, "softmax")], seed=1)
+        model = Sequential(
+            [Dense(6, input_dim=12), Penalized(trainable=not frozen), Dense(4, "softmax")], seed=1
+        )
         model.compile(SGD(0.1, weight_decay=0.1, global_clipnorm=1e-3), SPARSE)
         model.fit(X, Y, verbose=0)
         assert (model.layers[1].gain == 1).all() == frozen
@@ -214,7 +208,7 @@ def test_a_users_frozen_layer_does_not_move_though_its_backward_writes_a_gradien
 
 
 def test_a_gradient_that_a_users_backward_leaves_alone_is_zero_in_each_step():
-    class Forgets(Scale):
+    class Forgets(Penalized):
         def backward(self, dout):
             return dout * self.gain
 

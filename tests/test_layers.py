@@ -11,6 +11,7 @@ import pytest
 import reference
 from hypothesis import given
 from hypothesis import strategies as st
+from own_layers import Scale
 
 from minidl.activations import NAMES
 from minidl.kernels.matmul import dense_forward
@@ -34,21 +35,6 @@ from minidl.layers import (
 
 DTYPES = (np.float32, np.float64)
 KEY = np.uint64(make_key(3, 16, 0, 0))
-
-
-class Scale(Layer):
-    """A user's layer: one gain a feature."""
-
-    def build(self, input_shape):
-        self.add_weight("gain", input_shape, initializer="ones")
-
-    def forward(self, x, training=False):
-        self.x = x
-        return x * self.gain
-
-    def backward(self, dout):
-        self.dgain[...] = (dout * self.x).sum(axis=0)
-        return dout * self.gain
 
 
 def ready(layer, input_shape, dtype=np.float64, seed=0, offset=0):

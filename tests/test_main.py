@@ -280,13 +280,7 @@ def test_a_path_that_the_locale_cannot_show(few_digits, tmp_path, monkeypatch):
     assert status == 2 and "path must be a folder" in said and "Traceback" not in said
 
 
-def test_info_without_a_home_folder(monkeypatch, capsys):
-    def homeless():
-        raise RuntimeError("Could not determine home directory.")
-
-    monkeypatch.setattr(mnist.Path, "home", homeless)
-    for name in ("XDG_CACHE_HOME", "LOCALAPPDATA", "MINIDL_DATA"):
-        monkeypatch.delenv(name, raising=False)
+def test_info_without_a_home_folder(capsys, homeless):
     assert main(["info"]) == 0
     assert "no home folder to keep data in: name a folder in MINIDL_DATA" in capsys.readouterr().out
 

@@ -9,6 +9,7 @@ import pytest
 import reference
 from hypothesis import given
 from hypothesis import strategies as st
+from own_layers import Scale
 
 from minidl import losses, optimizers, utils
 from minidl.constraints import Constraint, MaxNorm
@@ -19,7 +20,6 @@ from minidl.layers import (
     Flatten,
     GaussianNoise,
     Input,
-    Layer,
     RandomTranslation,
     Rescaling,
     Softmax,
@@ -28,21 +28,6 @@ from minidl.models import Sequential, clone_model
 from minidl.regularizers import L2
 from minidl.training.layerwise import layerwise_step
 from minidl.training.samples import Samples
-
-
-class Scale(Layer):
-    """A layer of the user's own."""
-
-    def build(self, input_shape):
-        self.add_weight("gain", input_shape, initializer="ones")
-
-    def forward(self, x, training=False):
-        self.x = x
-        return x * self.gain
-
-    def backward(self, dout):
-        self.dgain[...] = (dout * self.x).sum(axis=0)
-        return dout * self.gain
 
 
 class HalfDense(Dense):

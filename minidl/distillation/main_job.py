@@ -175,9 +175,9 @@ def _train_all(options, kinds: list[_Kind], digits: tuple, labelled: np.ndarray,
         layers += [Dense(units, activation="relu"), Dropout(0.3)]
     teacher = make("teacher", shifts, layers)
     batch_size, loss = 2 * options.batch_size, CategoricalCrossentropy(label_smoothing=_SMOOTHING)
-    samples = x[labelled], to_categorical(y[labelled], classes), batch_size
+    samples = x[labelled], to_categorical(y[labelled], classes), None
     epochs = math.ceil(options.teacher_steps * batch_size / len(labelled))
-    _train(f"teacher {seed}", teacher, loss, options.teacher_learning_rate, epochs, *samples)
+    _train(f"teacher {seed}", teacher, loss, samples, batch_size, epochs, options.teacher_learning_rate)
     yield teacher
 
     known = np.full(len(y), -1)
@@ -194,12 +194,14 @@ def _train_all(options, kinds: list[_Kind], digits: tuple, labelled: np.ndarray,
         # a small net without regularization; those of one seed have the same initial weights
         layers = [Dense(units, activation="relu") for units in options.student]
         student = make("student", [], layers)
-        samples = inputs, targets, options.batch_size, logits
-        _train(f"{kind.name} {seed}", student, kind.loss, options.learning_rate, _PASSES, *samples)
+        samples, batch_size = (inputs, targets, logits), options.batch_size
+        _train(f"{kind.name} {seed}", student, kind.loss, samples, batch_size, _PASSES, options.learning_rate)
         yield student
 
 
-def _train(title, model, loss, learning_rate, epochs, x, y, batch_size, teacher_logits=None) -> None:
+def _train(title, model, loss, samples: tuple, batch_size: int, epochs: int, learning_rate: float) -> None:
+    """Fit ``model`` to ``samples``: inputs, targets, and the teacher's logits or None."""
+    x, y, teacher_logits = samples
     steps = epochs * math.ceil(len(x) / batch_size)
     model.compile(optimizer=Adam(CosineDecay(learning_rate, steps)), loss=loss, metrics=["accuracy"])
     bar = _Bar(f"{title:<23} {describe_layers(model):<16}")

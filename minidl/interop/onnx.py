@@ -115,10 +115,9 @@ class _Graph:
     def _add_for_doubles(self, name: str, x: str, slope: float) -> None:
         """The activation of nodes that onnxruntime has in double precision too."""
         number = self.constant(f"number{len(self.constants)}", slope if name == "leaky_relu" else 1.0)
-        positive, negative = (
-            self.node("Relu", x),
-            self.node("Relu", self.node("Neg", x)),
-        )  # x is their difference
+        # x is the difference of these two
+        positive = self.node("Relu", x)
+        negative = self.node("Relu", self.node("Neg", x))
         if name == "leaky_relu":
             self.node("Sub", positive, self.node("Mul", number, negative))
         elif name == "elu":

@@ -104,9 +104,8 @@ class FunctionCache:
             target = folder() / name
             temporary = target.with_suffix(f".{secrets.token_hex(4)}")
             try:
-                with open(
-                    temporary, "xb"
-                ) as file:  # with the rights that the user's umask gives, for others to read
+                # with the rights that the user's umask gives, for others to read
+                with open(temporary, "xb") as file:
                     file.write(hashlib.sha256(self._key(signature, compiled.codegen) + data).digest() + data)
                 os.replace(temporary, target)
             except BaseException:

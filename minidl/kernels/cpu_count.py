@@ -45,9 +45,8 @@ def read_quota(root: Path) -> float:
         _, controllers, path = line.split(":", 2)
         if controllers and "cpu" not in controllers.split(","):
             continue
-        top = (
-            root / "sys/fs/cgroup" / controllers
-        )  # version 2 has one tree for all controllers, and names none
+        # version 2 has one tree for all controllers, and names none
+        top = root / "sys/fs/cgroup" / controllers
         for folder in (top / path.strip("/"), *(top / path.strip("/")).parents):
             if not folder.is_relative_to(top):
                 break
@@ -55,9 +54,8 @@ def read_quota(root: Path) -> float:
                 words = [_read(folder / f"cpu.cfs_{name}_us") for name in ("quota", "period")]
             else:
                 words = _read(folder / "cpu.max").split()
-            if len(words) == 2 and all(
-                word.strip().isdecimal() for word in words
-            ):  # else "max", or -1: no limit
+            # anything else is "max", or -1: no limit
+            if len(words) == 2 and all(word.strip().isdecimal() for word in words):
                 quota = min(quota, int(words[0]) / int(words[1]))
     return quota
 

@@ -25,9 +25,8 @@ from . import barrier
 from .cpu_count import default_threads, usable_processors
 from .jit import JIT_DISABLED
 
-_PATIENCE = (
-    5.0  # seconds until a worker has come, or has ended: it takes microseconds, or what a busy machine takes
-)
+_PATIENCE = 5.0
+"""Seconds until a worker has come, or has ended. It takes microseconds, or what a busy machine takes."""
 
 
 def _run_worker(thread: int, sync: np.ndarray, ended: SimpleQueue) -> None:

@@ -253,9 +253,8 @@ class Layer(Configurable):
         return value  # building sets attributes; `__setattr__` has the rules
 
     def __setattr__(self, name, value):
-        if (
-            self.__dict__.get("_views", {}).get(name, value) is not value
-        ):  # `layer.weight *= 2` assigns the view itself
+        # `layer.weight *= 2` assigns the view itself
+        if self.__dict__.get("_views", {}).get(name, value) is not value:
             raise AttributeError(
                 f"{self.name}.{name} is a view of the model's flat vector: write layer.{name}[...] = value"
             )

@@ -93,14 +93,14 @@ class Loss(Configurable):
             y_true = validation.check_array("y_true", y_true, allow_empty=True)
         are_vectors = y_pred.ndim == 1 and not self.sparse and np.ndim(y_true) == 1 and y_true.size > 0
         if are_vectors and not self.vector_is_sample:
-            y_pred = np.asarray(y_pred)[:, None]
+            y_pred = y_pred[:, None]
         elif are_vectors:
             if sample_weight is not None:
                 raise ValueError(
-                    f"sample_weight needs y_pred of shape (B, C), got {np.shape(y_pred)}: a vector is one sample, "
+                    f"sample_weight needs y_pred of shape (B, C), got {y_pred.shape}: a vector is one sample, "
                     "as in Keras. For B samples of one output write y_pred[:, None]"
                 )
-            y_true, y_pred = np.asarray(y_true)[None], np.asarray(y_pred)[None]
+            y_true, y_pred = y_true[None], y_pred[None]
         return self._mean_loss(y_pred, y_true, None, sample_weight)
 
     def value_and_grad(self, logits, y, sample_weight=None) -> tuple[float, np.ndarray]:

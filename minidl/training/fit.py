@@ -179,8 +179,6 @@ class _EpochLoop:
             orders = np.array([self._order(model.draw_epoch + ahead) for ahead in range(count)])
             sums = np.zeros((count, len(self._names)))
             losses, _ = self._watch.run_slice(stepper, orders, 0, sums)
-            if not len(losses):
-                return []
             done, left = divmod(len(losses), steps)
             losses = np.append(losses, np.zeros(steps - left)).reshape(-1, steps)
             loss_sums = np.cumsum(losses * self._sizes, axis=1)
