@@ -97,6 +97,7 @@ def _batch(model, loss, x, y, teacher_logits, sample_weight) -> Samples:
     weight = np.empty(0) if sample_weight is None else check_sample_weight(sample_weight, len(x))
     if loss.distills:
         teacher_logits = check_logits(teacher_logits, len(x), math.prod(model.output_shape))
+        losses.check_logits("teacher_logits", teacher_logits)  # and no probabilities
     elif teacher_logits is not None:
         raise ValueError(f"teacher_logits must be None for loss {loss.name}, which has no teacher")
     return Samples(x, labels, targets, teacher_logits, weight)
@@ -105,16 +106,8 @@ def _batch(model, loss, x, y, teacher_logits, sample_weight) -> Samples:
 def _score(model, loss, objective: Objective, batch: Samples, training: bool) -> tuple[float, np.ndarray]:
     """The loss, applied where training applies it, and its gradient by what ``forward`` returned."""
     out = model.forward(batch.x, training=training, logits=objective.on_logits)
-    logits = out.reshape(len(out), -1)
-    # value_and_grad takes logits; some losses on a model's output have none
-    takes_output = objective.kind == loss.kind(False) != loss.kind(True)
-    if takes_output and not objective.on_logits:
-        row_loss, dout = score_rows(loss, objective, logits, batch, len(out), True)
-        return float(row_loss.sum()), dout.reshape(out.shape)
-    teacher = () if batch.teacher_logits is None else (batch.teacher_logits,)
-    weight = batch.weight if batch.weight.size else None
-    value, dout = loss.value_and_grad(logits, batch.y, *teacher, sample_weight=weight)
-    return float(value), np.asarray(dout).reshape(out.shape)
+    row_loss, dout = score_rows(loss, objective, out.reshape(len(out), -1), batch, len(out), True)
+    return float(row_loss.sum()), dout.reshape(out.shape)
 
 
 def _compare_all(model, score: Callable, on_logits: bool, x: np.ndarray, tolerance: tuple) -> float:

@@ -23,7 +23,6 @@ from .registry import Configurable
 from .training.interrupts import Turns
 from .training.objective import Objective, objective_of
 from .training.options import FitOptions, takes
-from .training.samples import check_y
 from .training.saving import SLOTS, restore_training, slot_arrays, training_config
 from .validation import check_bool, check_dtype, check_int, check_shape, describe
 
@@ -232,8 +231,9 @@ class Sequential(Stack):
         self.optimizer.build(self.params, self.segments)
 
     def check_y(self, y, rows: int, loss=None, argument: str = "y") -> tuple[np.ndarray, np.ndarray | None]:
-        """``(labels, targets)`` as the loss wants ``y`` of so many ``rows``: see `training.samples.check_y`."""
-        return check_y(self, self.loss if loss is None else loss, y, rows, argument)
+        """``(labels, targets)`` as the loss wants ``y`` of so many ``rows``: see `Loss.labels_or_targets`."""
+        loss = self.loss if loss is None else loss
+        return loss.labels_or_targets(argument, y, self.output_shape, self.dtype, rows, "x")
 
     # -- training ------------------------------------------------------------------------------------
 

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .. import callbacks, losses, optimizers
+from .. import callbacks, optimizers
+from ..losses import KnowledgeDistillation
 from ..models import Sequential
 from ..report import DistillationReport, Figures, as_labels, describe_loss, holds_rows, measure
 from ..teachers import Teacher, cached_logits, named_teacher, untrained_note
+from ..training.samples import loss_without_teacher
 from ..validation import check_rows
 from ..warmup import compile_before_fit
 from .checks import Job, check_job, check_not_swapped, check_pair, check_some_labels
@@ -243,38 +245,29 @@ def fresh_optimizer(optimizer: object) -> object:
 
 def train_on_labels(model: Sequential, optimizer: object, fit_arguments: dict) -> callbacks.History:
     """Fit ``model`` to the samples that have labels; the samples held out for validation are the distilled one's."""
-    arguments = _labelled_only(fit_arguments)
-    y, validation_data = arguments["y"], arguments.get("validation_data")
-    soft = holds_rows(y)
-    kind = losses.CategoricalCrossentropy if soft else losses.SparseCategoricalCrossentropy
-    loss = kind(from_logits=model.final_activation != "softmax")
+    arguments = dict(fit_arguments)
+    x, y, weight = (arguments.get(name) for name in ("x", "y", "sample_weight"))
+    loss, labels = loss_without_teacher(model, KnowledgeDistillation(), y), as_labels(y)
+    if labels.min() < 0:
+        seen, held_out = _split_rows(len(x), arguments.pop("validation_split", 0.0))
+        if held_out is not None:
+            arguments["validation_data"] = x[held_out], labels[held_out]
+        if labels[seen].max() < 0:
+            count = len(labels[seen])
+            raise ValueError(f"y must hold labels to learn from without a teacher, got -1 for all {count}")
+        weight = None if weight is None else np.asarray(weight)[seen]
+        arguments |= zip(("x", "y", "sample_weight"), _labelled(x[seen], labels[seen], weight), strict=True)
+    if arguments.get("validation_data") is not None:
+        x_val, y_val, *weight = _labelled(*arguments["validation_data"])
+        if holds_rows(y_val) == loss.sparse:
+            y_val = as_labels(y_val) if loss.sparse else np.eye(y.shape[1])[as_labels(y_val)]
+        arguments["validation_data"] = (x_val, y_val, *weight)
     model.compile(optimizer=optimizer, loss=loss, metrics=["accuracy"])
-    if validation_data is not None:
-        x_val, y_val, *weight = (None if part is None else np.asarray(part) for part in validation_data)
-        labels = as_labels(y_val)
-        if holds_rows(y_val) != soft:
-            y_val = np.eye(y.shape[1])[labels] if soft else labels
-        known = slice(None) if labels.min() >= 0 else labels >= 0
-        parts = (x_val, y_val, *weight)
-        arguments["validation_data"] = tuple(None if part is None else part[known] for part in parts)
     return model.fit(**arguments)
 
 
-def _labelled_only(fit_arguments: dict) -> dict:
-    """``fit_arguments`` without the samples that have no label (-1)."""
-    x, y, weight = fit_arguments["x"], fit_arguments["y"], fit_arguments.get("sample_weight")
-    labels = as_labels(y)
-    known = labels >= 0
-    arguments = dict(fit_arguments)
-    if known.all():
-        return arguments
-    seen, held_out = _split_rows(len(x), arguments.pop("validation_split", 0.0))
-    if held_out is not None:
-        kept = np.arange(len(x))[held_out][known[held_out]]
-        arguments["validation_data"] = (x[kept], labels[kept])
-    rows = np.flatnonzero(known[seen])
-    if not len(rows):
-        count = len(known[seen])
-        raise ValueError(f"y must hold labels to learn from without a teacher, got -1 for all {count}")
-    weight = None if weight is None else np.asarray(weight)[rows]
-    return {**arguments, "x": x[rows], "y": labels[rows], "sample_weight": weight}
+def _labelled(x: np.ndarray, y: np.ndarray, *weight: np.ndarray | None) -> tuple:
+    """The samples that have a label (not -1), with what else belongs to them."""
+    known = as_labels(y) >= 0
+    rows = slice(None) if known.all() else known
+    return tuple(None if part is None else np.asarray(part)[rows] for part in (x, y, *weight))

@@ -121,13 +121,11 @@ def mutual_learning(
     check_fit_arguments("mutual_learning", fit_arguments)
     verbose = check_verbose(fit_arguments.get("verbose", "auto"))
     callbacks = _check_callbacks(fit_arguments.pop("callbacks", None))
-    x = build_for(models[0], x)
+    for model in models:
+        x = build_for(model, x)
     y = check_answers(models[0], y, len(x))
     if not has_labels(y):
         raise ValueError("y must hold labels, got none >= 0: models that know nothing yet begin with labels")
-    for model in models[1:]:
-        if not model.built:
-            model.build((None, *x.shape[1:]))
     for model, other in itertools.permutations(models, 2):
         as_teacher(other, student=model)
     for model in models:

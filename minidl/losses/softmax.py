@@ -48,8 +48,8 @@ def as_real(argument: str, value) -> np.ndarray:
 
 
 def looks_like_probabilities(array: np.ndarray) -> bool:
-    """Whether every row of (N, C) lies in [0, 1] and sums to 1. A single row may do so by chance: False."""
-    if len(array) < 2 or array.shape[1] < 2:
+    """Whether every row of (N, C) lies in [0, 1] and sums to 1. A single row of logits may do so by chance."""
+    if array.shape[1] < 2:
         return False
     if array[0].min() < 0 or array[0].max() > 1:  # the first row almost always tells
         return False
@@ -68,7 +68,7 @@ def check_logits(name: str, array: np.ndarray, from_probs: bool = False) -> np.n
     if check_bool("from_probs", from_probs):
         check_range(name, logits, 0.0, 1.0, why=" (probabilities)")
         return np.log(np.maximum(logits, np.finfo(np.float32).tiny))
-    if looks_like_probabilities(logits):
+    if len(logits) > 1 and looks_like_probabilities(logits):
         raise ValueError(
             f"{name} must be logits, got rows in [0, 1] that sum to 1: those are probabilities. Give what "
             f"comes before the softmax, or convert them: check_logits({name!r}, {name}, from_probs=True)"

@@ -64,6 +64,9 @@ class CategoricalCrossentropy(Loss):
         self.label_smoothing = check_float("label_smoothing", label_smoothing, minimum=0, maximum=1)
 
 
+categorical_crossentropy = per_sample(CategoricalCrossentropy)
+
+
 @LOSSES.register()
 class SparseCategoricalCrossentropy(Loss):
     """``-log q_y``, y a class index: (B,) or (B, 1).
@@ -83,6 +86,9 @@ class SparseCategoricalCrossentropy(Loss):
         self.from_logits = check_bool("from_logits", from_logits)
 
 
+sparse_categorical_crossentropy = per_sample(SparseCategoricalCrossentropy)
+
+
 @LOSSES.register("bce", "BCE")
 class BinaryCrossentropy(CategoricalCrossentropy):
     """Mean over the outputs of ``-[y log o + (1 - y) log(1 - o)]``, ``o = sigmoid(z)``.
@@ -96,11 +102,17 @@ class BinaryCrossentropy(CategoricalCrossentropy):
     kind_on_outputs = kernels.BINARY_CROSSENTROPY_ON_PROBS
 
 
+binary_crossentropy = per_sample(BinaryCrossentropy)
+
+
 @LOSSES.register("mse", "MSE")
 class MeanSquaredError(Loss):
     """Mean over the outputs of ``(y - yhat)^2``."""
 
     kind_on_logits = kind_on_outputs = kernels.MEAN_SQUARED_ERROR
+
+
+mean_squared_error = per_sample(MeanSquaredError)
 
 
 @LOSSES.register()
@@ -114,11 +126,17 @@ class HalfMeanSquaredError(Loss):
     kind_on_logits = kind_on_outputs = kernels.HALF_MEAN_SQUARED_ERROR
 
 
+half_mean_squared_error = per_sample(HalfMeanSquaredError)
+
+
 @LOSSES.register("mae", "MAE")
 class MeanAbsoluteError(Loss):
     """Mean over the outputs of ``|y - yhat|``; at 0 the gradient is 0."""
 
     kind_on_logits = kind_on_outputs = kernels.MEAN_ABSOLUTE_ERROR
+
+
+mean_absolute_error = per_sample(MeanAbsoluteError)
 
 
 @LOSSES.register()
@@ -132,6 +150,9 @@ class Huber(Loss):
         self.delta = check_float("delta", delta, above=0)
 
 
+huber = per_sample(Huber)
+
+
 @LOSSES.register("kld", "KLD")
 class KLDivergence(Loss):
     """``sum_i y_i log(y_i / q_i)`` on probabilities, both clipped to [1e-7, 1]."""
@@ -139,11 +160,4 @@ class KLDivergence(Loss):
     kind_on_logits = kind_on_outputs = kernels.KL_DIVERGENCE
 
 
-categorical_crossentropy = per_sample(CategoricalCrossentropy)
-sparse_categorical_crossentropy = per_sample(SparseCategoricalCrossentropy)
-binary_crossentropy = per_sample(BinaryCrossentropy)
-mean_squared_error = per_sample(MeanSquaredError)
-half_mean_squared_error = per_sample(HalfMeanSquaredError)
-mean_absolute_error = per_sample(MeanAbsoluteError)
-huber = per_sample(Huber)
 kl_divergence = per_sample(KLDivergence)

@@ -78,7 +78,7 @@ class ModelTeacher(Teacher):
         except (ValueError, TypeError) as error:
             raise type(error)(f"teacher {self.name!r} cannot take x: {error}") from error
         if not self._gives_logits and len(logits) > 1:  # one row may sum to 1 by chance
-            if _are_probabilities(logits):
+            if looks_like_probabilities(logits):
                 raise ValueError(
                     f"teacher {self.name!r} gives probabilities where logits are wanted: let softmax be its last "
                     "layer, and there once"
@@ -172,15 +172,9 @@ def fingerprint(array: np.ndarray) -> str:
     return digest.hexdigest()
 
 
-def _are_probabilities(array: np.ndarray) -> bool:
-    """Whether every row of ``array`` ``(N, C)`` lies in [0, 1] and sums to 1."""
-    # `looks_like_probabilities` says False for a single row, so a single row is shown twice
-    return looks_like_probabilities(array if len(array) > 1 else np.repeat(array, 2, axis=0))
-
-
 def refuse_probabilities(argument: str, array: np.ndarray) -> None:
     """Refuse ``array`` if it holds probabilities: softened once more, they would teach next to nothing."""
-    if _are_probabilities(array):
+    if looks_like_probabilities(array):
         raise ValueError(
             f"{argument} looks like probabilities: every row lies in [0, 1] and sums to 1. Logits are wanted "
             "(before the softmax); if probabilities are all there is, write "
@@ -190,7 +184,7 @@ def refuse_probabilities(argument: str, array: np.ndarray) -> None:
 
 def _log_probabilities(array: np.ndarray) -> np.ndarray:
     """The logarithms of probabilities, which are logits that give these probabilities."""
-    if not _are_probabilities(array):
+    if not looks_like_probabilities(array):
         raise ValueError("from_probs=True wants rows in [0, 1] that sum to 1, and these are not")
     dtype = np.float64 if array.dtype == np.float64 else np.float32
     return np.log(np.maximum(array, PROBABILITY_FLOOR), dtype=dtype)
