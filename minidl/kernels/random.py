@@ -111,13 +111,8 @@ def dropout(out, x, rate, key, first_row):
     drop_below = np.int64(math.ceil(rate / _TO_UNIT))
     scale, zero = x.dtype.type(1.0 / (1.0 - rate)), x.dtype.type(0)
     flat_out, flat_x = out.reshape(out.size), x.reshape(x.size)
-    # Two loops, because LLVM does not vectorise one whose arrays may overlap.
-    if out is x:
-        for i in range(flat_out.size):
-            flat_out[i] = zero if _bits_53(key, start + i) < drop_below else flat_out[i] * scale
-    else:
-        for i in range(flat_out.size):
-            flat_out[i] = zero if _bits_53(key, start + i) < drop_below else flat_x[i] * scale
+    for i in range(flat_out.size):
+        flat_out[i] = zero if _bits_53(key, start + i) < drop_below else flat_x[i] * scale
 
 
 @jit
@@ -126,12 +121,8 @@ def gaussian_noise(out, x, stddev, key, first_row):
     real = x.dtype.type
     start = first_row * x.shape[1]
     flat_out, flat_x = out.reshape(out.size), x.reshape(x.size)
-    if out is x:
-        for i in range(flat_out.size):
-            flat_out[i] += real(stddev * normal(key, start + i))
-    else:
-        for i in range(flat_out.size):
-            flat_out[i] = flat_x[i] + real(stddev * normal(key, start + i))
+    for i in range(flat_out.size):
+        flat_out[i] = flat_x[i] + real(stddev * normal(key, start + i))
 
 
 Image = namedtuple("Image", "height width channels")

@@ -39,13 +39,8 @@ def rescale(out, x, scale, offset):
     """out = x * scale + offset. May run in place. Backward: ``rescale(dx, dout, scale, 0.0)``."""
     a, b = x.dtype.type(scale), x.dtype.type(offset)
     flat_out, flat_x = out.reshape(out.size), x.reshape(x.size)
-    # Two loops: LLVM does not vectorise one whose input and output may overlap in part.
-    if out is x:
-        for i in range(flat_out.size):
-            flat_out[i] = flat_out[i] * a + b
-    else:
-        for i in range(flat_out.size):
-            flat_out[i] = flat_x[i] * a + b
+    for i in range(flat_out.size):
+        flat_out[i] = flat_x[i] * a + b
 
 
 def _rescaling(out, x, i, f, key, first_row):

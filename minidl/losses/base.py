@@ -155,7 +155,7 @@ class Loss(Configurable):
         """Whether ``y`` holds class indices rather than rows of targets."""
         if self.sparse is not None:
             return self.sparse
-        return outputs > 1 and (y.ndim == 1 or y.shape[1:] == (1,))
+        return y.ndim == 1 or (y.shape[1:] == (1,) and outputs > 1)
 
     def labels_or_targets(
         self, argument: str, y, output_shape: tuple[int, ...], dtype: np.dtype, rows: int, of: str
