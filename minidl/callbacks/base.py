@@ -85,16 +85,9 @@ class LambdaCallback(Callback):
         on_train_batch_end: Callable | None = None,
         **hooks: Callable | None,
     ):
+        named = {name: function for name, function in locals().items() if name in HOOKS}
         super().__init__()
-        hooks.update(
-            on_epoch_begin=on_epoch_begin,
-            on_epoch_end=on_epoch_end,
-            on_train_begin=on_train_begin,
-            on_train_end=on_train_end,
-            on_train_batch_begin=on_train_batch_begin,
-            on_train_batch_end=on_train_batch_end,
-        )
-        for name, function in hooks.items():
+        for name, function in {**hooks, **named}.items():
             if name not in HOOKS:
                 raise TypeError(f"LambdaCallback takes {', '.join(HOOKS)}; got {name}")
             if function is None:

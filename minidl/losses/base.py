@@ -124,8 +124,10 @@ class Loss(Configurable):
         return kernels.sum_of_rows(self._row_losses(batch))
 
     def _row_losses(self, batch: Batch) -> np.ndarray:
-        """The loss of each row of the model's outputs."""
-        self.check_probabilities("y_pred", batch.logits)
+        """The loss of each row of the model's outputs, which must be probabilities if the loss wants those."""
+        if self.kind_on_logits != self.kind_on_outputs and not self.from_logits:
+            why = " (probabilities; for logits say from_logits=True)"
+            validation.check_range("y_pred", batch.logits, 0.0, 1.0, why=why)
         return self._run_kernel(self.kind(self.from_logits), batch, no_rows(batch.logits))
 
     def _value_and_grad(self, batch: Batch) -> tuple[float, np.ndarray]:
@@ -177,13 +179,6 @@ class Loss(Configurable):
             labels, targets = NO_LABELS, targets.reshape(len(targets), outputs)
         validation.check_rows(argument, len(y), rows, of)
         return labels, targets
-
-    def check_probabilities(self, argument: str, outputs: np.ndarray) -> None:
-        """Raises ValueError if ``outputs`` should be probabilities and are not."""
-        if self.kind_on_logits != self.kind_on_outputs and not self.from_logits:
-            validation.check_range(
-                argument, outputs, 0.0, 1.0, why=" (probabilities; for logits say from_logits=True)"
-            )
 
     def _run_kernel(self, kind: int, batch: Batch, dlogits: np.ndarray) -> np.ndarray:
         """Each row's loss; the gradient goes to ``dlogits`` unless that has size 0."""

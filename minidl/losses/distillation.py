@@ -1,11 +1,8 @@
 """Losses that learn from a teacher: a hard term (the labels) plus a soft term (the teacher's answers).
 
 z are the student's logits and v the teacher's, (B, C); ``q = softmax(z / T)`` and ``p = softmax(v / T)``; CE is the
-cross-entropy of the labels with softmax(z), at temperature 1. Each formula is the loss of one sample; the value is
-the mean over the batch, with ``sample_weight`` the weighted sum divided by B. Gradients are by z.
-
-The soft term is multiplied by T squared so that its weight keeps its meaning, roughly, when T changes: the gradient
-of KL(p || q) is ``(q - p) / T``, and ``q - p`` is about ``(z - v) / (C T)`` where T is large, z and v centred.
+cross-entropy of the labels with softmax(z), at temperature 1. Each formula is the loss of one sample, gradients are by
+z. `kernels.distillation.times_t_squared` says why the soft term is multiplied by T squared.
 """
 
 import math
@@ -120,11 +117,10 @@ class DistillationLoss(Loss):
     def value_and_grad(  # type: ignore[override]
         self, logits, y, teacher_logits, sample_weight=None
     ) -> tuple[float, np.ndarray]:
-        """(mean loss, its gradient by the student's logits (B, C)). teacher_logits (B, C): row for row the teacher's.
+        """As `Loss.value_and_grad`, from the student's logits (B, C) and, row for row, the teacher's.
 
-        y: class indices (B,) or rows of targets (B, C). sample_weight (B,), >= 0. The gradient is float32 if the
-        logits are, otherwise float64. Raises ValueError for shapes that differ, NaN or inf (with the first index),
-        labels out of range, a teacher's probabilities instead of logits, and y=None where a term needs labels.
+        y: class indices (B,) or rows of targets (B, C). Raises ValueError also for a teacher's probabilities instead
+        of logits, and for y=None where a term needs labels.
         """
         if sample_weight is None and self._can_skip_checks(logits, y, teacher_logits):
             scale = np.empty(len(logits))
