@@ -8,7 +8,7 @@ from .. import validation
 from ..kernels import losses as kernels
 from ..kernels import threads
 from ..kernels.losses import Batch
-from ..registry import Configurable, Registry, overridden, snake_case
+from ..registry import Configurable, Registry, is_minidls, overridden, snake_case
 from .softmax import as_real
 
 NO_LABELS = np.empty(0, np.int64)
@@ -17,7 +17,7 @@ _FLOPS_OF_A_ROW, _FLOPS_OF_AN_ENTRY = 12_000.0, 150.0
 
 
 class Loss(Configurable):
-    """Base of the losses. minidl's own name a kernel; a user's own loss overrides ``value_and_grad``.
+    """Base of the losses. minidl's own have a kernel of their name; a user's own overrides ``value_and_grad``.
 
     ``reduction``: only "sum_over_batch_size", also called "mean": the sum of the rows' losses divided by B, each
     multiplied by its ``sample_weight`` if there is one. ``name``: the class's name in snake case by default.
@@ -41,6 +41,14 @@ class Loss(Configurable):
     vector_is_sample = True
     """What two vectors mean to ``__call__``: one sample, as in Keras, or B samples of one output."""
     label_smoothing = 0.0  # of the losses that have no such argument
+
+    def __init_subclass__(cls, **kwargs) -> None:
+        """Find the kernels of a loss of minidl's own by its name: ``HUBER`` of ``Huber``."""
+        super().__init_subclass__(**kwargs)
+        kernel = snake_case(cls.__name__).upper()
+        if is_minidls(cls) and kernel in kernels.Loss.__members__:
+            cls.kind_on_logits = getattr(kernels, kernel)
+            cls.kind_on_outputs = getattr(kernels, f"{kernel}_ON_PROBS", cls.kind_on_logits)
 
     def __init__(self, reduction: str = "sum_over_batch_size", name: str | None = None):
         if reduction not in ("sum_over_batch_size", "mean"):

@@ -181,7 +181,6 @@ class KnowledgeDistillation(DistillationLoss):
     """
 
     is_nonfinite_if_logits_are = True
-    kind_on_logits = kind_on_outputs = kernels.KNOWLEDGE_DISTILLATION
 
     def __init__(
         self,
@@ -212,7 +211,6 @@ class DecoupledKD(DistillationLoss):
     nontarget_weight (1 - y) (q^ - p^)] / B``.
     """
 
-    kind_on_logits = kind_on_outputs = kernels.DECOUPLED_KD
     needs_target = True  # the soft term itself needs the label
 
     def __init__(
@@ -258,7 +256,6 @@ class NormalizedKD(DistillationLoss):
     Gradient of the soft terms: ``[target_weight p_t (softmax(z) - y) + gamma T (1 - y) (q^ - p^)] / B``.
     """
 
-    kind_on_logits = kind_on_outputs = kernels.NORMALIZED_KD
     needs_target = True  # the soft term itself needs the label
 
     def __init__(
@@ -290,7 +287,6 @@ class DIST(DistillationLoss):
     """
 
     whole_batch = True
-    kind_on_logits = kind_on_outputs = kernels.DIST
 
     def __init__(
         self,
@@ -316,7 +312,6 @@ class LogitMatching(DistillationLoss):
 
     temperature = 1.0
     is_nonfinite_if_logits_are = True
-    kind_on_logits = kind_on_outputs = kernels.LOGIT_MATCHING
 
     def __init__(self, hard_weight: Schedule = 0.0, soft_weight: Schedule = 1.0, name: str | None = None):
         super().__init__(name, hard_weight=hard_weight, soft_weight=soft_weight)

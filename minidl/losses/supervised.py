@@ -1,14 +1,14 @@
 """Losses that learn from labels. Formulas and defaults are Keras 3's.
 
 z are the logits (B, C), q the probabilities ``softmax(z)``, yhat the model's outputs, y the targets. Each formula
-is the loss of one sample. The class gives the mean over the batch, the function of its name one loss per sample.
+is the loss of one sample. The class gives the mean over the batch, the function of its name one loss per sample. Both
+run the kernel of that name in ``kernels/supervised.py``.
 """
 
 from collections.abc import Callable
 
 import numpy as np
 
-from ..kernels import losses as kernels
 from ..registry import function_of
 from ..validation import check_array, check_bool, check_float
 from .base import LOSSES, Loss
@@ -49,8 +49,6 @@ class CategoricalCrossentropy(Loss):
     """
 
     fused_activation = "softmax"
-    kind_on_logits = kernels.CATEGORICAL_CROSSENTROPY
-    kind_on_outputs = kernels.CATEGORICAL_CROSSENTROPY_ON_PROBS
 
     def __init__(
         self,
@@ -76,8 +74,6 @@ class SparseCategoricalCrossentropy(Loss):
 
     fused_activation = "softmax"
     sparse = True
-    kind_on_logits = kernels.SPARSE_CATEGORICAL_CROSSENTROPY
-    kind_on_outputs = kernels.SPARSE_CATEGORICAL_CROSSENTROPY_ON_PROBS
 
     def __init__(
         self, from_logits: bool = False, reduction: str = "sum_over_batch_size", name: str | None = None
@@ -98,8 +94,6 @@ class BinaryCrossentropy(CategoricalCrossentropy):
     """
 
     fused_activation = "sigmoid"
-    kind_on_logits = kernels.BINARY_CROSSENTROPY
-    kind_on_outputs = kernels.BINARY_CROSSENTROPY_ON_PROBS
 
 
 binary_crossentropy = per_sample(BinaryCrossentropy)
@@ -108,8 +102,6 @@ binary_crossentropy = per_sample(BinaryCrossentropy)
 @LOSSES.register("mse", "MSE")
 class MeanSquaredError(Loss):
     """Mean over the outputs of ``(y - yhat)^2``."""
-
-    kind_on_logits = kind_on_outputs = kernels.MEAN_SQUARED_ERROR
 
 
 mean_squared_error = per_sample(MeanSquaredError)
@@ -123,7 +115,6 @@ class HalfMeanSquaredError(Loss):
     """
 
     vector_is_sample = False
-    kind_on_logits = kind_on_outputs = kernels.HALF_MEAN_SQUARED_ERROR
 
 
 half_mean_squared_error = per_sample(HalfMeanSquaredError)
@@ -133,8 +124,6 @@ half_mean_squared_error = per_sample(HalfMeanSquaredError)
 class MeanAbsoluteError(Loss):
     """Mean over the outputs of ``|y - yhat|``; at 0 the gradient is 0."""
 
-    kind_on_logits = kind_on_outputs = kernels.MEAN_ABSOLUTE_ERROR
-
 
 mean_absolute_error = per_sample(MeanAbsoluteError)
 
@@ -142,8 +131,6 @@ mean_absolute_error = per_sample(MeanAbsoluteError)
 @LOSSES.register()
 class Huber(Loss):
     """Mean over the outputs of ``e^2 / 2`` where ``|e| <= delta``, else ``delta |e| - delta^2 / 2``, e = y - yhat."""
-
-    kind_on_logits = kind_on_outputs = kernels.HUBER
 
     def __init__(self, delta: float = 1.0, reduction: str = "sum_over_batch_size", name: str | None = None):
         super().__init__(reduction, name)
@@ -156,8 +143,6 @@ huber = per_sample(Huber)
 @LOSSES.register("kld", "KLD")
 class KLDivergence(Loss):
     """``sum_i y_i log(y_i / q_i)`` on probabilities, both clipped to [1e-7, 1]."""
-
-    kind_on_logits = kind_on_outputs = kernels.KL_DIVERGENCE
 
 
 kl_divergence = per_sample(KLDivergence)
