@@ -7,24 +7,25 @@ differs is whom they learn from, and whether they use digits without labels. The
 import argparse
 import json
 import math
-import sys
 import tempfile
+import threading
 import time
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from ..callbacks import Callback
+from ..callbacks import LambdaCallback
 from ..datasets import mnist
 from ..layers import Dense, Dropout, Flatten, Input, RandomTranslation, Rescaling
 from ..losses import CategoricalCrossentropy, KnowledgeDistillation, Loss
 from ..models import Sequential
 from ..optimizers import Adam
 from ..optimizers.schedules import CosineDecay
-from ..report import describe_layers, format_table, mean_and_std, measure
-from ..runtime import set_num_threads, warmup
+from ..report import count_of, describe_layers, format_table, mean_and_std, measure
+from ..runtime import get_num_threads, set_num_threads, warmup
 from ..teachers import cached_logits
 from ..utils import to_categorical
 
@@ -115,10 +116,8 @@ def run(options: argparse.Namespace) -> None:
     print(f"{len(x):,} training digits, {len(labelled):,} with labels; {len(x_test):,} test digits; {source}")
     compile_seconds = compile_kernels()
 
-    groups: list[list[Sequential]] = [[] for _ in ("teacher", *kinds)]
-    for seed in range(options.seed, options.seed + options.seeds):
-        for group, model in zip(groups, _train_all(options, kinds, (x, y), labelled, seed), strict=True):
-            group.append(model)
+    print(f"{count_of(options.seeds, 'teacher')} and {options.seeds * len(kinds)} students to train")
+    groups = _Job(options, x, y, labelled, threading.Event()).train_all(kinds)
     teachers_logits = [teacher.predict_logits(x_test) for teacher in groups[0]]
     rows = []
     for kind, models in zip([_Kind("teacher", CategoricalCrossentropy()), *kinds], groups, strict=True):
@@ -153,75 +152,99 @@ def _first_of_each_class(y: np.ndarray, count: int) -> np.ndarray:
     return np.sort(np.argsort(place, kind="stable")[:count])
 
 
-def _shifted(x: np.ndarray, most: int, seed: int) -> np.ndarray:
-    """Each image (N, H, W) moved by its own whole number of pixels, up to ``most`` each way; 0 moves in."""
+def _shifted(x: np.ndarray, rows: np.ndarray, most: int, seed: int) -> np.ndarray:
+    """``x[rows]`` (N, H, W), each moved by its own whole number of pixels, up to ``most`` each way; 0 moves in."""
     padded = np.pad(x, ((0, 0), (most, most), (most, most)))
     windows = np.lib.stride_tricks.sliding_window_view(padded, x.shape[1:], axis=(1, 2))
-    top, left = np.random.default_rng(seed).integers(0, 2 * most + 1, (2, len(x)))
-    return windows[np.arange(len(x)), top, left]
+    top, left = np.random.default_rng(seed).integers(0, 2 * most + 1, (2, len(rows)))
+    return windows[rows, top, left]
 
 
-def _train_all(options, kinds: list[_Kind], digits: tuple, labelled: np.ndarray, seed: int):
-    """Yield the seed's teacher, then its student of each kind."""
-    (x, y), shape, classes = digits, digits[0].shape[1:], int(digits[1].max()) + 1
+class _Job(NamedTuple):
+    """What all trainings share."""
 
-    def make(name: str, augmenting: list, layers: list) -> Sequential:
-        layers = [*augmenting, Rescaling(1 / 255), Flatten(), *layers, Dense(classes, "softmax")]
-        return Sequential([Input(shape), *layers], name, seed=seed)
+    options: argparse.Namespace
+    x: np.ndarray  # images (N, H, W)
+    y: np.ndarray
+    labelled: np.ndarray  # rows of the digits whose labels are used
+    ended: threading.Event  # nobody waits for the trainings any more
 
-    # a large net that sees each digit shifted and with pixels missing, never twice the same
-    shifts, layers = [RandomTranslation(_SHIFT / shape[0], _SHIFT / shape[1])], [Dropout(0.1)]
-    for units in options.teacher:
-        layers += [Dense(units, activation="relu"), Dropout(0.3)]
-    teacher = make("teacher", shifts, layers)
-    batch_size, loss = 2 * options.batch_size, CategoricalCrossentropy(label_smoothing=_SMOOTHING)
-    samples = x[labelled], to_categorical(y[labelled], classes), None
-    epochs = math.ceil(options.teacher_steps * batch_size / len(labelled))
-    _train(f"teacher {seed}", teacher, loss, samples, batch_size, epochs, options.teacher_learning_rate)
-    yield teacher
+    def train_all(self, kinds: list[_Kind]) -> list[list[Sequential]]:
+        """The teachers, then the students of each kind; one per seed.
 
-    known = np.full(len(y), -1)
-    known[labelled] = y[labelled]
-    for kind in kinds:
+        Each on one thread, as many at a time as there are threads. In batches of nets this small, threads would wait
+        for each other. Threads and not processes: what runs is compiled, and has the samples where they are.
+        """
+        seeds = range(self.options.seed, self.options.seed + self.options.seeds)
+        threads = get_num_threads()
+        set_num_threads(1)
+        pool = ThreadPoolExecutor(threads)
+        try:
+            # in this order: a student may wait for its teacher, since all teachers begin before any student
+            groups = [[pool.submit(self._train_teacher, seed) for seed in seeds]]
+            for kind in kinds:
+                taught = zip(seeds, groups[0], strict=True)
+                groups.append([pool.submit(self._train_student, kind, *each) for each in taught])
+            return [[training.result() for training in group] for group in groups]
+        finally:
+            self.ended.set()
+            pool.shutdown(cancel_futures=True)
+            set_num_threads(threads)
+
+    def _net(self, name: str, augmenting: list, hidden: list, seed: int) -> Sequential:
+        layers = [Input(self.x.shape[1:]), *augmenting, Rescaling(1 / 255), Flatten(), *hidden]
+        return Sequential([*layers, Dense(int(self.y.max()) + 1, "softmax")], name, seed=seed)
+
+    def _train_teacher(self, seed: int) -> Sequential:
+        """A large net that sees each digit shifted and with pixels missing, never twice the same."""
+        options, (height, width) = self.options, self.x.shape[1:]
+        hidden = [Dropout(0.1)]
+        for units in options.teacher:
+            hidden += [Dense(units, activation="relu"), Dropout(0.3)]
+        model = self._net("teacher", [RandomTranslation(_SHIFT / height, _SHIFT / width)], hidden, seed)
+        loss, batch_size = CategoricalCrossentropy(label_smoothing=_SMOOTHING), 2 * options.batch_size
+        epochs = math.ceil(options.teacher_steps * batch_size / len(self.labelled))
+        samples = self.x[self.labelled], to_categorical(self.y[self.labelled], model.output_shape[-1]), None
+        self._train(
+            f"teacher {seed}", model, loss, samples, (batch_size, epochs, options.teacher_learning_rate)
+        )
+        return model
+
+    def _train_student(self, kind: _Kind, seed: int, teacher: Future) -> Sequential:
+        """A small net without regularization; those of one seed have the same initial weights."""
+        options = self.options
+        hidden = [Dense(units, activation="relu") for units in options.student]
+        model = self._net("student", [], hidden, seed)
+        known = np.full(len(self.y), -1)
+        known[self.labelled] = self.y[self.labelled]
         # Equally many rows for all kinds, so that they take the same steps: fewer digits come more often.
         count = math.ceil(options.steps * options.batch_size / _PASSES)
-        rows = np.resize(np.arange(len(x)) if kind.all_digits else labelled, count)
-        inputs, targets, logits = _shifted(x[rows], _SHIFT * kind.shifted, seed), known[rows], None
+        rows = np.resize(np.arange(len(self.x)) if kind.all_digits else self.labelled, count)
+        inputs, targets, logits = _shifted(self.x, rows, _SHIFT * kind.shifted, seed), known[rows], None
         if kind.loss.distills:
-            logits = cached_logits(teacher, inputs)
+            logits = cached_logits(teacher.result(), inputs)
         else:
-            targets = to_categorical(targets, classes)
-        # a small net without regularization; those of one seed have the same initial weights
-        layers = [Dense(units, activation="relu") for units in options.student]
-        student = make("student", [], layers)
-        samples, batch_size = (inputs, targets, logits), options.batch_size
-        _train(f"{kind.name} {seed}", student, kind.loss, samples, batch_size, _PASSES, options.learning_rate)
-        yield student
+            targets = to_categorical(targets, model.output_shape[-1])
+        samples, plan = (inputs, targets, logits), (options.batch_size, _PASSES, options.learning_rate)
+        self._train(f"{kind.name} {seed}", model, kind.loss, samples, plan)
+        return model
 
+    def _train(self, title: str, model: Sequential, loss: Loss, samples: tuple, plan: tuple) -> None:
+        """Fit ``model`` to ``samples``: inputs, targets, and the teacher's logits or None; then print a line."""
+        (x, y, teacher_logits), (batch_size, epochs, learning_rate) = samples, plan
+        started, steps = time.perf_counter(), epochs * math.ceil(len(x) / batch_size)
 
-def _train(title, model, loss, samples: tuple, batch_size: int, epochs: int, learning_rate: float) -> None:
-    """Fit ``model`` to ``samples``: inputs, targets, and the teacher's logits or None."""
-    x, y, teacher_logits = samples
-    steps = epochs * math.ceil(len(x) / batch_size)
-    model.compile(optimizer=Adam(CosineDecay(learning_rate, steps)), loss=loss, metrics=["accuracy"])
-    bar = _Bar(f"{title:<23} {describe_layers(model):<16}")
-    model.fit(x, y, batch_size, epochs, verbose=0, callbacks=[bar], target_model=teacher_logits)
+        def end_with_the_job(epoch, logs):
+            if self.ended.is_set():
+                raise CancelledError
 
-
-class _Bar(Callback):
-    """One line per training: a bar that fills up on a terminal, elsewhere a line when it is done."""
-
-    def __init__(self, title: str):
-        super().__init__()
-        self.title, self.started = title, time.perf_counter()
-
-    def on_epoch_end(self, epoch, logs=None):
-        done, epochs, on_terminal = epoch + 1, self.params["epochs"], sys.stdout.isatty()
-        if on_terminal or done == epochs:
-            bar, seconds = "=" * (20 * done // epochs), time.perf_counter() - self.started
-            values = "  ".join(f"{name} {value:.4f}" for name, value in logs.items())
-            line = f"{self.title} [{bar:<20}] {done:>3}/{epochs}  {seconds:5.1f} s  {values}"
-            print("\r" * on_terminal + line, end="\n" if done == epochs else "", flush=True)
+        model.compile(optimizer=Adam(CosineDecay(learning_rate, steps)), loss=loss, metrics=["accuracy"])
+        callbacks = [LambdaCallback(on_epoch_end=end_with_the_job)]
+        history = model.fit(x, y, batch_size, epochs, 0, callbacks, target_model=teacher_logits).history
+        values = "  ".join(f"{name} {value[-1]:.4f}" for name, value in history.items())
+        seconds, net = time.perf_counter() - started, describe_layers(model)
+        # the line's end in the same piece: other threads print, too
+        print(f"{title:<23} {net:<14} {epochs:>4} epochs {seconds:5.1f} s  {values}\n", end="", flush=True)
 
 
 _HEAD = "model|layers|on disk|digits|labels|shifted|test errors|last row saves|agrees|us an image".split("|")
