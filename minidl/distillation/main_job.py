@@ -7,9 +7,9 @@ differs is whom they learn from, and whether they use digits without labels. The
 import argparse
 import json
 import math
-import tempfile
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -35,11 +35,9 @@ _PASSES = 4
 """How often a student sees each shifted digit. The teacher is asked about it once."""
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
+def add_options(add: Callable) -> None:
     sizes = partial(parse_numbers, separators="-,", rule="hidden layer sizes must look like 64-64")
-    embedded = "folder with MNIST's four IDX files; without it the 8,000 embedded digits"
-    add("--data", metavar="FOLDER", help=embedded)
+    add("--data", metavar="FOLDER", help="MNIST's four IDX files; without it the 8,000 embedded digits")
     labels = "how many digits have labels, the others serve distillation alone; or: all"
     add("--labels", type=_parse_labels, default="300", metavar="N", help=labels)
     add("--teacher", type=sizes, default="256-256", metavar="SIZES", help="the teacher's hidden layers")
@@ -47,11 +45,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--temperature", type=float, default=2.0, help="softens the answers of both")
     add("--hard-weight", type=float, default=0.1, help="weight of the labels")
     add("--soft-weight", type=float, default=0.9, help="weight of the teacher's answers")
-    add("--teacher-steps", type=int, default=4_000, help="of each teacher")
-    add("--steps", type=int, default=7_500, help="of each student")
+    add("--teacher-steps", type=int, default=2_000, help="of each teacher")
+    add("--steps", type=int, default=5_000, help="of each student")
     add("--batch-size", type=int, default=32, help="of the students; the teacher's is twice that")
     add("--learning-rate", type=float, default=0.002, help="of the students (Adam, cosine decay to 0)")
-    add("--teacher-learning-rate", type=float, default=0.001)
+    add("--teacher-learning-rate", type=float, default=0.002)
     add("--seeds", type=int, default=5, help="how many students of each kind; the table has mean +- std")
     add("--seed", type=int, default=0, help="the first of them")
     add("--output", metavar="FILE", help="write the result: Markdown if it ends in .md, else JSON")
@@ -60,16 +58,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def parse_numbers(text: str, separators: str, rule: str, count: int | None = None) -> tuple[int, ...]:
-    """The numbers >= 1 in an option such as ``512-512``; ``rule`` is the error message for anything else.
-
-    ``count``: how many there must be; any number of them by default.
-    """
-    spaced = text.translate(dict.fromkeys(map(ord, separators), " "))
-    try:
-        numbers = tuple(int(part) for part in spaced.split())
-    except ValueError:
-        numbers = ()
-    if not numbers or min(numbers) < 1 or count not in (None, len(numbers)):
+    """The numbers >= 1 in an option such as ``512-512``, ``count`` of them if that is given; else ``rule`` is shown."""
+    parts = text.translate(dict.fromkeys(map(ord, separators), " ")).split()
+    numbers = tuple(int(part) for part in parts if part.isdecimal())
+    if not numbers or 0 in numbers or not len(numbers) == len(parts) == (count or len(parts)):
         raise argparse.ArgumentTypeError(f"{rule}, got {text!r}")
     return numbers
 
@@ -121,17 +113,17 @@ def run(options: argparse.Namespace) -> None:
     teachers_logits = [teacher.predict_logits(x_test) for teacher in groups[0]]
     rows = []
     for kind, models in zip([_Kind("teacher", CategoricalCrossentropy()), *kinds], groups, strict=True):
-        row = _row(kind.name, models, x_test, y_test, teachers_logits)
-        row |= {"digits": len(x if kind.all_digits else labelled), "labels": len(labelled)}
-        rows.append(row | {"shifted": kind.shifted, "taught": kind.loss.distills})
+        row = {"digits": len(x if kind.all_digits else labelled), "labels": len(labelled)}
+        row |= {"shifted": kind.shifted, "taught": kind.loss.distills}
+        rows.append(_row(kind.name, models, x_test, y_test, teachers_logits) | row)
     table, verdict = format_table(_HEAD, _lines(rows)), _verdict(rows[1:])
     seconds = time.perf_counter() - started
     print(f"\n{table}\n\n{verdict}\n{seconds:.0f} seconds, {compile_seconds:.1f} of them for the kernels.")
     if options.output:
         result = dict(models=rows, verdict=verdict, seconds=seconds, seconds_compiling=compile_seconds)
-        kept_out = ("run", "command", "output", "save")
-        result["settings"] = {k: v for k, v in vars(options).items() if k not in kept_out}
-        _write_result(options.output, result | dict(training_digits=len(x), test_digits=len(x_test)))
+        settings = {k: v for k, v in vars(options).items() if k not in ("run", "command", "output", "save")}
+        result |= dict(settings=settings, training_digits=len(x), test_digits=len(x_test))
+        _write_result(options.output, result)
     if options.save:
         groups[-1][-1].save(options.save)
 
@@ -146,9 +138,7 @@ def compile_kernels(dtype: str = "float32") -> float:
 
 def _first_of_each_class(y: np.ndarray, count: int) -> np.ndarray:
     """Rows of ``count`` samples, equally many of each class as far as there are any."""
-    place = np.empty(len(y), np.int64)  # of a sample among those of its class
-    for label in np.unique(y):
-        place[y == label] = np.arange(np.count_nonzero(y == label))
+    place = np.cumsum(to_categorical(y), axis=0)[np.arange(len(y)), y]  # of a sample among those of its class
     return np.sort(np.argsort(place, kind="stable")[:count])
 
 
@@ -164,90 +154,77 @@ class _Job(NamedTuple):
     """What all trainings share."""
 
     options: argparse.Namespace
-    x: np.ndarray  # images (N, H, W)
+    x: np.ndarray
     y: np.ndarray
     labelled: np.ndarray  # rows of the digits whose labels are used
     ended: threading.Event  # nobody waits for the trainings any more
 
     def train_all(self, kinds: list[_Kind]) -> list[list[Sequential]]:
-        """The teachers, then the students of each kind; one per seed.
+        """The teachers, then the students of each kind, one per seed; as many at a time as there are threads.
 
-        Each on one thread, as many at a time as there are threads. In batches of nets this small, threads would wait
-        for each other. Threads and not processes: what runs is compiled, and has the samples where they are.
+        Each is trained on one thread: in nets this small, several would wait for each other.
         """
         seeds = range(self.options.seed, self.options.seed + self.options.seeds)
         threads = get_num_threads()
         set_num_threads(1)
-        pool = ThreadPoolExecutor(threads)
+        pool = ThreadPoolExecutor(
+            threads
+        )  # in the order of `submit`: no student waits for a teacher to begin
         try:
-            # in this order: a student may wait for its teacher, since all teachers begin before any student
-            groups = [[pool.submit(self._train_teacher, seed) for seed in seeds]]
-            for kind in kinds:
-                taught = zip(seeds, groups[0], strict=True)
-                groups.append([pool.submit(self._train_student, kind, *each) for each in taught])
-            return [[training.result() for training in group] for group in groups]
+            teachers = {seed: pool.submit(self._train_teacher, seed) for seed in seeds}
+            train = self._train_student
+            students = [[pool.submit(train, kind, *each) for each in teachers.items()] for kind in kinds]
+            return [[training.result() for training in group] for group in (teachers.values(), *students)]
         finally:
             self.ended.set()
             pool.shutdown(cancel_futures=True)
             set_num_threads(threads)
 
-    def _net(self, name: str, augmenting: list, hidden: list, seed: int) -> Sequential:
-        layers = [Input(self.x.shape[1:]), *augmenting, Rescaling(1 / 255), Flatten(), *hidden]
-        return Sequential([*layers, Dense(int(self.y.max()) + 1, "softmax")], name, seed=seed)
-
     def _train_teacher(self, seed: int) -> Sequential:
         """A large net that sees each digit shifted and with pixels missing, never twice the same."""
-        options, (height, width) = self.options, self.x.shape[1:]
-        hidden = [Dropout(0.1)]
+        options, labelled = self.options, self.labelled
+        shifts = RandomTranslation(*(_SHIFT / pixels for pixels in self.x.shape[1:]))
+        layers = [shifts, Rescaling(1 / 255), Flatten(), Dropout(0.1)]
         for units in options.teacher:
-            hidden += [Dense(units, activation="relu"), Dropout(0.3)]
-        model = self._net("teacher", [RandomTranslation(_SHIFT / height, _SHIFT / width)], hidden, seed)
+            layers += [Dense(units, "relu"), Dropout(0.3)]
         loss, batch_size = CategoricalCrossentropy(label_smoothing=_SMOOTHING), 2 * options.batch_size
-        epochs = math.ceil(options.teacher_steps * batch_size / len(self.labelled))
-        samples = self.x[self.labelled], to_categorical(self.y[self.labelled], model.output_shape[-1]), None
-        self._train(
-            f"teacher {seed}", model, loss, samples, (batch_size, epochs, options.teacher_learning_rate)
-        )
-        return model
+        plan = batch_size, options.teacher_steps * batch_size / len(labelled), options.teacher_learning_rate
+        return self._train("teacher", seed, layers, loss, plan, self.x[labelled], self.y[labelled])
 
     def _train_student(self, kind: _Kind, seed: int, teacher: Future) -> Sequential:
         """A small net without regularization; those of one seed have the same initial weights."""
         options = self.options
-        hidden = [Dense(units, activation="relu") for units in options.student]
-        model = self._net("student", [], hidden, seed)
-        known = np.full(len(self.y), -1)
-        known[self.labelled] = self.y[self.labelled]
         # Equally many rows for all kinds, so that they take the same steps: fewer digits come more often.
         count = math.ceil(options.steps * options.batch_size / _PASSES)
         rows = np.resize(np.arange(len(self.x)) if kind.all_digits else self.labelled, count)
-        inputs, targets, logits = _shifted(self.x, rows, _SHIFT * kind.shifted, seed), known[rows], None
-        if kind.loss.distills:
-            logits = cached_logits(teacher.result(), inputs)
-        else:
-            targets = to_categorical(targets, model.output_shape[-1])
-        samples, plan = (inputs, targets, logits), (options.batch_size, _PASSES, options.learning_rate)
-        self._train(f"{kind.name} {seed}", model, kind.loss, samples, plan)
-        return model
+        x = _shifted(self.x, rows, _SHIFT * kind.shifted, seed)
+        y = np.where(np.isin(rows, self.labelled), self.y[rows].astype(int), -1)
+        logits = cached_logits(teacher.result(), x) if kind.loss.distills else None
+        layers = [Rescaling(1 / 255), Flatten(), *(Dense(units, "relu") for units in options.student)]
+        plan = options.batch_size, _PASSES, options.learning_rate
+        return self._train(kind.name, seed, layers, kind.loss, plan, x, y, logits)
 
-    def _train(self, title: str, model: Sequential, loss: Loss, samples: tuple, plan: tuple) -> None:
-        """Fit ``model`` to ``samples``: inputs, targets, and the teacher's logits or None; then print a line."""
-        (x, y, teacher_logits), (batch_size, epochs, learning_rate) = samples, plan
-        started, steps = time.perf_counter(), epochs * math.ceil(len(x) / batch_size)
+    def _train(self, title: str, seed: int, layers: list, loss: Loss, plan: tuple, x, y, teacher_logits=None):
+        """A new model, fitted to images, labels and perhaps a teacher's logits; says so in a line."""
+        started, classes = time.perf_counter(), int(self.y.max()) + 1
+        batch_size, epochs, rate = plan[0], math.ceil(plan[1]), plan[2]
+        decay = CosineDecay(rate, epochs * math.ceil(len(x) / batch_size))
+        model = Sequential([Input(x.shape[1:]), *layers, Dense(classes, "softmax")], title, seed=seed)
+        model.compile(optimizer=Adam(decay), loss=loss, metrics=["accuracy"])
 
-        def end_with_the_job(epoch, logs):
+        def end(epoch, logs):
             if self.ended.is_set():
                 raise CancelledError
 
-        model.compile(optimizer=Adam(CosineDecay(learning_rate, steps)), loss=loss, metrics=["accuracy"])
-        callbacks = [LambdaCallback(on_epoch_end=end_with_the_job)]
-        history = model.fit(x, y, batch_size, epochs, 0, callbacks, target_model=teacher_logits).history
-        values = "  ".join(f"{name} {value[-1]:.4f}" for name, value in history.items())
-        seconds, net = time.perf_counter() - started, describe_layers(model)
-        # the line's end in the same piece: other threads print, too
-        print(f"{title:<23} {net:<14} {epochs:>4} epochs {seconds:5.1f} s  {values}\n", end="", flush=True)
+        y, watch = y if loss.distills else to_categorical(y, classes), LambdaCallback(on_epoch_begin=end)
+        logs = model.fit(x, y, batch_size, epochs, 0, [watch], target_model=teacher_logits).history
+        values = "  ".join(f"{name} {value[-1]:.4f}" for name, value in logs.items())
+        did = f"{describe_layers(model):<14} {epochs:>4} epochs {time.perf_counter() - started:5.1f} s"
+        print(f"{title + f' {seed}':<23} {did}  {values}\n", end="")  # in one piece: other threads print, too
+        return model
 
 
-_HEAD = "model|layers|on disk|digits|labels|shifted|test errors|last row saves|agrees|us an image".split("|")
+_HEAD = "model|layers|weights|digits|labels|shifted|test errors|last row saves|agrees|us an image".split("|")
 
 
 def _row(name: str, models: list[Sequential], x, y, teachers_logits: list) -> dict:
@@ -256,13 +233,9 @@ def _row(name: str, models: list[Sequential], x, y, teachers_logits: list) -> di
     for model, teacher_logits in zip(models, teachers_logits, strict=True):
         timed = x if model is models[0] else None
         figures.append(vars(measure(name, model.predict_logits(x), y, teacher_logits, model, timed)))
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "weights.npz"
-        models[0].save_weights(path)
-        size = path.stat().st_size
     first, keys = figures[0], ("errors", "accuracy", "agreement", "loss", "teacher_kl")
     row: dict = {"model": name, "layers": first["layers"], "parameters": first["parameters"]}
-    row |= {"bytes_on_disk": size, "runs": len(models), "latency_us": first["latency"]}
+    row |= {"bytes": first["bytes"], "runs": len(models), "latency_us": first["latency"]}
     return row | {key: [each[key] for each in figures] for key in keys} | mean_and_std(figures, keys)
 
 
@@ -274,7 +247,7 @@ def _lines(rows: list[dict]) -> list[list[str]]:
         if row["model"] != "teacher" and row is not rows[-1]:
             saving = "{:.1f} +- {:.1f}".format(*_saving(row, rows[-1]))
         trained_on = [f"{row['digits']:,}", f"{row['labels']:,}", "yes" if row["shifted"] else "no"]
-        cells = [row["model"], row["layers"], f"{row['bytes_on_disk'] / 1000:,.0f} kB", *trained_on]
+        cells = [row["model"], row["layers"], f"{row['bytes'] / 1000:,.0f} kB", *trained_on]
         lines.append([*cells, errors, saving, f"{row['agreement_mean']:.2%}", f"{row['latency_us']:.1f}"])
     return lines
 
@@ -291,11 +264,9 @@ def _verdict(students: list[dict]) -> str:
     equals = [row for row in students if row["shifted"] == last["shifted"] and not row["taught"]]
     best = min(equals, key=lambda row: row["errors_mean"])
     gain, error = _saving(best, last)
-    certain = "with one seed, which says little"
-    if last["runs"] > 1:
-        sure = abs(gain) > 2 * error
-        certain = f"over {last['runs']} seeds: {'more' if sure else 'less'} than two standard errors"
-    did = "saved" if gain > 0 else "cost"
+    did, sure = "saved" if gain > 0 else "cost", "more" if abs(gain) > 2 * error else "less"
+    seeds = f"over {last['runs']} seeds: {sure} than two standard errors"
+    certain = seeds if last["runs"] > 1 else "with one seed, which says little"
     return (
         f"{last['model'].capitalize()}: {last['errors_mean']:.1f} errors. That {did} {abs(gain):.1f} +- {error:.1f} of "
         f"the {best['errors_mean']:.1f} of the best student without a teacher ({best['model']}), {certain}."
@@ -306,7 +277,7 @@ def _write_result(path: str, result: dict) -> None:
     text = json.dumps(result, indent=1) + "\n"
     if Path(path).suffix == ".md":
         table = format_table(_HEAD, _lines(result["models"]), markdown=True)
-        digits = f"{result['training_digits']} training digits, {result['test_digits']} test digits"
-        text = f"{table}\n\n{result['verdict']}\n\n{digits}, {result['seconds']:.0f} seconds.\n"
+        form = "{verdict}\n\n{training_digits} training digits, {test_digits} test digits, {seconds:.0f} seconds.\n"
+        text = f"{table}\n\n{form.format(**result)}"
     Path(path).write_text(text, encoding="utf-8")
     print(f"written to {path}")
