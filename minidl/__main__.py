@@ -40,9 +40,9 @@ def main(arguments: list[str] | None = None) -> int:
     options, output = _parser().parse_args(arguments), _Output(sys.stdout)
     try:
         with contextlib.redirect_stdout(output):
-            code = options.run(options)
-        return code or int(output.is_lost)
-    except (ValueError, OSError) as error:
+            options.run(options)
+        return int(output.is_lost)
+    except (ValueError, OSError, subprocess.CalledProcessError) as error:
         print(f"minidl {options.command}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -108,7 +108,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _matmul(options: argparse.Namespace) -> int | None:
+def _matmul(options: argparse.Namespace) -> None:
     """Check each product against NumPy's, then time both in turn and give the better of many runs."""
     if options.threads is not None:
         runtime.set_num_threads(options.threads)  # refuses what is no number of threads
@@ -116,9 +116,9 @@ def _matmul(options: argparse.Namespace) -> int | None:
         command = [sys.executable, "-m", "minidl", "matmul", *sizes, "--dtype", options.dtype]
         # in another process: NumPy's product takes its limit when NumPy is imported
         environment = os.environ | dict.fromkeys(_LIMITS, str(options.threads))
-        child = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=environment)
+        child = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment)
         print(child.stdout, end="")
-        return child.returncode
+        return
     shapes = [(32, 784, 64), (32, 64, 64), (128, 784, 1200), (128, 1200, 1200), (1024, 1024, 1024)]
     rows = [_compare(shape, options.dtype) for shape in options.sizes or shapes]
     threads = count_of(runtime.get_num_threads(), "thread")
