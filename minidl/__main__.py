@@ -13,6 +13,7 @@ import io
 import math
 import os
 import platform
+import subprocess
 import sys
 import time
 from functools import partial
@@ -28,6 +29,9 @@ from .kernels import cache, target
 from .kernels.jit import JIT_DISABLED
 from .report import count_of, format_table
 
+_LIMITS = [f"{name}_NUM_THREADS" for name in ("NUMBA", "OMP", "OPENBLAS", "MKL")] + ["VECLIB_MAXIMUM_THREADS"]
+"""Environment variables that say how many threads minidl uses, and NumPy's product."""
+
 
 def main(arguments: list[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
@@ -38,7 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
         with contextlib.redirect_stdout(output):
             options.run(options)
         return int(output.is_lost)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, subprocess.CalledProcessError) as error:
         print(f"minidl {options.command}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -78,32 +82,28 @@ def _parser() -> argparse.ArgumentParser:
     subparsers = parser.add_subparsers(dest="command", required=True, metavar=commands)
 
     def command(name, run, help):
-        defaults = argparse.ArgumentDefaultsHelpFormatter
-        added = subparsers.add_parser(name, help=help, formatter_class=defaults)
+        added = subparsers.add_parser(name, help=help, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
         added.set_defaults(run=run)
-        return added
+        return added.add_argument
 
     main_job.add_options(command("distill", main_job.run, "the main job (default)"))
 
     def run_explain(options):
         print(explain(options.temperature, options.learning_rate), end="")
 
-    add = command("explain", run_explain, "one training step, every number").add_argument
+    add = command("explain", run_explain, "one training step, every number")
     add("--temperature", type=float, default=None, help="distil from a teacher at this temperature")
     add("--learning-rate", type=float, default=0.1)
 
-    rule = "a product must look like 128x784x1200"
-    shape = partial(main_job.parse_numbers, separators="x", rule=rule, count=3)
-    add = command("matmul", _matmul, "time the matrix product").add_argument
+    shape = partial(main_job.parse_numbers, separators="x", rule="must look like 128x784x1200", count=3)
+    add = command("matmul", _matmul, "time the matrix product")
     add("sizes", nargs="*", type=shape, metavar="MxKxN", help="default: a few")
     add("--dtype", choices=("float32", "float64"), default="float32")
     add("--threads", type=int, default=None, help="default: all processors")
 
     command("info", _info, "versions, processor, threads, folders")
 
-    add = command(
-        "warmup", lambda options: main_job.compile_kernels(options.dtype), "compile ahead"
-    ).add_argument
+    add = command("warmup", lambda options: main_job.compile_kernels(options.dtype), "compile ahead")
     add("--dtype", choices=("float32", "float64"), default="float32")
     return parser
 
@@ -111,13 +111,19 @@ def _parser() -> argparse.ArgumentParser:
 def _matmul(options: argparse.Namespace) -> None:
     """Check each product against NumPy's, then time both in turn and give the better of many runs."""
     if options.threads is not None:
-        runtime.set_num_threads(options.threads)
+        runtime.set_num_threads(options.threads)  # refuses what is no number of threads
+        sizes = ["x".join(map(str, shape)) for shape in options.sizes]
+        command = [sys.executable, "-m", "minidl", "matmul", *sizes, "--dtype", options.dtype]
+        # in another process: NumPy's product takes its limit when NumPy is imported
+        environment = os.environ | dict.fromkeys(_LIMITS, str(options.threads))
+        child = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment)
+        print(child.stdout, end="")
+        return
     shapes = [(32, 784, 64), (32, 64, 64), (128, 784, 1200), (128, 1200, 1200), (1024, 1024, 1024)]
     rows = [_compare(shape, options.dtype) for shape in options.sizes or shapes]
-    threads = (
-        f"{count_of(runtime.get_num_threads(), 'thread')} of minidl, as many of NumPy as OMP_NUM_THREADS says"
-    )
-    print(f"{options.dtype}, {threads}, GFLOP/s")
+    threads = count_of(runtime.get_num_threads(), "thread")
+    limit = os.environ.get("OMP_NUM_THREADS", "its own choice")
+    print(f"{options.dtype}, {threads} of minidl, {limit} of NumPy, GFLOP/s")
     print(format_table(("product", "minidl", "numpy", "ratio", "relative error"), rows))
 
 

@@ -28,6 +28,8 @@ from benchmarks import (
     trainers,
 )
 from benchmarks.harness import Case, Refused, Suite, Target, Worker, Wrong
+from minidl.layers import Dense, Flatten, Input, RandomTranslation, Rescaling
+from minidl.training.preparation import _check_order
 
 TOY = """
 import os, sys
@@ -410,6 +412,14 @@ def test_hinton_mnist_gives_every_row_and_replaces_no_result(few_digits, tmp_pat
     assert "the quick version" in text and text in capsys.readouterr().out
     for row in hinton_mnist.ROWS.values():
         assert f"| {row.name} " in text and f" {row.paper / 100:.2f} % |" in text
+
+
+def test_the_teacher_of_hinton_mnist_augments_first():
+    """One rule for teachers and students; `fit` has it for students."""
+    _check_order(hinton_mnist.teacher_net(small_protocol(), 0))
+    wrong = [Input((4, 4)), Rescaling(1 / 255), RandomTranslation(0.2, 0.2), Flatten(), Dense(3)]
+    with pytest.raises(ValueError, match="before"):
+        _check_order(minidl.Sequential(wrong))
 
 
 def test_hinton_mnist_wants_data_for_the_full_run(tmp_path, capsys):

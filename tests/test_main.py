@@ -7,8 +7,12 @@ import io
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
+import threading
+import time
+from concurrent.futures import CancelledError
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +24,8 @@ from minidl.__main__ import main
 from minidl.datasets import mnist
 from minidl.distillation import main_job
 from minidl.explain import explain
-from minidl.losses import KnowledgeDistillation
+from minidl.layers import Flatten
+from minidl.losses import CategoricalCrossentropy, KnowledgeDistillation
 from minidl.models import load_model
 
 QUICK = "--labels 100 --teacher 32 --student 8 --teacher-steps 20 --steps 40 --seeds 2".split()
@@ -51,7 +56,9 @@ def test_the_main_job(few_digits, tmp_path, capsys):
     kinds = ["labels", "labels, smoothed 0.1", "distilled", "distilled, all digits"]
     for name, epochs in (("teacher", 13), *((kind, 4) for kind in kinds)):
         for seed in range(2):
-            assert re.search(rf"^{name} {seed} .*{epochs}/{epochs}", text, re.M), f"a line for {name} {seed}"
+            assert re.search(rf"^{name} {seed} .* {epochs} epochs .* accuracy", text, re.M), (
+                f"a line for {name} {seed}"
+            )
     data = json.loads(result.read_text())
     teacher, *students = data["models"]
     labels, smoothed, _, distilled = students
@@ -60,7 +67,7 @@ def test_the_main_job(few_digits, tmp_path, capsys):
     assert all(row["shifted"] and row["labels"] == 100 and row["runs"] == 2 for row in data["models"])
     for row in students:
         assert row["parameters"] == 784 * 8 + 8 + 8 * 10 + 10 and row["errors_mean"] == np.mean(row["errors"])
-        assert row["bytes_on_disk"] >= 4 * row["parameters"] and row["latency_us"] > 0
+        assert row["bytes"] == 4 * row["parameters"] and row["latency_us"] > 0
         assert all(0 < agreement < 1 for agreement in row["agreement"])
     best = min(labels["errors_mean"], smoothed["errors_mean"])
     gain = abs(best - distilled["errors_mean"])
@@ -81,12 +88,14 @@ def test_with_all_labels_students_with_and_without_shifts_are_compared(few_digit
 def test_what_the_students_of_the_main_job_see():
     """Shifts of whole pixels, drawn for each digit; labels of each class alike."""
     (x, y), _ = mnist.load_subset()
-    shifted = main_job._shifted(x[:50], 2, seed=0)
-    for digit, moved in zip(x[:50], shifted, strict=True):
+    rows = np.resize(np.arange(20), 50)
+    shifted = main_job._shifted(x, rows, 2, seed=0)
+    for digit, moved in zip(x[rows], shifted, strict=True):
         padded = np.pad(digit, 2)
         places = [(i, j) for i in range(5) for j in range(5)]
         assert any(np.array_equal(moved, padded[i : i + 28, j : j + 28]) for i, j in places)
-    assert not np.array_equal(shifted, x[:50]) and np.array_equal(main_job._shifted(x[:50], 0, 0), x[:50])
+    assert not np.array_equal(shifted, x[rows]) and np.array_equal(main_job._shifted(x, rows, 0, 0), x[rows])
+    assert not np.array_equal(shifted[:20], shifted[20:40]), "a digit that comes again is shifted anew"
     rows = main_job._first_of_each_class(y, 300)
     assert len(set(rows)) == 300 and set(np.bincount(y[rows])) == {30}
 
@@ -116,6 +125,38 @@ def test_the_same_command_gives_the_same_figures(few_digits, tmp_path, capsys):
     for one, other in zip(*models, strict=True):
         for key in ("errors", "loss", "agreement", "teacher_kl"):
             assert one[key] == other[key]
+
+
+@pytest.mark.parametrize("ending", [KeyboardInterrupt, ValueError("no digit")])
+def test_what_ends_the_main_job_ends_all_its_trainings(few_digits, monkeypatch, capsys, ending):
+    """Those that run stop at their next epoch, the others never begin; the threads are given back."""
+    begun, threads = [], threading.active_count()
+
+    def cached_logits(teacher, x):
+        begun.append(teacher)
+        raise ending
+
+    monkeypatch.setattr(main_job, "cached_logits", cached_logits)
+    forever = ["--threads", "2", "--seeds", "4", "--labels", "20"]
+    assert main([*QUICK, *forever]) == (130 if ending is KeyboardInterrupt else 2)
+    said = capsys.readouterr()
+    assert ("interrupted" if ending is KeyboardInterrupt else "no digit") in said.err
+    assert begun and "all digits 3" not in said.out
+    assert get_num_threads() == 2 and threading.active_count() == threads
+
+    job = main_job._Job(None, *few_digits[0], np.arange(20), threading.Event())
+    plan = 20, 10**9, 0.001  # as long as nobody ends it
+    training = threading.Thread(target=lambda: pytest.raises(CancelledError, train), daemon=True)
+
+    def train():
+        job._train("endless", 0, [Flatten()], CategoricalCrossentropy(), plan, job.x[:20], job.y[:20])
+
+    training.start()
+    time.sleep(0.1)
+    assert training.is_alive()
+    job.ended.set()
+    training.join(timeout=60)
+    assert not training.is_alive()
 
 
 def test_markdown_output(few_digits, tmp_path, capsys):
@@ -239,7 +280,10 @@ def run_in_shell(command, **environment):
     return result.stderr, result.returncode
 
 
-@pytest.mark.parametrize("command", ["info", "explain"])
+TINY = "distill --labels 20 --teacher 8 --student 8 --teacher-steps 2 --steps 8 --seeds 1"
+
+
+@pytest.mark.parametrize("command", ["info", "explain", "warmup", "matmul 8x8x8", TINY])
 def test_standard_output_that_nobody_takes(command):
     assert run_in_shell(f"minidl {command} > /dev/null") == ("", 0)
     assert run_in_shell(f"minidl {command} >&-") == ("", 0)  # there was none from the beginning
@@ -285,14 +329,51 @@ def test_info_without_a_home_folder(capsys, homeless):
     assert "no home folder to keep data in: name a folder in MINIDL_DATA" in capsys.readouterr().out
 
 
-def test_matmul_says_whose_threads_are_limited_and_shows_slow_products(monkeypatch, capsys):
-    threads = get_num_threads()
+def test_matmul_shows_slow_products(monkeypatch, capsys):
     clock = iter(range(10**6))
     monkeypatch.setattr("minidl.__main__.time.perf_counter", lambda: 0.05 * next(clock))
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert main(["matmul", "64x64x64"]) == 0
+    head, _, _, row = capsys.readouterr().out.splitlines()
+    assert f"{get_num_threads()} thread" in head and "of minidl, its own choice of NumPy" in head
+    assert row.split()[1:3] == ["0.01", "0.01"], "0.5 MFLOP in 50 ms"
+
+
+def threads_of_numpy(environment):
+    """How many threads a process with this environment has once NumPy has multiplied."""
+    code = "import os, numpy; a = numpy.ones((500, 500)); a @ a; print(len(os.listdir('/proc/self/task')))"
+    command = [sys.executable, "-c", code]
+    return int(subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout)
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="counts the threads of a process in /proc")
+def test_matmul_limits_the_threads_of_both(monkeypatch, capsys):
+    """NumPy's product takes its limit when NumPy is imported, here long ago: the measuring is another process's."""
+    environments, threads, run = [], get_num_threads(), subprocess.run
+
+    def watched(command, env, **options):
+        environments.append(env)
+        return run(command, env=env, **options)
+
+    monkeypatch.setattr(subprocess, "run", watched)
     try:
-        assert main(["matmul", "64x64x64", "--threads", "1"]) == 0
+        assert main(["matmul", "8x9x7", "--dtype", "float64", "--threads", "1"]) == 0
     finally:
         set_num_threads(threads)
-    head, _, _, row = capsys.readouterr().out.splitlines()
-    assert "1 thread of minidl, as many of NumPy as OMP_NUM_THREADS says" in head
-    assert row.split()[1:3] == ["0.01", "0.01"], "0.5 MFLOP in 50 ms"
+        monkeypatch.undo()
+    shown = capsys.readouterr().out
+    assert "float64, 1 thread of minidl, 1 of NumPy" in shown and "8x9x7" in shown
+    assert [threads_of_numpy(environment) for environment in environments] == [1]
+    if len(os.sched_getaffinity(0)) > 1:  # control: what NumPy takes without a limit
+        unlimited = {k: v for k, v in os.environ.items() if not k.endswith("_THREADS")}
+        assert threads_of_numpy(unlimited) > 1
+
+
+def test_matmul_says_that_the_process_that_measured_failed(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "executable", shutil.which("false") or "nonexistent")
+    threads = get_num_threads()
+    try:
+        assert main(["matmul", "--threads", "1"]) == 2
+    finally:
+        set_num_threads(threads)
+    assert capsys.readouterr().err.startswith("minidl matmul: ")

@@ -7,24 +7,25 @@ differs is whom they learn from, and whether they use digits without labels. The
 import argparse
 import json
 import math
-import sys
-import tempfile
+import threading
 import time
+from collections.abc import Callable
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from ..callbacks import Callback
+from ..callbacks import LambdaCallback
 from ..datasets import mnist
 from ..layers import Dense, Dropout, Flatten, Input, RandomTranslation, Rescaling
 from ..losses import CategoricalCrossentropy, KnowledgeDistillation, Loss
 from ..models import Sequential
 from ..optimizers import Adam
 from ..optimizers.schedules import CosineDecay
-from ..report import describe_layers, format_table, mean_and_std, measure
-from ..runtime import set_num_threads, warmup
+from ..report import count_of, describe_layers, format_table, mean_and_std, measure
+from ..runtime import get_num_threads, set_num_threads, warmup
 from ..teachers import cached_logits
 from ..utils import to_categorical
 
@@ -34,11 +35,9 @@ _PASSES = 4
 """How often a student sees each shifted digit. The teacher is asked about it once."""
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
+def add_options(add: Callable) -> None:
     sizes = partial(parse_numbers, separators="-,", rule="hidden layer sizes must look like 64-64")
-    embedded = "folder with MNIST's four IDX files; without it the 8,000 embedded digits"
-    add("--data", metavar="FOLDER", help=embedded)
+    add("--data", metavar="FOLDER", help="MNIST's four IDX files; without it the 8,000 embedded digits")
     labels = "how many digits have labels, the others serve distillation alone; or: all"
     add("--labels", type=_parse_labels, default="300", metavar="N", help=labels)
     add("--teacher", type=sizes, default="256-256", metavar="SIZES", help="the teacher's hidden layers")
@@ -46,11 +45,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--temperature", type=float, default=2.0, help="softens the answers of both")
     add("--hard-weight", type=float, default=0.1, help="weight of the labels")
     add("--soft-weight", type=float, default=0.9, help="weight of the teacher's answers")
-    add("--teacher-steps", type=int, default=4_000, help="of each teacher")
-    add("--steps", type=int, default=7_500, help="of each student")
+    add("--teacher-steps", type=int, default=2_000, help="of each teacher")
+    add("--steps", type=int, default=5_000, help="of each student")
     add("--batch-size", type=int, default=32, help="of the students; the teacher's is twice that")
     add("--learning-rate", type=float, default=0.002, help="of the students (Adam, cosine decay to 0)")
-    add("--teacher-learning-rate", type=float, default=0.001)
+    add("--teacher-learning-rate", type=float, default=0.002)
     add("--seeds", type=int, default=5, help="how many students of each kind; the table has mean +- std")
     add("--seed", type=int, default=0, help="the first of them")
     add("--output", metavar="FILE", help="write the result: Markdown if it ends in .md, else JSON")
@@ -59,16 +58,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def parse_numbers(text: str, separators: str, rule: str, count: int | None = None) -> tuple[int, ...]:
-    """The numbers >= 1 in an option such as ``512-512``; ``rule`` is the error message for anything else.
-
-    ``count``: how many there must be; any number of them by default.
-    """
-    spaced = text.translate(dict.fromkeys(map(ord, separators), " "))
-    try:
-        numbers = tuple(int(part) for part in spaced.split())
-    except ValueError:
-        numbers = ()
-    if not numbers or min(numbers) < 1 or count not in (None, len(numbers)):
+    """The numbers >= 1 in an option such as ``512-512``, ``count`` of them if that is given; else ``rule`` is shown."""
+    parts = text.translate(dict.fromkeys(map(ord, separators), " ")).split()
+    numbers = tuple(int(part) for part in parts if part.isdecimal())
+    if not numbers or 0 in numbers or not len(numbers) == len(parts) == (count or len(parts)):
         raise argparse.ArgumentTypeError(f"{rule}, got {text!r}")
     return numbers
 
@@ -115,24 +108,22 @@ def run(options: argparse.Namespace) -> None:
     print(f"{len(x):,} training digits, {len(labelled):,} with labels; {len(x_test):,} test digits; {source}")
     compile_seconds = compile_kernels()
 
-    groups: list[list[Sequential]] = [[] for _ in ("teacher", *kinds)]
-    for seed in range(options.seed, options.seed + options.seeds):
-        for group, model in zip(groups, _train_all(options, kinds, (x, y), labelled, seed), strict=True):
-            group.append(model)
+    print(f"{count_of(options.seeds, 'teacher')} and {options.seeds * len(kinds)} students to train")
+    groups = _Job(options, x, y, labelled, threading.Event()).train_all(kinds)
     teachers_logits = [teacher.predict_logits(x_test) for teacher in groups[0]]
     rows = []
     for kind, models in zip([_Kind("teacher", CategoricalCrossentropy()), *kinds], groups, strict=True):
-        row = _row(kind.name, models, x_test, y_test, teachers_logits)
-        row |= {"digits": len(x if kind.all_digits else labelled), "labels": len(labelled)}
-        rows.append(row | {"shifted": kind.shifted, "taught": kind.loss.distills})
+        row = {"digits": len(x if kind.all_digits else labelled), "labels": len(labelled)}
+        row |= {"shifted": kind.shifted, "taught": kind.loss.distills}
+        rows.append(_row(kind.name, models, x_test, y_test, teachers_logits) | row)
     table, verdict = format_table(_HEAD, _lines(rows)), _verdict(rows[1:])
     seconds = time.perf_counter() - started
     print(f"\n{table}\n\n{verdict}\n{seconds:.0f} seconds, {compile_seconds:.1f} of them for the kernels.")
     if options.output:
         result = dict(models=rows, verdict=verdict, seconds=seconds, seconds_compiling=compile_seconds)
-        kept_out = ("run", "command", "output", "save")
-        result["settings"] = {k: v for k, v in vars(options).items() if k not in kept_out}
-        _write_result(options.output, result | dict(training_digits=len(x), test_digits=len(x_test)))
+        settings = {k: v for k, v in vars(options).items() if k not in ("run", "command", "output", "save")}
+        result |= dict(settings=settings, training_digits=len(x), test_digits=len(x_test))
+        _write_result(options.output, result)
     if options.save:
         groups[-1][-1].save(options.save)
 
@@ -147,84 +138,93 @@ def compile_kernels(dtype: str = "float32") -> float:
 
 def _first_of_each_class(y: np.ndarray, count: int) -> np.ndarray:
     """Rows of ``count`` samples, equally many of each class as far as there are any."""
-    place = np.empty(len(y), np.int64)  # of a sample among those of its class
-    for label in np.unique(y):
-        place[y == label] = np.arange(np.count_nonzero(y == label))
+    place = np.cumsum(to_categorical(y), axis=0)[np.arange(len(y)), y]  # of a sample among those of its class
     return np.sort(np.argsort(place, kind="stable")[:count])
 
 
-def _shifted(x: np.ndarray, most: int, seed: int) -> np.ndarray:
-    """Each image (N, H, W) moved by its own whole number of pixels, up to ``most`` each way; 0 moves in."""
+def _shifted(x: np.ndarray, rows: np.ndarray, most: int, seed: int) -> np.ndarray:
+    """``x[rows]`` (N, H, W), each moved by its own whole number of pixels, up to ``most`` each way; 0 moves in."""
     padded = np.pad(x, ((0, 0), (most, most), (most, most)))
     windows = np.lib.stride_tricks.sliding_window_view(padded, x.shape[1:], axis=(1, 2))
-    top, left = np.random.default_rng(seed).integers(0, 2 * most + 1, (2, len(x)))
-    return windows[np.arange(len(x)), top, left]
+    top, left = np.random.default_rng(seed).integers(0, 2 * most + 1, (2, len(rows)))
+    return windows[rows, top, left]
 
 
-def _train_all(options, kinds: list[_Kind], digits: tuple, labelled: np.ndarray, seed: int):
-    """Yield the seed's teacher, then its student of each kind."""
-    (x, y), shape, classes = digits, digits[0].shape[1:], int(digits[1].max()) + 1
+class _Job(NamedTuple):
+    """What all trainings share."""
 
-    def make(name: str, augmenting: list, layers: list) -> Sequential:
-        layers = [*augmenting, Rescaling(1 / 255), Flatten(), *layers, Dense(classes, "softmax")]
-        return Sequential([Input(shape), *layers], name, seed=seed)
+    options: argparse.Namespace
+    x: np.ndarray
+    y: np.ndarray
+    labelled: np.ndarray  # rows of the digits whose labels are used
+    ended: threading.Event  # nobody waits for the trainings any more
 
-    # a large net that sees each digit shifted and with pixels missing, never twice the same
-    shifts, layers = [RandomTranslation(_SHIFT / shape[0], _SHIFT / shape[1])], [Dropout(0.1)]
-    for units in options.teacher:
-        layers += [Dense(units, activation="relu"), Dropout(0.3)]
-    teacher = make("teacher", shifts, layers)
-    batch_size, loss = 2 * options.batch_size, CategoricalCrossentropy(label_smoothing=_SMOOTHING)
-    samples = x[labelled], to_categorical(y[labelled], classes), None
-    epochs = math.ceil(options.teacher_steps * batch_size / len(labelled))
-    _train(f"teacher {seed}", teacher, loss, samples, batch_size, epochs, options.teacher_learning_rate)
-    yield teacher
+    def train_all(self, kinds: list[_Kind]) -> list[list[Sequential]]:
+        """The teachers, then the students of each kind, one per seed; as many at a time as there are threads.
 
-    known = np.full(len(y), -1)
-    known[labelled] = y[labelled]
-    for kind in kinds:
+        Each is trained on one thread: in nets this small, several would wait for each other.
+        """
+        seeds = range(self.options.seed, self.options.seed + self.options.seeds)
+        threads = get_num_threads()
+        set_num_threads(1)
+        pool = ThreadPoolExecutor(
+            threads
+        )  # in the order of `submit`: no student waits for a teacher to begin
+        try:
+            teachers = {seed: pool.submit(self._train_teacher, seed) for seed in seeds}
+            train = self._train_student
+            students = [[pool.submit(train, kind, *each) for each in teachers.items()] for kind in kinds]
+            return [[training.result() for training in group] for group in (teachers.values(), *students)]
+        finally:
+            self.ended.set()
+            pool.shutdown(cancel_futures=True)
+            set_num_threads(threads)
+
+    def _train_teacher(self, seed: int) -> Sequential:
+        """A large net that sees each digit shifted and with pixels missing, never twice the same."""
+        options, labelled = self.options, self.labelled
+        shifts = RandomTranslation(*(_SHIFT / pixels for pixels in self.x.shape[1:]))
+        layers = [shifts, Rescaling(1 / 255), Flatten(), Dropout(0.1)]
+        for units in options.teacher:
+            layers += [Dense(units, "relu"), Dropout(0.3)]
+        loss, batch_size = CategoricalCrossentropy(label_smoothing=_SMOOTHING), 2 * options.batch_size
+        plan = batch_size, options.teacher_steps * batch_size / len(labelled), options.teacher_learning_rate
+        return self._train("teacher", seed, layers, loss, plan, self.x[labelled], self.y[labelled])
+
+    def _train_student(self, kind: _Kind, seed: int, teacher: Future) -> Sequential:
+        """A small net without regularization; those of one seed have the same initial weights."""
+        options = self.options
         # Equally many rows for all kinds, so that they take the same steps: fewer digits come more often.
         count = math.ceil(options.steps * options.batch_size / _PASSES)
-        rows = np.resize(np.arange(len(x)) if kind.all_digits else labelled, count)
-        inputs, targets, logits = _shifted(x[rows], _SHIFT * kind.shifted, seed), known[rows], None
-        if kind.loss.distills:
-            logits = cached_logits(teacher, inputs)
-        else:
-            targets = to_categorical(targets, classes)
-        # a small net without regularization; those of one seed have the same initial weights
-        layers = [Dense(units, activation="relu") for units in options.student]
-        student = make("student", [], layers)
-        samples, batch_size = (inputs, targets, logits), options.batch_size
-        _train(f"{kind.name} {seed}", student, kind.loss, samples, batch_size, _PASSES, options.learning_rate)
-        yield student
+        rows = np.resize(np.arange(len(self.x)) if kind.all_digits else self.labelled, count)
+        x = _shifted(self.x, rows, _SHIFT * kind.shifted, seed)
+        y = np.where(np.isin(rows, self.labelled), self.y[rows].astype(int), -1)
+        logits = cached_logits(teacher.result(), x) if kind.loss.distills else None
+        layers = [Rescaling(1 / 255), Flatten(), *(Dense(units, "relu") for units in options.student)]
+        plan = options.batch_size, _PASSES, options.learning_rate
+        return self._train(kind.name, seed, layers, kind.loss, plan, x, y, logits)
+
+    def _train(self, title: str, seed: int, layers: list, loss: Loss, plan: tuple, x, y, teacher_logits=None):
+        """A new model, fitted to images, labels and perhaps a teacher's logits; says so in a line."""
+        started, classes = time.perf_counter(), int(self.y.max()) + 1
+        batch_size, epochs, rate = plan[0], math.ceil(plan[1]), plan[2]
+        decay = CosineDecay(rate, epochs * math.ceil(len(x) / batch_size))
+        model = Sequential([Input(x.shape[1:]), *layers, Dense(classes, "softmax")], title, seed=seed)
+        model.compile(optimizer=Adam(decay), loss=loss, metrics=["accuracy"])
+
+        def end(epoch, logs):
+            if self.ended.is_set():
+                raise CancelledError
+
+        y, watch = y if loss.distills else to_categorical(y, classes), LambdaCallback(on_epoch_begin=end)
+        logs = model.fit(x, y, batch_size, epochs, 0, [watch], target_model=teacher_logits).history
+        values = "  ".join(f"{name} {value[-1]:.4f}" for name, value in logs.items())
+        did = f"{describe_layers(model):<14} {epochs:>4} epochs {time.perf_counter() - started:5.1f} s"
+        print(f"{title + f' {seed}':<23} {did}  {values}\n", end="")  # in one piece: other threads print, too
+        return model
 
 
-def _train(title, model, loss, samples: tuple, batch_size: int, epochs: int, learning_rate: float) -> None:
-    """Fit ``model`` to ``samples``: inputs, targets, and the teacher's logits or None."""
-    x, y, teacher_logits = samples
-    steps = epochs * math.ceil(len(x) / batch_size)
-    model.compile(optimizer=Adam(CosineDecay(learning_rate, steps)), loss=loss, metrics=["accuracy"])
-    bar = _Bar(f"{title:<23} {describe_layers(model):<16}")
-    model.fit(x, y, batch_size, epochs, verbose=0, callbacks=[bar], target_model=teacher_logits)
-
-
-class _Bar(Callback):
-    """One line per training: a bar that fills up on a terminal, elsewhere a line when it is done."""
-
-    def __init__(self, title: str):
-        super().__init__()
-        self.title, self.started = title, time.perf_counter()
-
-    def on_epoch_end(self, epoch, logs=None):
-        done, epochs, on_terminal = epoch + 1, self.params["epochs"], sys.stdout.isatty()
-        if on_terminal or done == epochs:
-            bar, seconds = "=" * (20 * done // epochs), time.perf_counter() - self.started
-            values = "  ".join(f"{name} {value:.4f}" for name, value in logs.items())
-            line = f"{self.title} [{bar:<20}] {done:>3}/{epochs}  {seconds:5.1f} s  {values}"
-            print("\r" * on_terminal + line, end="\n" if done == epochs else "", flush=True)
-
-
-_HEAD = "model|layers|on disk|digits|labels|shifted|test errors|last row saves|agrees|us an image".split("|")
+_HEAD = "model|layers|weights|digits|labels|shifted|test errors|last row saves|agrees|us an image".split("|")
 
 
 def _row(name: str, models: list[Sequential], x, y, teachers_logits: list) -> dict:
@@ -233,13 +233,9 @@ def _row(name: str, models: list[Sequential], x, y, teachers_logits: list) -> di
     for model, teacher_logits in zip(models, teachers_logits, strict=True):
         timed = x if model is models[0] else None
         figures.append(vars(measure(name, model.predict_logits(x), y, teacher_logits, model, timed)))
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "weights.npz"
-        models[0].save_weights(path)
-        size = path.stat().st_size
     first, keys = figures[0], ("errors", "accuracy", "agreement", "loss", "teacher_kl")
     row: dict = {"model": name, "layers": first["layers"], "parameters": first["parameters"]}
-    row |= {"bytes_on_disk": size, "runs": len(models), "latency_us": first["latency"]}
+    row |= {"bytes": first["bytes"], "runs": len(models), "latency_us": first["latency"]}
     return row | {key: [each[key] for each in figures] for key in keys} | mean_and_std(figures, keys)
 
 
@@ -251,7 +247,7 @@ def _lines(rows: list[dict]) -> list[list[str]]:
         if row["model"] != "teacher" and row is not rows[-1]:
             saving = "{:.1f} +- {:.1f}".format(*_saving(row, rows[-1]))
         trained_on = [f"{row['digits']:,}", f"{row['labels']:,}", "yes" if row["shifted"] else "no"]
-        cells = [row["model"], row["layers"], f"{row['bytes_on_disk'] / 1000:,.0f} kB", *trained_on]
+        cells = [row["model"], row["layers"], f"{row['bytes'] / 1000:,.0f} kB", *trained_on]
         lines.append([*cells, errors, saving, f"{row['agreement_mean']:.2%}", f"{row['latency_us']:.1f}"])
     return lines
 
@@ -268,11 +264,9 @@ def _verdict(students: list[dict]) -> str:
     equals = [row for row in students if row["shifted"] == last["shifted"] and not row["taught"]]
     best = min(equals, key=lambda row: row["errors_mean"])
     gain, error = _saving(best, last)
-    certain = "with one seed, which says little"
-    if last["runs"] > 1:
-        sure = abs(gain) > 2 * error
-        certain = f"over {last['runs']} seeds: {'more' if sure else 'less'} than two standard errors"
-    did = "saved" if gain > 0 else "cost"
+    did, sure = "saved" if gain > 0 else "cost", "more" if abs(gain) > 2 * error else "less"
+    seeds = f"over {last['runs']} seeds: {sure} than two standard errors"
+    certain = seeds if last["runs"] > 1 else "with one seed, which says little"
     return (
         f"{last['model'].capitalize()}: {last['errors_mean']:.1f} errors. That {did} {abs(gain):.1f} +- {error:.1f} of "
         f"the {best['errors_mean']:.1f} of the best student without a teacher ({best['model']}), {certain}."
@@ -283,7 +277,7 @@ def _write_result(path: str, result: dict) -> None:
     text = json.dumps(result, indent=1) + "\n"
     if Path(path).suffix == ".md":
         table = format_table(_HEAD, _lines(result["models"]), markdown=True)
-        digits = f"{result['training_digits']} training digits, {result['test_digits']} test digits"
-        text = f"{table}\n\n{result['verdict']}\n\n{digits}, {result['seconds']:.0f} seconds.\n"
+        form = "{verdict}\n\n{training_digits} training digits, {test_digits} test digits, {seconds:.0f} seconds.\n"
+        text = f"{table}\n\n{form.format(**result)}"
     Path(path).write_text(text, encoding="utf-8")
     print(f"written to {path}")
