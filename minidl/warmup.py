@@ -181,24 +181,11 @@ def _jobs(dtype: np.dtype) -> dict[str, tuple]:
     """All jobs by name: kernel, and the types of the arguments that training and prediction give it."""
     real = types.float32 if dtype.itemsize == 4 else types.float64
     jobs = {name: (kernel, kinds(real)) for name, (kernel, kinds) in units.ALL.items()}
-    vector, matrix, row = np.zeros(1, dtype), np.zeros((1, 1), dtype), np.zeros(1)
+    vector, matrix = np.zeros(1, dtype), np.zeros((1, 1), dtype)
     table, numbers, integers = np.zeros((1, 1), np.int64), np.zeros((1, 1)), np.zeros(1, np.int64)
     rows, space = program.rows_of(matrix), program.Space(matrix, matrix, matrix, integers)
-    restraints = program.Restraints(False, 0, 0, table, numbers, row, table, row)
     calls = {
-        "train": (
-            train,
-            ALONE,
-            program.Program(table, numbers, vector, vector, False, 0),
-            program.Buffers(
-                matrix, vector, vector, matrix, matrix, numbers, row, row, numbers, integers, *[matrix] * 3
-            ),
-            program.Data(rows, integers, integers, integers, rows, rows, row, 1, 1),
-            program.LossTable(0, row, integers, integers, row, numbers, integers),
-            program.UpdateState(0, 0, row, vector, vector, vector, row, 0, restraints),
-            program.Moment(0, 0, 0),
-            program.Part(0, 1, True),
-        ),
+        "train": (train, *program.sample_arguments(dtype)),
         "permutation": (permutation, integers, np.uint64(0)),
         "panel_order": (program.panel_order, vector, vector, table, False),
         "work": (work, 0, integers),
