@@ -20,7 +20,6 @@ from .kernels import cache, program, units
 from .kernels.barrier import ALONE, all_ready, prepare, release, work
 from .kernels.infer import infer, infer_rows, search_nonfinite
 from .kernels.jit import JIT_DISABLED
-from .kernels.matmul import scratch_size
 from .kernels.network import train
 from .kernels.random import make_key, permutation
 from .kernels.threads import get_num_threads
@@ -35,8 +34,8 @@ _PYTHON = re.compile(r"(python|pypy)w?[\d.]*(_?[dt]|-dbg)*(\.exe)?", re.IGNORECA
 _HELPER_START = 1.0
 """Seconds until a second process begins to compile."""
 _THREADS = ("work", "prepare", "all_ready", "release")
-_FIT = ("train", "scratch_size", "permutation", "panel_order", "infer", *_THREADS)
-_PREDICT = ("infer_rows", "scratch_size")
+_FIT = ("train", "permutation", "panel_order", "infer", *_THREADS)
+_PREDICT = ("infer_rows",)
 _MORE = ("search_nonfinite", "make_key", "add_regularizer")
 _ready: dict[str, set[str]] = {}
 """The jobs of each dtype that are in memory."""
@@ -195,7 +194,6 @@ def _jobs(dtype: np.dtype) -> dict[str, tuple]:
         "infer_rows": (infer_rows, table, numbers, vector, vector, vector, vector, 1, matrix),
         "infer": (infer, ALONE, program.Inference(table, numbers, vector), space, rows, 1, matrix),
         "search_nonfinite": (search_nonfinite, ALONE, vector, integers),
-        "scratch_size": (scratch_size, 1, 1, 1),
         "make_key": (make_key, 0, 0, 0, 0),
         "add_regularizer": (add_regularizer, vector, vector, table, numbers),
     }

@@ -5,9 +5,10 @@ from typing import NamedTuple
 import numpy as np
 
 from .barrier import Team, share
-from .jit import jit, smaller
+from .emit import smaller
+from .jit import jit
 from .program import FLOAT32, FLOAT64, IN, UINT8, Buffers, Data, LossTable, Moment, Program, UpdateState
-from .simd import Matrix, NextRows, read_float32, read_float64
+from .simd import Matrix, NextRows, read_float32, read_float64, rows_at
 
 _MOST_PREFETCHED = 1 << 18
 """Bytes of the next batch that are prefetched while this one is learnt from: more would push the weights out."""
@@ -83,8 +84,7 @@ def gather_batch(run, mine):
     buffers, data, in_size = run.buffers, run.data, run.program.ops[0, IN]
     inputs = buffers.inputs[mine.copy]
     first, last = (mine.begin, mine.end) if mine.gathers_all else (mine.low, mine.high)
-    matrix = inputs[: mine.rows * in_size].reshape(mine.rows, in_size)
-    gather(matrix, data.x, data.x_order, mine.start, first, last)
+    gather(rows_at(inputs, 0, in_size, 0, mine.rows), data.x, data.x_order, mine.start, first, last)
     if data.targets.data.size:
         gather(buffers.targets, data.targets, data.order, mine.start, mine.low, mine.high)
     if data.teacher.data.size:

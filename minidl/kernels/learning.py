@@ -11,7 +11,8 @@ import numpy as np
 
 from .barrier import meet, share
 from .batch import rows_to_prefetch
-from .jit import jit, smaller
+from .emit import smaller
+from .jit import jit
 from .matmul import (
     NO_PANELS,
     Block,
@@ -39,7 +40,7 @@ from .program import (
 )
 from .reference import reference
 from .rows import sum_of_rows
-from .simd import NextRows, Shape
+from .simd import NextRows, Shape, part_of
 from .target import PANEL_BYTES, TILE_ROWS
 from .updates import PENALTY, call_bound, call_penalize, call_scalars, call_update
 
@@ -62,7 +63,7 @@ def learn(run, mine):
 @jit
 def _add_up(buffers, table, mine):
     """The loss and metrics of a whole batch, from those of its rows, in order."""
-    table.losses[mine.step] = sum_of_rows(buffers.row_loss[: mine.rows])
+    table.losses[mine.step] = sum_of_rows(part_of(buffers.row_loss, 0, mine.rows))
     for m in range(table.metric_units.size):
         for i in range(mine.rows):
             table.metrics[mine.epoch, m] += buffers.row_metric[m, i]
@@ -89,7 +90,7 @@ def _learn_weight(run, mine, index, next_rows):
         bottom = smaller(smaller(top + height, k), top + last - first)
         right = smaller(left + width, n)
         at, size = op[WEIGHT] + left * k + top * (right - left), (bottom - top) * (right - left)
-        dweight = tile[:size] if not state.restraints.active else program.grads[at : at + size]
+        dweight = part_of(tile, 0, size) if not state.restraints.active else part_of(program.grads, at, size)
         prefetch_from = next_rows.first if first < prefetch_end else np.int64(-1)
         features = NextRows(starting_at(next_rows.stored, top, 0), next_rows.order, prefetch_from)
         block = Block(top, bottom, left, right)
@@ -137,7 +138,7 @@ def _learn_bias(run, mine, index):
     at, size = op[BIAS] + first, last - first
     if size > 0:
         tile = buffers.tile[team.thread]
-        dbias = tile[:size] if not state.restraints.active else program.grads[at : at + size]
+        dbias = part_of(tile, 0, size) if not state.restraints.active else part_of(program.grads, at, size)
         column_sums(dbias, by_rows(buffers.dvalues, op[OUT_AT] + first, op[OUT]), mine.rows, size)
         if not state.restraints.active:
             _update_range(program, state, at, size, dbias, buffers.scalars[team.thread])
@@ -146,9 +147,11 @@ def _learn_bias(run, mine, index):
 @jit
 def _update_range(program, state, at, size, grads, scalars):
     """One optimizer step for the parameters at..at+size, whose gradients are ``grads``."""
-    end = at + size
-    slot0, slot1, slot2 = state.slot0[at:end], state.slot1[at:end], state.slot2[at:end]
-    call_update(state.update, program.params[at:end], slot0, slot1, slot2, grads, scalars)
+    # of a slot that the rule does not keep it reads nothing
+    call_update(
+        state.update, part_of(program.params, at, size), part_of(state.slot0, at, size),
+        part_of(state.slot1, at, size), part_of(state.slot2, at, size), grads, scalars,
+    )  # fmt: skip
 
 
 def restrain(run, mine):
@@ -169,7 +172,7 @@ def restrain(run, mine):
     for index in range(restraints.segments.shape[0]):
         low, high = share(restraints.segments[index, 1], team, 64)
         at = restraints.segments[index, 0] + low
-        _update_range(program, state, at, high - low, grads[at : at + high - low], scalars)
+        _update_range(program, state, at, high - low, part_of(grads, at, high - low), scalars)
     meet(team)
     if team.thread == 0:
         call_bound(restraints.bound, params, restraints.max_norm_segments, restraints.max_norm_limits)

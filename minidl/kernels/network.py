@@ -22,10 +22,11 @@ from .jit import jit
 from .learning import learn, restrain
 from .losses import call_loss
 from .metrics import call_metric
-from .passes import backward, forward, rows_at
+from .passes import backward, forward
 from .processor import atomic_load, atomic_store, clock, flush_denormals, restore_denormals
 from .program import DONE, END, NANOSECONDS, OUT, OUT_AT, Parts, sample_arguments
 from .reference import Reference, reference
+from .simd import part_of, rows_at
 from .units import Units
 
 
@@ -74,23 +75,25 @@ def train(team, program, buffers, data, table, state, moment, part):
 def loss_and_metrics(run, mine):
     """Loss, its gradient and metrics of this thread's rows."""
     program, buffers, table = run.program, run.buffers, run.table
-    low, high = mine.low, mine.high
+    low, high, count = mine.low, mine.high, mine.high - mine.low
     last = program.ops[program.ops.shape[0] - 1]
     logits = rows_at(buffers.values, last[OUT_AT], last[OUT], low, high)
     dlogits = rows_at(buffers.dvalues, last[OUT_AT], last[OUT], low, high)
-    # a slice of an empty buffer is empty
-    labels, targets = buffers.labels[low:high], buffers.targets[low:high]
+    # rows of an empty buffer are empty
+    labels = part_of(buffers.labels, low, count if buffers.labels.size else 0)
+    targets = rows_at(buffers.targets, 0, buffers.targets.shape[1], low, high)
+    teacher = rows_at(buffers.teacher, 0, buffers.teacher.shape[1], low, high)
     call_loss(
-        table.loss, buffers.row_loss[low:high], dlogits, logits, labels, targets, buffers.teacher[low:high],
-        buffers.row_scale[low:high], table.hyper,
+        table.loss, part_of(buffers.row_loss, low, count), dlogits, logits, labels, targets, teacher,
+        part_of(buffers.row_scale, low, count), table.hyper,
     )  # fmt: skip
     if table.metric_units.size:
         predictions = logits
         if buffers.predictions.size:
-            predictions = buffers.predictions[low:high]
+            predictions = rows_at(buffers.predictions, 0, last[OUT], low, high)
             call_forward(program.final, predictions, logits, 0.0)
         for m in range(table.metric_units.size):
-            row_value = buffers.row_metric[m, low:high]
+            row_value = part_of(buffers.row_metric, m * buffers.row_metric.shape[1] + low, count)
             call_metric(table.metric_units[m], row_value, predictions, labels, targets, table.metric_ks[m])
 
 

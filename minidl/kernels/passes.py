@@ -11,7 +11,8 @@ import numpy as np
 
 from .activations import call_backward, call_forward
 from .barrier import meet, share
-from .jit import jit, larger
+from .emit import larger
+from .jit import jit
 from .matmul import NO_PANELS, Block, Panels, by_columns, by_rows, call_product, from_zero, starting_at
 from .program import (
     ACTIVATION,
@@ -33,17 +34,11 @@ from .program import (
 )  # fmt: skip
 from .random import LAYER, make_key
 from .rowwise import call_rowwise
-from .simd import FROM_BIAS, FROM_ZERO, Shape, Start
+from .simd import FROM_BIAS, FROM_ZERO, Shape, Start, rows_at
 from .target import PANEL_BYTES
 
 WIDE = 256
 """From this many columns on, threads share a dense layer by columns."""
-
-
-@jit(inline=True)
-def rows_at(buffer, at, size, low, high):
-    """Rows low..high of the (batch, size) matrix that begins at ``at``."""
-    return buffer[at + low * size : at + high * size].reshape(high - low, size)
 
 
 @jit(inline=True)
