@@ -8,7 +8,7 @@ from .barrier import Team, share
 from .emit import smaller
 from .jit import jit
 from .program import FLOAT32, FLOAT64, IN, UINT8, Buffers, Data, LossTable, Moment, Program, UpdateState
-from .simd import Matrix, NextRows, read_float32, read_float64, rows_at
+from .simd import Matrix, NextRows, copy_bytes, part_of, read_float32, read_float64, rows_at
 
 _MOST_PREFETCHED = 1 << 18
 """Bytes of the next batch that are prefetched while this one is learnt from: more would push the weights out."""
@@ -63,11 +63,15 @@ def partition(run, part, step, moment):
 @jit
 def gather(out, rows, order, first, low, high):
     """out[i] = rows[order[first + i]] for i in low..high, converted; an empty order is the identity."""
-    width = out.shape[1]
+    width, row_bytes = out.shape[1], out.shape[1] * out.itemsize
+    is_copied = rows.code == (FLOAT32 if out.itemsize == 4 else FLOAT64)
     for i in range(low, high):
         row = order[first + i] if order.size else first + i
         at = row * rows.stride
-        target = out[i]
+        if is_copied:
+            copy_bytes(out, i * width, rows.data, at, row_bytes)
+            continue
+        target = part_of(out, i * width, width)
         if rows.code == FLOAT32:
             for j in range(width):
                 target[j] = read_float32(rows.data, at + 4 * j)

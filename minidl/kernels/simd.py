@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numba.extending
 import numpy as np
+from llvmlite import ir
 from numba.core import types
 
 from . import emit, tiles
@@ -71,6 +72,20 @@ def _reader(dtype):
 
 read_float32 = _reader(types.float32)
 read_float64 = _reader(types.float64)
+
+
+def _plain_copy_bytes(out, at, octets, origin, size):
+    first = at * out.itemsize
+    out.reshape(-1).view(np.uint8)[first : first + size] = octets[origin : origin + size]
+
+
+@intrinsic(types.void, _plain_copy_bytes)
+def copy_bytes(builder, out, at, octets, origin, size):
+    """The ``size`` bytes octets[origin:] to the element ``at`` of out and on."""
+    places = [
+        builder.bitcast(place, emit.BYTE.as_pointer()) for place in (out.address(at), octets.address(origin))
+    ]
+    emit.call(builder, "llvm.memcpy.p0.p0.i64", emit.VOID, *places, size, ir.Constant(ir.IntType(1), 0))
 
 
 def _array(context, builder, kind, start, *shape):
