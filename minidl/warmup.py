@@ -20,7 +20,6 @@ from .kernels import cache, program, units
 from .kernels.barrier import ALONE, all_ready, prepare, release, work
 from .kernels.infer import infer, infer_rows, search_nonfinite
 from .kernels.jit import JIT_DISABLED
-from .kernels.matmul import scratch_size
 from .kernels.network import train
 from .kernels.random import make_key, permutation
 from .kernels.threads import get_num_threads
@@ -35,8 +34,8 @@ _PYTHON = re.compile(r"(python|pypy)w?[\d.]*(_?[dt]|-dbg)*(\.exe)?", re.IGNORECA
 _HELPER_START = 1.0
 """Seconds until a second process begins to compile."""
 _THREADS = ("work", "prepare", "all_ready", "release")
-_FIT = ("train", "scratch_size", "permutation", "panel_order", "infer", *_THREADS)
-_PREDICT = ("infer_rows", "scratch_size")
+_FIT = ("train", "permutation", "panel_order", "infer", *_THREADS)
+_PREDICT = ("infer_rows",)
 _MORE = ("search_nonfinite", "make_key", "add_regularizer")
 _ready: dict[str, set[str]] = {}
 """The jobs of each dtype that are in memory."""
@@ -181,24 +180,11 @@ def _jobs(dtype: np.dtype) -> dict[str, tuple]:
     """All jobs by name: kernel, and the types of the arguments that training and prediction give it."""
     real = types.float32 if dtype.itemsize == 4 else types.float64
     jobs = {name: (kernel, kinds(real)) for name, (kernel, kinds) in units.ALL.items()}
-    vector, matrix, row = np.zeros(1, dtype), np.zeros((1, 1), dtype), np.zeros(1)
+    vector, matrix = np.zeros(1, dtype), np.zeros((1, 1), dtype)
     table, numbers, integers = np.zeros((1, 1), np.int64), np.zeros((1, 1)), np.zeros(1, np.int64)
     rows, space = program.rows_of(matrix), program.Space(matrix, matrix, matrix, integers)
-    restraints = program.Restraints(False, 0, 0, table, numbers, row, table, row)
     calls = {
-        "train": (
-            train,
-            ALONE,
-            program.Program(table, numbers, vector, vector, False, 0),
-            program.Buffers(
-                matrix, vector, vector, matrix, matrix, numbers, row, row, numbers, integers, *[matrix] * 3
-            ),
-            program.Data(rows, integers, integers, integers, rows, rows, row, 1, 1),
-            program.LossTable(0, row, integers, integers, row, numbers, integers),
-            program.UpdateState(0, 0, row, vector, vector, vector, row, 0, restraints),
-            program.Moment(0, 0, 0),
-            program.Part(0, 1, True),
-        ),
+        "train": (train, *program.sample_arguments(dtype)),
         "permutation": (permutation, integers, np.uint64(0)),
         "panel_order": (program.panel_order, vector, vector, table, False),
         "work": (work, 0, integers),
@@ -208,7 +194,6 @@ def _jobs(dtype: np.dtype) -> dict[str, tuple]:
         "infer_rows": (infer_rows, table, numbers, vector, vector, vector, vector, 1, matrix),
         "infer": (infer, ALONE, program.Inference(table, numbers, vector), space, rows, 1, matrix),
         "search_nonfinite": (search_nonfinite, ALONE, vector, integers),
-        "scratch_size": (scratch_size, 1, 1, 1),
         "make_key": (make_key, 0, 0, 0, 0),
         "add_regularizer": (add_regularizer, vector, vector, table, numbers),
     }

@@ -12,8 +12,8 @@ from llvmlite import ir
 from numba.core import cgutils, types
 
 from . import emit, processor
-from .emit import intrinsic
-from .jit import jit, smaller
+from .emit import intrinsic, smaller
+from .jit import jit
 from .processor import atomic_add, atomic_load, atomic_store, clock, lock, unlock
 
 # Places in ``sync``, two cache lines apart, so that threads that spin on one do not slow down those that write another.

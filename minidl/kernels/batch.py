@@ -4,49 +4,74 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .barrier import share
-from .jit import jit, smaller
-from .program import FLOAT32, FLOAT64, UINT8
-from .simd import Matrix, NextRows, read_float32, read_float64
+from .barrier import Team, share
+from .emit import smaller
+from .jit import jit
+from .program import FLOAT32, FLOAT64, IN, UINT8, Buffers, Data, LossTable, Moment, Program, UpdateState
+from .simd import Matrix, NextRows, copy_bytes, part_of, read_float32, read_float64, rows_at
 
 _MOST_PREFETCHED = 1 << 18
 """Bytes of the next batch that are prefetched while this one is learnt from: more would push the weights out."""
 
 
+class Run(NamedTuple):
+    """The arguments of `network.train` that stay the same from step to step, each by `reference`."""
+
+    team: Team
+    program: Program
+    buffers: Buffers
+    data: Data
+    table: LossTable
+    state: UpdateState
+
+
 class Partition(NamedTuple):
     """The rows of one batch as one thread sees them."""
 
+    step: int  # counted from the slice's first
     epoch: int  # counted from the slice's first
-    step: int  # in that epoch, or from the slice's first
     start: int  # where the batch begins in the order
     rows: int  # rows of the whole batch
     begin: int  # rows begin..end are worked on in this call (see `Part`)
     end: int
     low: int  # rows low..high of them are this thread's
     high: int
+    copy: int  # which of the buffers' inputs is this thread's
     gathers_all: bool  # whether this thread gathers the inputs of all rows begin..end for itself
+    moment: Moment
 
 
-@jit(inline=True)
-def partition(team, data, part, step, gathers_all):
-    """This thread's `Partition` of the batch of step ``step``."""
+@jit
+def partition(run, part, step, moment):
+    """This thread's `Partition` of the batch of step ``step``; ``moment`` is that of step 0."""
+    team, data = run.team, run.data
     epoch = step // ((data.epoch_rows + data.batch_size - 1) // data.batch_size)
-    step -= epoch * ((data.epoch_rows + data.batch_size - 1) // data.batch_size)
-    start = epoch * data.epoch_rows + step * data.batch_size
-    rows = smaller(data.batch_size, data.epoch_rows - step * data.batch_size)
+    step_of_epoch = step - epoch * ((data.epoch_rows + data.batch_size - 1) // data.batch_size)
+    start = epoch * data.epoch_rows + step_of_epoch * data.batch_size
+    rows = smaller(data.batch_size, data.epoch_rows - step_of_epoch * data.batch_size)
     begin, end = smaller(part.first_row, rows), smaller(part.last_row, rows)
     low, high = share(end - begin, team, 4)
-    return Partition(epoch, step, start, rows, begin, end, begin + low, begin + high, gathers_all)
+    # Each thread gathers all rows for itself only in whole steps. In a step of several calls the number of threads may
+    # change from call to call, and a thread might then lack inputs that it needs for dW.
+    is_whole = part.first_row == 0 and part.learns
+    gathers_all = team.threads > 1 and run.buffers.inputs.shape[0] > 1 and is_whole
+    now = Moment(moment.seed, moment.epoch + epoch, moment.step + step_of_epoch)
+    copy = team.thread if gathers_all else 0
+    return Partition(step, epoch, start, rows, begin, end, begin + low, begin + high, copy, gathers_all, now)
 
 
 @jit
 def gather(out, rows, order, first, low, high):
     """out[i] = rows[order[first + i]] for i in low..high, converted; an empty order is the identity."""
-    width = out.shape[1]
+    width, row_bytes = out.shape[1], out.shape[1] * out.itemsize
+    is_copied = rows.code == (FLOAT32 if out.itemsize == 4 else FLOAT64)
     for i in range(low, high):
         row = order[first + i] if order.size else first + i
         at = row * rows.stride
-        target = out[i]
+        if is_copied:
+            copy_bytes(out, i * width, rows.data, at, row_bytes)
+            continue
+        target = part_of(out, i * width, width)
         if rows.code == FLOAT32:
             for j in range(width):
                 target[j] = read_float32(rows.data, at + 4 * j)
@@ -58,12 +83,12 @@ def gather(out, rows, order, first, low, high):
                 target[j] = rows.data[at + j]
 
 
-@jit(inline=True)
-def gather_batch(buffers, inputs, in_size, data, mine):
+def gather_batch(run, mine):
     """The inputs, labels, targets, teacher's logits and weights of this thread's rows, ``mine``."""
+    buffers, data, in_size = run.buffers, run.data, run.program.ops[0, IN]
+    inputs = buffers.inputs[mine.copy]
     first, last = (mine.begin, mine.end) if mine.gathers_all else (mine.low, mine.high)
-    matrix = inputs[: mine.rows * in_size].reshape(mine.rows, in_size)
-    gather(matrix, data.x, data.x_order, mine.start, first, last)
+    gather(rows_at(inputs, 0, in_size, 0, mine.rows), data.x, data.x_order, mine.start, first, last)
     if data.targets.data.size:
         gather(buffers.targets, data.targets, data.order, mine.start, mine.low, mine.high)
     if data.teacher.data.size:
@@ -76,7 +101,7 @@ def gather_batch(buffers, inputs, in_size, data, mine):
         buffers.row_scale[i] = weight / mine.rows
 
 
-@jit(inline=True)
+@jit
 def rows_to_prefetch(team, data, in_size, mine):
     """The next batch as `NextRows`. ``first`` is -1, and nothing is prefetched, unless this thread will gather all
     of its rows, they are as many as this batch has, and they fit the cache beside the weights."""

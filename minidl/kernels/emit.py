@@ -67,6 +67,17 @@ def intrinsic(result, plain=None):
     return decorate
 
 
+# min and max of integers; Numba compiles its own anew for every mix of types and literals
+@intrinsic(types.int64, plain=min)
+def smaller(builder, a, b):
+    return builder.select(builder.icmp_signed("<", a, b), a, b)
+
+
+@intrinsic(types.int64, plain=max)
+def larger(builder, a, b):
+    return builder.select(builder.icmp_signed(">", a, b), a, b)
+
+
 def constant(value: int):
     """A 64-bit integer."""
     return ir.Constant(INT, value)

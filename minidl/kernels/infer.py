@@ -5,13 +5,15 @@ import numpy as np
 from .activations import call_forward
 from .barrier import meet, share, start_together
 from .batch import gather
-from .jit import copy, jit, smaller
+from .emit import smaller
+from .jit import copy, jit
 from .matmul import Block
-from .passes import dense_block, rows_at
+from .passes import dense_block
 from .processor import flush_denormals, restore_denormals
 from .program import ACTIVATION, DENSE, FIRST_I, FLOAT32, FLOAT64, FORWARD, IN, IN_AT, KIND, OUT, OUT_AT
+from .reference import reference
 from .rowwise import call_rowwise
-from .simd import reals_at
+from .simd import part_of, reals_at, rows_at
 from .vectors import lanes, load, splat, total
 
 
@@ -32,7 +34,7 @@ def search_nonfinite(team, x, found):
     """found[thread] = `has_nonfinite` of this thread's share of a flat x."""
     start_together(team)
     low, high = share(x.size, team, lanes(x))
-    found[team.thread] = has_nonfinite(x[low:high], high - low)
+    found[team.thread] = has_nonfinite(part_of(x, low, high - low), high - low)
     meet(team)
 
 
@@ -62,7 +64,7 @@ def infer_rows(ops, settings, params, values, scratch, source, rows, out):
                 call_rowwise(op[FORWARD], to, x, op[FIRST_I:IN_AT], settings[index], key, 0)
         results, at = values, op[OUT_AT]
         if index == 0 and dense_first:
-            finite = not has_nonfinite(values[at:], rows * op[OUT])
+            finite = not has_nonfinite(part_of(values, at, rows * op[OUT]), rows * op[OUT])
     copy(out, rows_at(results, at, size, 0, rows))
     restore_denormals(mode)
     return finite
@@ -76,7 +78,7 @@ def infer(team, model, space, x, chunk, out):
     """
     start_together(team)
     ops, thread = model.ops, team.thread
-    identity = ops.reshape(-1)[:0]
+    identity, stored = part_of(ops, 0, 0), reference(x)
     in_size = ops[0, IN] if ops.shape[0] else out.shape[1]
     in_place = x.code == (FLOAT32 if out.itemsize == 4 else FLOAT64)
     space.nonfinite[thread] = 0
@@ -87,10 +89,10 @@ def infer(team, model, space, x, chunk, out):
             source = reals_at(x.data, start * x.stride, out)
         else:
             source = space.inputs[thread]
-            gather(source[: rows * in_size].reshape(rows, in_size), x, identity, start, 0, rows)
+            gather(rows_at(source, 0, in_size, 0, rows), stored, identity, start, 0, rows)
         finite = infer_rows(
             ops, model.settings, model.params, space.values[thread], space.scratch[thread], source, rows,
-            out[start : start + rows],
+            rows_at(out, 0, out.shape[1], start, start + rows),
         )  # fmt: skip
         space.nonfinite[thread] += not finite
     meet(team)

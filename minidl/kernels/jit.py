@@ -60,18 +60,6 @@ def jit(function=None, *, inline: bool = False, allocates: bool = False, name: s
 
 
 @jit
-def smaller(a, b):
-    """min(a, b) of integers. Numba's own min is compiled anew for every mix of types and literals."""
-    return a if a < b else b
-
-
-@jit
-def larger(a, b):
-    """max(a, b) of integers."""
-    return a if a > b else b
-
-
-@jit
 def copy(out, x):
     """out = x, arrays of equal shapes."""
     flat_out, flat_x = out.reshape(out.size), x.reshape(x.size)

@@ -10,7 +10,9 @@ rows of the batch, in order, so its bits do not depend on who computes it.
 import numpy as np
 
 from .barrier import meet, share
-from .jit import jit, smaller
+from .batch import rows_to_prefetch
+from .emit import smaller
+from .jit import jit
 from .matmul import (
     NO_PANELS,
     Block,
@@ -36,29 +38,46 @@ from .program import (
     UPDATE_ROWS,
     WEIGHT,
 )
-from .simd import NextRows, Shape
+from .reference import reference
+from .rows import sum_of_rows
+from .simd import NextRows, Shape, part_of
 from .target import PANEL_BYTES, TILE_ROWS
-from .updates import PENALTY, call_bound, call_penalize, call_update
+from .updates import PENALTY, call_bound, call_penalize, call_scalars, call_update
 
 
-@jit(inline=True)
-def learn(team, program, buffers, inputs, rows, next_rows, state):
-    """This thread's share of dW and db: each part is used at once, or kept in ``program.grads`` for `restrain`."""
+def learn(run, mine):
+    """The batch's loss; this thread's share of dW and db: each part is used at once, or kept for `restrain`."""
+    team, program, buffers, table, state = run.team, run.program, run.buffers, run.table, run.state
+    rate, count = state.learning_rates[mine.step], state.iterations + mine.step + 1
+    call_scalars(state.fill_scalars, buffers.scalars[team.thread], state.hyper, rate, count)
+    if team.thread == 0:
+        _add_up(buffers, table, mine)
+    next_rows = reference(rows_to_prefetch(team, run.data, program.ops[0, IN], mine))
     for index in range(program.ops.shape[0]):
         if program.ops[index, KIND] == DENSE and program.ops[index, TRAINABLE]:
-            _learn_weight(team, program, buffers, inputs, index, rows, next_rows, state)
+            _learn_weight(run, mine, index, next_rows)
             if program.ops[index, BIAS] >= 0:
-                _learn_bias(team, program, buffers, index, rows, state)
+                _learn_bias(run, mine, index)
 
 
-@jit(inline=True)
-def _learn_weight(team, program, buffers, inputs, index, rows, next_rows, state):
+@jit
+def _add_up(buffers, table, mine):
+    """The loss and metrics of a whole batch, from those of its rows, in order."""
+    table.losses[mine.step] = sum_of_rows(part_of(buffers.row_loss, 0, mine.rows))
+    for m in range(table.metric_units.size):
+        for i in range(mine.rows):
+            table.metrics[mine.epoch, m] += buffers.row_metric[m, i]
+
+
+@jit
+def _learn_weight(run, mine, index, next_rows):
     """Block by block: dW, then the update, unless `restrain` makes it later.
 
     The first panel of the first layer also prefetches ``next_rows``.
     """
+    team, program, buffers, state, rows = run.team, run.program, run.buffers, run.state, mine.rows
     scratch, tile, op = buffers.scratch[team.thread], buffers.tile[team.thread], program.ops[index]
-    x, k, n = inputs if index == 0 else buffers.values, op[IN], op[OUT]
+    x, k, n = buffers.inputs[mine.copy] if index == 0 else buffers.values, op[IN], op[OUT]
     width = smaller(PANEL_BYTES // tile.itemsize, n) if program.in_panels else n
     height = smaller(tile.size // (width * TILE_ROWS) * TILE_ROWS, UPDATE_ROWS)
     # The rows of all panels, one panel after the other. A thread owns one stretch of them, whole panels if they
@@ -71,7 +90,7 @@ def _learn_weight(team, program, buffers, inputs, index, rows, next_rows, state)
         bottom = smaller(smaller(top + height, k), top + last - first)
         right = smaller(left + width, n)
         at, size = op[WEIGHT] + left * k + top * (right - left), (bottom - top) * (right - left)
-        dweight = tile[:size] if not state.restraints.active else program.grads[at : at + size]
+        dweight = part_of(tile, 0, size) if not state.restraints.active else part_of(program.grads, at, size)
         prefetch_from = next_rows.first if first < prefetch_end else np.int64(-1)
         features = NextRows(starting_at(next_rows.stored, top, 0), next_rows.order, prefetch_from)
         block = Block(top, bottom, left, right)
@@ -110,46 +129,50 @@ def _weight_gradient(dweight, op, block, rows, x, dvalues, scratch, next_rows):
         )
 
 
-@jit(inline=True)
-def _learn_bias(team, program, buffers, index, rows, state):
+@jit
+def _learn_bias(run, mine, index):
     """db, the sum of dout's rows, then the update."""
+    team, program, buffers, state = run.team, run.program, run.buffers, run.state
     op = program.ops[index]
     first, last = share(op[OUT], team, 16)
     at, size = op[BIAS] + first, last - first
     if size > 0:
         tile = buffers.tile[team.thread]
-        dbias = tile[:size] if not state.restraints.active else program.grads[at : at + size]
-        column_sums(dbias, by_rows(buffers.dvalues, op[OUT_AT] + first, op[OUT]), rows, size)
+        dbias = part_of(tile, 0, size) if not state.restraints.active else part_of(program.grads, at, size)
+        column_sums(dbias, by_rows(buffers.dvalues, op[OUT_AT] + first, op[OUT]), mine.rows, size)
         if not state.restraints.active:
             _update_range(program, state, at, size, dbias, buffers.scalars[team.thread])
 
 
-@jit(inline=True)
+@jit
 def _update_range(program, state, at, size, grads, scalars):
     """One optimizer step for the parameters at..at+size, whose gradients are ``grads``."""
-    end = at + size
-    slot0, slot1, slot2 = state.slot0[at:end], state.slot1[at:end], state.slot2[at:end]
-    call_update(state.update, program.params[at:end], slot0, slot1, slot2, grads, scalars)
+    # of a slot that the rule does not keep it reads nothing
+    call_update(
+        state.update, part_of(program.params, at, size), part_of(state.slot0, at, size),
+        part_of(state.slot1, at, size), part_of(state.slot2, at, size), grads, scalars,
+    )  # fmt: skip
 
 
-@jit(inline=True)
-def restrain(team, program, state, scalars):
-    """Penalties and clipping on all gradients, then the update, then constraints.
-
-    Returns the penalty on thread 0, and 0 on the others.
-    """
-    penalty, restraints, params, grads = 0.0, state.restraints, program.params, program.grads
+def restrain(run, mine):
+    """Penalties and clipping on all gradients, then the update, then constraints; the penalty is added to the loss."""
+    team, state, restraints, scalars = (
+        run.team,
+        run.state,
+        run.state.restraints,
+        run.buffers.scalars[run.team.thread],
+    )
+    program, params, grads = run.program, run.program.params, run.program.grads
     meet(team)  # all gradients are there
     if team.thread == 0:
         segments, clips = restraints.segments, restraints.clips
         call_penalize(restraints.penalize, grads, params, segments, restraints.penalties, clips, scalars)
-        penalty = scalars[PENALTY]
+        run.table.losses[mine.step] += scalars[PENALTY]
     meet(team)
     for index in range(restraints.segments.shape[0]):
         low, high = share(restraints.segments[index, 1], team, 64)
         at = restraints.segments[index, 0] + low
-        _update_range(program, state, at, high - low, grads[at : at + high - low], scalars)
+        _update_range(program, state, at, high - low, part_of(grads, at, high - low), scalars)
     meet(team)
     if team.thread == 0:
         call_bound(restraints.bound, params, restraints.max_norm_segments, restraints.max_norm_limits)
-    return penalty

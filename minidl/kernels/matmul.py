@@ -13,7 +13,8 @@ from numba.core import types
 
 from . import simd
 from .barrier import meet, share, start_together
-from .jit import jit, larger, smaller
+from .emit import larger, smaller
+from .jit import jit
 from .simd import Matrix, Shape, Start
 from .target import PANEL_BYTES, ROW_VECTORS, TILE_ROWS, TILE_VECTORS, VECTOR_BYTES
 from .units import Units, array
@@ -132,12 +133,6 @@ def pack_rows(packed, a, m, k):
                 packed[i0 * k + p * TILE_ROWS + i] = a.data[starting_at(tile_a, i, p).at]
 
 
-@jit(inline=True)
-def _is_large(m, k, itemsize):
-    """Whether an A of this size is worth packing, if enough columns of C read it."""
-    return m * k * itemsize > A_BYTES
-
-
 @jit
 def product(c, a, b, panels, shape, start, scratch):
     """C (m, n) = start + A (m, k) B (k, n); each is a `Matrix`, ``shape`` their `Shape`.
@@ -150,7 +145,7 @@ def product(c, a, b, panels, shape, start, scratch):
     is_transposed = b.column_stride != 1
     # A panel that many tiles read is worth a copy, unless it lies (nearly) contiguous anyway.
     packs_b = not is_transposed and m > 2 * TILE_ROWS and b.row_stride > 2 * width and panels.rows == 0
-    packs_a = n > 8 * width and _is_large(m, k, c.data.itemsize)
+    packs_a = n > 8 * width and m * k * c.data.itemsize > A_BYTES
     is_row = m == 1 and not is_transposed and panels.rows == 0
     panel_columns = ROW_VECTORS // TILE_VECTORS * width if is_row else width
     blocks = 1
@@ -260,16 +255,18 @@ def store_panels(panels, rows, at, k, n, back):
                 store(target, to + c, columns - c, load(source, origin + c, columns - c, 0.0))
 
 
-@jit(inline=True)
 def scratch_size(m, k, itemsize):
     """Elements `product` needs to pack one panel of B, and one block of A if it is large enough to be packed.
 
     No more: memory of 128 KB or more may come from the system anew each time, and a product that takes 12 us would
     wait 36 us for its pages.
     """
-    rows = smaller((m + TILE_ROWS - 1) // TILE_ROWS * TILE_ROWS, M_BLOCK)
-    packed_a = rows * smaller(k, K_BLOCK) if _is_large(m, k, itemsize) else 0
+    rows = min((m + TILE_ROWS - 1) // TILE_ROWS * TILE_ROWS, M_BLOCK)
+    packed_a = rows * min(k, K_BLOCK) if m * k * itemsize > A_BYTES else 0
     return K_BLOCK * (PANEL_BYTES // itemsize) + packed_a
+
+
+_scratch_size = jit(scratch_size, inline=True)
 
 
 @jit
@@ -285,7 +282,7 @@ def column_sums(out, x, m, n):
 @jit(allocates=True)
 def _multiply(c, a, b, shape, start):
     """`product` of a B without panels, with scratch memory of its own."""
-    size, itemsize = scratch_size(shape.m, shape.k, c.data.itemsize), c.data.itemsize
+    size, itemsize = _scratch_size(shape.m, shape.k, c.data.itemsize), c.data.itemsize
     # begin on a cache line: vectors that straddle two cost twice
     space = np.empty(size + VECTOR_BYTES // itemsize, c.data.dtype)
     first = -(space.ctypes.data // itemsize) % (VECTOR_BYTES // itemsize)

@@ -11,7 +11,8 @@ import numpy as np
 
 from .activations import call_backward, call_forward
 from .barrier import meet, share
-from .jit import jit, larger
+from .emit import larger
+from .jit import jit
 from .matmul import NO_PANELS, Block, Panels, by_columns, by_rows, call_product, from_zero, starting_at
 from .program import (
     ACTIVATION,
@@ -33,17 +34,11 @@ from .program import (
 )  # fmt: skip
 from .random import LAYER, make_key
 from .rowwise import call_rowwise
-from .simd import FROM_BIAS, FROM_ZERO, Shape, Start
+from .simd import FROM_BIAS, FROM_ZERO, Shape, Start, rows_at
 from .target import PANEL_BYTES
 
 WIDE = 256
 """From this many columns on, threads share a dense layer by columns."""
-
-
-@jit(inline=True)
-def rows_at(buffer, at, size, low, high):
-    """Rows low..high of the (batch, size) matrix that begins at ``at``."""
-    return buffer[at + low * size : at + high * size].reshape(high - low, size)
 
 
 @jit(inline=True)
@@ -76,15 +71,16 @@ def _dense_block_backward(program, op, dvalues, block, scratch):
     )  # fmt: skip
 
 
-@jit(inline=True)
-def _call_rowwise(unit, to, source, program, index, mine, moment):
+@jit
+def _call_rowwise(unit, to, source, program, index, mine):
     op = program.ops[index]
+    moment = mine.moment
     seed = op[SEED] if op[SEED] >= 0 else moment.seed
     key = make_key(seed, LAYER + op[LAYER_INDEX], moment.epoch, moment.step)
     call_rowwise(unit, to, source, op[FIRST_I:IN_AT], program.settings[index], key, mine.low)
 
 
-@jit(inline=True)
+@jit
 def _shares_columns(team, program, op, rows):
     """Whether the threads share a dense layer's columns, not the rows of the batch.
 
@@ -96,9 +92,10 @@ def _shares_columns(team, program, op, rows):
     return team.threads > 1 and (columns >= WIDE or (has_own_panels and columns >= rows))
 
 
-@jit(inline=True)
-def forward(team, program, mine, inputs, values, scratch, moment):
-    """All operations on a batch, of which ``mine`` is this thread's `Partition`: from ``inputs`` into ``values``."""
+def forward(run, mine):
+    """All operations on a batch, of which ``mine`` is this thread's `Partition`."""
+    team, program, buffers = run.team, run.program, run.buffers
+    inputs, values, scratch = buffers.inputs[mine.copy], buffers.values, buffers.scratch[team.thread]
     for index in range(program.ops.shape[0]):
         op = program.ops[index]
         source = inputs if index == 0 else values
@@ -119,12 +116,13 @@ def forward(team, program, mine, inputs, values, scratch, moment):
             if op[KIND] == ACTIVATION:
                 call_forward(op[FORWARD], out, x, program.settings[index, 0])
             else:
-                _call_rowwise(op[FORWARD], out, x, program, index, mine, moment)
+                _call_rowwise(op[FORWARD], out, x, program, index, mine)
 
 
-@jit(inline=True)
-def backward(team, program, mine, values, dvalues, scratch, moment):
+def backward(run, mine):
     """The gradients of all operations' outputs, from the last to the first whose parameters learn."""
+    team, program, buffers = run.team, run.program, run.buffers
+    values, dvalues, scratch = buffers.values, buffers.dvalues, buffers.scratch[team.thread]
     first, count = 0, program.ops.shape[0]
     while first < count and not (program.ops[first, KIND] == DENSE and program.ops[first, TRAINABLE]):
         first += 1
@@ -147,4 +145,4 @@ def backward(team, program, mine, values, dvalues, scratch, moment):
                 seen = rows_at(values, op[SEEN_AT], op[OUT], mine.low, mine.high)
                 call_backward(op[BACKWARD], dx, dout, seen, program.settings[index, 0])
             else:
-                _call_rowwise(op[BACKWARD], dx, dout, program, index, mine, moment)
+                _call_rowwise(op[BACKWARD], dx, dout, program, index, mine)

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from . import activations, rowwise
+from .barrier import ALONE
 from .jit import copy, jit
 from .matmul import PREFETCHING as PREFETCHING_UNITS
 from .matmul import PRODUCT, scratch_size, store_panels
@@ -79,6 +80,18 @@ class Program(NamedTuple):
     grads: np.ndarray
     in_panels: bool  # whether weights are stored by `panel_order`
     final: int  # address of the activation that turns the last output into predictions, for metrics
+    parts: "Parts"
+
+
+class Parts(NamedTuple):
+    """The addresses of a step's parts: see `network.PARTS`."""
+
+    gather: int
+    forward: int
+    loss: int
+    backward: int
+    learn: int
+    restrain: int
 
 
 class Plan(NamedTuple):
@@ -249,6 +262,26 @@ class Moment(NamedTuple):
     seed: int
     epoch: int
     step: int
+
+
+def sample_arguments(dtype: np.dtype) -> tuple:
+    """Arguments of `network.train` whose types are those of every call."""
+    vector, matrix, row = np.zeros(1, dtype), np.zeros((1, 1), dtype), np.zeros(1)
+    table, numbers, integers = np.zeros((1, 1), np.int64), np.zeros((1, 1)), np.zeros(1, np.int64)
+    rows = rows_of(matrix)
+    return (
+        ALONE,
+        Program(table, numbers, vector, vector, False, 0, Parts(*[0] * 6)),
+        Buffers(matrix, vector, vector, matrix, matrix, numbers, row, row, numbers, integers, *[matrix] * 3),
+        Data(rows, integers, integers, integers, rows, rows, row, 1, 1),
+        LossTable(0, row, integers, integers, row, numbers, integers),
+        UpdateState(
+            0, 0, row, vector, vector, vector, row, 0,
+            Restraints(False, 0, 0, table, numbers, row, table, row),
+        ),
+        Moment(0, 0, 0),
+        Part(0, 1, True),
+    )  # fmt: skip
 
 
 class Inference(NamedTuple):

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numba.extending
 import numpy as np
+from llvmlite import ir
 from numba.core import types
 
 from . import emit, tiles
@@ -72,10 +73,51 @@ def _reader(dtype):
 read_float32 = _reader(types.float32)
 read_float64 = _reader(types.float64)
 
+
+def _plain_copy_bytes(out, at, octets, origin, size):
+    first = at * out.itemsize
+    out.reshape(-1).view(np.uint8)[first : first + size] = octets[origin : origin + size]
+
+
+@intrinsic(types.void, _plain_copy_bytes)
+def copy_bytes(builder, out, at, octets, origin, size):
+    """The ``size`` bytes octets[origin:] to the element ``at`` of out and on."""
+    places = [
+        builder.bitcast(place, emit.BYTE.as_pointer()) for place in (out.address(at), octets.address(origin))
+    ]
+    emit.call(builder, "llvm.memcpy.p0.p0.i64", emit.VOID, *places, size, ir.Constant(ir.IntType(1), 0))
+
+
+def _array(context, builder, kind, start, *shape):
+    """A contiguous array that begins at an address."""
+    # not at the top: it takes a fifth of the time to import minidl, and only compiling needs it
+    from numba.np import arrayobj
+
+    strides = [emit.constant(kind.dtype.bitwidth // 8)]
+    for size in shape[:0:-1]:
+        strides.insert(0, builder.mul(strides[0], size))
+    array = context.make_array(kind)(context, builder)
+    data = builder.bitcast(start, array.data.type)
+    arrayobj.populate_array(array, data, shape, strides, itemsize=strides[-1], meminfo=None)
+    return array._getvalue()
+
+
+def _start(context, builder, kind, array, at):
+    """The address of element ``at`` of an array."""
+    data = context.make_array(kind)(context, builder, array).data
+    return builder.gep(data, [at], source_etype=context.get_data_type(kind.dtype))
+
+
 if JIT_DISABLED:
 
     def reals_at(octets, at, like):
         return octets[at:].view(like.dtype)
+
+    def part_of(array, at, size):
+        return array.reshape(-1)[at : at + size]
+
+    def rows_at(buffer, at, size, low, high):
+        return part_of(buffer, at + low * size, (high - low) * size).reshape(high - low, size)
 
 else:
 
@@ -85,25 +127,35 @@ else:
         kind = types.Array(like.dtype, 1, "C")
 
         def codegen(context, builder, signature, args):
-            # not at the top: it takes a fifth of the time to import minidl, and only compiling needs it
-            from numba.np import arrayobj
-
-            source = context.make_array(octets)(context, builder, args[0])
-            itemsize = emit.constant(like.dtype.bitwidth // 8)
-            data = builder.gep(source.data, [args[1]], source_etype=emit.BYTE)
-            count = builder.udiv(builder.sub(source.nitems, args[1]), itemsize)
-            array = context.make_array(kind)(context, builder)
-            arrayobj.populate_array(
-                array,
-                data=builder.bitcast(data, array.data.type),
-                shape=[count],
-                strides=[itemsize],
-                itemsize=itemsize,
-                meminfo=None,
+            start = _start(context, builder, octets, *args[:2])
+            rest = builder.sub(context.make_array(octets)(context, builder, args[0]).nitems, args[1])
+            return _array(
+                context, builder, kind, start, builder.udiv(rest, emit.constant(like.dtype.bitwidth // 8))
             )
-            return array._getvalue()
 
         return kind(octets, types.intp, like), codegen
+
+    @numba.extending.intrinsic
+    def part_of(typingctx, array, at, size):
+        """array[at : at + size] of a flat array, unchecked: a slice costs Numba twenty times the text."""
+        kind = types.Array(array.dtype, 1, "C")
+
+        def codegen(context, builder, signature, args):
+            return _array(context, builder, kind, _start(context, builder, array, *args[:2]), args[2])
+
+        return kind(array, types.intp, types.intp), codegen
+
+    @numba.extending.intrinsic
+    def rows_at(typingctx, buffer, at, size, low, high):
+        """Rows low..high of the (batch, size) matrix that begins at ``buffer[at]``."""
+        kind = types.Array(buffer.dtype, 2, "C")
+
+        def codegen(context, builder, signature, args):
+            array, at, size, low, high = args
+            start = _start(context, builder, buffer, array, builder.add(at, builder.mul(low, size)))
+            return _array(context, builder, kind, start, builder.sub(high, low), size)
+
+        return kind(buffer, *[types.intp] * 4), codegen
 
 
 def _view(matrix, rows, columns):

@@ -70,6 +70,7 @@ class CompiledSteps:
             final = activations.FORWARD.address(activations.CODES[model.final_activation], dtype)
         self._program = program.Program(
             laid_out.ops, laid_out.settings, trained[0], model.grads, self._in_panels, final,
+            program.Parts(*(network.PARTS.address(name, dtype) for name in program.Parts._fields)),
         )  # fmt: skip
         parts = BatchParts(len(metrics), samples.labels.size > 0, not sparse, taught, needs_output)
         self._buffers = training_buffers(
@@ -176,6 +177,7 @@ def _unit_names(model, objective, ops, metric_kinds: list[int]) -> list[str]:
         LOSSES.name(objective.kind),
         *map(METRICS.name, metric_kinds),
         *(units.name(model.optimizer.kind) for units in (UPDATES, SCALARS)),
+        *map(network.PARTS.name, program.Parts._fields),
     ]
 
 
