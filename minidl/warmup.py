@@ -1,7 +1,7 @@
 """Compiling ahead: ``minidl.warmup()``, and what a first `fit` or `predict` does.
 
-What is compiled are jobs, a kernel or unit with the types of its arguments. Two processes share them, by the time that
-each job is expected to take, and this one finds on disk what the other has compiled.
+What is compiled are jobs, a kernel or unit with the types of its arguments. Two processes share them, and this one
+finds on disk what the other has compiled.
 """
 
 import os
@@ -16,6 +16,7 @@ import numba
 import numpy as np
 from numba.core import types
 
+from .callbacks import say
 from .kernels import cache, program, units
 from .kernels.barrier import ALONE, all_ready, prepare, release, work
 from .kernels.infer import infer, infer_rows, search_nonfinite
@@ -31,8 +32,8 @@ _SAID_ABOVE = 2.0
 _ANNOUNCEMENT = "minidl: compiling for this machine, once; it may take ten seconds"
 _PYTHON = re.compile(r"(python|pypy)w?[\d.]*(_?[dt]|-dbg)*(\.exe)?", re.IGNORECASE)
 """The name of an interpreter. Where Python is embedded, `sys.executable` may be the host: QGIS, uWSGI, a game."""
-_HELPER_START = 1.0
-"""Seconds until a second process begins to compile."""
+_SECONDS = {"train": 5.0, "matmul.product": 1.5, "infer": 1.3, "infer_rows": 0.7}
+"""What the longest jobs take; of the others, losses take longer than the rest."""
 _THREADS = ("work", "prepare", "all_ready", "release")
 _FIT = ("train", "permutation", "panel_order", "infer", *_THREADS)
 _PREDICT = ("infer_rows",)
@@ -71,10 +72,12 @@ def compile_ahead(names: set[str], dtype: str, aloud: bool | None) -> float:
         ready.update(names)
         return time.perf_counter() - began
     stream = sys.stderr if aloud is None else sys.stdout
+    if stream is None:  # a windowed Windows program has none
+        aloud = False
     start = "\r" if stream is not None and stream.isatty() else ""  # of a line that is written over
     is_long = sum(map(_expected_seconds, new)) > _SAID_ABOVE
     if aloud and is_long:
-        print(_ANNOUNCEMENT, flush=True)
+        aloud = say(f"{_ANNOUNCEMENT}\n", stream)
     # In a thread of its own: the compiler would swallow an interrupt, and this thread listens for one as it waits.
     is_earlier = dtype in _under_way
     if not is_earlier:
@@ -85,16 +88,10 @@ def compile_ahead(names: set[str], dtype: str, aloud: bool | None) -> float:
     while not wait([compiling], timeout=0.05).done:
         seconds = time.perf_counter() - began
         if aloud is None and seconds > _SAID_ABOVE:
-            aloud = True
-            print(_ANNOUNCEMENT, file=stream, flush=True)
+            aloud = say(f"{_ANNOUNCEMENT}\n", stream)
         if aloud and is_long and start:
             done = sum(_is_on_disk(*jobs[name]) for name in new)
-            print(
-                f"{start}minidl: {done} of {len(new)} parts, {seconds:.0f} s ",
-                end="",
-                file=stream,
-                flush=True,
-            )
+            aloud = say(f"{start}minidl: {done} of {len(new)} parts, {seconds:.0f} s ", stream)
     _under_way.pop(dtype, None)
     compiling.result()
     if is_earlier:  # perhaps it was for another model
@@ -104,40 +101,22 @@ def compile_ahead(names: set[str], dtype: str, aloud: bool | None) -> float:
     if aloud and seconds > _SAID_ABOVE:
         place = cache.folder()
         kept = f"kept in {place}" if place else f"not kept; {cache.ADVICE}"
-        print(f"{start}minidl: compiling for {dtype} took {seconds:.1f} s; {kept}", file=stream)
+        say(f"{start}minidl: compiling for {dtype} took {seconds:.1f} s; {kept}\n", stream)
     return seconds
 
 
 def _compile_in_two_processes(jobs: dict, new: list[str], dtype: str) -> None:
-    """The second process takes half of ``new``, by the time it takes."""
-    shares, loads = ([], []), [0.0, _HELPER_START]
-    for name in sorted(new, key=_expected_seconds, reverse=True):
-        lighter = loads[1] < loads[0]
-        shares[lighter].append(name)
-        loads[lighter] += _expected_seconds(name)
-    helper, began = _start_helper(shares[1], dtype) if shares[1] else None, time.perf_counter()
-    _compile(jobs[name] for name in shares[0])
+    """This process begins with the longest job of ``new``, the other with the next longest; then this one takes the
+    rest from the shortest on. Where they meet, all is done, however slow or dead the other is."""
+    first, *others = sorted(new, key=_expected_seconds, reverse=True)
+    helper = _start_helper(others, dtype) if others else None
+    _compile(jobs[name] for name in [first, *reversed(others), *jobs])
     if helper is not None:
-        patience = max(time.perf_counter() - began, 2 * _HELPER_START)
-        _wait_while_it_writes(helper, [jobs[name] for name in shares[1]], patience)
         helper.kill()
-    _compile(jobs.values())
-
-
-def _wait_while_it_writes(helper: subprocess.Popen, share: list, patience: float) -> None:
-    """Wait for the helper's end, but give it up when it has left nothing new on disk for ``patience`` seconds."""
-    written, last = -1, 0.0
-    while helper.poll() is None:
-        found = sum(_is_on_disk(*job) for job in share)
-        if found > written:
-            written, last = found, time.perf_counter()
-        elif time.perf_counter() - last > patience:
-            return
-        time.sleep(0.02)
 
 
 def _expected_seconds(name: str) -> float:
-    return {"train": 5.0, "matmul.product": 1.5, "infer_rows": 1.0, "infer": 1.0}.get(name, 0.3)
+    return _SECONDS.get(name, 0.6 if name.startswith("loss.") else 0.2)
 
 
 def _compile(jobs: Iterable) -> None:

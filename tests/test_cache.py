@@ -126,6 +126,21 @@ def test_a_write_that_fails_leaves_nothing_wrong(package, interruption):
     assert run(package) == ["30.0", "1", "0"]
 
 
+def test_what_a_killed_process_has_left_is_removed_when_code_is_next_kept(package):
+    """But not what another process may be writing at this moment."""
+
+    def parts() -> list[Path]:
+        return sorted((package / "minidl" / "kernels" / "__pycache__").glob("*.part"))
+
+    for _ in range(2):
+        run(package, INTERRUPTIONS["a kill in mid-write"] + RUN)
+    old, recent = parts()
+    os.utime(old, (old.stat().st_atime, old.stat().st_mtime - 3600))
+    assert run(package) == ["20.0", "0", "1"]
+    assert parts() == [recent]
+    assert run(package) == ["20.0", "1", "0"]
+
+
 def files(root: Path) -> list[Path]:
     return sorted((root / "minidl" / "kernels" / "__pycache__").glob("caller.outer-*.nbc"))
 

@@ -1,6 +1,7 @@
 """The public matrix product: every layout and dtype against NumPy, and what it refuses."""
 
 import importlib
+import io
 import re
 import subprocess
 import sys
@@ -195,44 +196,80 @@ def test_a_host_that_embeds_python_is_not_started_again(monkeypatch, tmp_path):
     assert started == ["python3", "python3.13t", "Python", "pythonw.exe"]
 
 
-@pytest.mark.parametrize("writes", [False, True])
-def test_a_second_process_is_given_up_when_it_writes_nothing(monkeypatch, writes):
-    looks, killed, on_disk, now = [], [], set(), [0.0]
-
-    class Clock:
-        @staticmethod
-        def perf_counter():
-            return now[0]
-
-        @staticmethod
-        def sleep(seconds):
-            now[0] += seconds
+@pytest.mark.parametrize("helps", [False, True])
+def test_two_processes_begin_at_opposite_ends(monkeypatch, helps):
+    """Nobody waits: a second process that writes nothing, or never starts, leaves all to this one."""
+    killed, on_disk, compiled, asked = [], set(), [], []
 
     class Helper:
-        def poll(self):
-            looks.append(None)
-            if writes:
-                on_disk.add(min(len(looks), 20))
-            return 0 if len(looks) > 20 and writes else None
-
         def wait(self, timeout=None):
             pytest.fail(f"waits {timeout} s for a process that does nothing")
 
-        def kill(self):
-            killed.append(len(looks))
+        poll = wait
 
-    jobs = {str(number): (number, ()) for number in range(21)}
-    compiled = []
-    monkeypatch.setattr(compiling, "time", Clock)
-    monkeypatch.setattr(compiling, "_HELPER_START", 0.05)
-    monkeypatch.setattr(compiling, "_start_helper", lambda names, dtype: Helper())
-    monkeypatch.setattr(compiling, "_is_on_disk", lambda number, kinds: number in on_disk)
-    monkeypatch.setattr(compiling, "_compile", lambda jobs: compiled.append(len(list(jobs))))
-    compiling._compile_in_two_processes(jobs, list(jobs), "float32")
-    assert compiled[-1] == len(jobs), "what the other has left undone is compiled here"
-    assert killed == [len(looks)]
-    if writes:
-        assert len(looks) == 21, "it is waited for while it writes"
+        def kill(self):
+            killed.append(list(compiled))
+
+    def start(names, dtype):
+        asked.extend(names)
+        return Helper()
+
+    def compile_one(jobs):
+        for name in jobs:
+            if name not in compiled and name not in on_disk:
+                compiled.append(name)
+                if helps:  # the other has done one meanwhile
+                    on_disk.update(asked[: len(compiled)])
+
+    names = ["update.ADAM", "train", "loss.DIST", "infer", "all_ready", "matmul.product"]
+    monkeypatch.setattr(compiling, "_start_helper", start)
+    monkeypatch.setattr(compiling, "_compile", compile_one)
+    compiling._compile_in_two_processes({name: name for name in names}, names, "float32")
+    assert asked == ["matmul.product", "infer", "loss.DIST", "update.ADAM", "all_ready"]
+    assert compiled[:3] == ["train", "all_ready", "update.ADAM"], "the longest first, then the shortest"
+    assert killed == [compiled]
+    assert set(compiled) | on_disk == set(names)
+    assert len(compiled) == (3 if helps else len(names)), "what the other has left is not compiled here"
+
+
+@pytest.mark.filterwarnings("always:progress can no longer be shown:UserWarning")
+@pytest.mark.parametrize("aloud", [True, None])
+def test_a_stream_that_is_lost_does_not_end_a_compilation(monkeypatch, aloud):
+    """One warning, and it goes on."""
+
+    class Lost(io.StringIO):
+        def write(self, text):
+            raise OSError(28, "No space left on device")
+
+        def isatty(self):
+            return True
+
+    compiled, looks, may_end, wait = [], [], threading.Event(), compiling.wait
+    clock = [100.0]
+    monkeypatch.setattr(compiling.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(compiling, "JIT_DISABLED", False)
+    monkeypatch.setattr(compiling, "_ready", {})
+    monkeypatch.setattr(compiling, "_jobs", lambda dtype: dict.fromkeys(compiling._FIT, ()))
+    monkeypatch.setattr(compiling, "_is_on_disk", lambda *job: False)
+    monkeypatch.setattr(compiling.sys, "stdout" if aloud else "stderr", Lost())
+
+    def compile_slowly(jobs, new, dtype):
+        clock[0] += 3.0
+        may_end.wait()
+        compiled.extend(new)
+
+    def look(*arguments, timeout):
+        looks.append(None)
+        if len(looks) > 3:
+            may_end.set()
+        return wait(*arguments, timeout=timeout)
+
+    monkeypatch.setattr(compiling, "_compile_in_two_processes", compile_slowly)
+    monkeypatch.setattr(compiling, "wait", look)
+    with pytest.warns(UserWarning, match="No space left on device") as warned:
+        compiling.compile_ahead({*compiling._FIT}, "float32", aloud)
+    assert len(warned) == 1
+    assert set(compiled) == {*compiling._FIT}
 
 
 def test_warmup_leaves_the_users_names_alone():

@@ -51,6 +51,10 @@ def _folders() -> list[Path]:
 
 
 _STAMP, FOLDERS = _source_stamp(), _folders()
+_PART = ".part"
+"""How the name of a file ends until it is whole."""
+_STALE = 600.0
+"""Seconds after which a file that was not renamed is what a killed process has left. Writing one takes milliseconds."""
 ADVICE = "let NUMBA_CACHE_DIR name a folder that can be written to"
 _VERSIONS = sys.version, numba.__version__, llvmlite.__version__, numba.config.OPT
 
@@ -102,12 +106,15 @@ class FunctionCache:
         with contextlib.suppress(Exception):
             name, data = self._file(signature, compiled.codegen), dumps(compiled._reduce())
             target = folder() / name
-            temporary = target.with_suffix(f".{secrets.token_hex(4)}")
+            temporary = target.with_suffix(f".{secrets.token_hex(4)}{_PART}")
             try:
                 # with the rights that the user's umask gives, for others to read
                 with open(temporary, "xb") as file:
                     file.write(hashlib.sha256(self._key(signature, compiled.codegen) + data).digest() + data)
                 os.replace(temporary, target)
+                for part in target.parent.glob(f"*{_PART}"):
+                    if part.stat().st_mtime < target.stat().st_mtime - _STALE:
+                        part.unlink()
             except BaseException:
                 temporary.unlink(missing_ok=True)
                 raise
