@@ -1,5 +1,7 @@
 """The base class of all losses: it checks the arguments, calls the kernel, and gives value and gradient together."""
 
+import math
+
 import numpy as np
 
 from .. import validation
@@ -136,7 +138,8 @@ class Loss(Configurable):
         if z.ndim != 2:
             raise ValueError(f"{names[0]} must have shape (B, C), got {z.shape}")
         teacher = self._checked_teacher(names[0], z, teacher_logits)
-        labels, targets = self.labels_or_targets(names[1], y, z)
+        labels, targets = self.check_y(y, z.shape[1:], len(z), z.dtype, names[1], "the logits")
+        targets = no_rows(z) if targets is None else np.require(targets, z.dtype, "CAW")
         scale = np.empty(len(z))
         scale.fill(1.0 / len(z))  # twice as fast as np.full
         if sample_weight is not None:
@@ -146,20 +149,31 @@ class Loss(Configurable):
     def _checked_teacher(self, name: str, z: np.ndarray, teacher_logits) -> np.ndarray:
         return no_rows(z)
 
-    def labels_or_targets(self, argument: str, y, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Class indices (B,) or rows of targets (B, C), from ``y``; the other one has size 0."""
-        sparse = self.sparse
-        if sparse is None:
-            y = validation.check_array(argument, y)
-            sparse = y.ndim == 1 or (y.shape[1:] == (1,) and z.shape[1] > 1)
-        if sparse:
-            labels = validation.check_labels(y, z.shape[1], argument, unlabelled=self.distills)
-            validation.check_rows(argument, len(labels), len(z), "the logits")
-            return labels, no_rows(z)
+    def holds_labels(self, y: np.ndarray, outputs: int) -> bool:
+        """Whether ``y`` holds class indices rather than rows of targets."""
+        if self.sparse is not None:
+            return self.sparse
+        return outputs > 1 and (y.ndim == 1 or y.shape[1:] == (1,))
+
+    def check_y(
+        self, y, shape: tuple[int, ...], rows: int, dtype, argument: str = "y", of: str = "x"
+    ) -> tuple:
+        """``(labels, targets)`` of ``y``: int64 (rows,) and None, or (0,) and (rows, outputs).
+
+        ``shape``: of one sample's output. Targets have any real dtype and are not copied. ``y`` None, where the loss
+        needs no labels: (0,) and None.
+        """
+        if y is None:
+            if self.needs_labels:
+                raise ValueError(f"{argument} must be given, got None: {self.labels_missing()}")
+            return NO_LABELS, None
+        y, outputs = validation.check_array(argument, y), math.prod(shape)
+        validation.check_rows(argument, len(y), rows, of)
+        if self.holds_labels(y, outputs):
+            return validation.check_labels(y, outputs, argument, unlabelled=self.distills), None
         limits = (0.0, 1.0) if self.fused_activation else None
-        targets = validation.check_targets(y, z.shape[1:], z.dtype, argument, limits=limits)
-        validation.check_rows(argument, len(targets), len(z), "the logits")
-        return NO_LABELS, np.require(targets, z.dtype, "CAW")
+        targets = validation.check_targets(y, shape, dtype, argument, limits=limits)
+        return NO_LABELS, targets.reshape(len(targets), outputs)
 
     def check_probabilities(self, argument: str, outputs: np.ndarray) -> None:
         """Raises ValueError if ``outputs`` should be probabilities and are not."""

@@ -19,7 +19,7 @@ from ..kernels.losses import Batch
 from ..registry import Configurable, Registry
 from ..registry import serialize as _serialize
 from ..validation import REALS, check_bool, check_float, check_int
-from .base import LOSSES, NO_LABELS, Loss, no_rows
+from .base import LOSSES, Loss, no_rows
 from .softmax import check_logits
 
 Schedule = float | Callable[[int], float]
@@ -165,13 +165,6 @@ class DistillationLoss(Loss):
         if teacher.shape != z.shape:
             raise ValueError(f"teacher_logits must have the shape of {name} {z.shape}, got {teacher.shape}")
         return np.require(teacher, z.dtype, "CAW")
-
-    def labels_or_targets(self, argument: str, y, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        if y is not None:
-            return super().labels_or_targets(argument, y, z)
-        if self.needs_labels:
-            raise ValueError(f"{argument} must be given, got None: {self.labels_missing()}")
-        return NO_LABELS, no_rows(z)
 
 
 def _checked_setting(setting: str, value: object) -> float:

@@ -14,15 +14,11 @@ from ..validation import (
     check_class_weight,
     check_classes_left,
     check_inputs,
-    check_labels,
-    check_rows,
     check_sample_weight,
-    check_targets,
 )
 
 CHUNK_BYTES = 8 << 20
 """Rows of a foreign dtype are converted, and predictions evaluated, this much at a time."""
-_NO_LABELS = np.empty(0, np.int64)
 _NO_WEIGHT = np.empty(0, np.float64)
 
 
@@ -45,33 +41,6 @@ class Samples(NamedTuple):
         return Samples(*(part if part is None or part.size == 0 else part[rows] for part in self))
 
 
-def _holds_labels(loss, y: np.ndarray, outputs: int) -> bool:
-    """Whether ``y`` holds class indices rather than rows of targets."""
-    if loss.sparse is not None:
-        return loss.sparse
-    return outputs > 1 and (y.ndim == 1 or y.shape[1:] == (1,))
-
-
-def check_y(model, loss, y, rows: int, argument: str = "y", of: str = "x") -> tuple:
-    """``(labels, targets)`` of ``y`` as ``loss`` wants it: int64 (N,) and None, or (0,) and (N, outputs).
-
-    Targets have any real dtype and are not copied. ``y`` None, where the loss needs no labels: (0,) and None.
-    """
-    if y is None:
-        if loss.needs_labels:
-            raise ValueError(f"{argument} must be given, got None: {loss.labels_missing()}")
-        return _NO_LABELS, None
-    y, outputs = check_array(argument, y), math.prod(model.output_shape)
-    if _holds_labels(loss, y, outputs):
-        labels, targets = check_labels(y, outputs, argument, unlabelled=loss.distills), None
-    else:
-        limits = (0.0, 1.0) if loss.fused_activation else None
-        targets = check_targets(y, model.output_shape, model.dtype, argument, limits=limits)
-        labels, targets = _NO_LABELS, targets.reshape(len(targets), outputs)
-    check_rows(argument, len(y), rows, of)
-    return labels, targets
-
-
 def check_samples(model, loss, x, y, sample_weight=None, class_weight=None, argument: str = "") -> Samples:
     """The data of fit and evaluate, checked against the model and the loss; ``y`` None: no labels.
 
@@ -79,7 +48,8 @@ def check_samples(model, loss, x, y, sample_weight=None, class_weight=None, argu
     """
     loss.check_trainable()
     x = check_inputs(x, model.input_shape, model.dtype, argument + "x")
-    labels, targets = check_y(model, loss, y, len(x), argument + "y", argument + "x")
+    names = argument + "y", argument + "x"
+    labels, targets = loss.check_y(y, model.output_shape, len(x), model.dtype, *names)
     weight = _NO_WEIGHT
     if sample_weight is not None:
         weight = check_sample_weight(sample_weight, len(x), argument + "sample_weight", argument + "x")
@@ -124,7 +94,7 @@ def loss_without_teacher(model, loss, y) -> losses.Loss:
     """``loss``, or what a distilling loss is on labels alone: validation and evaluation have no teacher."""
     if not loss.distills:
         return loss
-    sparse = y is None or _holds_labels(loss, check_array("y", y), math.prod(model.output_shape))
+    sparse = y is None or loss.holds_labels(check_array("y", y), math.prod(model.output_shape))
     kind = losses.SparseCategoricalCrossentropy if sparse else losses.CategoricalCrossentropy
     return kind(from_logits=model.final_activation != "softmax")
 
