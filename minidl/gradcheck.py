@@ -11,7 +11,15 @@ from . import losses
 from .models import Sequential
 from .training.objective import Objective, objective_of, score_rows
 from .training.samples import Samples
-from .validation import check_bool, check_float, check_inputs, check_logits, check_sample_weight, describe
+from .validation import (
+    check_bool,
+    check_float,
+    check_inputs,
+    check_rows,
+    check_sample_weight,
+    check_targets,
+    describe,
+)
 
 
 class GradientError(AssertionError):
@@ -93,10 +101,11 @@ def check_gradients(
 
 def _batch(model, loss, x, y, teacher_logits, sample_weight) -> Samples:
     """The data checked against model and loss, in float64."""
-    labels, targets = model.check_y(y, len(x), loss)
+    labels, targets = loss.check_y(y, model.output_shape, len(x), model.dtype)
     weight = np.empty(0) if sample_weight is None else check_sample_weight(sample_weight, len(x))
     if loss.distills:
-        teacher_logits = check_logits(teacher_logits, len(x), math.prod(model.output_shape))
+        teacher_logits = check_targets(teacher_logits, model.output_shape, argument="teacher_logits")
+        check_rows("teacher_logits", len(teacher_logits), len(x))
         losses.check_logits("teacher_logits", teacher_logits)  # and no probabilities
     elif teacher_logits is not None:
         raise ValueError(f"teacher_logits must be None for loss {loss.name}, which has no teacher")

@@ -19,11 +19,11 @@ from .callbacks import History, check_verbose
 from .layers import Layer
 from .layers.base import check_custom_objects, given_name, layer_config, layers_from_configs
 from .layers.stack import Stack
-from .registry import Configurable
+from .registry import Configurable, Sealed
 from .training.interrupts import Turns
 from .training.objective import Objective, objective_of
 from .training.options import FitOptions, takes
-from .training.saving import SLOTS, restore_training, slot_arrays, training_config
+from .training.saving import CHECKS, SLOTS, check_attribute, restore_training, slot_arrays, training_config
 from .validation import check_bool, check_dtype, check_int, check_shape, describe
 
 _ARRAYS = ("params", *SLOTS)
@@ -32,7 +32,7 @@ _CONFIG_ERRORS = (ArithmeticError, AttributeError, LookupError, RuntimeError, Ty
 _OF_CALLS = 2**62  # in the place of an epoch: the draws of ``model(x, training=True)``
 
 
-class Sequential(Stack):
+class Sequential(Sealed, Stack):
     """A stack of layers.
 
     A subclass may override ``forward`` (with its arguments ``training`` and ``logits``) and ``backward``: training and
@@ -65,10 +65,8 @@ class Sequential(Stack):
         dtype: str = "float32",
         seed: int | None = None,
     ):
-        if seed is not None:
-            seed = check_int("seed", seed, minimum=0, maximum=2**63 - 1)
         dtype = check_dtype(dtype)
-        seed = utils.next_seed() if seed is None else seed
+        seed = utils.next_seed() if seed is None else CHECKS["seed"](seed)
         self.name = given_name(name, "sequential")
         self.epoch = self.draw_epoch = self._calls = 0
         self._weights_given_at: int | None = None  # the optimizer's step
@@ -82,6 +80,9 @@ class Sequential(Stack):
         self.loss: losses.Loss | None = None
         self.metrics: list[metrics_module.Metric] = []
         super().__init__(layers, dtype, seed)
+
+    def _checked(self, name, value):
+        return check_attribute(self, name, value)
 
     # -- layers --------------------------------------------------------------------------------------
 
@@ -229,11 +230,6 @@ class Sequential(Stack):
         if self.params.size == 0:
             raise ValueError(f"{self.name} has no parameters to train")
         self.optimizer.build(self.params, self.segments)
-
-    def check_y(self, y, rows: int, loss=None, argument: str = "y") -> tuple[np.ndarray, np.ndarray | None]:
-        """``(labels, targets)`` as the loss wants ``y`` of so many ``rows``: see `Loss.labels_or_targets`."""
-        loss = self.loss if loss is None else loss
-        return loss.labels_or_targets(argument, y, self.output_shape, self.dtype, rows, "x")
 
     # -- training ------------------------------------------------------------------------------------
 

@@ -109,17 +109,41 @@ class _Sealing(abc.ABCMeta):
             return thing
 
 
-class Configurable(metaclass=_Sealing):
+class Sealed(metaclass=_Sealing):
+    """Once constructed, it takes no new attribute, which would be a misspelt setting, unless the name begins with "_".
+
+    A setting that is changed goes through its constructor's checks.
+    """
+
+    _is_constructed = False
+
+    def __setattr__(self, name: str, value: object) -> None:
+        is_own_business = name.startswith("_") or isinstance(getattr(type(self), name, None), property)
+        if self._is_constructed and not is_own_business:
+            value = self._checked(name, value)
+        super().__setattr__(name, value)
+
+    def _checked(self, name: str, value: object) -> object:
+        """The attribute ``name`` of an object that is made like this one with ``value``."""
+        owner, fixed, free = _attributes_of(type(self))
+        settings = constructor_arguments(owner)
+        if name in settings:
+            given = {setting: getattr(self, setting) for setting in settings if hasattr(self, setting)}
+            return getattr(owner(**given | {name: value}), name)
+        if name in fixed or not (name in free or name in vars(self)):
+            raise AttributeError(
+                f"{type(self).__name__} has no setting {name!r}: {known_names(name, settings)}. (A subclass makes "
+                "further attributes in its __init__, or begins their names with '_'.)"
+            )
+        return value
+
+
+class Configurable(Sealed):
     """An object made again by ``from_config(get_config())``.
 
     A subclass keeps each argument of its constructor as an attribute of the same name. An argument kept in
     another form needs a ``get_config`` that says so: ``{**super().get_config(), "rate": self._rate}``.
-
-    Once constructed, it takes no new attribute, which would be a misspelt setting, unless the name begins with "_". A
-    setting that is changed goes through its constructor's checks.
     """
-
-    _is_constructed = False
 
     not_in_config: frozenset[str] = frozenset()
     """Arguments that ``get_config`` leaves out: a second spelling, or one that a subclass fixes."""
@@ -147,26 +171,6 @@ class Configurable(metaclass=_Sealing):
                 what = f"{cls.__name__}() got an unexpected keyword argument {name!r}"
                 raise TypeError(f"{what}: {known_names(name, known)}")
         return super().__new__(cls)
-
-    def __setattr__(self, name: str, value: object) -> None:
-        is_own_business = name.startswith("_") or isinstance(getattr(type(self), name, None), property)
-        if self._is_constructed and not is_own_business:
-            value = self._checked(name, value)
-        super().__setattr__(name, value)
-
-    def _checked(self, name: str, value: object) -> object:
-        """The attribute ``name`` of an object that is made like this one with ``value``."""
-        owner, fixed, free = _attributes_of(type(self))
-        settings = constructor_arguments(owner)
-        if name in settings:
-            given = {setting: getattr(self, setting) for setting in settings if hasattr(self, setting)}
-            return getattr(owner(**given | {name: value}), name)
-        if name in fixed or not (name in free or name in vars(self)):
-            raise AttributeError(
-                f"{type(self).__name__} has no setting {name!r}: {known_names(name, settings)}. (A subclass makes "
-                "further attributes in its __init__, or begins their names with '_'.)"
-            )
-        return value
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments by name; objects among them as ``{"class_name", "config"}``."""

@@ -100,14 +100,14 @@ def check_choice(argument: str, value: object, choices: Sequence) -> object:
     raise ValueError(f"{argument} must be one of {listed}, got {value!r}")
 
 
-def check_dtype(dtype: object, any_real: bool = False) -> np.dtype:
-    """float32 or float64, what the kernels are written for; ``any_real``: or whatever holds real numbers."""
+def check_dtype(dtype: object) -> np.dtype:
+    """float32 or float64, what the kernels are written for."""
     try:
         found = np.dtype("V" if dtype is None else dtype)  # np.dtype(None) is float64
     except (TypeError, ValueError, SyntaxError):  # "01" is a SyntaxError
         found = np.dtype("V")
-    if found not in REALS and not (any_real and found.kind in "buif"):
-        raise ValueError(f"dtype must be {'a real one, as ' * any_real}'float32' or 'float64', got {dtype!r}")
+    if found not in REALS:
+        raise ValueError(f"dtype must be 'float32' or 'float64', got {dtype!r}")
     return found
 
 
@@ -226,6 +226,13 @@ def check_inputs(
     x: object, input_shape: tuple[int, ...] | None, dtype: np.dtype | type = np.float64, argument: str = "x"
 ) -> np.ndarray:
     """Samples ``(N, *input_shape)``, real and finite, N >= 1; returned as they are, whatever their dtype."""
+    array = check_input_shape(x, input_shape, argument)
+    check_finite(argument, array, dtype)
+    return array
+
+
+def check_input_shape(x: object, input_shape: tuple[int, ...] | None, argument: str = "x") -> np.ndarray:
+    """`check_inputs` without a look at the values."""
     array = check_array(argument, x)
     if array.ndim == 1 and input_shape == (1,):
         array = array[:, None]  # Keras reads a vector as N samples of one feature
@@ -239,7 +246,6 @@ def check_inputs(
         raise ValueError(f"{argument} must have shape (N, {wanted}), got {array.shape}{hint}")
     if array.ndim < 2:
         raise ValueError(f"{argument} must have shape (N, features), got {array.shape}")
-    check_finite(argument, array, dtype)
     return array
 
 
@@ -342,19 +348,3 @@ def check_class_weight(class_weight: object, classes: int | None) -> dict[int, f
         )
         for key, value in class_weight.items()
     }
-
-
-def check_logits(
-    logits: object,
-    rows: int,
-    classes: int,
-    dtype: np.dtype | type = np.float64,
-    argument: str = "teacher_logits",
-) -> np.ndarray:
-    """Logits ``(rows, classes)``, real and finite; returned as they are."""
-    array = check_array(argument, logits)
-    if array.ndim != 2 or array.shape[1] != classes:
-        raise ValueError(f"{argument} must have shape (N, {classes}), got {array.shape}")
-    check_rows(argument, array.shape[0], rows)
-    check_finite(argument, array, dtype)
-    return array

@@ -3,7 +3,9 @@
 import csv
 import gc
 import io
+import os
 import pickle
+import warnings
 import weakref
 
 import numpy as np
@@ -308,6 +310,93 @@ def test_a_display_that_breaks_gives_up_and_training_goes_on(lines):
             history = model.fit(*samples(), epochs=5, verbose=0, callbacks=[bar])
         assert history.epoch == list(range(5)) and len(seen) == 1
     assert broken.asked == lines + 1 and len(broken.getvalue().splitlines()) == lines
+
+
+@pytest.mark.parametrize(
+    "talker",
+    [
+        callbacks.EarlyStopping("loss", patience=1, mode="max", restore_best_weights=True, verbose=1),
+        callbacks.LearningRateScheduler(lambda epoch: 0.1, verbose=1),
+        callbacks.ReduceLROnPlateau("loss", patience=1, mode="max", verbose=1),
+        callbacks.TerminateOnNaN(),
+    ],
+    ids=lambda talker: type(talker).__name__,
+)
+def test_a_callback_that_cannot_print_lets_training_go_on(talker, monkeypatch):
+    broken = Broken(0)
+    monkeypatch.setattr("sys.stdout", broken)
+    x, y = samples()
+    x[0, 0] = 1e38 if isinstance(talker, callbacks.TerminateOnNaN) else 0.0
+    model = Sequential([Dense(5, "relu", input_shape=(6,)), Dense(3)], seed=1)
+    model.compile("sgd", "mse")
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        model.fit(x, np.eye(3)[y], epochs=3, verbose=0, callbacks=[talker])
+    lost = [str(warning.message) for warning in seen if "can no longer be shown" in str(warning.message)]
+    assert len(lost) == 1 and "No space left on device" in lost[0] and broken.asked == 1
+
+
+def test_a_checkpoint_that_cannot_be_saved_ends_training(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError):
+        best = callbacks.ModelCheckpoint(tmp_path / "file" / "model.npz")
+        learner().fit(*samples(), epochs=2, verbose=0, callbacks=[best])
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a device of Linux")
+def test_a_csv_log_that_breaks_lets_training_go_on():
+    log = callbacks.CSVLogger("/dev/full")
+    for _ in range(2):  # the next fit tries again
+        with pytest.warns(
+            UserWarning, match="/dev/full can no longer be written to .*training goes on"
+        ) as seen:
+            history = learner().fit(*samples(), epochs=3, verbose=0, callbacks=[log])
+        assert history.epoch == [0, 1, 2] and len(seen) == 1
+
+
+@pytest.mark.parametrize("mode", ["auto", "min"])
+def test_a_log_that_never_comes_is_missed_once(mode):
+    stop = callbacks.EarlyStopping("val_loss", mode=mode)
+    with pytest.warns(UserWarning, match="there is no log 'val_loss'; there are: loss, accuracy") as seen:
+        history = learner().fit(*samples(), epochs=4, verbose=0, callbacks=[stop])
+    assert history.epoch == [0, 1, 2, 3] and len(seen) == 1
+
+
+@pytest.mark.parametrize(
+    "callback, name, meant",
+    [
+        (callbacks.EarlyStopping(), "patiance", "patience"),
+        (callbacks.ModelCheckpoint("m.npz"), "monitors", "monitor"),
+        (callbacks.CSVLogger("log.csv"), "seperator", "separator"),
+        (callbacks.ProgressBar(), "verbos", "verbose"),
+        (callbacks.LambdaCallback(), "on_epoch_ned", "on_epoch_end"),
+    ],
+)
+def test_a_misspelt_attribute_of_a_callback_is_refused(callback, name, meant):
+    with pytest.raises(AttributeError, match=f"no setting '{name}': did you mean '{meant}'"):
+        setattr(callback, name, 3)
+    assert not hasattr(callback, name)
+
+
+def test_what_users_set_on_callbacks_they_may_set():
+    class Own(callbacks.Callback):
+        def on_train_begin(self, logs=None):
+            self.losses = []
+
+    class Patient(callbacks.EarlyStopping):
+        def on_train_begin(self, logs=None):
+            super().on_train_begin()
+            self.losses = []
+
+    stop = callbacks.EarlyStopping("loss")
+    stop.patience, stop.best, stop.model, stop._mine = 3, 0.5, None, 1
+    stop.on_epoch_end = lambda epoch, logs=None: None
+    with pytest.raises(TypeError, match="patience must be an integer, got 'many'"):
+        stop.patience = "many"
+    own, patient = Own(), Patient("loss")
+    own.tag = patient.tag = "mine"
+    learner().fit(*samples(), epochs=2, verbose=0, callbacks=[own, patient, stop])
+    assert own.losses == patient.losses == [] and stop.patience == 3
 
 
 def test_progress_bar_of_evaluate_and_not_of_validation():

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from own_layers import Scale
 
+from minidl import Sequential
 from minidl.activations import NAMES
 from minidl.kernels.matmul import dense_forward
 from minidl.kernels.program import ACTIVATION, DENSE
@@ -194,17 +195,22 @@ def test_flatten_takes_no_data_format_for_a_name():
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ({"batch_size": "many"}, "batch_size must be an integer, got 'many'"),
-        ({"batch_size": 0}, "batch_size must be >= 1, got 0"),
-        ({"dtype": "flaot32"}, "dtype must be a real one, as 'float32' or 'float64', got 'flaot32'"),
-        ({"dtype": "complex64"}, "dtype must be a real one"),
-        ({"dtype": "str"}, "dtype must be a real one"),
+        ({"batch_size": "many"}, "batch_size of an Input must be left out, got 'many'"),
+        ({"batch_size": 0}, "batch_size of an Input must be left out, got 0"),
+        ({"batch_size": 8}, "batch_size of an Input must be left out, got 8: every size of batch fits"),
+        ({"dtype": "flaot32"}, "dtype must be 'float32' or 'float64', got 'flaot32'"),
+        ({"dtype": "complex64"}, "dtype must be 'float32' or 'float64'"),
+        ({"dtype": "str"}, "dtype must be 'float32' or 'float64'"),
+        ({"dtype": "uint8"}, "dtype must be 'float32' or 'float64'"),  # Keras would cut 0.7 to 0
+        ({"dtype": "float64"}, "dtype of layer .* must be the model's, float32, got float64"),
     ],
 )
-def test_input_knows_what_a_batch_size_and_a_dtype_are(arguments, message):
-    assert Input((3,), batch_size=32, dtype="uint8").input_shape == (3,)
+def test_an_input_takes_no_argument_without_effect(arguments, message):
+    for dtype in ("float32", "float64"):
+        model = Sequential([Input((3,), dtype=dtype), Dense(2)], dtype=dtype)
+        assert model.predict(np.ones((5, 3))).dtype == dtype
     with pytest.raises((ValueError, TypeError), match=message):
-        Input((3,), **arguments)
+        Sequential([Input((3,), **arguments), Dense(2)])
 
 
 def test_a_dense_layer_without_bias_has_none():

@@ -802,6 +802,47 @@ def test_best_epoch_picked_on_the_test_set(teacher):
     assert said(callbacks=[stop], validation_data=val, test_data=other)[0]
 
 
+@pytest.mark.parametrize(
+    "name, value, error, message",
+    [
+        ("learning_rate", 3, AttributeError, "Sequential has no attribute 'learning_rate' to set"),
+        ("optimiser", "adam", AttributeError, "did you mean 'optimizer'"),
+        ("name", 3, TypeError, "name must be a non-empty string, got 3"),
+        ("seed", -1, ValueError, "seed must be >= 0, got -1"),
+        ("seed", "x", TypeError, "seed must be an integer, got 'x'"),
+        ("epoch", 1.5, TypeError, "epoch must be an integer, got 1.5"),
+        ("draw_epoch", -1, ValueError, "draw_epoch must be >= 0, got -1"),
+        ("dtype", "float64", AttributeError, "float32 and cannot become 'float64': make a new model"),
+        ("loss", "hinge", ValueError, "unknown loss 'hinge'"),
+        ("optimizer", 3, TypeError, "optimizer must be a name, a config or Optimizer, got 3"),
+        ("metrics", [3], TypeError, "metric must be a name, a config or Metric, got 3"),
+    ],
+)
+def test_a_models_attributes_are_checked_when_they_are_set(name, value, error, message, tmp_path):
+    model = student()
+    model.compile("adam", "sparse_categorical_crossentropy")
+    model.save(tmp_path / "before.npz")
+    with pytest.raises(error, match=message):
+        setattr(model, name, value)
+    model.save(tmp_path / "after.npz")
+    assert (tmp_path / "after.npz").read_bytes() == (tmp_path / "before.npz").read_bytes()
+    with pytest.raises((TypeError, ValueError), match="iterations must be"):
+        model.optimizer.iterations = -1 if name == "seed" else "x"
+
+
+def test_a_models_attributes_that_mean_something_can_be_set():
+    class Own(Sequential):
+        pass
+
+    model, own = student(), Own([Dense(2, input_shape=(3,))])
+    model.name, model.seed, model.loss, model.optimizer = "other", 7, "mse", "sgd"
+    model.stop_training = model.trainable = True
+    model.dtype, model._mine, own.tag = model.dtype, 1, 2
+    assert (model.name, model.seed, own.tag) == ("other", 7, 2)
+    assert model.loss.name == "mean_squared_error" and isinstance(model.optimizer, SGD)
+    assert copy.deepcopy(model).name == "other"
+
+
 def test_a_checkpoint_of_the_best_epoch_is_a_choice_too(teacher, tmp_path):
     best = ModelCheckpoint(tmp_path / "best.npz", monitor="val_loss", save_best_only=True)
     report = distill(

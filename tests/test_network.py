@@ -244,7 +244,7 @@ class EveryBatch(minidl.callbacks.Callback):
 
 class EveryEpoch(minidl.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
-        self.model.seen = epoch
+        self.seen = epoch
 
 
 @pytest.fixture

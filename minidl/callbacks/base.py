@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from ..registry import Sealed, is_minidls
 from ..validation import describe
 
 _TRAINING_BATCH_HOOKS = ("on_batch_begin", "on_batch_end", "on_train_batch_begin", "on_train_batch_end")
@@ -68,7 +69,16 @@ class Callback:
 HOOKS = tuple(name for name in vars(Callback) if name.startswith("on_"))
 
 
-class LambdaCallback(Callback):
+class BuiltIn(Sealed, Callback):
+    """Base of minidl's own, which refuse a misspelt attribute. A subclass of the user's takes any."""
+
+    def _checked(self, name, value):
+        if hasattr(type(self), name) or not is_minidls(type(self)):
+            return value
+        return super()._checked(name, value)
+
+
+class LambdaCallback(BuiltIn):
     """Hooks from functions: ``LambdaCallback(on_epoch_end=lambda epoch, logs: print(epoch, logs))``.
 
     Any hook of ``Callback`` but ``on_predict_...`` can be given by keyword. A hook that is called at training batches

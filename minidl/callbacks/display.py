@@ -10,12 +10,12 @@ import numpy as np
 
 from ..archive import check_path
 from ..validation import check_bool, check_choice, describe, warn
-from .base import Callback
+from .base import BuiltIn
 
 _no_model = type(None)  # called in place of a weak reference, it gives None, and it can be pickled
 
 
-class History(Callback):
+class History(BuiltIn):
     """What ``fit`` returns: ``history`` maps each log to its values, ``epoch`` lists the epochs.
 
     It holds its model by a weak reference, because the model holds its history: with a cycle the arrays of an
@@ -53,10 +53,11 @@ class History(Callback):
         return f"History(epochs={len(self.epoch)}, keys={sorted(self.history)})"
 
 
-class CSVLogger(Callback):
+class CSVLogger(BuiltIn):
     """Write each epoch's logs as a line of a CSV file. ``append``: add to an existing file, do not replace it.
 
-    What is added goes under the file's own headings. A log for which it has none is refused.
+    What is added goes under the file's own headings. A log for which it has none is refused. A file that breaks during
+    training (a full disk) is warned of and given up.
     """
 
     def __init__(self, filename: str | os.PathLike, separator: str = ",", append: bool = False):
@@ -89,31 +90,43 @@ class CSVLogger(Callback):
         )
 
     def on_epoch_end(self, epoch, logs=None):
-        logs = logs or {}
+        if self._file is None:  # it broke
+            return
+        try:
+            self._write({"epoch": epoch, **(logs or {})})
+        except OSError as error:
+            self._close(error)
+
+    def _write(self, row: dict) -> None:
         if self._writer is None:
-            keys = sorted(logs)
+            keys = sorted(row.keys() - {"epoch"})
             if not any(key.startswith("val_") for key in keys):
                 keys += [f"val_{key}" for key in keys]  # as in Keras: a later fit may validate
             self._write_under(["epoch", *keys])
             self._writer.writeheader()
-        lacking = sorted(logs.keys() - set(self._writer.fieldnames))
+        lacking = sorted(row.keys() - set(self._writer.fieldnames))
         if self.append and lacking:
             raise ValueError(
                 f"{self.filename} has no heading for {', '.join(lacking)}: log into another file"
             )
-        self._writer.writerow({"epoch": epoch, **logs})
+        self._writer.writerow(row)
         self._file.flush()
 
     def on_train_end(self, logs=None):
         self._close()
 
-    def _close(self) -> None:
-        if self._file is not None:
-            self._file.close()
-        self._file = self._writer = None
+    def _close(self, error: OSError | None = None) -> None:
+        file, self._file, self._writer = self._file, None, None
+        try:
+            if file is not None:
+                file.close()
+        except OSError as last:
+            error = error or last
+        if error is not None:
+            warn(f"{self.filename} can no longer be written to ({error}); training goes on")
 
 
-class ProgressBar(Callback):
+class ProgressBar(BuiltIn):
     """Shows the progress of an epoch; ``fit`` adds one by itself.
 
     ``verbose`` 0: nothing; 1: a bar; 2: one line an epoch; "auto": a bar on a terminal, lines elsewhere
@@ -128,7 +141,7 @@ class ProgressBar(Callback):
         super().__init__()
         self.verbose = None if verbose is None else check_verbose(verbose)
         self._stream = stream
-        self._in_fit = self._gave_up = False
+        self._in_fit = False
 
     def _start_clock(self) -> None:
         verbose = self.params.get("verbose", "auto") if self.verbose is None else self.verbose
@@ -139,9 +152,6 @@ class ProgressBar(Callback):
         self._start = time.perf_counter()
         self._last = 0.0
         self._drawn = 0
-
-    def _write(self, text: str) -> None:
-        self._gave_up = self._gave_up or not say(text, self._stream)
 
     def _draw_bar(self, done: int, logs: dict | None, last: bool = False) -> None:
         total = self.params.get("steps") or done
@@ -156,7 +166,7 @@ class ProgressBar(Callback):
         clock = _format_seconds(seconds) if last else f"{_format_seconds(left)} left"
         line = f"{done}/{total} {bar} {clock} {_format_step_time(seconds / max(done, 1))}{_format_logs(logs)}"
         # the padding overwrites the rest of a longer line
-        self._write("\r" + line.ljust(self._drawn) + ("\n" if last else ""))
+        say("\r" + line.ljust(self._drawn) + ("\n" if last else ""), self._stream)
         self._drawn = len(line)
 
     def _show_end(self, logs: dict | None, before_line: str = "") -> None:
@@ -165,10 +175,11 @@ class ProgressBar(Callback):
         if self._mode == 2:
             seconds = time.perf_counter() - self._start
             clock = f"{_format_seconds(seconds)} - {_format_step_time(seconds / steps)}"
-            self._write(f"{before_line}{clock}{_format_logs(logs)}\n")
+            say(f"{before_line}{clock}{_format_logs(logs)}\n", self._stream)
 
     def on_train_begin(self, logs=None):
-        self._in_fit, self._gave_up = True, False
+        global _lost
+        self._in_fit, _lost = True, None
 
     def on_train_end(self, logs=None):
         self._in_fit = False
@@ -176,7 +187,7 @@ class ProgressBar(Callback):
     def on_epoch_begin(self, epoch, logs=None):
         self._start_clock()
         if self._mode == 1 and self.params.get("epochs", 1) > 1:
-            self._write(f"Epoch {epoch + 1}/{self.params['epochs']}\n")
+            say(f"Epoch {epoch + 1}/{self.params['epochs']}\n", self._stream)
 
     def on_train_batch_end(self, batch, logs=None):
         self._draw_bar(batch + 1, logs)
@@ -197,14 +208,19 @@ class ProgressBar(Callback):
             self._show_end(logs)
 
 
-def say(text: str, stream=None) -> bool:
-    """Write ``text`` to ``stream``, by default standard output. False where that cannot be: training goes on.
+_lost: object = None
+"""The stream that can no longer be written to, until the next fit begins."""
 
-    A full disk, a closed pipe, a terminal that is gone are warned of.
+
+def say(text: str, stream=None) -> None:
+    """Write ``text`` to ``stream``, by default standard output. Where that cannot be, training goes on.
+
+    A full disk, a closed pipe, a terminal that is gone are warned of, once.
     """
+    global _lost
     stream = stream or sys.stdout
-    if stream is None:  # a windowed Windows program has no standard output
-        return False
+    if stream is None or stream is _lost:  # a windowed Windows program has no standard output
+        return
     try:
         try:
             text.encode(getattr(stream, "encoding", None) or "utf-8")
@@ -213,9 +229,8 @@ def say(text: str, stream=None) -> bool:
         stream.write(text)
         stream.flush()
     except (OSError, ValueError) as error:  # ValueError: the stream was closed
+        _lost = stream
         warn(f"progress can no longer be shown ({error}); training goes on")
-        return False
-    return True
 
 
 def check_verbose(verbose: object) -> int | str:

@@ -10,11 +10,11 @@ import numpy as np
 
 from ..archive import check_path
 from ..validation import check_bool, check_choice, check_float, check_int, describe, warn
-from .base import Callback
-from .display import check_verbose
+from .base import BuiltIn
+from .display import check_verbose, say
 
 
-class Reporting(Callback):
+class Reporting(BuiltIn):
     """Base of the callbacks that print what they do, if they are ``verbose``."""
 
     def __init__(self, verbose: int | str):
@@ -23,7 +23,7 @@ class Reporting(Callback):
 
     def _say(self, epoch: int, text: str) -> None:
         if self.verbose:
-            print(f"\nEpoch {epoch + 1}: {text}")
+            say(f"\nEpoch {epoch + 1}: {text}\n")
 
     def _refuse_a_schedule(self) -> None:
         """The learning rate is to be set here, which an optimizer that follows a schedule does not allow."""
@@ -45,6 +45,7 @@ class Monitor(Reporting):
         self.monitor = monitor
         self.mode = check_choice("mode", mode, ("auto", "min", "max"))
         self.min_delta = abs(check_float("min_delta", min_delta))
+        self._missed = False
 
     def _direction(self) -> str | None:
         """What is better, "up" or "down"; None: of a log that is no loss and no metric it is not known."""
@@ -65,14 +66,16 @@ class Monitor(Reporting):
         return value + self.min_delta < reference
 
     def _monitored(self, logs: dict | None) -> float | None:
-        """The value of this epoch. None, and a warning, if it has none; a name that never gets one is refused."""
+        """The value of this epoch; None, and the first time a warning, if it has none. A name that no metric has is
+        refused unless ``mode`` was given."""
         value, known = (logs or {}).get(self.monitor), ", ".join(logs or ()) or "none"
         if self._direction() is None:
             raise ValueError(
                 f"{type(self).__name__}: monitor={self.monitor!r} is no loss and no metric of this model, so it is "
                 f"not known whether more is better: pass mode='min' or mode='max'. There are: {known}"
             )
-        if value is None:
+        if value is None and not self._missed:
+            self._missed = True
             warn(f"{type(self).__name__}: there is no log {self.monitor!r}; there are: {known}")
         return value
 
@@ -130,10 +133,10 @@ class EarlyStopping(Monitor):
 
     def on_train_end(self, logs=None):
         if self.stopped_epoch > 0 and self.verbose:
-            print(f"Epoch {self.stopped_epoch + 1}: early stopping")
+            say(f"Epoch {self.stopped_epoch + 1}: early stopping\n")
         if self.restore_best_weights and self.best_weights is not None:
             if self.verbose:
-                print(f"Restoring the parameters of the best epoch: {self.best_epoch + 1}.")
+                say(f"Restoring the parameters of the best epoch: {self.best_epoch + 1}.\n")
             self.model.params[...] = self.best_weights
 
 
@@ -329,7 +332,7 @@ class LearningRateScheduler(Reporting):
             logs["learning_rate"] = float(self.model.optimizer.learning_rate)
 
 
-class TerminateOnNaN(Callback):
+class TerminateOnNaN(BuiltIn):
     """Stop training at the first step with a loss, or a parameter afterwards, that is NaN or infinite.
 
     ``restore``: go back to the parameters and the optimizer's state before that step; otherwise keep those after
@@ -356,5 +359,5 @@ class TerminateOnNaN(Callback):
             return
         if self.raise_error:
             raise RuntimeError(self.found or f"the loss is {loss} at batch {batch}")
-        print(f"{self.found or f'Batch {batch}: the loss is {loss}'}, terminating training")
+        say(f"{self.found or f'Batch {batch}: the loss is {loss}'}, terminating training\n")
         self.model.stop_training = True

@@ -78,12 +78,13 @@ def check_fit_arguments(function: str, arguments: dict) -> None:
 
 
 def check_answers(
-    student: Sequential, y: object, rows: int, loss: object = None, argument: str = "y"
+    student: Sequential, y: object, rows: int, loss: losses.Loss | None = None, argument: str = "y"
 ) -> np.ndarray | None:
     """``y``, a list or a data frame too, as class indices (N,), -1 where unknown, or as rows (N, C)."""
     if y is None:
         return None
-    labels, targets = student.check_y(y, rows, loss or KnowledgeDistillation(), argument)
+    loss = loss or KnowledgeDistillation()
+    labels, targets = loss.check_y(y, student.output_shape, rows, student.dtype, argument)
     return labels if targets is None else targets
 
 
@@ -121,7 +122,7 @@ def build_for(student: Sequential, x: object) -> np.ndarray:
     if not isinstance(student, Sequential):
         raise TypeError(f"student must be a Sequential, got {validation.describe(student)}")
     x = validation.check_array("x", x)
-    checked = validation.check_inputs(x, student.input_shape, student.dtype)
+    checked = validation.check_input_shape(x, student.input_shape)  # each fit looks at the values
     if not student.built:
         student.build((None, *checked.shape[1:]))
     return x

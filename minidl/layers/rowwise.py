@@ -34,8 +34,8 @@ class _Reshaping(Layer):
 class Input(_Reshaping):
     """Declares the shape of one sample; data pass through unchanged.
 
-    ``Input(shape=(784,))``. ``batch_size`` and ``dtype`` are checked, as Keras knows them, and have no effect: any
-    batch size fits, and inputs of any real dtype are converted to the model's.
+    ``Input(shape=(784,))``. A ``batch_size`` is refused: any fits. ``dtype`` can only be the model's, to which inputs
+    of any real dtype are converted.
 
     It is not in the registry: a model saves its input's shape, not this layer.
     """
@@ -52,9 +52,10 @@ class Input(_Reshaping):
         if shape is None:
             raise ValueError("shape must be given: Input(shape=(784,))")
         if batch_size is not None:
-            check_int("batch_size", batch_size, minimum=1)
-        if dtype is not None:
-            check_dtype(dtype, any_real=True)
+            raise ValueError(
+                f"batch_size of an Input must be left out, got {batch_size!r}: every size of batch fits"
+            )
+        self._dtype = None if dtype is None else check_dtype(dtype)
         self.shape = list(check_shape("shape", shape))
         super().__init__(name=name, input_shape=tuple(self.shape))
 

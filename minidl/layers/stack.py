@@ -10,7 +10,7 @@ from ..kernels.program import ACTIVATION, DROPOUT, GAUSSIAN_NOISE, RANDOM_TRANSL
 from ..kernels.random import LAYER, make_key
 from ..parameters import FlatParameters
 from ..registry import overridden
-from ..validation import check_array, check_bool, check_inputs, check_int, check_shape, describe, warn
+from ..validation import check_array, check_bool, check_input_shape, check_int, check_shape, describe, warn
 from .base import Layer
 from .dense import Activation, Dense, Softmax
 from .rowwise import Dropout, Flatten, GaussianNoise, Input, RandomLayer, RandomTranslation
@@ -60,6 +60,9 @@ class Stack(FlatParameters):
         if isinstance(layer, Input):
             if self._input is not None or self._layers:
                 raise ValueError("Input must come first and only once in a Sequential")
+            if layer._dtype is not None and layer._dtype != self.dtype:
+                wanted = f"the model's, {self.dtype}, got {layer._dtype}"
+                raise ValueError(f"dtype of layer {layer.name} must be {wanted}: make the model with dtype=")
             layer.build(layer.input_shape)
             self._input = layer
             return
@@ -165,7 +168,7 @@ class Stack(FlatParameters):
         if not self._layers:
             raise ValueError(f"{self.name} has no layers: add a layer first")
         if not self.built:
-            self.build((None, *check_inputs(x, None).shape[1:]))
+            self.build((None, *check_input_shape(x, None).shape[1:]))
 
     # -- description ---------------------------------------------------------------------------------
 
@@ -243,7 +246,7 @@ class Stack(FlatParameters):
         if out.ndim == 1 and self.input_shape == (1,):
             out = out[:, None]
         if out.shape[1:] != self.input_shape:
-            check_inputs(out, self.input_shape)  # says what is wrong
+            check_input_shape(out, self.input_shape)  # says what is wrong
         rows = len(out)
         for layer in self._logits_layers if logits else self._layers:
             out = layer.forward(out, training=training)

@@ -150,7 +150,7 @@ class Loss(Configurable):
         teacher = self._checked_teacher(names[0], z, teacher_logits)
         if not self.distills:
             y = validation.check_array(names[1], y)
-        labels, targets = self.labels_or_targets(names[1], y, z.shape[1:], z.dtype, len(z), "the logits")
+        labels, targets = self.check_y(y, z.shape[1:], len(z), z.dtype, names[1], "the logits")
         targets = no_rows(z) if targets is None else np.require(targets, z.dtype, "CAW")
         scale = np.empty(len(z))
         scale.fill(1.0 / len(z))  # twice as fast as np.full
@@ -165,28 +165,27 @@ class Loss(Configurable):
         """Whether ``y`` holds class indices rather than rows of targets."""
         if self.sparse is not None:
             return self.sparse
-        return y.ndim == 1 or (y.shape[1:] == (1,) and outputs > 1)
+        return outputs > 1 and (y.ndim == 1 or y.shape[1:] == (1,))
 
-    def labels_or_targets(
-        self, argument: str, y, output_shape: tuple[int, ...], dtype: np.dtype, rows: int, of: str
-    ) -> tuple[np.ndarray, np.ndarray | None]:
-        """``y`` as the loss wants it: int64 (N,) and None, or (0,) and targets (N, outputs).
+    def check_y(
+        self, y, shape: tuple[int, ...], rows: int, dtype, argument: str = "y", of: str = "x"
+    ) -> tuple:
+        """``(labels, targets)`` of ``y``: int64 (rows,) and None, or (0,) and (rows, outputs).
 
-        Targets have any real dtype and are not copied. ``y`` None, where the loss needs no labels: (0,) and None.
+        ``shape``: of one sample's output. Targets have any real dtype and are not copied. ``y`` None, where the loss
+        needs no labels: (0,) and None.
         """
         if y is None:
             if self.needs_labels:
                 raise ValueError(f"{argument} must be given, got None: {self.labels_missing()}")
             return NO_LABELS, None
-        y, outputs = validation.check_array(argument, y), math.prod(output_shape)
-        if self.holds_labels(y, outputs):
-            labels, targets = validation.check_labels(y, outputs, argument, unlabelled=self.distills), None
-        else:
-            limits = (0.0, 1.0) if self.fused_activation else None
-            targets = validation.check_targets(y, output_shape, dtype, argument, limits=limits)
-            labels, targets = NO_LABELS, targets.reshape(len(targets), outputs)
+        y, outputs = validation.check_array(argument, y), math.prod(shape)
         validation.check_rows(argument, len(y), rows, of)
-        return labels, targets
+        if self.holds_labels(y, outputs):
+            return validation.check_labels(y, outputs, argument, unlabelled=self.distills), None
+        limits = (0.0, 1.0) if self.fused_activation else None
+        targets = validation.check_targets(y, shape, dtype, argument, limits=limits)
+        return NO_LABELS, targets.reshape(len(targets), outputs)
 
     def _run_kernel(self, kind: int, batch: Batch, dlogits: np.ndarray) -> np.ndarray:
         """Each row's loss; the gradient goes to ``dlogits`` unless that has size 0."""

@@ -62,7 +62,6 @@ def check_logits(name: str, array: np.ndarray, from_probs: bool = False) -> np.n
 
     Raises ValueError for another shape, for NaN or inf (with the first index), and for rows that are probabilities:
     the softmax of a softmax is nearly uniform and teaches nothing. ``name`` is the argument's name in the message.
-    (`validation.check_logits` is the cheaper check behind `fit`: a known shape, finite, any values.)
     """
     logits = as_real(name, check_array(name, array, ndim=2))
     if check_bool("from_probs", from_probs):

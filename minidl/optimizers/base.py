@@ -6,7 +6,7 @@ import numpy as np
 
 from ..kernels import updates as kernel
 from ..registry import Configurable, Registry, serialize
-from ..validation import check_float, describe
+from ..validation import check_float, check_int, describe
 from . import schedules
 from .schedules import LearningRateSchedule
 
@@ -79,6 +79,14 @@ class Optimizer(Configurable):
         self._built_for: tuple[int, np.dtype] = 0, np.dtype(np.float64)
         self.segments = _NO_SEGMENTS
         self._scalars = np.zeros(8)
+
+    @property
+    def iterations(self) -> int:
+        return self._iterations
+
+    @iterations.setter
+    def iterations(self, value: int) -> None:
+        self._iterations = check_int("iterations", value, minimum=0, maximum=2**53)
 
     @property
     def kind(self) -> int:

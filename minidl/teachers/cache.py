@@ -6,7 +6,7 @@ import os
 import numpy as np
 
 from .. import archive, validation
-from ..validation import check_array, check_finite, check_rows
+from ..validation import check_array, check_finite, check_rows, check_targets
 from .conversion import as_teacher
 from .kinds import ArrayTeacher, fingerprint, refuse_probabilities
 
@@ -59,7 +59,8 @@ def cached_logits(
         logits = teacher.logits(batch, rows, temperature)
         if out.shape[1] == 0:  # a function tells the number of classes by its first answer
             out = np.empty((len(x), logits.shape[1]), dtype)
-        out[rows] = validation.check_logits(logits, len(batch), out.shape[1], dtype, "what teacher returned")
+        check_rows("what teacher returned", len(logits), len(batch))
+        out[rows] = check_targets(logits, out.shape[1:], dtype, "what teacher returned")
     return out
 
 
@@ -106,7 +107,8 @@ def load_logits(path: str | os.PathLike, x: np.ndarray, teacher: object) -> np.n
     if header.get("teacher") != _teacher_id(teacher):
         other = "by another teacher, or it was trained since"
         raise ValueError(f"{path}: these logits were computed {other}; {again}")
-    return validation.check_logits(logits, len(x), logits.shape[1], logits.dtype, path)
+    check_rows(path, len(logits), len(x))
+    return check_targets(logits, logits.shape[1:], logits.dtype, path)
 
 
 def _teacher_id(teacher: object) -> str:

@@ -4,14 +4,12 @@ The compiled loop (``kernels/network.py``) does the same with the same kernels i
 same bits. What the compiled loop cannot do trains here: see `fit._choose_stepper`.
 """
 
-import math
-
 import numpy as np
 
 from .. import losses
 from ..kernels.processor import denormals_mode, flush_denormals, restore_denormals
 from ..kernels.updates import add_regularizer, max_norm
-from ..validation import check_logits
+from ..validation import check_rows, check_targets
 from .interrupts import uninterrupted
 from .objective import metric_values, score_rows
 from .preparation import TrainingData
@@ -80,8 +78,9 @@ def train_on_batch(model, x, y, sample_weight, class_weight, teacher_logits) -> 
     model.objective(loss)  # refuses a loss that does not fit the model
     batch = check_samples(model, loss, x, y, sample_weight, class_weight)
     if loss.distills:
-        logits = check_logits(teacher_logits, len(batch.x), math.prod(model.output_shape), model.dtype)
-        losses.check_logits("teacher_logits", logits)  # and no probabilities
+        logits = losses.check_logits("teacher_logits", teacher_logits)
+        logits = check_targets(logits, model.output_shape, model.dtype, "teacher_logits")
+        check_rows("teacher_logits", len(logits), len(batch.x))
         batch = batch._replace(teacher_logits=logits)
     elif teacher_logits is not None:
         raise ValueError(f"teacher_logits are for a distilling loss, and loss {loss.name} is none")

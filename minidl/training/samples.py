@@ -48,8 +48,8 @@ def check_samples(model, loss, x, y, sample_weight=None, class_weight=None, argu
     """
     loss.check_trainable()
     x = check_inputs(x, model.input_shape, model.dtype, argument + "x")
-    shape, dtype = model.output_shape, model.dtype
-    labels, targets = loss.labels_or_targets(argument + "y", y, shape, dtype, len(x), argument + "x")
+    names = argument + "y", argument + "x"
+    labels, targets = loss.check_y(y, model.output_shape, len(x), model.dtype, *names)
     weight = _NO_WEIGHT
     if sample_weight is not None:
         weight = check_sample_weight(sample_weight, len(x), argument + "sample_weight", argument + "x")

@@ -1,15 +1,42 @@
 """What a file holds of a training: what ``compile`` was given, the optimizer's state, and where training was left."""
 
+import functools
+
 import numpy as np
 
 from .. import losses, metrics, optimizers
-from ..layers.base import revive
-from ..validation import check_bool, check_int, describe
+from ..layers.base import given_name, revive
+from ..registry import is_minidls
+from ..validation import check_bool, check_int, describe, known_names
 from .fit import Unfinished
 
 SLOTS = ("slot0", "slot1", "slot2")
 """Names of the optimizer's arrays in a file, where it has them."""
 _LARGEST_COUNT = 2**53
+CHECKS = {
+    "name": functools.partial(given_name, kind="sequential"),
+    "seed": functools.partial(check_int, "seed", minimum=0, maximum=2**63 - 1),
+    "epoch": functools.partial(check_int, "epoch", minimum=0, maximum=_LARGEST_COUNT),
+    "draw_epoch": functools.partial(check_int, "draw_epoch", minimum=0, maximum=_LARGEST_COUNT),
+    "optimizer": optimizers.get,
+    "loss": losses.get,
+    "metrics": metrics.get_all,
+}
+"""Attributes of a model, each with the function that checks it for constructor, setter and file."""
+
+
+def check_attribute(model, name: str, value):
+    """What ``model.<name>`` becomes where it is set to ``value``. A name that means nothing is refused."""
+    if name in CHECKS:
+        return CHECKS[name](value)
+    if name == "dtype" and value != model.dtype:
+        raise AttributeError(
+            f"dtype of {model.name} is {model.dtype} and cannot become {value!r}: make a new model"
+        )
+    if is_minidls(type(model)) and not hasattr(model, name):
+        known = known_names(name, (*CHECKS, "stop_training", "trainable"))
+        raise AttributeError(f"{type(model).__name__} has no attribute {name!r} to set: {known}")
+    return value
 
 
 def training_config(model) -> dict:
@@ -41,24 +68,22 @@ def slot_arrays(model) -> dict[str, np.ndarray]:
 def restore_training(model, config: dict, arrays: dict[str, np.ndarray], custom: dict[str, type]) -> None:
     """Compile ``model`` as the file says, and give it the state it was saved with."""
     training, found = config["training"], [name for name in SLOTS if name in arrays]
-    model.epoch = check_int("epoch", training["epoch"], minimum=0, maximum=_LARGEST_COUNT)
-    draw_epoch = training.get("draw_epoch", model.epoch)  # files of 0.1.0 have none
+    model.epoch = training["epoch"]
     if config["compile"] is not None:
         compiled = revive(config["compile"], custom)
         listed = [metrics.deserialize(metric) for metric in compiled["metrics"]]
         model.compile(compiled["optimizer"], compiled["loss"], listed)
-        iterations = check_int("iterations", training["iterations"], minimum=0, maximum=_LARGEST_COUNT)
-        if found or iterations:
+        if found or training["iterations"]:
             model.prepare_optimizer()
             wanted = slot_arrays(model)
             if found != list(wanted):
                 raise ValueError(f"optimizer {model.optimizer.name} needs {list(wanted)}, got {found}")
             for name, slot in wanted.items():
                 slot[...] = arrays[name]
-        model.optimizer.iterations = iterations
+        model.optimizer.iterations = training["iterations"]
     elif found:
         raise ValueError("it holds an optimizer's state, but no optimizer")
-    model.draw_epoch = check_int("draw_epoch", draw_epoch, minimum=0, maximum=_LARGEST_COUNT)
+    model.draw_epoch = training.get("draw_epoch", model.epoch)  # files of 0.1.0 have none
     model.unfinished = _unfinished(training["unfinished"])
     model.best_logs = _numbers("best", training.get("best_logs", {}))
 
