@@ -38,7 +38,6 @@ from .program import (
     UPDATE_ROWS,
     WEIGHT,
 )
-from .reference import reference
 from .rows import sum_of_rows
 from .simd import NextRows, Shape, part_of
 from .target import PANEL_BYTES, TILE_ROWS
@@ -52,7 +51,7 @@ def learn(run, mine):
     call_scalars(state.fill_scalars, buffers.scalars[team.thread], state.hyper, rate, count)
     if team.thread == 0:
         _add_up(buffers, table, mine)
-    next_rows = reference(rows_to_prefetch(team, run.data, program.ops[0, IN], mine))
+    next_rows = rows_to_prefetch(team, run.data, program.ops[0, IN], mine)
     for index in range(program.ops.shape[0]):
         if program.ops[index, KIND] == DENSE and program.ops[index, TRAINABLE]:
             _learn_weight(run, mine, index, next_rows)
