@@ -137,14 +137,7 @@ def _wait_while_it_writes(helper: subprocess.Popen, share: list, patience: float
 
 
 def _expected_seconds(name: str) -> float:
-    long = {
-        "matmul.product": 2.0,
-        "step.learn": 1.8,
-        "step.backward": 1.5,
-        "train": 1.3,
-        "infer_rows": 1.0,
-        "infer": 1.0,
-    }
+    long = {"matmul.product": 2.0, "step.learn": 1.8, "step.backward": 1.5, "train": 1.3, "infer": 1.0}
     return long.get(name, 0.3)
 
 
