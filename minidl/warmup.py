@@ -32,8 +32,8 @@ _SAID_ABOVE = 2.0
 _ANNOUNCEMENT = "minidl: compiling for this machine, once; it may take ten seconds"
 _PYTHON = re.compile(r"(python|pypy)w?[\d.]*(_?[dt]|-dbg)*(\.exe)?", re.IGNORECASE)
 """The name of an interpreter. Where Python is embedded, `sys.executable` may be the host: QGIS, uWSGI, a game."""
-_SECONDS = {"train": 5.0, "matmul.product": 1.5, "infer": 1.3, "infer_rows": 0.7}
-"""What the longest jobs take; of the others, losses take longer than the rest."""
+_SECONDS = {"matmul.product": 2.0, "step.learn": 1.8, "step.backward": 1.5, "train": 1.3, "infer": 1.0}
+"""What the longest jobs take."""
 _THREADS = ("work", "prepare", "all_ready", "release")
 _FIT = ("train", "permutation", "panel_order", "infer", *_THREADS)
 _PREDICT = ("infer_rows",)
@@ -116,7 +116,7 @@ def _compile_in_two_processes(jobs: dict, new: list[str], dtype: str) -> None:
 
 
 def _expected_seconds(name: str) -> float:
-    return _SECONDS.get(name, 0.6 if name.startswith("loss.") else 0.2)
+    return _SECONDS.get(name, 0.3)
 
 
 def _compile(jobs: Iterable) -> None:

@@ -38,7 +38,6 @@ from .program import (
     UPDATE_ROWS,
     WEIGHT,
 )
-from .reference import reference
 from .rows import sum_of_rows
 from .simd import NextRows, Shape, part_of
 from .target import PANEL_BYTES, TILE_ROWS
@@ -52,7 +51,7 @@ def learn(run, mine):
     call_scalars(state.fill_scalars, buffers.scalars[team.thread], state.hyper, rate, count)
     if team.thread == 0:
         _add_up(buffers, table, mine)
-    next_rows = reference(rows_to_prefetch(team, run.data, program.ops[0, IN], mine))
+    next_rows = rows_to_prefetch(team, run.data, program.ops[0, IN], mine)
     for index in range(program.ops.shape[0]):
         if program.ops[index, KIND] == DENSE and program.ops[index, TRAINABLE]:
             _learn_weight(run, mine, index, next_rows)
@@ -117,16 +116,8 @@ def _weight_gradient(dweight, op, block, rows, x, dvalues, scratch, next_rows):
         call_prefetching(op[PREFETCHING], out, x_transposed, dout, panel, zero, next_rows)
     if done < columns:
         rest, shape = starting_at(out, 0, done), Shape(features, rows, columns - done)
-        call_product(
-            op[FORWARD],
-            rest,
-            x_transposed,
-            starting_at(dout, 0, done),
-            NO_PANELS,
-            shape,
-            from_zero(dweight),
-            scratch,
-        )
+        dout, zero = starting_at(dout, 0, done), from_zero(dweight)
+        call_product(op[FORWARD], rest, x_transposed, dout, NO_PANELS, shape, zero, scratch)
 
 
 @jit
@@ -156,13 +147,9 @@ def _update_range(program, state, at, size, grads, scalars):
 
 def restrain(run, mine):
     """Penalties and clipping on all gradients, then the update, then constraints; the penalty is added to the loss."""
-    team, state, restraints, scalars = (
-        run.team,
-        run.state,
-        run.state.restraints,
-        run.buffers.scalars[run.team.thread],
-    )
-    program, params, grads = run.program, run.program.params, run.program.grads
+    team, program, state = run.team, run.program, run.state
+    params, grads, restraints = program.params, program.grads, state.restraints
+    scalars = run.buffers.scalars[team.thread]
     meet(team)  # all gradients are there
     if team.thread == 0:
         segments, clips = restraints.segments, restraints.clips

@@ -16,6 +16,7 @@ from .barrier import meet, share, start_together
 from .emit import larger, smaller
 from .jit import jit
 from .simd import Matrix, Shape, Start
+from .simd import starting_at as starting_at
 from .target import PANEL_BYTES, ROW_VECTORS, TILE_ROWS, TILE_VECTORS, VECTOR_BYTES
 from .units import Units, array
 from .vectors import lanes, load, splat, store
@@ -80,13 +81,6 @@ def as_matrix(array, transpose):
     size, one = array.shape[1], np.int64(1)
     row, column = (one, size) if transpose else (size, one)
     return Matrix(array.reshape(-1), np.int64(0), row, column)
-
-
-@jit(inline=True)
-def starting_at(matrix, i, j):
-    """The part of ``matrix`` from element (i, j) on."""
-    at = matrix.at + i * matrix.row_stride + j * matrix.column_stride
-    return Matrix(matrix.data, at, matrix.row_stride, matrix.column_stride)
 
 
 @jit(inline=True)

@@ -91,7 +91,7 @@ class Parts(NamedTuple):
     loss: int
     backward: int
     learn: int
-    restrain: int
+    restrain: int = 0  # only where `Restraints` are active
 
 
 class Plan(NamedTuple):

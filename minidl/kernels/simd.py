@@ -110,6 +110,9 @@ def _start(context, builder, kind, array, at):
 
 if JIT_DISABLED:
 
+    def starting_at(matrix, i, j):
+        return matrix._replace(at=matrix.at + i * matrix.row_stride + j * matrix.column_stride)
+
     def reals_at(octets, at, like):
         return octets[at:].view(like.dtype)
 
@@ -120,6 +123,18 @@ if JIT_DISABLED:
         return part_of(buffer, at + low * size, (high - low) * size).reshape(high - low, size)
 
 else:
+
+    @numba.extending.intrinsic
+    def starting_at(typingctx, matrix, i, j):
+        """The part of a `Matrix` from element (i, j) on."""
+
+        def codegen(context, builder, signature, args):
+            _, at, *strides = (builder.extract_value(args[0], field) for field in range(4))
+            for index, stride in zip(args[1:], strides, strict=True):
+                at = builder.add(at, builder.mul(index, stride))
+            return builder.insert_value(args[0], at, 1)
+
+        return matrix(matrix, types.intp, types.intp), codegen
 
     @numba.extending.intrinsic
     def reals_at(typingctx, octets, at, like):

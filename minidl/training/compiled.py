@@ -60,7 +60,8 @@ class CompiledSteps:
         in_size, outputs = math.prod(model.input_shape), math.prod(model.output_shape)
         sparse, taught = samples.targets is None, samples.teacher_logits is not None
         kinds = [metric.kind_for(sparse, outputs) for metric in metrics]
-        compile_before_fit(dtype.name, aloud, _unit_names(model, objective, ops, kinds))
+        step_parts = program.Parts._fields if self._restraints.active else program.Parts._fields[:-1]
+        compile_before_fit(dtype.name, aloud, _unit_names(model, objective, ops, kinds, step_parts))
         laid_out = program.plan(ops, batch_size, dtype)
         batch_bytes = batch_size * in_size * dtype.itemsize
         copied = self._in_panels and ops[0].kind == DENSE and batch_bytes <= _MOST_COPIED
@@ -70,7 +71,7 @@ class CompiledSteps:
             final = activations.FORWARD.address(activations.CODES[model.final_activation], dtype)
         self._program = program.Program(
             laid_out.ops, laid_out.settings, trained[0], model.grads, self._in_panels, final,
-            program.Parts(*(network.PARTS.address(name, dtype) for name in program.Parts._fields)),
+            program.Parts(*(network.PARTS.address(name, dtype) for name in step_parts)),
         )  # fmt: skip
         parts = BatchParts(len(metrics), samples.labels.size > 0, not sparse, taught, needs_output)
         self._buffers = training_buffers(
@@ -169,7 +170,7 @@ class CompiledSteps:
         return self._panels
 
 
-def _unit_names(model, objective, ops, metric_kinds: list[int]) -> list[str]:
+def _unit_names(model, objective, ops, metric_kinds: list[int], parts: tuple) -> list[str]:
     """What training and evaluating ``model`` needs."""
     return [
         *program.unit_names(ops, training=True),
@@ -177,7 +178,7 @@ def _unit_names(model, objective, ops, metric_kinds: list[int]) -> list[str]:
         LOSSES.name(objective.kind),
         *map(METRICS.name, metric_kinds),
         *(units.name(model.optimizer.kind) for units in (UPDATES, SCALARS)),
-        *map(network.PARTS.name, program.Parts._fields),
+        *map(network.PARTS.name, parts),
     ]
 
 
