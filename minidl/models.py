@@ -164,10 +164,10 @@ class Sequential(Sealed, Stack):
 
     def __call__(self, x: np.ndarray, training: bool = False) -> np.ndarray:
         """``forward(x, training)``; with ``training`` every call draws dropout and noise anew."""
-        if training is True:
-            self._calls += 1
-            self.set_step(_OF_CALLS, self._calls)
         with self.turns.taken():
+            if check_bool("training", training):
+                self._calls += 1
+                self.set_step(_OF_CALLS, self._calls)
             return self.forward(x, training=training)
 
     # -- what training needs to know -----------------------------------------------------------------

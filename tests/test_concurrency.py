@@ -1,5 +1,6 @@
 """Threads and processes: together or one after the other, the same bits."""
 
+import functools
 import hashlib
 import multiprocessing
 import os
@@ -9,9 +10,11 @@ import threading
 
 import numpy as np
 import pytest
+from own_layers import Scale
 from small_run import X, exit_code, fit, forked, new_model
 
 import minidl
+from minidl.layers import Dense, Dropout
 
 # -- processes -------------------------------------------------------------------------------------
 
@@ -153,3 +156,27 @@ def test_training_while_another_thread_predicts():
     )
     assert np.array_equal(student.params, alone.params)
     assert all(np.array_equal(found, expected) for found in predictions)
+
+
+def test_calls_from_other_threads_leave_training_as_it_is():
+    def trained(*work):
+        model = minidl.Sequential(
+            [Dense(16, "relu", input_dim=X.shape[1]), Scale(), Dropout(0.3), Dense(10, "softmax")], seed=3
+        )
+        model.compile("adam", "sparse_categorical_crossentropy")
+        ended = threading.Event()
+
+        def train():
+            model.fit(X[:200], np.arange(200) % 10, batch_size=8, epochs=20, verbose=0)
+            ended.set()
+
+        in_threads(train, *(functools.partial(one, model, ended) for one in work))
+        return model.params
+
+    def call(model, ended):
+        while not ended.is_set():
+            drawn.append(model(X[:4], training=True).tobytes())
+
+    drawn = []
+    assert np.array_equal(trained(call, call), trained())
+    assert len(set(drawn)) == len(drawn)  # nor does a call draw what another did

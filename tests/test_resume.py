@@ -200,7 +200,7 @@ def test_calls_in_training_mode_draw_anew():
     model, twin = new_model(), new_model()
     outputs = [model(X[:5], training=True) for _ in range(20)]
     assert np.std(outputs, axis=0).min() > 1e-3
-    assert np.array_equal(outputs, [twin(X[:5], training=True) for _ in range(20)])
+    assert np.array_equal(outputs, [twin(X[:5], training=np.True_) for _ in range(20)])
     assert np.array_equal(
         model.forward(X[:5], training=True), outputs[-1]
     )  # its draws last until the next step
