@@ -60,7 +60,7 @@ class CompiledSteps:
         in_size, outputs = math.prod(model.input_shape), math.prod(model.output_shape)
         sparse, taught = samples.targets is None, samples.teacher_logits is not None
         kinds = [metric.kind_for(sparse, outputs) for metric in metrics]
-        compile_before_fit(dtype.name, aloud, _unit_names(model, objective, ops, kinds))
+        compile_before_fit(dtype.name, aloud, _unit_names(model, objective, ops, model.optimizer, kinds))
         laid_out = program.plan(ops, batch_size, dtype)
         batch_bytes = batch_size * in_size * dtype.itemsize
         copied = self._in_panels and ops[0].kind == DENSE and batch_bytes <= _MOST_COPIED
@@ -168,14 +168,23 @@ class CompiledSteps:
         return self._panels
 
 
-def _unit_names(model, objective, ops, metric_kinds: list[int]) -> list[str]:
+def names_to_train(model, loss, optimizer) -> list[str]:
+    """The units that a fit of ``model`` will ask for, metrics left out; none where it runs layer by layer."""
+    objective = model.objective(loss)
+    ops = model.ops(training=True, logits=objective.on_logits)
+    if ops is None or objective.kind < 0 or loss.whole_batch:
+        return []
+    return _unit_names(model, objective, ops, optimizer, [])
+
+
+def _unit_names(model, objective, ops, optimizer, metric_kinds: list[int]) -> list[str]:
     """What training and evaluating ``model`` needs."""
     return [
         *program.unit_names(ops, training=True),
         activations.FORWARD.name(activations.CODES[model.final_activation]),
         LOSSES.name(objective.kind),
         *map(METRICS.name, metric_kinds),
-        *(units.name(model.optimizer.kind) for units in (UPDATES, SCALARS)),
+        *(units.name(optimizer.kind) for units in (UPDATES, SCALARS)),
     ]
 
 
