@@ -13,7 +13,7 @@ import reference
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minidl import Dense, Sequential, runtime, warmup
+from minidl import Dense, Sequential, distill, losses, runtime, warmup
 from minidl.kernels.jit import JIT_DISABLED
 
 compiling = importlib.import_module("minidl.warmup")  # minidl.warmup is the function
@@ -315,3 +315,24 @@ def test_warmup_compiles_all_that_training_and_prediction_need():
     first, with_another_loss = run.stdout.splitlines()
     assert first == "[]"
     assert "dist_batch" in with_another_loss  # what warmup leaves out is seen
+
+
+@pytest.mark.parametrize("loss", ["kl_divergence", "DIST"])
+def test_distill_compiles_in_one_go(monkeypatch, loss):
+    """Loop, loss and update rule of the student together, before its teacher is asked; what is left is a metric."""
+    asked, compile_ahead = [], compiling.compile_ahead
+    monkeypatch.setattr(
+        compiling, "compile_ahead", lambda names, *rest: asked.append(names) or compile_ahead(names, *rest)
+    )
+    x = np.random.default_rng(0).random((40, 6), np.float32)
+    logits = np.random.default_rng(1).normal(size=(40, 3)).astype(np.float32)
+    student = Sequential([Dense(5, "tanh", input_dim=6), Dense(3, "softmax")])
+    used = losses.DIST(hard_weight=0.0) if loss == "DIST" else losses.KnowledgeDistillation(hard_weight=0.0)
+    distill(logits, student, x, loss=used, epochs=1, verbose=0, optimizer="sgd")
+    first, *later = asked
+    units = {name for names in asked for name in names} - first
+    assert {name.split(".")[0] for name in units} <= {"metric", "forward", "matmul"}
+    assert later, "what is asked for later is seen"
+    if loss != "DIST":
+        assert {"update.SGD", "scalars.SGD", "backward.TANH"} < first
+        assert any(name.startswith("loss.") for name in first)

@@ -13,6 +13,7 @@ from ..models import Sequential
 from ..report import DistillationReport, Figures, as_labels, describe_loss, holds_rows, measure
 from ..teachers import Teacher, cached_logits, named_teacher, untrained_note
 from ..training.samples import loss_without_teacher
+from ..training.compiled import names_to_train
 from ..validation import check_rows
 from ..warmup import compile_before_fit
 from .checks import Job, check_job, check_not_swapped, check_pair, check_some_labels
@@ -75,7 +76,9 @@ def distill(
     fit_arguments |= dict(validation_data=validation_data, validation_split=validation_split)
     verbose = callbacks.check_verbose(fit_arguments.get("verbose", "auto"))
     job = check_job(teacher, student, loss, fit_arguments, transfer, from_probs)
-    compile_before_fit(student.dtype.name, aloud=verbose != 0)
+    optimizer = optimizers.get(student.optimizer or "adam" if optimizer is None else optimizer)
+    names = names_to_train(student, job.loss, optimizer)
+    compile_before_fit(student.dtype.name, verbose != 0, names)
     note = untrained_note(job.teacher, student, resumed=bool(fit_arguments.get("initial_epoch")))
     check_not_swapped(job)
     if plain_student:
@@ -83,7 +86,6 @@ def distill(
     data = _choose_report_data(job, test_data, test_teacher)
 
     # train
-    optimizer = student.optimizer or "adam" if optimizer is None else optimizer
     if plain_student:  # copies, so that the student's training changes none of it
         plain, plain_optimizer = copy.deepcopy(student), fresh_optimizer(optimizer)
         # not the callbacks that write files, nor the user's own

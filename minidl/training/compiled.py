@@ -170,7 +170,16 @@ class CompiledSteps:
         return self._panels
 
 
-def _unit_names(model, objective, ops, metric_kinds: list[int], parts: tuple) -> list[str]:
+def names_to_train(model, loss, optimizer) -> list[str]:
+    """The units that a fit of ``model`` will ask for, metrics left out; none where it runs layer by layer."""
+    objective = model.objective(loss)
+    ops = model.ops(training=True, logits=objective.on_logits)
+    if ops is None or objective.kind < 0 or loss.whole_batch:
+        return []
+    return _unit_names(model, objective, ops, optimizer, [])
+
+
+def _unit_names(model, objective, ops, optimizer, metric_kinds: list[int]) -> list[str]:
     """What training and evaluating ``model`` needs."""
     return [
         *program.unit_names(ops, training=True),
@@ -179,6 +188,7 @@ def _unit_names(model, objective, ops, metric_kinds: list[int], parts: tuple) ->
         *map(METRICS.name, metric_kinds),
         *(units.name(model.optimizer.kind) for units in (UPDATES, SCALARS)),
         *map(network.PARTS.name, parts),
+        *(units.name(optimizer.kind) for units in (UPDATES, SCALARS)),
     ]
 
 
