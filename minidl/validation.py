@@ -288,8 +288,8 @@ def check_classes_left(labels: np.ndarray, argument: str = "y") -> None:
     if len(classes) == 2 and classes[0] == -1:
         raise ValueError(
             f"{argument} must hold labels of two or more classes, got {classes[1]} {counts[1]} times and "
-            f"-1 {counts[0]} times: -1 means 'no label'. Classes count from 0; of -1 and 1, ({argument} + 1) // 2 "
-            "makes 0 and 1"
+            f"-1 {counts[0]} times: -1 means 'no label'. Classes count from 0; of -1 and 1, (y + 1) // 2 makes "
+            "0 and 1"
         )
 
 
