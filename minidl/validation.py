@@ -71,7 +71,10 @@ def check_float(
         value = value[()]
     if isinstance(value, _NOT_NUMBERS) or not isinstance(value, numbers.Real):
         raise TypeError(f"{argument} must be a number, got {describe(value)}")
-    number = float(value)
+    try:
+        number = float(value)
+    except OverflowError:  # 10**400
+        number = np.inf
     if not np.isfinite(number):
         raise ValueError(f"{argument} must be finite, got {value}")
     if above is not None and not number > above:

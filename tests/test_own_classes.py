@@ -289,6 +289,10 @@ def test_a_kind_without_a_kernel_is_refused_by_compile():
     told = r"kind of {} must be the number of one of minidl's kernels, .*{} \({}\).*, got {}"
     with pytest.raises(ValueError, match=told.format("MySGD", "SGD", int(optimizers.SGD().kind), 99)):
         model.compile(MySGD(), "mse")
+    for kind in ("kind_on_logits", "kind_on_outputs"):
+        own = type("MyLoss", (losses.MeanSquaredError,), {kind: 97})
+        with pytest.raises(ValueError, match="kind of MyLoss must be the number of one of .*, got 97"):
+            model.compile("sgd", own())
     with pytest.raises(ValueError, match="kind of MySGD must be"):
         MySGD().step(np.ones(3), np.zeros(3))
     number = int(metrics.MeanSquaredError.kind)

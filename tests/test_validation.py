@@ -37,6 +37,7 @@ def test_floats():
     refused("t must be <= 1, got 1.5", v.check_float, "t", 1.5, maximum=1)
     refused("t must be finite, got nan", v.check_float, "t", float("nan"))
     refused("t must be finite, got inf", v.check_float, "t", float("inf"), above=0)
+    refused("t must be finite", v.check_float, "t", 10**400)
     for bad in ("1", True, None, 1j, np.ones(2)):
         refused("t must be a number, got", v.check_float, "t", bad, error=TypeError)
 
