@@ -190,7 +190,7 @@ def _arrays(model, x, dx) -> Iterator[tuple[int, str, str, np.ndarray, np.ndarra
 def _in_float64(model) -> Sequential:
     """A copy in double precision, whose random layers draw as those of ``model``."""
     twin = copy.deepcopy(model)
-    twin.dtype, twin._params = np.dtype(np.float64), model.params.astype(np.float64)
+    vars(twin).update(dtype=np.dtype(np.float64), _params=model.params.astype(np.float64))
     twin._attach()
     for layer, original in zip(twin.layers, model.layers, strict=True):
         layer.key = original.key

@@ -127,6 +127,21 @@ class Sealed(metaclass=_Sealing):
 
     _is_constructed = False
 
+    def __init_subclass__(cls, **kwargs) -> None:
+        """Let ``help`` and notebooks show the bases' arguments in the place of ``*common, **options``."""
+        super().__init_subclass__(**kwargs)
+        has_own = cls.__init__ is not object.__init__
+        own = list(inspect.signature(cls.__init__).parameters.values())[1:] if has_own else []
+        by_position = any(p.kind is p.VAR_POSITIONAL for p in own)
+        kind = inspect.Parameter.POSITIONAL_OR_KEYWORD if by_position else inspect.Parameter.KEYWORD_ONLY
+        shown = {p.name: p for p in own if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
+        for name, owner in constructor_arguments(cls).items():
+            inherited = inspect.signature(owner.__init__).parameters[name]
+            # an argument without default is one that the subclass gives its base itself
+            if name not in shown and inherited.default is not inherited.empty:
+                shown[name] = inherited.replace(kind=kind)
+        cls.__signature__ = inspect.Signature(list(shown.values()))
+
     def __setattr__(self, name: str, value: object) -> None:
         is_own_business = name.startswith("_") or isinstance(getattr(type(self), name, None), property)
         if self._is_constructed and not is_own_business:
@@ -157,21 +172,6 @@ class Configurable(Sealed):
 
     not_in_config: frozenset[str] = frozenset()
     """Arguments that ``get_config`` leaves out: a second spelling, or one that a subclass fixes."""
-
-    def __init_subclass__(cls, **kwargs) -> None:
-        """Let ``help`` and notebooks show the bases' arguments in the place of ``*common, **options``."""
-        super().__init_subclass__(**kwargs)
-        has_own = cls.__init__ is not object.__init__
-        own = list(inspect.signature(cls.__init__).parameters.values())[1:] if has_own else []
-        by_position = any(p.kind is p.VAR_POSITIONAL for p in own)
-        kind = inspect.Parameter.POSITIONAL_OR_KEYWORD if by_position else inspect.Parameter.KEYWORD_ONLY
-        shown = {p.name: p for p in own if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
-        for name, owner in constructor_arguments(cls).items():
-            inherited = inspect.signature(owner.__init__).parameters[name]
-            # an argument without default is one that the subclass gives its base itself
-            if name not in shown and inherited.default is not inherited.empty:
-                shown[name] = inherited.replace(kind=kind)
-        cls.__signature__ = inspect.Signature(list(shown.values()))
 
     def __new__(cls, *args, **kwargs):
         """Refuse an unknown keyword in the name of the class that was called, not of the base that would see it."""
