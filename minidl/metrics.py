@@ -62,7 +62,12 @@ class Metric(Configurable):
         if pred.ndim == 1:
             pred = pred[:, None]
         outputs = pred.shape[-1]
-        if pred.ndim > 2 and len(true) == len(pred) and true.size in (pred.size, pred.size // outputs):
+        if pred.ndim > 2:
+            fitting = pred.shape, pred.shape[:-1], (*pred.shape[:-1], 1)
+            if true.shape not in fitting:
+                raise ValueError(
+                    f"y_true must have shape {pred.shape} or {pred.shape[:-1]}, as y_pred, got {true.shape}"
+                )
             rows = pred.reshape(-1, outputs)
             return self.rows(true.reshape(len(rows), -1), rows).reshape(len(pred), -1).mean(axis=1)
         dtype = pred.dtype if pred.dtype in (np.float32, np.float64) else np.dtype(np.float64)

@@ -19,7 +19,7 @@ from .callbacks import History, check_verbose
 from .layers import Layer
 from .layers.base import check_custom_objects, given_name, layer_config, layers_from_configs
 from .layers.stack import Stack
-from .registry import Configurable, Sealed
+from .registry import Configurable, Sealed, overridden
 from .training.interrupts import Turns
 from .training.objective import Objective, objective_of
 from .training.options import FitOptions, takes
@@ -327,7 +327,9 @@ class Sequential(Sealed, Stack):
 
     def get_config(self) -> dict:
         """The architecture as plain data: name, dtype, seed, input_shape, each layer's class and config."""
+        own = {"class_name": type(self).__name__} if overridden(self, "forward", "backward") else {}
         return {
+            **own,
             "name": self.name,
             "dtype": self.dtype.name,
             "seed": self.seed,
@@ -338,7 +340,7 @@ class Sequential(Sealed, Stack):
     @classmethod
     def from_config(cls, config: dict, custom_objects: dict[str, type] | None = None) -> Sequential:
         """An untrained model from ``get_config``; ``custom_objects`` maps your own classes' names to them."""
-        return _from_config(config, check_custom_objects(custom_objects))
+        return _from_config(config, {cls.__name__: cls, **check_custom_objects(custom_objects)})
 
     def __getstate__(self) -> dict:
         with self.turns.taken():
@@ -350,7 +352,13 @@ def _from_config(config: dict, custom: dict[str, type], size: int | None = None)
     parameters, and they stay 0."""
     if not isinstance(config, dict) or not isinstance(config.get("layers"), list):
         raise ValueError(f"config must be what Sequential.get_config gives, got {describe(config)}")
-    model = Sequential(name=config.get("name"), dtype=config.get("dtype", "float32"), seed=config.get("seed"))
+    name = config.get(
+        "class_name", "Sequential"
+    )  # given where the class has a forward or backward of its own
+    cls = {"Sequential": Sequential, **custom}.get(name)
+    if not (isinstance(cls, type) and issubclass(cls, Sequential)):
+        raise ValueError(f"model class {name} is not minidl's: pass custom_objects={{{name!r}: {name}}}")
+    model = cls(name=config.get("name"), dtype=config.get("dtype", "float32"), seed=config.get("seed"))
     layers, shape = layers_from_configs(config["layers"], custom), config.get("input_shape")
     model.fill(layers, None if shape is None else check_shape("input_shape", shape), size)
     return model

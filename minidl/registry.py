@@ -75,8 +75,8 @@ def _attributes_of(cls: type) -> tuple[type, set[str], set[str]]:
 def overridden(thing: object, *methods: str) -> str | None:
     """The first of ``methods`` that a class of the user's defines: minidl's kernels know nothing of it."""
     for method in methods:
-        owner = next(cls for cls in type(thing).__mro__ if method in vars(cls))
-        if not is_minidls(owner):
+        owner = next((cls for cls in type(thing).__mro__ if method in vars(cls)), None)
+        if owner is not None and not is_minidls(owner):
             return method
     return None
 
@@ -87,6 +87,16 @@ def refuse_overridden(thing: object, *methods: str) -> None:
     if method is not None:
         name = type(thing).__name__
         raise TypeError(f"{name} overrides {method}, which training does not call: it runs minidl's kernels")
+
+
+_OF_KERAS = "call", "__call__", "train_step", "test_step", "predict_step", "compute_loss", "compute_metrics"
+
+
+def refuse_uncalled(thing: object, instead: str) -> None:
+    """A TypeError for a layer or model whose class computes in Keras's method, which nothing here calls."""
+    method = overridden(thing, *_OF_KERAS)
+    if method is not None:
+        raise TypeError(f"{type(thing).__name__} defines {method}, which is never called: override {instead}")
 
 
 def check_kind(thing: object, kind: object, known: Iterable) -> None:
@@ -116,6 +126,21 @@ class Sealed(metaclass=_Sealing):
     """
 
     _is_constructed = False
+
+    def __init_subclass__(cls, **kwargs) -> None:
+        """Let ``help`` and notebooks show the bases' arguments in the place of ``*common, **options``."""
+        super().__init_subclass__(**kwargs)
+        has_own = cls.__init__ is not object.__init__
+        own = list(inspect.signature(cls.__init__).parameters.values())[1:] if has_own else []
+        by_position = any(p.kind is p.VAR_POSITIONAL for p in own)
+        kind = inspect.Parameter.POSITIONAL_OR_KEYWORD if by_position else inspect.Parameter.KEYWORD_ONLY
+        shown = {p.name: p for p in own if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
+        for name, owner in constructor_arguments(cls).items():
+            inherited = inspect.signature(owner.__init__).parameters[name]
+            # an argument without default is one that the subclass gives its base itself
+            if name not in shown and inherited.default is not inherited.empty:
+                shown[name] = inherited.replace(kind=kind)
+        cls.__signature__ = inspect.Signature(list(shown.values()))
 
     def __setattr__(self, name: str, value: object) -> None:
         is_own_business = name.startswith("_") or isinstance(getattr(type(self), name, None), property)
@@ -148,21 +173,6 @@ class Configurable(Sealed):
     not_in_config: frozenset[str] = frozenset()
     """Arguments that ``get_config`` leaves out: a second spelling, or one that a subclass fixes."""
 
-    def __init_subclass__(cls, **kwargs) -> None:
-        """Let ``help`` and notebooks show the bases' arguments in the place of ``*common, **options``."""
-        super().__init_subclass__(**kwargs)
-        has_own = cls.__init__ is not object.__init__
-        own = list(inspect.signature(cls.__init__).parameters.values())[1:] if has_own else []
-        by_position = any(p.kind is p.VAR_POSITIONAL for p in own)
-        kind = inspect.Parameter.POSITIONAL_OR_KEYWORD if by_position else inspect.Parameter.KEYWORD_ONLY
-        shown = {p.name: p for p in own if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
-        for name, owner in constructor_arguments(cls).items():
-            inherited = inspect.signature(owner.__init__).parameters[name]
-            # an argument without default is one that the subclass gives its base itself
-            if name not in shown and inherited.default is not inherited.empty:
-                shown[name] = inherited.replace(kind=kind)
-        cls.__signature__ = inspect.Signature(list(shown.values()))
-
     def __new__(cls, *args, **kwargs):
         """Refuse an unknown keyword in the name of the class that was called, not of the base that would see it."""
         if is_minidls(cls):
@@ -194,8 +204,9 @@ class Configurable(Sealed):
 def serialize(thing: Configurable | None) -> dict[str, Any] | None:
     """``{"class_name", "config"}``; None stays None.
 
-    Raises TypeError if an argument of the constructor would be lost: the object has no attribute of its
-    name, and neither the class that declares the argument nor one below it defines ``get_config``.
+    Raises TypeError if an argument of the constructor would be lost or another: the object has no attribute of its
+    name, or one that does not make it again, and no class from the one that declares the argument on down defines
+    ``get_config``.
     """
     if thing is None:
         return None
@@ -215,7 +226,28 @@ def serialize(thing: Configurable | None) -> dict[str, Any] | None:
                 f"{cls.__name__} cannot be saved: its constructor takes {argument!r}, but the object has no "
                 f"attribute of that name. Write self.{argument} = {argument} there, or define get_config"
             )
+    if not is_minidls(cls) and overridden(thing, "get_config", "from_config") is None:
+        _check_made_again(thing)
     return _class_and_config(thing)
+
+
+def _check_made_again(thing: Configurable) -> None:
+    """A TypeError if the constructor, given the attributes of its arguments' names, makes another object of them."""
+    cls = type(thing)
+    given = {
+        name: getattr(thing, name) for name in constructor_arguments(cls) if name not in cls.not_in_config
+    }
+    try:
+        again = cls(**given)
+    except Exception as error:
+        what = f"{cls.__name__} cannot be saved: its constructor does not take what it was given, {given}"
+        raise TypeError(f"{what} ({error}). Define get_config") from error
+    for name, value in given.items():
+        if repr(getattr(again, name)) != repr(value):
+            raise TypeError(
+                f"{cls.__name__} cannot be saved: made again with {name}={value!r}, it has {getattr(again, name)!r}. "
+                f"Write self.{name} = {name} there, or define get_config"
+            )
 
 
 def _class_and_config(thing: Configurable) -> dict[str, Any]:

@@ -71,7 +71,10 @@ def check_float(
         value = value[()]
     if isinstance(value, _NOT_NUMBERS) or not isinstance(value, numbers.Real):
         raise TypeError(f"{argument} must be a number, got {describe(value)}")
-    number = float(value)
+    try:
+        number = float(value)
+    except OverflowError:  # 10**400
+        number = np.inf
     if not np.isfinite(number):
         raise ValueError(f"{argument} must be finite, got {value}")
     if above is not None and not number > above:
@@ -288,8 +291,8 @@ def check_classes_left(labels: np.ndarray, argument: str = "y") -> None:
     if len(classes) == 2 and classes[0] == -1:
         raise ValueError(
             f"{argument} must hold labels of two or more classes, got {classes[1]} {counts[1]} times and "
-            f"-1 {counts[0]} times: -1 means 'no label'. Classes count from 0; of -1 and 1, ({argument} + 1) // 2 "
-            "makes 0 and 1"
+            f"-1 {counts[0]} times: -1 means 'no label'. Classes count from 0; of -1 and 1, (y + 1) // 2 makes "
+            "0 and 1"
         )
 
 

@@ -370,6 +370,14 @@ def test_without_a_network_the_error_says_what_to_do(published, monkeypatch, no_
     assert list((published / "cache").iterdir()) == []
 
 
+def test_where_data_cannot_be_kept_the_error_says_what_to_set(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("MINIDL_DATA", str(tmp_path / "file" / "data"))
+    monkeypatch.setattr(mnist, "cache_folder", lambda: tmp_path / "cache")
+    with pytest.raises(OSError, match="no data can be kept there. Name a folder in MINIDL_DATA"):
+        mnist.load_data()
+
+
 def test_without_a_home_folder_the_error_says_what_to_set(tmp_path, monkeypatch, homeless):
     for call in (mnist.cache_folder, mnist.load_data):
         with pytest.raises(OSError, match="no home folder .*MINIDL_DATA"):

@@ -453,7 +453,7 @@ CATEGORICAL = losses.CategoricalCrossentropy().value_and_grad
         (lambda: MSE(Z, Z[:, :2]), r"y must have shape \(N, 3\), got \(2, 2\)"),
         (lambda: MSE(Z[0], Z), r"logits must have shape \(B, C\), got \(3,\)"),
         (lambda: MSE(Z + np.inf, Z), r"logits must be finite, got inf at"),
-        (lambda: MSE(Z, None), "y must be an array, got None"),
+        (lambda: MSE(Z, None), "y must be given, got None: mean_squared_error learns from labels"),
         (lambda: SPARSE(Z, [0, 3]), "whole numbers in 0..2 .* got 3 at index 1"),
         (lambda: SPARSE(Z, [0, -1]), "whole numbers in 0..2 .* got -1 at index 1"),
         (lambda: CATEGORICAL(Z, [0, 1]), "sparse_categorical_crossentropy"),

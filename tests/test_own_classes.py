@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+from own_layers import Scale
 
-from minidl import Dense, Sequential, losses, metrics, optimizers
+from minidl import Dense, Sequential, losses, metrics, optimizers, regularizers
+from minidl.models import clone_model, load_model
 
 
 class Doubled(losses.MeanSquaredError):
@@ -171,6 +173,108 @@ def test_a_model_with_kerass_call_is_refused():
         Model([Dense(1)])
 
 
+@pytest.mark.parametrize("method", ["call", "__call__"])
+def test_a_layer_or_model_that_computes_in_kerass_method_is_refused(method):
+    """It was passed over without a word: the built-in's forward ran."""
+    layer = type("Zero", (Dense,), {method: lambda self, x: 0 * x})
+    with pytest.raises(TypeError, match=f"Zero defines {method}, which is never called: override forward"):
+        layer(2)
+    model = type("Twice", (Sequential,), {method: lambda self, x: 2 * x})
+    with pytest.raises(TypeError, match=f"Twice defines {method}, which is never called: override forward"):
+        model([Dense(1)])
+    step = type("Step", (Sequential,), {"train_step": lambda self, data: None})
+    with pytest.raises(TypeError, match="Step defines train_step, which is never called: override forward"):
+        step([Dense(1)])
+    assert type("Fine", (Dense,), {"helper": lambda self, x: x})(2).units == 2
+
+
+class DoubledModel(Sequential):
+    def forward(self, x, training=False, logits=False):
+        return 2 * super().forward(x, training, logits)
+
+
+def test_a_model_with_a_forward_of_its_own_keeps_its_class(tmp_path):
+    model, x = DoubledModel([Dense(2, input_shape=(3,))], seed=1), np.ones((4, 3), np.float32)
+    model.save(tmp_path / "m.npz")
+    with pytest.raises(ValueError, match="model class DoubledModel is not minidl's: pass custom_objects"):
+        load_model(tmp_path / "m.npz")
+    loaded = load_model(tmp_path / "m.npz", custom_objects={"DoubledModel": DoubledModel})
+    again = DoubledModel.from_config(model.get_config())
+    again.set_weights(model.get_weights())
+    for other in (loaded, again):
+        assert type(other) is DoubledModel
+        np.testing.assert_array_equal(other.predict(x), model.predict(x))
+    assert type(clone_model(model)) is DoubledModel
+    assert "class_name" not in Sequential([Dense(2, input_shape=(3,))]).get_config()
+
+
+class Twice(Scale):
+    def __init__(self, start=2.0, **options):
+        super().__init__(**options)
+        self.start = start * 2
+
+
+class Positional(Scale):
+    def __init__(self, *arguments, **options):
+        super().__init__(**options)
+        self.first = arguments[0]
+
+
+class Kept(Scale):
+    def __init__(self, start=2.0, **options):
+        super().__init__(**options)
+        self.start = float(start)
+
+
+@pytest.mark.parametrize(
+    "layer, told",
+    [(Twice(3.0), "made again with start=6.0, it has 12.0"), (Positional(3.0), "does not take")],
+)
+def test_a_layer_that_its_attributes_do_not_make_again_is_not_saved(layer, told, tmp_path):
+    model = Sequential([layer, Dense(2)])
+    model.build((None, 3))
+    with pytest.raises(TypeError, match=f"cannot be saved: .*{told}"):
+        model.save(tmp_path / "m.npz")
+    kept = Sequential([Kept(3), Dense(2)])
+    kept.build((None, 3))
+    kept.save(tmp_path / "m.npz")
+    assert load_model(tmp_path / "m.npz", custom_objects={"Kept": Kept}).layers[0].start == 3.0
+
+
+@pytest.mark.parametrize("name", ["update_step", "apply_gradients", "learning_rate"])
+def test_a_method_of_kerass_optimizers_is_refused(name):
+    model = Sequential([Dense(1, input_shape=(3,))])
+    own = type("Own", (optimizers.SGD,), {name: property(lambda self: 0.5, lambda self, value: None)})
+    with pytest.raises(TypeError, match=f"Own overrides {name}, which training does not call"):
+        model.compile(own(), "mse")
+
+
+def test_what_a_loss_or_regularizer_computes_when_called_is_not_passed_over():
+    class Shown(losses.MeanSquaredError):
+        def __call__(self, y_true, y_pred, sample_weight=None):
+            return 25.0
+
+    class Penalty:
+        def __call__(self, weight):
+            return 99.0
+
+    with pytest.raises(TypeError, match="Shown must define value_and_grad"):
+        Shown()
+    with pytest.raises(TypeError, match="a regularizer is its l1 and l2: Mixed must not define __call__"):
+        type("Mixed", (Penalty, regularizers.L2), {})
+    assert type("Plain", (regularizers.L2,), {})(0.1).l2 == 0.1
+
+
+def test_a_metric_takes_targets_of_the_outputs_shape_alone():
+    metric, rng = metrics.MeanSquaredError(), np.random.default_rng(0)
+    pred = rng.normal(size=(2, 4, 3))
+    for shape in ((2, 3, 4), (2, 12), (8, 3)):
+        with pytest.raises(ValueError, match=r"y_true must have shape \(2, 4, 3\) or \(2, 4\)"):
+            metric(rng.normal(size=shape), pred)
+    true = rng.normal(size=pred.shape)
+    assert metric(true, pred) == pytest.approx(((true - pred) ** 2).mean())
+
+
 def test_a_kind_without_a_kernel_is_refused_by_compile():
     class MySGD(optimizers.SGD):
         kind = 99
@@ -185,6 +289,12 @@ def test_a_kind_without_a_kernel_is_refused_by_compile():
     told = r"kind of {} must be the number of one of minidl's kernels, .*{} \({}\).*, got {}"
     with pytest.raises(ValueError, match=told.format("MySGD", "SGD", int(optimizers.SGD().kind), 99)):
         model.compile(MySGD(), "mse")
+    for kind in ("kind_on_logits", "kind_on_outputs"):
+        own = type("MyLoss", (losses.MeanSquaredError,), {kind: 97})
+        with pytest.raises(ValueError, match="kind of MyLoss must be the number of one of .*, got 97"):
+            model.compile("sgd", own())
+    with pytest.raises(ValueError, match="kind of MySGD must be"):
+        MySGD().step(np.ones(3), np.zeros(3))
     number = int(metrics.MeanSquaredError.kind)
     for metric, got in ((MyMetric(), 98), (Kindless(), None)):
         with pytest.raises(ValueError, match=told.format(type(metric).__name__, "ERROR", number, got)):

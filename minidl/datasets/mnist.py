@@ -126,6 +126,10 @@ def _fetch(name: str, folders: list[Path]) -> Path:
             if hashlib.sha256(file.read_bytes()).hexdigest() == digest:
                 return file
     try:
+        folders[0].mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(f"{error}: no data can be kept there. Name a folder in MINIDL_DATA") from error
+    try:
         return download(
             [mirror + name + ".gz" for mirror in MIRRORS], folders[0] / (name + ".gz"), size, digest
         )

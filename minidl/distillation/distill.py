@@ -12,8 +12,8 @@ from ..losses import KnowledgeDistillation
 from ..models import Sequential
 from ..report import DistillationReport, Figures, as_labels, describe_loss, holds_rows, measure
 from ..teachers import Teacher, cached_logits, named_teacher, untrained_note
-from ..training.samples import loss_without_teacher
 from ..training.compiled import names_to_train
+from ..training.samples import loss_without_teacher
 from ..validation import check_rows
 from ..warmup import compile_before_fit
 from .checks import Job, check_job, check_not_swapped, check_pair, check_some_labels

@@ -18,7 +18,15 @@ from ..constraints import Constraint
 from ..initializers import Initializer
 from ..kernels.program import Op
 from ..parameters import set_weights
-from ..registry import Configurable, Registry, constructor_arguments, is_minidls, serialize, snake_case
+from ..registry import (
+    Configurable,
+    Registry,
+    constructor_arguments,
+    is_minidls,
+    refuse_uncalled,
+    serialize,
+    snake_case,
+)
 from ..regularizers import Regularizer
 from ..validation import check_array, check_bool, check_int, check_shape, describe, known_names
 
@@ -128,6 +136,7 @@ class Layer(Configurable):
         input_dim: int | None = None,
         trainable: bool = True,
     ):
+        refuse_uncalled(self, "forward(x, training=False) and backward(dout)")
         if input_dim is not None:
             if input_shape is not None:
                 raise ValueError(

@@ -9,7 +9,7 @@ import numpy as np
 from ..kernels.program import ACTIVATION, DROPOUT, GAUSSIAN_NOISE, RANDOM_TRANSLATION, Op
 from ..kernels.random import LAYER, make_key
 from ..parameters import FlatParameters
-from ..registry import overridden
+from ..registry import overridden, refuse_uncalled
 from ..validation import check_array, check_bool, check_input_shape, check_int, check_shape, describe, warn
 from .base import Layer
 from .dense import Activation, Dense, Softmax
@@ -37,11 +37,8 @@ class Stack(FlatParameters):
         self._logits_layers: list[Layer] = []
         self._input: Input | None = None
         self._clear()
-        if "call" in dir(self):
-            raise TypeError(
-                f"{type(self).__name__} defines call, which is never called: override forward(x, training=False, "
-                "logits=False), and backward(dout, logits=False) if it does more than its layers"
-            )
+        does_more = "backward(dout, logits=False) if it does more than its layers"
+        refuse_uncalled(self, f"forward(x, training=False, logits=False), and {does_more}")
         if isinstance(layers, Layer) or not isinstance(layers, (Iterable, type(None))):
             raise TypeError(f"layers must be a list of layers, got {describe(layers)}")
         for layer in () if layers is None else layers:

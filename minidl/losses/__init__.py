@@ -5,6 +5,8 @@ over the batch, with ``sample_weight`` the weighted sum divided by B. See ``supe
 from labels, and ``distillation`` for those that learn from a teacher.
 """
 
+from ..kernels.losses import SETTINGS
+from ..registry import check_kind
 from ..registry import serialize as _serialize
 from ..validation import describe, warn
 from .base import LOSSES, Loss
@@ -31,7 +33,10 @@ def get(identifier) -> Loss | None:
                 f"got {describe(identifier)}"
             )
         return CLASS_OF[identifier]()
-    return LOSSES.get(identifier)
+    loss = LOSSES.get(identifier)
+    for kind in () if loss is None else {loss.kind(True), loss.kind(False)} - {-1}:
+        check_kind(loss, kind, SETTINGS)
+    return loss
 
 
 def serialize(loss: Loss | None) -> dict | None:

@@ -59,7 +59,8 @@ class Loss(Configurable):
         self.name = snake_case(type(self).__name__) if name is None else str(name)
         self.reduction = reduction
         self._is_own = overridden(self, "value_and_grad") is not None
-        if "call" in dir(self) or not self._is_own and self.kind_on_logits < 0:
+        uncalled = overridden(self, "call", "__call__") if not self._is_own else "call" in dir(self)
+        if uncalled or not self._is_own and self.kind_on_logits < 0:
             raise TypeError(
                 f"{type(self).__name__} must define value_and_grad(logits, y, sample_weight=None)"
             )

@@ -21,7 +21,8 @@ def get(identifier) -> Optimizer:
     optimizer = OPTIMIZERS.get(identifier)
     if optimizer is None:
         raise ValueError(f"optimizer must be one of {', '.join(OPTIMIZERS.names)}, got None")
-    refuse_overridden(optimizer, "step", "update", "apply_clipping", "learning_rates", "build")
+    ours = "step", "update", "apply_clipping", "learning_rate", "learning_rates", "build"
+    refuse_overridden(optimizer, *ours, "update_step", "apply", "apply_gradients")  # the last are Keras's
     check_kind(optimizer, optimizer.kind, SETTINGS)
     return optimizer
 

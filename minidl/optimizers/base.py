@@ -5,7 +5,7 @@ from typing import Any, TypedDict
 import numpy as np
 
 from ..kernels import updates as kernel
-from ..registry import Configurable, Registry, serialize
+from ..registry import Configurable, Registry, check_kind, serialize
 from ..validation import check_float, check_int, describe
 from . import schedules
 from .schedules import LearningRateSchedule
@@ -167,6 +167,7 @@ class Optimizer(Configurable):
                     f"{params.dtype}: another model needs an optimizer of its own"
                 )
         else:
+            check_kind(self, self.kind, kernel.SETTINGS)
             self._built_for = (params.size, params.dtype)
             self._slots = [np.zeros(0, params.dtype) for _ in range(3)]
         if segments is not None:

@@ -61,7 +61,7 @@ class CompiledSteps:
         sparse, taught = samples.targets is None, samples.teacher_logits is not None
         kinds = [metric.kind_for(sparse, outputs) for metric in metrics]
         step_parts = program.Parts._fields if self._restraints.active else program.Parts._fields[:-1]
-        compile_before_fit(dtype.name, aloud, _unit_names(model, objective, ops, kinds, step_parts))
+        compile_before_fit(dtype.name, aloud, _unit_names(model, objective, ops, model.optimizer, kinds, step_parts))
         laid_out = program.plan(ops, batch_size, dtype)
         batch_bytes = batch_size * in_size * dtype.itemsize
         copied = self._in_panels and ops[0].kind == DENSE and batch_bytes <= _MOST_COPIED
@@ -176,17 +176,16 @@ def names_to_train(model, loss, optimizer) -> list[str]:
     ops = model.ops(training=True, logits=objective.on_logits)
     if ops is None or objective.kind < 0 or loss.whole_batch:
         return []
-    return _unit_names(model, objective, ops, optimizer, [])
+    return _unit_names(model, objective, ops, optimizer, [], program.Parts._fields[:-1])
 
 
-def _unit_names(model, objective, ops, optimizer, metric_kinds: list[int]) -> list[str]:
+def _unit_names(model, objective, ops, optimizer, metric_kinds: list[int], parts: tuple) -> list[str]:
     """What training and evaluating ``model`` needs."""
     return [
         *program.unit_names(ops, training=True),
         activations.FORWARD.name(activations.CODES[model.final_activation]),
         LOSSES.name(objective.kind),
         *map(METRICS.name, metric_kinds),
-        *(units.name(model.optimizer.kind) for units in (UPDATES, SCALARS)),
         *map(network.PARTS.name, parts),
         *(units.name(optimizer.kind) for units in (UPDATES, SCALARS)),
     ]

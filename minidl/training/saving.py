@@ -18,7 +18,7 @@ CHECKS = {
     "seed": functools.partial(check_int, "seed", minimum=0, maximum=2**63 - 1),
     "epoch": functools.partial(check_int, "epoch", minimum=0, maximum=_LARGEST_COUNT),
     "draw_epoch": functools.partial(check_int, "draw_epoch", minimum=0, maximum=_LARGEST_COUNT),
-    "optimizer": optimizers.get,
+    "optimizer": lambda value: None if value is None else optimizers.get(value),
     "loss": losses.get,
     "metrics": metrics.get_all,
 }
