@@ -39,6 +39,8 @@ class _Fields(AttributeTemplate):
     key = Reference
 
     def generic_resolve(self, kind, name):
+        if name not in kind.target.fields:
+            return None
         field = kind.target[kind.target.fields.index(name)]
         return Reference(field) if isinstance(field, types.BaseNamedTuple) else field
 

@@ -49,6 +49,8 @@ def crossentropy_row(row, scale, smoothing, adds):
         if adds == 0:
             clear_gradient(row)
         return 0.0
+    if row.count <= lanes(row.logits) and adds == 0:
+        return _crossentropy_in_registers(row, scale, smoothing)
     logits, at, count = row.logits, row.at, row.count
     peak = row_max(logits, at, count)
     exp_sum = row_exp_sum(row.dlogits, logits, at, count, np.int64(0), peak, 1.0)
@@ -66,7 +68,7 @@ def crossentropy_row(row, scale, smoothing, adds):
 
 @jit(inline=True)
 def _crossentropy_in_registers(row, scale, smoothing):
-    """The same bits for a row that fits one vector. Within the loop over the rows, several of them overlap."""
+    """The same for a row that fits one vector. Inlined into the loop over the rows, several of them overlap."""
     logits, at, count = row.logits, row.at, row.count
     z = load(logits, at, count, -np.inf)
     peak = largest(z)
