@@ -61,7 +61,9 @@ class CompiledSteps:
         sparse, taught = samples.targets is None, samples.teacher_logits is not None
         kinds = [metric.kind_for(sparse, outputs) for metric in metrics]
         step_parts = program.Parts._fields if self._restraints.active else program.Parts._fields[:-1]
-        compile_before_fit(dtype.name, aloud, _unit_names(model, objective, ops, model.optimizer, kinds, step_parts))
+        compile_before_fit(
+            dtype.name, aloud, _unit_names(model, objective, ops, model.optimizer, kinds, step_parts)
+        )
         laid_out = program.plan(ops, batch_size, dtype)
         batch_bytes = batch_size * in_size * dtype.itemsize
         copied = self._in_panels and ops[0].kind == DENSE and batch_bytes <= _MOST_COPIED
