@@ -242,6 +242,9 @@ def test_warmup_says_in_one_line_what_it_did(monkeypatch, capsys):
         (line,) = capsys.readouterr().out.splitlines()
         assert line.startswith(words)
     assert asked == ["float64", "float64"]
+    monkeypatch.setattr("minidl.kernels.cache.FOLDERS", [])  # none can be written to
+    assert main(["warmup"]) == 0
+    assert "to compile, and not kept; let NUMBA_CACHE_DIR name a folder" in capsys.readouterr().out
     monkeypatch.undo()
     assert main(["warmup"]) == 0 and capsys.readouterr().out.startswith("kernels: ")
 

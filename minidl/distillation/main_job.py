@@ -19,6 +19,7 @@ import numpy as np
 
 from ..callbacks import LambdaCallback
 from ..datasets import mnist
+from ..kernels import cache
 from ..layers import Dense, Dropout, Flatten, Input, RandomTranslation, Rescaling
 from ..losses import CategoricalCrossentropy, KnowledgeDistillation, Loss
 from ..models import Sequential
@@ -132,7 +133,8 @@ def compile_kernels(dtype: str = "float32") -> float:
     """Compile ahead, or load from the disk, and print how long it took; returns the seconds."""
     print("kernels: ", end="", flush=True)
     seconds = warmup(dtype, verbose=False)
-    print(f"{seconds:.1f} s to {'compile, and kept on disk' if seconds > 2 else 'load from disk'}")
+    kept = "kept on disk" if cache.folder() else f"not kept; {cache.ADVICE}"
+    print(f"{seconds:.1f} s to {f'compile, and {kept}' if seconds > 2 else 'load from disk'}")
     return seconds
 
 

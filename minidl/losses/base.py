@@ -166,7 +166,7 @@ class Loss(Configurable):
         """Whether ``y`` holds class indices rather than rows of targets."""
         if self.sparse is not None:
             return self.sparse
-        return outputs > 1 and (y.ndim == 1 or y.shape[1:] == (1,))
+        return y.ndim == 1 or (outputs > 1 and y.shape[1:] == (1,))
 
     def check_y(
         self, y, shape: tuple[int, ...], rows: int, dtype, argument: str = "y", of: str = "x"

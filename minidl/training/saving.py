@@ -20,7 +20,7 @@ CHECKS = {
     "draw_epoch": functools.partial(check_int, "draw_epoch", minimum=0, maximum=_LARGEST_COUNT),
     "optimizer": lambda value: None if value is None else optimizers.get(value),
     "loss": losses.get,
-    "metrics": metrics.get_all,
+    "metrics": lambda value: value if metrics.get_all(value) == value else metrics.get_all(value),
 }
 """Attributes of a model, each with the function that checks it for constructor, setter and file."""
 
