@@ -173,7 +173,7 @@ class _EpochLoop:
         """As many epochs from ``epoch`` on as a slice holds, if only a history looks at them; the logs of each."""
         model, stepper, steps = self._model, self.stepper, self._steps
         count = min(min(stepper.pace, stepper.most_steps) // steps, epochs - epoch)
-        if not self._in_one or count < 1 or model.unfinished is not None:
+        if not self._in_one or count < 2 or model.unfinished is not None:
             return []
         began = time.perf_counter()
         with uninterrupted(), model.turns.taken():
