@@ -72,7 +72,7 @@ class FlatParameters:
     @property
     def segments(self) -> np.ndarray:
         """int64 (n, 2): offset and size of each parameter in the flat vector."""
-        return np.array([(p.offset, p.size) for p in self.parameters], np.int64).reshape(-1, 2)
+        return _segments(self.parameters)
 
     @property
     def weights(self) -> list[np.ndarray]:
@@ -115,30 +115,29 @@ class FlatParameters:
     @property
     def trainable_weights(self) -> list[np.ndarray]:
         """Views of the parameters that training changes."""
-        return [view for _, view in self.learning()]
+        return [view for view, entry in self._views() if entry.trainable]
 
     @property
     def non_trainable_weights(self) -> list[np.ndarray]:
         """Views of the parameters of frozen layers."""
-        return [view for _, view in self.learning(False)]
+        return [view for view, entry in self._views() if not entry.trainable]
 
-    def learning(self, wanted: bool = True) -> list[tuple[Any, np.ndarray]]:
-        """The `Parameter` entries that training changes, each with its view; or those of frozen layers.
+    def _views(self) -> Iterable[tuple[np.ndarray, Any]]:
+        return zip(self.weights, self.parameters, strict=True) if self.built else ()
 
-        All below is about the first kind.
-        """
-        pairs = zip(self.parameters, self.weights, strict=True) if self.built else ()
-        return [(entry, view) for entry, view in pairs if entry.trainable == wanted]
+    def learning(self, wanted: bool = True) -> list:
+        """The `Parameter` entries that training changes, or those of frozen layers. All below is about the first."""
+        return [entry for entry in self.parameters if entry.trainable == wanted] if self.built else []
 
     @property
     def learning_segments(self) -> np.ndarray:
         """int64 (n, 2): offset and size of each."""
-        return self.segments[[entry.trainable for entry in self.parameters]]
+        return _segments(self.learning())
 
     @property
     def penalties(self) -> np.ndarray:
         """float64 (n, 2): l1 and l2 of each."""
-        rules = [entry.regularizer for entry, _ in self.learning()]
+        rules = [entry.regularizer for entry in self.learning()]
         return np.array([(r.l1, r.l2) if r else (0.0, 0.0) for r in rules], np.float64).reshape(-1, 2)
 
     def penalty(self) -> float:
@@ -151,15 +150,21 @@ class FlatParameters:
     @property
     def max_norms(self) -> tuple[np.ndarray, np.ndarray]:
         """int64 (n, 3) offset, rows, columns and float64 (n,) limits of the ``MaxNorm`` constraints."""
-        bound = [p for p, _ in self.learning() if type(p.constraint) is MaxNorm]
+        bound = [p for p in self.learning() if type(p.constraint) is MaxNorm]
         places = [MaxNorm.segment(p.offset, p.shape) for p in bound]
         return np.array(places, np.int64).reshape(-1, 3), np.array([p.constraint.max_value for p in bound])
 
     @property
     def own_constraints(self) -> list[tuple[Constraint, np.ndarray]]:
         """The constraints that only Python knows, of the user's own classes, each with its parameter's view."""
-        pairs = [(entry.constraint, view) for entry, view in self.learning()]
+        if {type(entry.constraint) for entry in self.learning()} <= {MaxNorm, type(None)}:
+            return []
+        pairs = [(entry.constraint, view) for view, entry in self._views() if entry.trainable]
         return [(own, view) for own, view in pairs if own is not None and type(own) is not MaxNorm]
+
+
+def _segments(entries: list) -> np.ndarray:
+    return np.array([(entry.offset, entry.size) for entry in entries], np.int64).reshape(-1, 2)
 
 
 def set_weights(views: list[np.ndarray], weights: Iterable) -> None:

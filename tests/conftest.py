@@ -30,8 +30,8 @@ def all_threads(monkeypatch):
     from minidl.training.thread_choice import ThreadChoice
 
     monkeypatch.setattr(threads, "usable_processors", lambda: barrier.MOST_THREADS)
-    monkeypatch.setattr(ThreadChoice, "next", lambda self, most: (most, 1.0))
-    monkeypatch.setattr(ThreadChoice, "record", lambda self, count, steps, seconds: None)
+    monkeypatch.setattr(ThreadChoice, "next", lambda self, most, flops: (most, 1.0))
+    monkeypatch.setattr(ThreadChoice, "record", lambda self, count, steps, seconds, flops: None)
 
 
 @pytest.fixture

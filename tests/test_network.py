@@ -220,8 +220,8 @@ def test_bits_do_not_depend_on_when_the_time_of_a_call_is_up(monkeypatch, case, 
     """After each step: then the next call goes on, on another number of threads; a slice may end early, too."""
     expected, history = train(case)
     counts, steps = iter([1, 3, 2, 2, 1] * 10_000), []
-    monkeypatch.setattr(ThreadChoice, "next", lambda self, most: (min(most, next(counts)), 0.0))
-    monkeypatch.setattr(ThreadChoice, "record", lambda self, count, done, seconds: steps.append(done))
+    monkeypatch.setattr(ThreadChoice, "next", lambda self, most, flops: (min(most, next(counts)), 0.0))
+    monkeypatch.setattr(ThreadChoice, "record", lambda self, count, done, *_: steps.append(done))
     monkeypatch.setattr(compiled_steps, "_MOST_CALLS", 3)
     before = minidl.get_num_threads()
     try:
@@ -231,6 +231,95 @@ def test_bits_do_not_depend_on_when_the_time_of_a_call_is_up(monkeypatch, case, 
         minidl.set_num_threads(before)
     assert set(steps) == {1}
     assert np.array_equal(expected.params, found.params) and history.history == in_calls.history
+
+
+@pytest.fixture
+def kept():
+    """The memory that fits have left to further ones: none at the test's beginning."""
+    compiled_steps._kept.clear()
+    yield compiled_steps._kept
+    compiled_steps._kept.clear()
+
+
+def spoil(kept) -> None:
+    """What a diverged fit could leave in its memory, and worse."""
+    for memory in kept.values():
+        for array in (*memory.buffers, *memory.panels):
+            array[...] = np.nan if array.dtype.kind == "f" else 1
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    "case",
+    ["one-hot", "stack", "wide", "one output", "penalties and constraints", "distil decoupled_kd", "weights"],
+)
+def test_bits_do_not_depend_on_what_an_earlier_fit_has_left_in_memory(case, dtype, kept):
+    expected, _ = train(case, dtype)
+    assert len(kept) == 1
+    (memory,) = kept.values()
+    spoil(kept)
+    assert np.array_equal(train(case, dtype)[0].params, expected.params)
+    assert list(kept.values()) == [memory]  # the second fit has used it
+
+
+def test_a_fit_within_a_fit_has_memory_of_its_own(kept):
+    expected, _ = train("stack")
+    inner, taken = [], []
+
+    class Trains(minidl.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            taken.append(len(kept))
+            inner.append(train("stack")[0].params)
+            spoil(kept)
+
+    model, _ = train("stack", callbacks=[Trains()])
+    assert np.array_equal(model.params, expected.params)
+    assert all(np.array_equal(params, expected.params) for params in inner)
+    assert taken == [0, 1]  # none while the outer fit had it; then what the inner one left
+
+
+def test_a_changed_setting_reaches_a_fit_that_finds_memory(kept):
+    def fit_twice(change):
+        model = Sequential([Dropout(0.1, input_shape=(12,)), *dense()], seed=5)
+        model.compile("sgd", "sparse_categorical_crossentropy")
+        x = np.random.default_rng(7).standard_normal((SAMPLES, 12)).astype("f4")
+        for _ in range(2):
+            model.fit(x, LABELS, batch_size=BATCH, verbose=0)
+            change(model)
+        return model.params
+
+    def drop(model):
+        model.layers[0].rate = 0.5
+
+    def freeze(model):
+        model.layers[1].trainable = False
+
+    def penalize(model):
+        model.layers[1].kernel_regularizer = L1L2(0.01, 0.02)
+
+    def recompile(model):
+        model.compile(SGD(0.01, momentum=0.9), "sparse_categorical_crossentropy", ["accuracy"])
+
+    changes = [lambda model: None, drop, freeze, penalize, recompile]
+    found = [fit_twice(change) for change in changes]
+    for change, params in zip(changes, found, strict=True):
+        expected = fit_twice(lambda model, change=change: (change(model), kept.clear()))
+        assert np.array_equal(params, expected)
+    assert len({params.tobytes() for params in found}) == len(found)
+
+
+def test_memory_is_kept_of_few_fits_and_of_small_ones(kept):
+    x, y = np.zeros((40, 3), "f4"), np.arange(40) % 2
+    for batch_size in range(1, 30):
+        model = Sequential([Dense(2, "softmax", input_dim=3)], seed=1)
+        model.compile("sgd", "sparse_categorical_crossentropy")
+        model.fit(x, y, batch_size=batch_size, verbose=0)
+        assert 0 < len(kept) <= compiled_steps._MOST_KEPT
+    kept.clear()
+    model = Sequential([Dense(20_000, "relu", input_dim=3), Dense(2, "softmax")], seed=1)
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    model.fit(x, y, batch_size=40, verbose=0)
+    assert not kept
 
 
 class EveryBatch(minidl.callbacks.Callback):

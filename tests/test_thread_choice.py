@@ -160,3 +160,15 @@ def test_the_quotas_of_cgroups(tmp_path, cgroup, files, expected):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
     assert cpu_count.read_quota(tmp_path) == expected
+
+
+def test_work_that_is_over_before_a_worker_comes_is_done_alone_and_tells_nothing():
+    choice = ThreadChoice()
+    assert [choice.next(4, flops=1e5)[0] for _ in range(5)] == [1] * 5
+    choice.record(1, 5, 1e-9, flops=1e5)  # such a speed would make one thread the best for ever
+    found = []
+    for _ in range(6):
+        count, _ = choice.next(4, flops=1e9)
+        found.append(count)
+        choice.record(count, 100, 1.0 / count, flops=1e9)
+    assert found[0] == 4 and choice.next(4, flops=1e9)[0] > 1

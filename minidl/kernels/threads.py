@@ -118,7 +118,7 @@ def most_threads() -> int:
     return min(_num_threads, usable_processors())
 
 
-_SHORT_FLOPS, _LONG_FLOPS = 1.5e6, 1e8
+SHORT_FLOPS, _LONG_FLOPS = 1.5e6, 1e8
 """Work that is finished before a second thread has begun, and work that is worth unparking one for."""
 _SECONDS_BETWEEN_CALLS = 5e-4
 """A call that comes within this time after another finds the workers still spinning, or should."""
@@ -128,7 +128,7 @@ _last_call = 0.0
 def count_for(flops: float) -> int:
     """How many threads a call of that much work should use."""
     global _last_call
-    if flops < _SHORT_FLOPS:
+    if flops < SHORT_FLOPS or _num_threads == 1:  # the system is asked for processors only where it matters
         return 1
     before, _last_call = _last_call, time.perf_counter()
     return most_threads() if flops >= _LONG_FLOPS or _last_call - before < _SECONDS_BETWEEN_CALLS else 1

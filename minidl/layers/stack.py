@@ -221,7 +221,7 @@ class Stack(FlatParameters):
         return sum(layer._version for layer in self._layers)
 
     def warn_of_what_cannot_learn(self) -> None:
-        if self.parameters and not self.trainable_weights:
+        if self.parameters and not self.learning():
             warn(f"{self.name} learns nothing: no layer with parameters is trainable")
         for layer in self._layers:
             if getattr(layer, "activation", None) == "softmax" and layer.output_shape[-1] == 1:
@@ -276,7 +276,7 @@ class Stack(FlatParameters):
             layers = []
         for layer in reversed(layers[learns.index(True) if any(learns) else len(learns) :]):
             dout = layer.backward(dout)
-        for entry, _ in self.learning(False):
+        for entry in self.learning(False):
             self.grads[entry.offset : entry.offset + entry.size] = 0
 
     def __call__(self, x: np.ndarray, training: bool = False) -> np.ndarray:

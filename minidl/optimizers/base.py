@@ -110,7 +110,9 @@ class Optimizer(Configurable):
     @property
     def learning_rate(self) -> float:
         """The rate of the next step. It can be set to a schedule, or to a number >= 0 if it follows none."""
-        return float(self.learning_rates(self.iterations, 1)[0])
+        if isinstance(self._rate, LearningRateSchedule):
+            return float(self.learning_rates(self.iterations, 1)[0])
+        return self._rate
 
     @learning_rate.setter
     def learning_rate(self, value: float | LearningRateSchedule) -> None:
@@ -208,11 +210,13 @@ class Optimizer(Configurable):
         """``step`` without checks and clipping, for training's own arrays: all of them, or only ``segments``."""
         kind = self.kind
         kernel.step_scalars(self._scalars, kind, self.hyper, self.learning_rate, self.iterations + 1)
-        for at, size in [(0, params.size)] if segments is None else segments:
-            part = slice(at, at + size)
-            slots = (slot[part] for slot in self.slots)
-            kernel.update(kind, params[part], *slots, grads[part], self._scalars)
-        self.iterations += 1
+        arrays = params, *self.slots, grads
+        parts = [arrays]
+        if segments is not None:
+            parts = [tuple(array[at : at + size] for array in arrays) for at, size in segments]
+        for part in parts:
+            kernel.update(kind, *part, self._scalars)
+        self.__dict__["iterations"] += 1  # it is no setting whose change would have to be checked
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments, JSON-able. A schedule becomes ``{"class_name", "config"}``."""

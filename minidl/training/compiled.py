@@ -2,6 +2,7 @@
 
 import math
 import time
+from typing import NamedTuple
 
 import numpy as np
 
@@ -30,6 +31,42 @@ cache, and panels save fetches from the other core. Larger ones leave the cache 
 stretches as they are."""
 _MOST_COPIED = 1 << 18
 """Bytes of a batch that each thread reads whole for itself, so that it fetches no rows from the other core."""
+_MOST_KEPT, _MOST_KEPT_BYTES = 8, 1 << 21
+"""How much memory waits for further fits: so many fits', of so many bytes each at most."""
+
+
+class _Layout(NamedTuple):
+    """All that the memory of a fit depends on. `_kept` has the memory of a few earlier fits by it."""
+
+    ops: tuple[Op, ...]
+    settings: bytes  # of the operations: among numbers -0.0 would equal 0.0
+    batch_size: int
+    dtype: np.dtype
+    threads: int
+    input_copies: int
+    parts: BatchParts
+    units: tuple  # the codes of the other units that the fit calls: compiled, if they were for an earlier fit
+
+
+class _Memory:
+    """What a `_Layout` is in the compiled loop: its table of operations, and the arrays that a step writes to.
+
+    ``panels``: parameters and slots while they are trained in panel order.
+    """
+
+    def __init__(self, layout: _Layout):
+        ops, _, batch_size, dtype, *rest, _ = layout
+        self.plan = program.plan(ops, batch_size, dtype)
+        self.buffers = training_buffers(ops, self.plan.size, batch_size, dtype, *rest)
+        self.panels = [aligned_zeros(0, dtype) for _ in range(4)]
+
+    def is_small(self) -> bool:
+        return sum(array.nbytes for array in (*self.buffers, *self.panels)) <= _MOST_KEPT_BYTES
+
+
+_kept: dict[_Layout, _Memory] = {}
+"""The memory of fits that are over: making it would take longer than a short fit. A fit takes it out while it runs, so
+that no other has it at the same time."""
 
 
 class CompiledSteps:
@@ -43,56 +80,69 @@ class CompiledSteps:
     def __init__(
         self, model, data: TrainingData, ops: list[Op], batch_size: int, stepwise: bool, aloud: bool
     ):
-        loss, metrics, samples = data.loss, data.metrics, data.samples
-        dtype, objective = model.dtype, model.objective(loss)
-        self._made_of, self._version = (data, batch_size, stepwise, aloud), model.version
-        self._model, self._loss, self._samples, self._batch_size = model, loss, samples, batch_size
-        n_threads = self._most_threads = threads.most_threads()
+        samples = data.samples
+        self._model, self._loss, self._metrics, self._samples = model, data.loss, data.metrics, samples
+        self._batch_size, self._stepwise, self._aloud = batch_size, stepwise, aloud
+        self._most_threads = threads.most_threads()
         self._threads = choice_for(model.params.size, batch_size)
-        self._restraints = _restraints(model)
-        shared = n_threads > 1 and model.params.nbytes <= _MOST_IN_PANELS
-        self._in_panels = shared and not (stepwise or self._restraints.active)
-        trained = [model.params, *model.optimizer.slots]
-        if self._in_panels:
-            trained = [aligned_zeros(array.size, dtype) for array in trained]
-        self._panels = trained
+        self._lay_out(ops)
+        self._reads_x_directly = is_native(samples.x)
+        self._x = program.rows_of(samples.x) if self._reads_x_directly else None
+        self._targets = as_rows(samples.targets, model.dtype)
+        self._teacher = as_rows(samples.teacher_logits, model.dtype)
+        self._part = max(_PART_ROWS, int(_PART_FLOPS / max(1, 4 * model.params.size)))
+        self._step_flops = 6 * model.params.size * batch_size
+        # the clock ends a slice whose steps are long
+        self.pace = max(64, int(_FIRST_FLOPS / self._step_flops))
+        self.most_steps = 10**9
+        if not self._reads_x_directly:
+            row_bytes = math.prod(model.input_shape) * model.dtype.itemsize
+            self.most_steps = max(1, CHUNK_BYTES // (batch_size * row_bytes))
+        if self._part < batch_size:
+            self.most_steps = 1
 
-        in_size, outputs = math.prod(model.input_shape), math.prod(model.output_shape)
-        sparse, taught = samples.targets is None, samples.teacher_logits is not None
+    def _lay_out(self, ops: list[Op]) -> None:
+        """Describe the model as it is now, and find the memory for it."""
+        model, metrics, samples, batch_size = self._model, self._metrics, self._samples, self._batch_size
+        dtype, objective = model.dtype, model.objective(self._loss)
+        self._version, self._restraints = model.version, _restraints(model)
+        shared = self._most_threads > 1 and model.params.nbytes <= _MOST_IN_PANELS
+        self._in_panels = shared and not (self._stepwise or self._restraints.active)
+        batch_bytes = batch_size * ops[0].in_size * dtype.itemsize
+        copied = self._in_panels and ops[0].kind == DENSE and batch_bytes <= _MOST_COPIED
+        sparse, outputs = samples.targets is None, math.prod(model.output_shape)
+        needs_output = objective.on_logits and any(metric.needs_output_for(outputs) for metric in metrics)
+        taught = samples.teacher_logits is not None
+        parts = BatchParts(len(metrics), samples.labels.size > 0, not sparse, taught, needs_output)
         kinds = [metric.kind_for(sparse, outputs) for metric in metrics]
         step_parts = program.Parts._fields if self._restraints.active else program.Parts._fields[:-1]
-        compile_before_fit(
-            dtype.name, aloud, _unit_names(model, objective, ops, model.optimizer, kinds, step_parts)
-        )
-        laid_out = program.plan(ops, batch_size, dtype)
-        batch_bytes = batch_size * in_size * dtype.itemsize
-        copied = self._in_panels and ops[0].kind == DENSE and batch_bytes <= _MOST_COPIED
-        needs_output = objective.on_logits and any(metric.needs_output_for(outputs) for metric in metrics)
+        units = objective.kind, model.final_activation, model.optimizer.kind, self._restraints.active, *kinds
+        n_threads, settings = self._most_threads, np.array([op.f for op in ops]).tobytes()
+        copies = n_threads if copied else 1
+        self._layout = _Layout(tuple(ops), settings, batch_size, dtype, n_threads, copies, parts, units)
+        memory = _kept.pop(self._layout, None)
+        if memory is None:
+            names = _unit_names(model, objective, ops, model.optimizer, kinds, step_parts)
+            compile_before_fit(dtype.name, self._aloud, names)
+            memory = _Memory(self._layout)
+        self._memory = memory
+        self._metric_units = np.array([METRICS.address(kind, dtype) for kind in kinds], np.int64)
+        self._metric_ks = np.array([metric.k for metric in metrics], np.int64)
         final = 0
         if needs_output:
             final = activations.FORWARD.address(activations.CODES[model.final_activation], dtype)
+        trained = self._copy_panels(back=False)[0]
+        addresses = program.Parts(*(network.PARTS.address(name, dtype) for name in step_parts))
         self._program = program.Program(
-            laid_out.ops, laid_out.settings, trained[0], model.grads, self._in_panels, final,
-            program.Parts(*(network.PARTS.address(name, dtype) for name in step_parts)),
-        )  # fmt: skip
-        parts = BatchParts(len(metrics), samples.labels.size > 0, not sparse, taught, needs_output)
-        self._buffers = training_buffers(
-            ops, laid_out.size, batch_size, dtype, n_threads, n_threads if copied else 1, parts
+            *memory.plan[:2], trained, model.grads, self._in_panels, final, addresses
         )
-        self._metric_units = np.array([METRICS.address(kind, dtype) for kind in kinds], np.int64)
-        self._metric_ks = np.array([metric.k for metric in metrics], np.int64)
-        self._reads_x_directly = is_native(samples.x)
-        self._x = program.rows_of(samples.x) if self._reads_x_directly else None
-        self._targets = as_rows(samples.targets, dtype)
-        self._teacher = as_rows(samples.teacher_logits, dtype)
-        self._part = max(_PART_ROWS, int(_PART_FLOPS / max(1, 4 * model.params.size)))
-        # the clock ends a slice whose steps are long
-        self.pace = max(64, int(_FIRST_FLOPS / (6 * model.params.size * batch_size)))
-        self.most_steps = 10**9
-        if not self._reads_x_directly:
-            self.most_steps = max(1, CHUNK_BYTES // batch_bytes)
-        if self._part < batch_size:
-            self.most_steps = 1
+
+    def keep_memory(self) -> None:
+        """Leave the memory to the next fit of a model like this one."""
+        if self._memory.is_small():
+            if len(_kept) >= _MOST_KEPT:
+                _kept.clear()
+            _kept[self._layout] = self._memory
 
     def run(self, order: np.ndarray, first_step: int, metric_sums: np.ndarray) -> np.ndarray:
         """Train on consecutive batches of ``order``; returns each step's loss and adds to ``metric_sums``.
@@ -101,11 +151,10 @@ class CompiledSteps:
         the last steps are left undone.
         """
         if self._model.version != self._version:  # a callback has frozen a layer, or set a rate
-            data, *rest = self._made_of
             ops = self._model.ops(training=True, logits=self._model.objective(self._loss).on_logits)
             if ops is None:
                 raise ValueError("a constraint of your own cannot be set while fit runs in the compiled loop")
-            self.__init__(self._model, data, ops, *rest)
+            self._lay_out(ops)
         optimizer, orders = self._model.optimizer, np.atleast_2d(order)
         steps = len(orders) * -(-orders.shape[1] // self._batch_size)
         losses, metric_sums = np.zeros(steps), np.atleast_2d(metric_sums)
@@ -123,7 +172,7 @@ class CompiledSteps:
         )
         moment = program.Moment(self._model.seed, self._model.draw_epoch, first_step)
         data = self._data(orders)
-        arguments = self._program, self._buffers, data, table, state, moment
+        arguments = self._program, self._memory.buffers, data, table, state, moment
         for _ in range(_MOST_CALLS):
             self._call(arguments, progress, steps)
             if progress[program.DONE] == steps:
@@ -136,7 +185,9 @@ class CompiledSteps:
     def _call(self, arguments, progress: np.ndarray, steps: int) -> None:
         """Go on for `CALL_SECONDS`, or for one step, which comes in several parts if it is a long one."""
         before, began = progress[program.DONE], time.perf_counter()
-        count, seconds = self._threads.next(min(self._most_threads, threads.get_num_threads()))
+        most = min(self._most_threads, threads.get_num_threads())
+        flops = float(steps - before) * self._step_flops
+        count, seconds = self._threads.next(most, flops)
         progress[1:] = steps, seconds * 1e9
         for first in range(0, self._batch_size, self._part):
             if not before:
@@ -144,7 +195,8 @@ class CompiledSteps:
             last = first + self._part
             part = program.Part(first, last, last >= self._batch_size)
             used = threads.run(network.train, *arguments, part, threads=count)
-        self._threads.record(used, int(progress[program.DONE] - before), time.perf_counter() - began)
+        done, elapsed = int(progress[program.DONE] - before), time.perf_counter() - began
+        self._threads.record(used, done, elapsed, flops)
 
     def _data(self, orders: np.ndarray) -> program.Data:
         """What a slice on the rows ``orders`` reads; inputs of a foreign dtype are converted now."""
@@ -164,12 +216,13 @@ class CompiledSteps:
         learned = [self._model.params, *self._model.optimizer.slots]
         if not self._in_panels:
             return learned
+        panels = self._memory.panels
         for place, array in enumerate(learned):
-            if array.size != self._panels[place].size:  # a new slot: a callback has set a momentum, say
-                self._panels[place] = aligned_zeros(array.size, array.dtype)
+            if array.size != panels[place].size:  # a new slot: a callback has set a momentum, say
+                panels[place] = aligned_zeros(array.size, array.dtype)
             if array.size:
-                program.panel_order(self._panels[place], array, self._program.ops, back)
-        return self._panels
+                program.panel_order(panels[place], array, self._memory.plan.ops, back)
+        return panels
 
 
 def names_to_train(model, loss, optimizer) -> list[str]:

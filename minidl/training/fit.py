@@ -81,6 +81,7 @@ def fit(model, options: FitOptions) -> History:
             if model.stop_training:
                 break
     callbacks.on_train_end(logs)
+    loop.stepper.keep_memory()
     return callbacks.history
 
 
@@ -132,14 +133,14 @@ class _EpochLoop:
         self._watches_anew = bool(options.callbacks)  # one may have set a handler for a signal
         self._every_batch = callbacks.wants_every_batch
         stepwise = self._every_batch or self._watch.careful
-        self._stepper = _choose_stepper(model, data, batch_size, stepwise, options)
+        self.stepper = _choose_stepper(model, data, batch_size, stepwise, options)
         nobody_watches = all(type(callback) is History for callback in callbacks.callbacks)
         epochs_are_alike = type(data.loss).set_epoch is Loss.set_epoch and self._has_label is None
         self._in_one = nobody_watches and epochs_are_alike and data.validation is None
 
     def run(self, epoch: int) -> dict[str, float]:
         """One epoch, from where the model is; the mean loss, and the metrics' means over the labelled samples."""
-        stepper, batch_size = self._stepper, self._batch_size
+        stepper, batch_size = self.stepper, self._batch_size
         unlogged = self._begin(epoch)
         order = self._order(self._model.draw_epoch)
         labelled_before = None
@@ -170,7 +171,7 @@ class _EpochLoop:
 
     def run_unwatched(self, epoch: int, epochs: int) -> list[dict[str, float]]:
         """As many epochs from ``epoch`` on as a slice holds, if only a history looks at them; the logs of each."""
-        model, stepper, steps = self._model, self._stepper, self._steps
+        model, stepper, steps = self._model, self.stepper, self._steps
         count = min(min(stepper.pace, stepper.most_steps) // steps, epochs - epoch)
         if not self._in_one or count < 2 or model.unfinished is not None:
             return []
@@ -209,8 +210,8 @@ class _EpochLoop:
 
     def _set_pace(self, steps: int, seconds: float) -> None:
         """Aim at slices of _SLICE_SECONDS, but grow by at most 8 a time: the first slice may hold the compiler."""
-        pace, wanted = self._stepper.pace, steps * _SLICE_SECONDS / max(seconds, 1e-9)
-        self._stepper.pace = int(max(1, min(wanted, max(pace, 8 * steps))))
+        pace, wanted = self.stepper.pace, steps * _SLICE_SECONDS / max(seconds, 1e-9)
+        self.stepper.pace = int(max(1, min(wanted, max(pace, 8 * steps))))
 
     def _begin(self, epoch: int) -> int:
         """Begin an epoch anew, or where it was left; the number of samples done before that are not in the logs."""
@@ -233,7 +234,7 @@ class _EpochLoop:
         if self._watches_anew:
             watch_signals()
         with uninterrupted(), model.turns.taken():
-            losses, sums_before = self._watch.run_slice(self._stepper, rows, first, sums)
+            losses, sums_before = self._watch.run_slice(self.stepper, rows, first, sums)
             if not len(losses):
                 return losses
             # one after the other, so that the sum does not depend on where slices end

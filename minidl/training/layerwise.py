@@ -71,6 +71,9 @@ class LayerwiseSteps:
         metric_sums += sums
         return np.array([loss])
 
+    def keep_memory(self) -> None:
+        """There is none that a further fit could use."""
+
 
 def train_on_batch(model, x, y, sample_weight, class_weight, teacher_logits) -> dict[str, float]:
     """One step; the arguments are those of `Sequential.train_on_batch`. Loss and metrics by name."""

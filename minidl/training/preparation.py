@@ -41,13 +41,15 @@ def prepare(model, options: FitOptions) -> TrainingData:
         samples = with_class_weight(samples, options.class_weight, outputs)
     for metric in model.metrics:
         metric.kind_for(samples.targets is None, outputs)
-    has_labels = samples.targets is not None or samples.labels[:count].max(initial=-1) >= 0
+    labels = samples.labels[:count]
+    without = int(np.count_nonzero(labels < 0))
+    has_labels = samples.targets is not None or without < len(labels)
     if not has_labels and loss.needs_target:
         raise ValueError(f"y must hold labels, got -1 for all {count} samples: {loss.labels_missing()}")
-    check_classes_left(samples.labels[:count])
-    without = int((samples.labels[:count] < 0).sum())
-    if without and options.verbose:
-        say(f"y is -1, no label, for {without} of {count} samples: they learn from the teacher alone\n")
+    if without:
+        check_classes_left(labels)
+        if options.verbose:
+            say(f"y is -1, no label, for {without} of {count} samples: they learn from the teacher alone\n")
     online_teacher = None
     if options.target_model is not None:
         samples, online_teacher = _taught(model, loss, samples, options)

@@ -1,7 +1,10 @@
 """Chooses the number of threads for the next call of the compiled loop, from measured step times."""
 
 import functools
+import math
 import time
+
+from ..kernels.threads import SHORT_FLOPS
 
 CALL_SECONDS = 0.02
 """How long a call of the compiled loop may take: then its speed is judged, and the number of threads chosen anew."""
@@ -24,8 +27,10 @@ class ThreadChoice:
         self._seconds: dict[int, float] = {}  # a step, by number of threads
         self._current, self._calls, self._next_trial, self._tries_more = 0, 0, 0.0, True
 
-    def next(self, most: int) -> tuple[int, float]:
-        """(threads, seconds at most) of the next call; there are ``most`` threads."""
+    def next(self, most: int, flops: float = math.inf) -> tuple[int, float]:
+        """(threads, seconds at most) of the next call, of ``flops`` operations; there are ``most`` threads."""
+        if flops < SHORT_FLOPS:  # over before a worker has come, and its time would tell nothing
+            return 1, CALL_SECONDS
         self._calls += 1
         if self._calls <= 3:  # the first call wakes the workers, and its time tells nothing of them
             self._current = most
@@ -37,8 +42,10 @@ class ThreadChoice:
         other = min(2 * self._current, most) if self._tries_more else self._current // 2
         return other, self._TRIAL_SECONDS
 
-    def record(self, count: int, steps: int, seconds: float) -> None:
+    def record(self, count: int, steps: int, seconds: float, flops: float = math.inf) -> None:
         """What a call on ``count`` threads has taken."""
+        if flops < SHORT_FLOPS:
+            return
         step, before = seconds / steps, self._current
         if count == before and self._calls > 3:  # a mean of about the last 0.1 s
             step = self._seconds.get(count, step) + (step - self._seconds.get(count, step)) * seconds / (

@@ -1,5 +1,7 @@
 """Watches a training for numbers that are not finite: NaN and infinity, in losses and in parameters."""
 
+import math
+
 import numpy as np
 
 from ..callbacks import TerminateOnNaN
@@ -7,7 +9,7 @@ from ..validation import warn
 
 
 def _is_finite(array: np.ndarray) -> bool:
-    return array.size == 0 or bool(np.isfinite(array.min()) and np.isfinite(array.max()))
+    return array.size == 0 or (math.isfinite(array.min()) and math.isfinite(array.max()))
 
 
 class Snapshot:
