@@ -149,8 +149,6 @@ class Loss(Configurable):
         if z.ndim != 2:
             raise ValueError(f"{names[0]} must have shape (B, C), got {z.shape}")
         teacher = self._checked_teacher(names[0], z, teacher_logits)
-        if not self.distills:
-            y = validation.check_array(names[1], y)
         labels, targets = self.check_y(y, z.shape[1:], len(z), z.dtype, names[1], "the logits")
         targets = no_rows(z) if targets is None else np.require(targets, z.dtype, "CAW")
         scale = np.empty(len(z))

@@ -216,7 +216,7 @@ class Optimizer(Configurable):
             parts = [tuple(array[at : at + size] for array in arrays) for at, size in segments]
         for part in parts:
             kernel.update(kind, *part, self._scalars)
-        self.__dict__["iterations"] += 1  # it is no setting whose change would have to be checked
+        self._iterations += 1  # which the property need not check
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments, JSON-able. A schedule becomes ``{"class_name", "config"}``."""
