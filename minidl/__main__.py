@@ -103,7 +103,10 @@ def _parser() -> argparse.ArgumentParser:
 
     command("info", _info, "versions, processor, threads, folders")
 
-    add = command("warmup", lambda options: main_job.compile_kernels(options.dtype), "compile ahead")
+    def run_warmup(options):
+        main_job.say_what_compiling_took(partial(runtime.warmup, options.dtype, verbose=False))
+
+    add = command("warmup", run_warmup, "compile ahead")
     add("--dtype", choices=("float32", "float64"), default="float32")
     return parser
 

@@ -5,8 +5,7 @@ import multiprocessing
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from concurrent import futures
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +14,7 @@ import numpy as np
 
 from .callbacks import check_verbose, say
 from .distillation.checks import build_for, check_answers, check_pair, check_some_labels, distillation_loss
-from .distillation.distill import fresh_optimizer, train_on_labels
+from .distillation.distill import compile_kernels, fresh_optimizer, train_on_labels
 from .losses import KnowledgeDistillation
 from .models import Sequential
 from .report import as_labels, count_of, describe_loss, format_table, has_labels, mean_and_std, measure
@@ -124,6 +123,8 @@ def distill_sweep(
     candidates = [KnowledgeDistillation(t, *pair) for t, pair in itertools.product(temperatures, weights)]
     candidates = _check_losses([*candidates, *loss_list], y, processes)
     settings = ([None] if plain_student else []) + candidates
+    if processes > 1:  # once, and not in each of them
+        compile_kernels([(student, loss, optimizer, y) for loss in settings], verbose != 0)
 
     arrays = {"x": x, "x_val": x_val, "y_val": y_val} | ({} if y is None else {"y": y})
     arguments = dict(epochs=epochs, batch_size=batch_size, verbose=0)
@@ -215,9 +216,9 @@ def _run_all(runs: list[_Run], processes: int) -> Iterator[dict]:
     # Not fork: a forked child would inherit locks held by threads it does not have.
     options: dict = dict(initializer=set_num_threads, initargs=(1,))
     try:
-        with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), **options) as pool:
+        with futures.ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), **options) as pool:
             yield from pool.map(_run, runs)
-    except BrokenProcessPool as error:
+    except futures.BrokenExecutor as error:
         raise RuntimeError(
             "a process of the sweep ended early. A script must call distill_sweep under "
             'if __name__ == "__main__":, and from standard input only processes=1 works'

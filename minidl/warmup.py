@@ -8,9 +8,10 @@ import os
 import re
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterable
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, wait
 
 import numba
 import numpy as np
@@ -40,10 +41,18 @@ _PREDICT = ("infer_rows",)
 _MORE = ("search_nonfinite", "make_key", "add_regularizer")
 _ready: dict[str, set[str]] = {}
 """The jobs of each dtype that are in memory."""
-_under_way: dict[str, Future] = {}
-"""The compilation of each dtype. Its caller may have been interrupted; then it goes on by itself."""
+_compiling = threading.RLock()
+"""One thread compiles at a time. Its caller may have been interrupted; then it goes on by itself."""
+
+
+def _after_fork() -> None:
+    """A forked child has no compiler thread, and perhaps the lock that one held."""
+    global _compiling
+    _compiling = threading.RLock()
+
+
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_under_way.clear)  # a child has no compiler thread to wait for
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def warmup(dtype: str = "float32", verbose: bool = True) -> float:
@@ -77,25 +86,22 @@ def compile_ahead(names: set[str], dtype: str, aloud: bool | None) -> float:
     start = "\r" if stream is not None and stream.isatty() else ""  # of a line that is written over
     is_long = sum(map(_expected_seconds, new)) > _SAID_ABOVE
     if aloud and is_long:
-        aloud = say(f"{_ANNOUNCEMENT}\n", stream)
+        say(f"{_ANNOUNCEMENT}\n", stream)
     # In a thread of its own: the compiler would swallow an interrupt, and this thread listens for one as it waits.
-    is_earlier = dtype in _under_way
-    if not is_earlier:
-        compiler = ThreadPoolExecutor(1, thread_name_prefix="minidl-compiler")
-        _under_way[dtype] = compiler.submit(_compile_in_two_processes, jobs, new, dtype)
-        compiler.shutdown(wait=False)
-    compiling = _under_way[dtype]
+    compiling: Future = Future()
+    try:
+        threading.Thread(None, _fulfil, "minidl-compiler", (compiling, jobs, dtype)).start()
+    except RuntimeError:  # the system gives no more threads, or the interpreter is about to end
+        _fulfil(compiling, jobs, dtype)
     while not wait([compiling], timeout=0.05).done:
         seconds = time.perf_counter() - began
         if aloud is None and seconds > _SAID_ABOVE:
-            aloud = say(f"{_ANNOUNCEMENT}\n", stream)
+            aloud = True
+            say(f"{_ANNOUNCEMENT}\n", stream)
         if aloud and is_long and start:
             done = sum(_is_on_disk(*jobs[name]) for name in new)
-            aloud = say(f"{start}minidl: {done} of {len(new)} parts, {seconds:.0f} s ", stream)
-    _under_way.pop(dtype, None)
+            say(f"{start}minidl: {done} of {len(new)} parts, {seconds:.0f} s ", stream)
     compiling.result()
-    if is_earlier:  # perhaps it was for another model
-        return time.perf_counter() - began + compile_ahead(names, dtype, aloud)
     ready.update(names)
     seconds = time.perf_counter() - began
     if aloud and seconds > _SAID_ABOVE:
@@ -103,6 +109,20 @@ def compile_ahead(names: set[str], dtype: str, aloud: bool | None) -> float:
         kept = f"kept in {place}" if place else f"not kept; {cache.ADVICE}"
         say(f"{start}minidl: compiling for {dtype} took {seconds:.1f} s; {kept}\n", stream)
     return seconds
+
+
+def _fulfil(compiling: Future, jobs: dict, dtype: str) -> None:
+    """Compile what no other thread has compiled meanwhile, and load the rest."""
+    try:
+        with _compiling:
+            new = [name for name, job in jobs.items() if not _is_on_disk(*job)]
+            if new:
+                _compile_in_two_processes(jobs, new, dtype)
+            else:
+                _compile(jobs.values())
+        compiling.set_result(None)
+    except BaseException as error:
+        compiling.set_exception(error)
 
 
 def _compile_in_two_processes(jobs: dict, new: list[str], dtype: str) -> None:
@@ -151,7 +171,7 @@ def _start_helper(names: list[str], dtype: str) -> subprocess.Popen | None:
     quiet = subprocess.DEVNULL
     try:
         return subprocess.Popen([sys.executable, "-c", code], stdin=quiet, stdout=quiet, stderr=quiet)
-    except OSError:
+    except (OSError, RuntimeError):  # RuntimeError: the interpreter is about to end
         return None
 
 
@@ -179,9 +199,9 @@ def _jobs(dtype: np.dtype) -> dict[str, tuple]:
     return jobs | {name: (kernel, tuple(map(numba.typeof, args))) for name, (kernel, *args) in calls.items()}
 
 
-def compile_before_fit(dtype: str, aloud: bool, names: Iterable[str] = ()) -> None:
-    """Compile before the first epoch, so that compile time is announced and counted in no epoch."""
-    compile_ahead({*_FIT, *_PREDICT, *names}, dtype, aloud)
+def compile_before_fit(dtype: str, aloud: bool, names: Iterable[str] = ()) -> float:
+    """Compile before the first epoch, so that compile time is announced and counted in no epoch; the seconds."""
+    return compile_ahead({*_FIT, *_PREDICT, *names}, dtype, aloud)
 
 
 def compile_before_predict(dtype: str, names: Iterable[str]) -> None:

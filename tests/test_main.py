@@ -237,7 +237,8 @@ def test_what_explain_says_of_t_squared():
 def test_warmup_says_in_one_line_what_it_did(monkeypatch, capsys):
     asked = []
     for seconds, words in ((0.4, "kernels: 0.4 s to load from disk"), (31.0, "kernels: 31.0 s to compile, ")):
-        monkeypatch.setattr(main_job, "warmup", lambda dtype, verbose, s=seconds: asked.append(dtype) or s)
+        warmup = lambda dtype, verbose, s=seconds: asked.append(dtype) or s  # noqa: E731
+        monkeypatch.setattr("minidl.runtime.warmup", warmup)
         assert main(["warmup", "--dtype", "float64"]) == 0
         (line,) = capsys.readouterr().out.splitlines()
         assert line.startswith(words)

@@ -1,7 +1,9 @@
 """Sequential: the flat vector and its views, building, compiling, one step against NumPy, bad input."""
 
 import copy
+import io
 import pickle
+import sys
 import warnings
 
 import numpy as np
@@ -209,6 +211,19 @@ def test_input_layers_and_shapes():
     assert model.forward(np.zeros((5, 2, 3))).shape == (5, 4)
     assert Sequential([Flatten(input_shape=(2, 3)), Dense(4)]).input_shape == (2, 3)
     assert Sequential([Input((1,)), Dense(2)]).forward([1.0, 2.0, 3.0]).shape == (3, 2)
+
+
+def test_a_summary_where_only_ascii_can_be_shown(monkeypatch):
+    raw, name = io.BytesIO(), "Schüler"
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="ascii"))
+    model = classifier(name=name)
+    model.summary()
+    assert rb'Model: "Sch\xfcler"' in raw.getvalue() and b"Total params: 43" in raw.getvalue()
+    with pytest.raises(UnicodeEncodeError):  # the control
+        model.summary(print_fn=print)
+    lines = []
+    model.summary(print_fn=lines.append)
+    assert name in lines[0], "a function of one's own is given it as it is"
 
 
 def test_summary(capsys):

@@ -1,11 +1,13 @@
 """The public matrix product: every layout and dtype against NumPy, and what it refuses."""
 
+import contextlib
 import importlib
 import io
 import re
 import subprocess
 import sys
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -13,7 +15,9 @@ import reference
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minidl import Dense, Sequential, distill, losses, runtime, warmup
+from minidl import Dense, Sequential, born_again, distill, losses, mutual_learning, runtime, warmup
+from minidl.__main__ import main
+from minidl.kernels import threads
 from minidl.kernels.jit import JIT_DISABLED
 
 compiling = importlib.import_module("minidl.warmup")  # minidl.warmup is the function
@@ -222,6 +226,7 @@ def test_two_processes_begin_at_opposite_ends(monkeypatch, helps):
                     on_disk.update(asked[: len(compiled)])
 
     names = ["update.ADAM", "train", "loss.DIST", "infer", "all_ready", "matmul.product"]
+    monkeypatch.setattr(compiling, "_SECONDS", {"train": 3.0, "matmul.product": 2.0, "infer": 1.0})
     monkeypatch.setattr(compiling, "_start_helper", start)
     monkeypatch.setattr(compiling, "_compile", compile_one)
     compiling._compile_in_two_processes({name: name for name in names}, names, "float32")
@@ -331,8 +336,107 @@ def test_distill_compiles_in_one_go(monkeypatch, loss):
     distill(logits, student, x, loss=used, epochs=1, verbose=0, optimizer="sgd")
     first, *later = asked
     units = {name for names in asked for name in names} - first
-    assert {name.split(".")[0] for name in units} <= {"metric", "forward", "matmul"}
+    assert {name.split(".")[0] for name in units} <= ({"forward", "matmul"} if loss == "DIST" else set())
     assert later, "what is asked for later is seen"
     if loss != "DIST":
         assert {"update.SGD", "scalars.SGD", "backward.TANH"} < first
         assert any(name.startswith("loss.") for name in first)
+
+
+def teach_each_other(x, y, student):
+    models = [student(), student()]
+    mutual_learning(models, x, y, epochs=2, optimizer="sgd", verbose=0)
+
+
+def teach_the_next(x, y, student):
+    born_again(student, x, y, generations=2, optimizer="sgd", epochs=1, verbose=0, validation_split=0.2)
+
+
+def teach_with_all_there_is(x, y, student):
+    teacher = np.eye(3)[y]
+    distill(teacher, student(), x, y, epochs=1, optimizer="sgd", verbose=0, plain_student=True)
+    distill(teacher, student(), x, np.eye(3)[y], epochs=1, optimizer="sgd", verbose=0, validation_split=0.2)
+
+
+def run_the_main_job(x, y, student):
+    few = "--labels 100 --teacher 32 --student 8 --teacher-steps 20 --steps 40 --seeds 2"
+    assert main(["distill", *few.split()]) == 0
+
+
+TOGETHER = [teach_each_other, teach_the_next, teach_with_all_there_is, run_the_main_job]
+
+
+@pytest.mark.parametrize("run", TOGETHER)
+def test_trainings_that_belong_together_compile_in_one_go(monkeypatch, run):
+    """All that they need, before the first of them begins, and nothing that they do not need."""
+    asked, before = [], set()
+    compile_ahead, train = compiling.compile_ahead, threads.run
+
+    def ask(names, *rest):
+        asked.append(names)
+        return compile_ahead(names, *rest)
+
+    def run_kernel(*arguments, **options):
+        before.update(*asked)
+        return train(*arguments, **options)
+
+    monkeypatch.setattr(compiling, "compile_ahead", ask)
+    monkeypatch.setattr(threads, "run", run_kernel)
+    rng = np.random.default_rng(0)
+    x, y = rng.random((40, 6), np.float32), np.arange(40) % 3
+    run(x, y, lambda: Sequential([Dense(5, "tanh", input_dim=6), Dense(3, "softmax")]))
+    first, *later = asked
+    if run is teach_with_all_there_is:  # two, of which the second has rows for labels
+        second = next(names for names in later if "metric.CATEGORICAL_ACCURACY" in names)
+        assert {name.split(".")[0] for name in second - first} == {"metric", "loss"}
+        first = first | second
+    assert later and first >= set().union(*later)
+    needed = set().union(*later) | {"panel_order", *compiling._FIT, *compiling._PREDICT}
+    assert first <= needed, "nothing that no training asks for"
+
+
+@pytest.mark.parametrize("guarded", [True, False])
+def test_two_trainings_that_begin_at_once_compile_once(monkeypatch, guarded):
+    compiled, both = [], threading.Barrier(2)
+
+    def compile_all(jobs, new, dtype):
+        time.sleep(0.05)  # for the other to come
+        compiled.append(new)
+
+    monkeypatch.setattr(compiling, "JIT_DISABLED", False)
+    monkeypatch.setattr(compiling, "_ready", {})
+    monkeypatch.setattr(compiling, "_is_on_disk", lambda *job: bool(compiled))
+    monkeypatch.setattr(compiling, "_compile_in_two_processes", compile_all)
+    monkeypatch.setattr(compiling, "_compile", lambda jobs: None)
+    if not guarded:  # the control
+        monkeypatch.setattr(compiling, "_compiling", contextlib.nullcontext())
+        monkeypatch.setattr(compiling.time, "sleep", lambda seconds: both.wait(60))
+
+    def begin():
+        compiling.compile_before_fit("float32", False)
+
+    trainings = [threading.Thread(target=begin) for _ in range(2)]
+    for training in trainings:
+        training.start()
+    for training in trainings:
+        training.join()
+    assert len(compiled) == (1 if guarded else 2)
+
+
+def test_where_no_thread_can_be_started_the_caller_compiles(monkeypatch):
+    def refuse(thread):
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    compiled = []
+    monkeypatch.setattr(compiling, "JIT_DISABLED", False)
+    monkeypatch.setattr(compiling, "_ready", {})
+    monkeypatch.setattr(compiling, "_is_on_disk", lambda *job: False)
+    monkeypatch.setattr(compiling, "_compile", lambda jobs: compiled.append(threading.current_thread()))
+    monkeypatch.setattr(compiling, "get_num_threads", lambda: 2)
+    monkeypatch.setattr(compiling.subprocess, "Popen", refuse)
+    monkeypatch.setattr(compiling.threading.Thread, "start", refuse)
+    monkeypatch.setattr(compiling.cache, "folder", lambda: "/some/folder")
+    with pytest.raises(RuntimeError):  # the control
+        threading.Thread(target=print).start()
+    compiling.compile_before_fit("float32", False)
+    assert compiled == [threading.current_thread()]

@@ -113,7 +113,7 @@ def test_processes_of_one_thread_give_the_same(teacher, monkeypatch):
             begun.update(options)
             super().__init__(*given, **options)
 
-    monkeypatch.setattr(sweep, "ProcessPoolExecutor", Pool)
+    monkeypatch.setattr(sweep.futures, "ProcessPoolExecutor", Pool)
     arguments = dict(temperatures=(4.0,), seeds=(0, 1), epochs=2, validation_data=VALIDATION)
     loss = KnowledgeDistillation(temperature=Ramp(8.0, 2.0, 2))
     here = distill_sweep(teacher, student(), X, Y, processes=1, loss_list=[loss], **arguments)

@@ -429,6 +429,77 @@ def test_some_threads_are_better_than_none(monkeypatch):
     assert counts.tolist() == [5, 5, 5, 0, 0, 0]
 
 
+TRAINING = """
+def train():
+    import numpy as np
+    import minidl
+
+    minidl.set_num_threads(2)
+    rng = np.random.default_rng(0)
+    x, y = rng.random((640, 20), np.float32), rng.integers(0, 3, 640)
+    model = minidl.Sequential([minidl.Dense(40, "relu", input_dim=20), minidl.Dense(3, "softmax")], seed=1)
+    model.compile("adam", "sparse_categorical_crossentropy", ["accuracy"])
+    model.fit(x, y, epochs=3, verbose=0, validation_split=0.2)
+    minidl.matmul(x, x, transpose_a=True)
+    print(model.predict(x).tobytes().hex())
+"""
+LAST_LINE = """
+import threading
+
+def run():
+    threading.main_thread().join()  # the interpreter is about to end
+    try:
+        import concurrent.futures.thread
+    except RuntimeError as error:
+        print(error)
+    train()
+
+threading.Thread(target=run).start()
+"""
+NO_MORE_THREADS = """
+import os, resource, threading
+from minidl.kernels import threads
+
+train()  # which loads what another user may have no right to read
+if os.getuid() == 0:  # who has no limit
+    os.setuid(65534)
+resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
+try:
+    threading.Thread(target=print).start()
+except RuntimeError as error:
+    print(error)
+train()
+assert threads._pool is None or threads._pool.threads == 1
+"""
+
+
+@pytest.mark.parametrize(
+    "script, control",
+    [
+        (LAST_LINE, "can't register atexit after shutdown"),
+        ("import atexit, minidl; atexit.register(train)", ""),
+        ("import atexit; atexit.register(train); import minidl", ""),
+        ("import atexit; atexit.register(train)", ""),
+        pytest.param(
+            NO_MORE_THREADS,
+            "can't start new thread",
+            marks=pytest.mark.skipif(sys.platform != "linux", reason="others count otherwise"),
+        ),
+    ],
+)
+def test_where_no_thread_can_be_started_a_training_has_the_same_bits(script, control, capsys):
+    """In a thread that outlives the script, in an exit handler, and where the user has all threads that are allowed."""
+    space: dict = {}
+    exec(TRAINING, space)
+    space["train"]()
+    expected = capsys.readouterr().out
+    done = subprocess.run([sys.executable, "-c", TRAINING + script], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    *before, bits = done.stdout.splitlines(keepends=True)
+    assert bits == expected
+    assert control in "".join(before), "the place is one where nothing can be started"
+
+
 LEAVING = """
 import threading, time
 import numpy as np, minidl

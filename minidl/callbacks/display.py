@@ -222,10 +222,12 @@ def say(text: str, stream=None) -> None:
     if stream is None or stream is _lost:  # a windowed Windows program has no standard output
         return
     try:
+        encoding = getattr(stream, "encoding", None) or "utf-8"
         try:
-            text.encode(getattr(stream, "encoding", None) or "utf-8")
+            text.encode(encoding)
         except UnicodeEncodeError:
-            text = text.replace("━", "=").replace("╺", ">").encode("ascii", "replace").decode()
+            plain = text.replace("━", "=").replace("╺", ">")
+            text = plain.encode(encoding, "backslashreplace").decode(encoding)
         stream.write(text)
         stream.flush()
     except (OSError, ValueError) as error:  # ValueError: the stream was closed

@@ -3,12 +3,15 @@
 import copy
 import math
 import time
+from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
 from .. import callbacks, optimizers
 from ..losses import KnowledgeDistillation
+from ..metrics import Accuracy
 from ..models import Sequential
 from ..report import DistillationReport, Figures, as_labels, describe_loss, holds_rows, measure
 from ..teachers import Teacher, cached_logits, named_teacher, untrained_note
@@ -77,12 +80,13 @@ def distill(
     verbose = callbacks.check_verbose(fit_arguments.get("verbose", "auto"))
     job = check_job(teacher, student, loss, fit_arguments, transfer, from_probs)
     optimizer = optimizers.get(student.optimizer or "adam" if optimizer is None else optimizer)
-    names = names_to_train(student, job.loss, optimizer)
-    compile_before_fit(student.dtype.name, verbose != 0, names)
+    y, validates = job.fit_arguments["y"], validation_data is not None or validation_split > 0
+    used = [job.loss, None] if plain_student or validates else [job.loss]
+    compile_kernels([(student, each, optimizer, y) for each in used], verbose != 0)
     note = untrained_note(job.teacher, student, resumed=bool(fit_arguments.get("initial_epoch")))
     check_not_swapped(job)
     if plain_student:
-        check_some_labels(job.fit_arguments["y"])
+        check_some_labels(y)
     data = _choose_report_data(job, test_data, test_teacher)
 
     # train
@@ -112,6 +116,20 @@ def distill(
         report.plain = data.measure("plain student", plain)
     report.notes += report.concerns()
     return report
+
+
+def compile_kernels(fits: Iterable[tuple], aloud: bool) -> float:
+    """Compile at once what several fits with the metric accuracy need; returns the seconds.
+
+    Each is a model, a loss (None: that on labels alone), an optimizer and the labels.
+    """
+    names, accuracy = defaultdict(set), Accuracy()
+    for model, loss, optimizer, y in fits:
+        alone = loss_without_teacher(model, KnowledgeDistillation(), y)
+        kind = accuracy.kind_for(alone.sparse, math.prod(model.output_shape))
+        found = names_to_train(model, loss or alone, optimizers.get(optimizer), [kind])
+        names[model.dtype.name].update(found)
+    return sum(compile_before_fit(dtype, aloud, each) for dtype, each in names.items())
 
 
 def announce(role: str, verbose: int | str) -> None:

@@ -26,9 +26,10 @@ from ..models import Sequential
 from ..optimizers import Adam
 from ..optimizers.schedules import CosineDecay
 from ..report import count_of, describe_layers, format_table, mean_and_std, measure
-from ..runtime import get_num_threads, set_num_threads, warmup
+from ..runtime import get_num_threads, set_num_threads
 from ..teachers import cached_logits
 from ..utils import to_categorical
+from .distill import compile_kernels
 
 _SHIFT = 2  # pixels, up or down and left or right
 _SMOOTHING = 0.1
@@ -81,6 +82,9 @@ class _Kind(NamedTuple):
     shifted: bool = True
 
 
+_TEACHER = _Kind("teacher", CategoricalCrossentropy(label_smoothing=_SMOOTHING))
+
+
 def _kinds(options: argparse.Namespace) -> list[_Kind]:
     """The students to compare; the last one is judged by all others."""
     distilled = KnowledgeDistillation(options.temperature, options.hard_weight, options.soft_weight)
@@ -107,13 +111,14 @@ def run(options: argparse.Namespace) -> None:
     labelled = _first_of_each_class(y, options.labels or len(y))
     source = "MNIST, embedded in the package" if options.data is None else options.data
     print(f"{len(x):,} training digits, {len(labelled):,} with labels; {len(x_test):,} test digits; {source}")
-    compile_seconds = compile_kernels()
+    job = _Job(options, x, y, labelled, threading.Event())
+    compile_seconds = say_what_compiling_took(lambda: job.compile_kernels(kinds))
 
     print(f"{count_of(options.seeds, 'teacher')} and {options.seeds * len(kinds)} students to train")
-    groups = _Job(options, x, y, labelled, threading.Event()).train_all(kinds)
+    groups = job.train_all(kinds)
     teachers_logits = [teacher.predict_logits(x_test) for teacher in groups[0]]
     rows = []
-    for kind, models in zip([_Kind("teacher", CategoricalCrossentropy()), *kinds], groups, strict=True):
+    for kind, models in zip([_TEACHER, *kinds], groups, strict=True):
         row = {"digits": len(x if kind.all_digits else labelled), "labels": len(labelled)}
         row |= {"shifted": kind.shifted, "taught": kind.loss.distills}
         rows.append(_row(kind.name, models, x_test, y_test, teachers_logits) | row)
@@ -129,10 +134,10 @@ def run(options: argparse.Namespace) -> None:
         groups[-1][-1].save(options.save)
 
 
-def compile_kernels(dtype: str = "float32") -> float:
+def say_what_compiling_took(compile_or_load: Callable[[], float]) -> float:
     """Compile ahead, or load from the disk, and print how long it took; returns the seconds."""
     print("kernels: ", end="", flush=True)
-    seconds = warmup(dtype, verbose=False)
+    seconds = compile_or_load()
     kept = "kept on disk" if cache.folder() else f"not kept; {cache.ADVICE}"
     print(f"{seconds:.1f} s to {f'compile, and {kept}' if seconds > 2 else 'load from disk'}")
     return seconds
@@ -152,6 +157,11 @@ def _shifted(x: np.ndarray, rows: np.ndarray, most: int, seed: int) -> np.ndarra
     return windows[rows, top, left]
 
 
+def _answers(model: Sequential, y: np.ndarray) -> np.ndarray:
+    """``y`` as the model's loss takes it."""
+    return y if model.loss.distills else to_categorical(y, *model.output_shape)
+
+
 class _Job(NamedTuple):
     """What all trainings share."""
 
@@ -160,6 +170,12 @@ class _Job(NamedTuple):
     y: np.ndarray
     labelled: np.ndarray  # rows of the digits whose labels are used
     ended: threading.Event  # nobody waits for the trainings any more
+
+    def compile_kernels(self, kinds: list[_Kind]) -> float:
+        """At once, for all trainings, before they begin side by side; returns the seconds."""
+        models = [self._new_model(kind, 0) for kind in (_TEACHER, *kinds)]
+        fits = [(each, each.loss, each.optimizer, _answers(each, self.y[:1])) for each in models]
+        return compile_kernels(fits, aloud=False)
 
     def train_all(self, kinds: list[_Kind]) -> list[list[Sequential]]:
         """The teachers, then the students of each kind, one per seed; as many at a time as there are threads.
@@ -182,19 +198,33 @@ class _Job(NamedTuple):
             pool.shutdown(cancel_futures=True)
             set_num_threads(threads)
 
+    def _new_model(self, kind: _Kind, seed: int, steps: int = 1) -> Sequential:
+        """The teacher, or a student of a kind; its learning rate decays over so many steps.
+
+        The teacher is a large net that sees each digit shifted and with pixels missing, never twice the same; a student
+        is a small one without regularization. Students of one seed have the same initial weights.
+        """
+        options, shape = self.options, self.x.shape[1:]
+        rate, layers = options.learning_rate, [Rescaling(1 / 255), Flatten()]
+        if kind is _TEACHER:
+            rate = options.teacher_learning_rate
+            layers = [RandomTranslation(*(_SHIFT / pixels for pixels in shape)), *layers, Dropout(0.1)]
+            for units in options.teacher:
+                layers += [Dense(units, "relu"), Dropout(0.3)]
+        else:
+            layers += [Dense(units, "relu") for units in options.student]
+        layers = [Input(shape), *layers, Dense(int(self.y.max()) + 1, "softmax")]
+        model = Sequential(layers, kind.name, seed=seed)
+        model.compile(optimizer=Adam(CosineDecay(rate, steps)), loss=kind.loss, metrics=["accuracy"])
+        return model
+
     def _train_teacher(self, seed: int) -> Sequential:
-        """A large net that sees each digit shifted and with pixels missing, never twice the same."""
         options, labelled = self.options, self.labelled
-        shifts = RandomTranslation(*(_SHIFT / pixels for pixels in self.x.shape[1:]))
-        layers = [shifts, Rescaling(1 / 255), Flatten(), Dropout(0.1)]
-        for units in options.teacher:
-            layers += [Dense(units, "relu"), Dropout(0.3)]
-        loss, batch_size = CategoricalCrossentropy(label_smoothing=_SMOOTHING), 2 * options.batch_size
-        plan = batch_size, options.teacher_steps * batch_size / len(labelled), options.teacher_learning_rate
-        return self._train("teacher", seed, layers, loss, plan, self.x[labelled], self.y[labelled])
+        batch_size = 2 * options.batch_size
+        epochs = math.ceil(options.teacher_steps * batch_size / len(labelled))
+        return self._train(_TEACHER, seed, (batch_size, epochs), self.x[labelled], self.y[labelled])
 
     def _train_student(self, kind: _Kind, seed: int, teacher: Future) -> Sequential:
-        """A small net without regularization; those of one seed have the same initial weights."""
         options = self.options
         # Equally many rows for all kinds, so that they take the same steps: fewer digits come more often.
         count = math.ceil(options.steps * options.batch_size / _PASSES)
@@ -202,27 +232,23 @@ class _Job(NamedTuple):
         x = _shifted(self.x, rows, _SHIFT * kind.shifted, seed)
         y = np.where(np.isin(rows, self.labelled), self.y[rows].astype(int), -1)
         logits = cached_logits(teacher.result(), x) if kind.loss.distills else None
-        layers = [Rescaling(1 / 255), Flatten(), *(Dense(units, "relu") for units in options.student)]
-        plan = options.batch_size, _PASSES, options.learning_rate
-        return self._train(kind.name, seed, layers, kind.loss, plan, x, y, logits)
+        return self._train(kind, seed, (options.batch_size, _PASSES), x, y, logits)
 
-    def _train(self, title: str, seed: int, layers: list, loss: Loss, plan: tuple, x, y, teacher_logits=None):
+    def _train(self, kind: _Kind, seed: int, plan: tuple[int, int], x, y, teacher_logits=None) -> Sequential:
         """A new model, fitted to images, labels and perhaps a teacher's logits; says so in a line."""
-        started, classes = time.perf_counter(), int(self.y.max()) + 1
-        batch_size, epochs, rate = plan[0], math.ceil(plan[1]), plan[2]
-        decay = CosineDecay(rate, epochs * math.ceil(len(x) / batch_size))
-        model = Sequential([Input(x.shape[1:]), *layers, Dense(classes, "softmax")], title, seed=seed)
-        model.compile(optimizer=Adam(decay), loss=loss, metrics=["accuracy"])
+        started, (batch_size, epochs) = time.perf_counter(), plan
+        model = self._new_model(kind, seed, epochs * math.ceil(len(x) / batch_size))
 
         def end(epoch, logs):
             if self.ended.is_set():
                 raise CancelledError
 
-        y, watch = y if loss.distills else to_categorical(y, classes), LambdaCallback(on_epoch_begin=end)
+        y, watch = _answers(model, y), LambdaCallback(on_epoch_begin=end)
         logs = model.fit(x, y, batch_size, epochs, 0, [watch], target_model=teacher_logits).history
         values = "  ".join(f"{name} {value[-1]:.4f}" for name, value in logs.items())
         did = f"{describe_layers(model):<14} {epochs:>4} epochs {time.perf_counter() - started:5.1f} s"
-        print(f"{title + f' {seed}':<23} {did}  {values}\n", end="")  # in one piece: other threads print, too
+        # in one piece: other threads print, too
+        print(f"{kind.name + f' {seed}':<23} {did}  {values}\n", end="")
         return model
 
 

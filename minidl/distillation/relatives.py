@@ -13,9 +13,8 @@ from ..models import Sequential
 from ..report import DistillationReport, has_labels
 from ..teachers import Ensemble, as_teacher
 from ..validation import check_float, check_int, describe
-from ..warmup import compile_before_fit
-from .checks import build_for, check_answers, check_fit_arguments
-from .distill import announce, distill, fresh_optimizer, train_on_labels
+from .checks import build_for, check_answers, check_fit_arguments, distillation_loss
+from .distill import announce, compile_kernels, distill, fresh_optimizer, train_on_labels
 
 
 @dataclass
@@ -66,6 +65,7 @@ def born_again(
     check_fit_arguments("born_again", for_labels)
     verbose = check_verbose(arguments.get("verbose", "auto"))
     loss = KnowledgeDistillation(temperature=1.0, hard_weight=0.5, soft_weight=0.5) if loss is None else loss
+    loss = distillation_loss(loss, y)
     result = BornAgain([])
     for generation in range(1, generations + 1):
         announce(f"generation {generation} of {generations}", verbose)
@@ -77,6 +77,8 @@ def born_again(
         if teacher is None:
             x = build_for(model, x)
             y = check_answers(model, y, len(x))
+            used = (None, loss)[:generations]
+            compile_kernels([(model, each, optimizer, y) for each in used], verbose != 0)
             train_on_labels(model, fresh_optimizer(optimizer), {"epochs": 20, **for_labels, "x": x, "y": y})
         else:
             options = {**arguments, **teacher_arguments, "optimizer": fresh_optimizer(optimizer)}
@@ -131,7 +133,7 @@ def mutual_learning(
     for model in models:
         loss = KnowledgeDistillation(**settings)
         model.compile(optimizer=fresh_optimizer(optimizer), loss=loss, metrics=["accuracy"])
-    compile_before_fit(models[0].dtype.name, aloud=verbose != 0)
+    compile_kernels([(model, model.loss, model.optimizer, y) for model in models], verbose != 0)
     histories = [History() for _ in models]  # one serves all the fits of a model
     for epoch in range(epochs):
         arguments = settings | dict(initial_epoch=epoch, epochs=epoch + 1)

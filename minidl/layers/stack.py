@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
+from ..callbacks import say
 from ..kernels.program import ACTIVATION, DROPOUT, GAUSSIAN_NOISE, RANDOM_TRANSLATION, Op
 from ..kernels.random import LAYER, make_key
 from ..parameters import FlatParameters
@@ -319,8 +320,8 @@ class Stack(FlatParameters):
             x = layer.forward(x, training=True)
         return x
 
-    def summary(self, line_length: int = 65, print_fn: Callable[[str], object] = print) -> None:
-        """Print the layers with their output shapes and numbers of parameters."""
+    def summary(self, line_length: int = 65, print_fn: Callable[[str], object] | None = None) -> None:
+        """Print the layers with their output shapes and numbers of parameters; ``print_fn`` is given each line."""
         first, second = round(line_length * 0.45), round(line_length * 0.4)
         lines = [f'Model: "{self.name}"', "_" * line_length]
         lines += [" Layer (type)".ljust(first) + "Output Shape".ljust(second) + "Param #", "=" * line_length]
@@ -343,7 +344,7 @@ class Stack(FlatParameters):
             )
             lines.append(f"{which} params: {found}")
         for line in lines:
-            print_fn(line)
+            say(f"{line}\n") if print_fn is None else print_fn(line)
 
     # -- copies --------------------------------------------------------------------------------------
 

@@ -225,13 +225,13 @@ class CompiledSteps:
         return panels
 
 
-def names_to_train(model, loss, optimizer) -> list[str]:
-    """The units that a fit of ``model`` will ask for, metrics left out; none where it runs layer by layer."""
+def names_to_train(model, loss, optimizer, metric_kinds: list[int]) -> list[str]:
+    """The units that a fit of ``model`` will ask for; none where it runs layer by layer."""
     objective = model.objective(loss)
     ops = model.ops(training=True, logits=objective.on_logits)
     if ops is None or objective.kind < 0 or loss.whole_batch:
         return []
-    return _unit_names(model, objective, ops, optimizer, [], program.Parts._fields[:-1])
+    return _unit_names(model, objective, ops, optimizer, metric_kinds, program.Parts._fields[:-1])
 
 
 def _unit_names(model, objective, ops, optimizer, metric_kinds: list[int], parts: tuple) -> list[str]:
