@@ -72,9 +72,14 @@ class CompiledSteps:
         if needs_output:
             final = activations.FORWARD.address(activations.CODES[model.final_activation], dtype)
         self._program = program.Program(
-            laid_out.ops, laid_out.settings, trained[0], model.grads, self._in_panels, final,
+            laid_out.ops,
+            laid_out.settings,
+            trained[0],
+            model.grads,
+            self._in_panels,
+            final,
             program.Parts(*(network.PARTS.address(name, dtype) for name in step_parts)),
-        )  # fmt: skip
+        )
         parts = BatchParts(len(metrics), samples.labels.size > 0, not sparse, taught, needs_output)
         self._buffers = training_buffers(
             ops, laid_out.size, batch_size, dtype, n_threads, n_threads if copied else 1, parts
