@@ -20,7 +20,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from .validation import check_bool, describe, warn
+from .validation import check_bool, describe, shorten, warn
 
 try:
     import fcntl
@@ -31,6 +31,7 @@ VERSION = 1
 _ON_WINDOWS = os.name == "nt"
 _MAGIC = b"PK\x03\x04"
 _LARGEST_TEXT = 16 << 20  # bytes
+_LONGEST_REASON = 2000  # characters
 
 
 def check_path(path, argument: str = "path") -> str:
@@ -154,7 +155,7 @@ def read(path, names: Sequence[str]) -> tuple[dict, dict[str, np.ndarray]]:
         config = _parse_config(arrays.pop("config"))
         dtype = config.get("dtype")
         if dtype not in ("float32", "float64"):
-            raise ValueError(f"its dtype must be float32 or float64, got {dtype!r}")
+            raise ValueError(f"its dtype must be float32 or float64, got {shorten(dtype)}")
         arrays = {name: _vector(name, array, dtype) for name, array in arrays.items()}
         if len(set(map(len, arrays.values()))) > 1:
             raise ValueError(f"its arrays differ in length: { {name: len(a) for name, a in arrays.items()} }")
@@ -165,11 +166,17 @@ def read(path, names: Sequence[str]) -> tuple[dict, dict[str, np.ndarray]]:
 def naming(
     path: str, errors: tuple[type[BaseException], ...] = (Exception,), message: str = "cannot read {}: {}"
 ) -> Iterator[None]:
-    """Turns ``errors`` into a ValueError that names the file. Reading hostile bytes can raise almost anything."""
+    """Turns ``errors`` into a ValueError that names the file. Reading hostile bytes can raise almost anything.
+
+    The middle of a long reason is left out: it may hold a name of megabytes from the file.
+    """
     try:
         yield
     except errors as error:
-        raise ValueError(message.format(path, str(error) or type(error).__name__)) from error
+        reason = str(error) or type(error).__name__
+        if len(reason) > _LONGEST_REASON:
+            reason = f"{reason[: _LONGEST_REASON // 2]} ... {reason[-_LONGEST_REASON // 2 :]}"
+        raise ValueError(message.format(path, reason)) from error
 
 
 def read_members(file: BinaryIO, names: Sequence[str]) -> dict[str, np.ndarray]:
@@ -224,5 +231,5 @@ def _parse_config(text: np.ndarray) -> dict:
     if not isinstance(config, dict) or config.get("format") != "minidl":
         raise ValueError("it is not a minidl file")
     if (found := config.get("version")) != VERSION:
-        raise ValueError(f"it has version {found!r} of the format; version {VERSION} is known")
+        raise ValueError(f"it has version {shorten(found)} of the format; version {VERSION} is known")
     return config

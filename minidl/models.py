@@ -153,6 +153,7 @@ class Sequential(Sealed, Stack):
     def _begin_with_weights(self) -> None:
         """A model that is given its weights and a new optimizer, in either order, draws as a new one."""
         self.leave_epoch()
+        self.best_logs = {}
         self._weights_given_at = 0 if self.optimizer is None else self.optimizer.iterations
         if self._weights_given_at == 0:
             self.draw_epoch = 0
@@ -205,6 +206,8 @@ class Sequential(Sealed, Stack):
             elif done:
                 self.draw_epoch += 1  # train_on_batch draws by the steps, which begin again
             self._weights_given_at = None
+        if repr(loss) != repr(self.loss):
+            self.best_logs = {}
         self.optimizer, self.loss, self.metrics = optimizer, loss, metrics
         self.stop_training = False
 

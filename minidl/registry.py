@@ -23,7 +23,7 @@ import re
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from .validation import describe, known_names, unknown_name
+from .validation import describe, known_names, shorten, unknown_name
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack as Unpack  # in typing since Python 3.11
@@ -328,7 +328,7 @@ class Registry(Generic[_Base]):
         name, config = node.get("class_name"), node.get("config", {})
         if not isinstance(name, str) or not isinstance(config, dict):
             raise ValueError(
-                f"{argument} as a dict must have 'class_name' (string) and 'config' (dict), got {node}"
+                f"{argument} as a dict must have 'class_name' (string) and 'config' (dict), got {shorten(node)}"
             )
         if name not in self.names:
             yours = f"; a class of your own goes into custom_objects={{{name!r}: {name}}}"

@@ -34,7 +34,7 @@ def warn(message: str, category: type[Warning] = UserWarning) -> None:
 
 def unknown_name(argument: str, name: object, known: Iterable[str]) -> ValueError:
     """The error for a name that is not in ``known``; the caller raises it."""
-    return ValueError(f"unknown {argument} {name!r}: {known_names(name, known)}")
+    return ValueError(f"unknown {argument} {shorten(name)}: {known_names(name, known)}")
 
 
 def known_names(name: object, known: Iterable[str]) -> str:
@@ -43,7 +43,7 @@ def known_names(name: object, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
     close = close or [long for long in names if name == "".join(word[:1] for word in long.split("_"))]  # lr
     hint = f"did you mean {close[0]!r}? " if close else ""
-    return f"{hint}Known: {', '.join(names)}"
+    return f"{hint}Known: {', '.join(names) or 'none'}"
 
 
 def check_int(argument: str, value: object, minimum: int | None = None, maximum: int | None = None) -> int:
@@ -100,7 +100,7 @@ def check_choice(argument: str, value: object, choices: Sequence) -> object:
         if type(value) is type(choice) and value == choice:
             return value
     listed = ", ".join(repr(choice) for choice in choices)
-    raise ValueError(f"{argument} must be one of {listed}, got {value!r}")
+    raise ValueError(f"{argument} must be one of {listed}, got {shorten(value)}")
 
 
 def check_dtype(dtype: object) -> np.dtype:
@@ -110,7 +110,7 @@ def check_dtype(dtype: object) -> np.dtype:
     except (TypeError, ValueError, SyntaxError):  # "01" is a SyntaxError
         found = np.dtype("V")
     if found not in REALS:
-        raise ValueError(f"dtype must be 'float32' or 'float64', got {dtype!r}")
+        raise ValueError(f"dtype must be 'float32' or 'float64', got {shorten(dtype)}")
     return found
 
 
@@ -124,16 +124,21 @@ def check_shape(argument: str, shape: object) -> tuple[int, ...]:
     sizes = tuple(shape)
     if not sizes:
         raise ValueError(f"{argument} must have at least one axis besides the batch, got ()")
-    every_size = f"{argument} {sizes}: every size"  # formatted once: a file may hold thousands
+    every_size = f"{argument} {shorten(sizes)}: every size"  # formatted once: a file may hold thousands
     return tuple(check_int(every_size, size, minimum=1) for size in sizes)
+
+
+def shorten(value: object) -> str:
+    """``repr(value)``, cut if it is long: a file may hold a list of thousands."""
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
 
 
 def describe(value: object) -> str:
     """What was received, in a few words: arrays by shape and dtype, the rest by type and value."""
     if isinstance(value, np.ndarray):
         return f"an array of shape {value.shape} and dtype {value.dtype}"
-    text = repr(value)
-    return f"{text if len(text) <= 80 else text[:77] + '...'} ({type(value).__name__})"
+    return f"{shorten(value)} ({type(value).__name__})"
 
 
 def check_array(argument: str, value: object, ndim: int | None = None, allow_empty=False) -> np.ndarray:

@@ -221,6 +221,24 @@ def test_csv_logger_appends_under_the_files_own_headings(tmp_path):
     assert path.read_text().splitlines()[0] == "epoch,loss,mse,val_loss,val_mse"
 
 
+@pytest.mark.parametrize("ending", ["", "\n", "\r\n", "\n0,2.0,", "\n0,2.0,1"])
+def test_csv_logger_begins_a_line_where_the_last_was_cut(tmp_path, ending):
+    path = tmp_path / "log.csv"
+    path.write_bytes(f"epoch,loss,val_loss{ending}".encode())
+    run(callbacks.CSVLogger(path, append=True), [{"loss": 0.5}])
+    lines = path.read_text().splitlines()
+    assert lines == [*f"epoch,loss,val_loss{ending}".split(), "0,0.5,NA"]
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"epoch,loss\n0,\xff\n"])
+def test_csv_logger_names_a_file_that_is_no_text(tmp_path, content):
+    path = tmp_path / "log.csv"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"cannot read .*log\.csv: .*utf-8"):
+        run(callbacks.CSVLogger(path, append=True), losses(1.0))
+    assert path.read_bytes() == content
+
+
 def test_terminate_on_nan(capsys):
     model = run(callbacks.TerminateOnNaN(), losses(1.0, float("inf"), 1.0))
     assert model.stop_training
@@ -553,8 +571,48 @@ def test_a_resumed_run_keeps_a_better_file(tmp_path):
     ):
         resumed.fit(x, y, epochs=6, initial_epoch=5, verbose=0, callbacks=checkpoints()[:1])
     assert load_model(tmp_path / "best.npz").epoch == 6
-    resumed.fit(x, y, epochs=1, verbose=0, callbacks=checkpoints()[:1])  # a new fit has a best of its own
+    learner().fit(x, y, epochs=1, verbose=0, callbacks=checkpoints()[:1])  # a new model replaces the file
     assert load_model(tmp_path / "best.npz").epoch == 1
+
+
+def test_a_later_fit_of_a_model_keeps_its_better_file(tmp_path):
+    x, y = samples()
+    path = tmp_path / "best.npz"
+
+    def fit(model, path=path):
+        model.fit(x, y, 16, 1, 0, callbacks=[callbacks.ModelCheckpoint(path, "loss", save_best_only=True)])
+
+    model = learner()
+    fit(model)
+    before = path.read_bytes()
+    for later in (model, load_model(path)):
+        later.params[...] = 5.0  # much worse
+        with pytest.warns(
+            UserWarning, match="best.npz is kept: loss of this model was .* in an earlier fit"
+        ) as seen:
+            later.fit(
+                x,
+                y,
+                epochs=3,
+                verbose=0,
+                callbacks=[callbacks.ModelCheckpoint(path, "loss", save_best_only=True)],
+            )
+        assert len(seen) == 1 and path.read_bytes() == before
+    fit(later, tmp_path / "other.npz")  # no file to keep
+    assert (tmp_path / "other.npz").exists()
+    for renew in (
+        lambda model: model.compile(model.optimizer, "half_mean_squared_error"),
+        lambda model: model.set_weights([weight + 5 for weight in model.get_weights()]),
+        lambda model: model.load_weights(path),
+    ):
+        again = load_model(path)
+        assert again.best_logs
+        again.compile(again.optimizer, again.loss)  # the same loss
+        assert again.best_logs
+        renew(again)
+        assert again.best_logs == {}
+    fit(again)  # the file is not kept for what another model was
+    assert path.read_bytes() != before
 
 
 @pytest.mark.parametrize(

@@ -79,6 +79,23 @@ def test_torch_both_ways(activation, dtype):
     np.testing.assert_allclose(back.predict(x), model.predict(x), atol=1e-5)
 
 
+def test_frozen_layers_stay_frozen_both_ways():
+    if not has("torch"):
+        with pytest.raises(ImportError, match="bench"):
+            bridge_torch.from_torch(None)
+        return
+    model = Sequential([Input((6,)), Dense(5, "relu", trainable=False), Dense(3)])
+    module = bridge_torch.to_torch(model)
+    assert [parameter.requires_grad for parameter in module.parameters()] == [False, False, True, True]
+    assert [layer.trainable for layer in bridge_torch.from_torch(module).layers if layer.parameters] == [
+        False,
+        True,
+    ]
+    module[0].bias.requires_grad_(True)
+    with pytest.raises(ValueError, match=r"Linear\(in_features=6, .* with one frozen parameter"):
+        bridge_torch.from_torch(module)
+
+
 def test_a_torch_module_teaches():
     if not has("torch"):
         with absent("bench"):

@@ -390,6 +390,45 @@ def rewrite(path, config=None, members=None, compression=zipfile.ZIP_STORED):
             archive.writestr(name, stream.getvalue())
 
 
+LONG = [1] * 16_000, "x" * 16_000, {"x" * 16_000: 1}
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "version",
+        "dtype",
+        "model.class_name",
+        "model.dtype",
+        "model.input_shape",
+        "model.input_shape.0",
+        "model.layers.0.class_name",
+        "model.layers.0.config",
+        "model.layers.0.config.kernel_initializer",
+        "model.layers.0.config.kernel_initializer.class_name",
+        "model.layers.0.config.kernel_initializer.config",
+        "compile.optimizer.class_name",
+        "compile.optimizer.config",
+        "compile.loss.config.reduction",
+    ],
+)
+def test_a_message_does_not_repeat_a_long_entry(tmp_path, place):
+    path = tmp_path / "m.npz"
+    *parents, last = (int(key) if key.isdigit() else key for key in place.split("."))
+    for long in LONG:
+        small(path)
+
+        def put(config, long=long):
+            for key in parents:
+                config = config[key]
+            config[last] = long
+
+        rewrite(path, config=put)
+        with pytest.raises(ValueError, match=r"m\.npz: ") as error:
+            load_model(path)
+        assert len(str(error.value)) < 3000
+
+
 class Bomb:
     def __reduce__(self):
         return os.system, ("touch /tmp/minidl-was-here",)

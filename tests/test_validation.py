@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import minidl
+from minidl import losses, optimizers
 from minidl import validation as v
 
 
@@ -78,6 +79,20 @@ def test_nearest_name():
 def test_describe_is_short():
     assert v.describe(np.zeros((2, 3), np.int8)) == "an array of shape (2, 3) and dtype int8"
     assert len(v.describe("x" * 10**6)) < 100
+
+
+def test_messages_are_short_whatever_was_received():
+    for value in ([1] * 16_000, "x" * 16_000):
+        for check, arguments in (
+            (v.check_choice, ("mode", value, ("min", "max"))),
+            (v.check_dtype, (value,)),
+            (v.check_shape, ("shape", [*value, 0])),
+            (optimizers.get, ({"class_name": [value]},)),
+            (losses.get, ({"class_name": "mse", "config": value},)),
+        ):
+            with pytest.raises((ValueError, TypeError)) as error:
+                check(*arguments)
+            assert len(str(error.value)) < 1000, check
 
 
 # -- arrays ----------------------------------------------------------------------------------------

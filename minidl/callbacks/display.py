@@ -8,7 +8,7 @@ import weakref
 
 import numpy as np
 
-from ..archive import check_path
+from ..archive import check_path, naming
 from ..validation import check_bool, check_choice, describe, warn
 from .base import BuiltIn
 
@@ -72,15 +72,22 @@ class CSVLogger(BuiltIn):
 
     def on_train_begin(self, logs=None):
         self._close()
-        headings = []
+        headings, is_cut = [], False
         if self.append and os.path.exists(self.filename):
-            with open(self.filename, newline="", encoding="utf-8") as file:
-                headings = next(csv.reader(file, delimiter=self.separator), [])
+            with (
+                open(self.filename, newline="", encoding="utf-8") as file,
+                naming(self.filename, (UnicodeError, csv.Error)),
+            ):
+                lines = file.readlines()
+                headings = next(csv.reader(lines, delimiter=self.separator), [])
+            is_cut = bool(lines) and not lines[-1].endswith(("\n", "\r"))
         if headings and headings[0] != "epoch":
             raise ValueError(
                 f"{self.filename} must begin with the heading 'epoch' to append to it, got {headings}"
             )
         self._file = open(self.filename, "a" if self.append else "w", newline="", encoding="utf-8")
+        if is_cut:  # by a kill or a full disk in the middle of a row
+            self._file.write("\r\n")
         if headings:
             self._write_under(headings)
 

@@ -149,8 +149,10 @@ class ModelCheckpoint(Monitor):
     run without a stop. ``save_weights_only`` leaves the training state out. The state of other callbacks is not
     saved: ``EarlyStopping``, for example, counts its epochs from 0 again.
     ``save_best_only``: save only when ``monitor`` is better than in all epochs before, and better than
-    ``initial_value_threshold`` if that is given. The best value is saved with the model, for a run that goes on from
-    the file. A crash while saving leaves the old file whole.
+    ``initial_value_threshold`` if that is given. The model remembers its best value, in its file too: a later fit of
+    it replaces the file at ``filepath`` only by a better model, and warns where it keeps the file. A new model replaces
+    it, and so does one with another loss (``compile``) or other weights (``set_weights``). A crash while saving leaves
+    the old file whole.
     """
 
     def __init__(
@@ -173,6 +175,7 @@ class ModelCheckpoint(Monitor):
         threshold = initial_value_threshold
         self.best = None if threshold is None else check_float("initial_value_threshold", threshold)
         self._epoch: int | None = None
+        self._keeps_unasked = False
         self._batches_since_save = 0
 
     @property
@@ -183,9 +186,11 @@ class ModelCheckpoint(Monitor):
         self._epoch = None
 
     def on_epoch_begin(self, epoch, logs=None):
-        if self.save_best_only and self.best is None and self._epoch is None and epoch > 0:
+        exists = os.path.exists(self.filepath)
+        if self.save_best_only and self.best is None and self._epoch is None and (epoch > 0 or exists):
             self.best = self.model.best_logs.get(self.monitor)
-            if self.best is None and os.path.exists(self.filepath):
+            self._keeps_unasked = epoch == 0 and self.best is not None
+            if self.best is None and exists and epoch > 0:
                 warn(
                     f"{self.filepath} is replaced by the first epoch of this fit: it is not known how good "
                     f"{self.monitor} was there. Pass initial_value_threshold"
@@ -225,6 +230,12 @@ class ModelCheckpoint(Monitor):
                 return
             if not self._is_better(value, self.best):
                 self._say(epoch, f"{self.monitor} did not improve from {self.best}")
+                if self._keeps_unasked:
+                    self._keeps_unasked = False
+                    warn(
+                        f"{path} is kept: {self.monitor} of this model was {self.best:g} in an earlier fit and is "
+                        f"{value:g} now. Delete the file if this fit shall have a best of its own"
+                    )
                 return
             self.best = self.model.best_logs[self.monitor] = float(value)
         self._say(epoch, f"saving model to {path}")

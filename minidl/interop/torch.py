@@ -43,7 +43,8 @@ def torch_teacher(module: object, device: object = None) -> Callable[[np.ndarray
 
 
 def to_torch(model: Sequential) -> object:
-    """The same net as a ``torch.nn.Sequential`` with copies of the weights, for inference or training.
+    """The same net as a ``torch.nn.Sequential`` with copies of the weights, for inference or training. Frozen layers
+    stay frozen (``requires_grad=False``).
 
     Raises ValueError for a layer PyTorch has no plain counterpart of, a user's own among them.
     """
@@ -57,6 +58,7 @@ def to_torch(model: Sequential) -> object:
             modules.append(nn.Linear(*layer.weight.shape, bias=layer.use_bias))
             for theirs, ours in zip(modules[-1].parameters(), layer.parameters, strict=True):
                 theirs.data = torch.from_numpy(getattr(layer, ours.name).T.copy())
+                theirs.requires_grad_(ours.trainable)
         elif isinstance(layer, Dropout):
             modules.append(nn.Dropout(layer.rate))
         elif isinstance(layer, Flatten):
@@ -75,6 +77,7 @@ def to_torch(model: Sequential) -> object:
 def from_torch(module: object, input_shape: tuple[int, ...] | None = None) -> Sequential:
     """A ``torch.nn.Sequential`` of Linear, activations, Dropout and Flatten, with copies of its weights.
 
+    A Linear without ``requires_grad`` becomes a frozen layer.
     Raises ValueError for a part, or a setting of one, that minidl has no counterpart of: ``ELU(alpha=2)``.
     """
     torch = import_extra("torch", "torch", "bench")
@@ -100,7 +103,12 @@ def _layer_of(nn, part) -> Layer:
     if getattr(nn, kind, None) is not type(part):  # a subclass may have another forward
         kind = "class of your own"
     if kind == "Linear":
-        return Dense(part.out_features, use_bias=part.bias is not None)
+        learns = {parameter.requires_grad for parameter in part.parameters()}
+        if len(learns) > 1:
+            raise ValueError(
+                f"module has a {part} with one frozen parameter, which has no counterpart in minidl"
+            )
+        return Dense(part.out_features, use_bias=part.bias is not None, trainable=learns.pop())
     if kind == "Dropout":
         return Dropout(part.p)
     if kind == "LeakyReLU":

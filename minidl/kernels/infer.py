@@ -90,9 +90,8 @@ def infer(team, model, space, x, chunk, out):
         else:
             source = space.inputs[thread]
             gather(rows_at(source, 0, in_size, 0, rows), stored, identity, start, 0, rows)
-        finite = infer_rows(
-            ops, model.settings, model.params, space.values[thread], space.scratch[thread], source, rows,
-            rows_at(out, 0, out.shape[1], start, start + rows),
-        )  # fmt: skip
+        values, scratch = space.values[thread], space.scratch[thread]
+        answers = rows_at(out, 0, out.shape[1], start, start + rows)
+        finite = infer_rows(ops, model.settings, model.params, values, scratch, source, rows, answers)
         space.nonfinite[thread] += not finite
     meet(team)

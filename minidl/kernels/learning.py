@@ -140,9 +140,14 @@ def _update_range(program, state, at, size, grads, scalars):
     """One optimizer step for the parameters at..at+size, whose gradients are ``grads``."""
     # of a slot that the rule does not keep it reads nothing
     call_update(
-        state.update, part_of(program.params, at, size), part_of(state.slot0, at, size),
-        part_of(state.slot1, at, size), part_of(state.slot2, at, size), grads, scalars,
-    )  # fmt: skip
+        state.update,
+        part_of(program.params, at, size),
+        part_of(state.slot0, at, size),
+        part_of(state.slot1, at, size),
+        part_of(state.slot2, at, size),
+        grads,
+        scalars,
+    )
 
 
 def restrain(run, mine):

@@ -68,9 +68,16 @@ def loss_rows_on_threads(team, loss, row_loss, dlogits, batch, hyper):
     low, high = share(row_loss.size, team, 1)
     logits, labels, targets, teacher, scale = batch
     call_loss(
-        loss, row_loss[low:high], dlogits[low:high], logits[low:high], labels[low:high], targets[low:high],
-        teacher[low:high], scale[low:high], hyper,
-    )  # fmt: skip
+        loss,
+        row_loss[low:high],
+        dlogits[low:high],
+        logits[low:high],
+        labels[low:high],
+        targets[low:high],
+        teacher[low:high],
+        scale[low:high],
+        hyper,
+    )
     meet(team)
 
 

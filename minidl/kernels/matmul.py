@@ -99,9 +99,11 @@ def pack_transposed(panel, b, k, n):
     for j in range(0, n, side):
         for i in range(0, k, side):
             simd.transpose_block(
-                by_rows(panel, i * width + j, width), by_rows(b.data, b.at + i + j * b.column_stride, b.column_stride),
-                smaller(side, n - j), smaller(side, k - i),
-            )  # fmt: skip
+                by_rows(panel, i * width + j, width),
+                by_rows(b.data, b.at + i + j * b.column_stride, b.column_stride),
+                smaller(side, n - j),
+                smaller(side, k - i),
+            )
 
 
 @jit

@@ -91,9 +91,16 @@ def loss_and_metrics(run, mine):
     targets = rows_at(buffers.targets, 0, buffers.targets.shape[1], low, high)
     teacher = rows_at(buffers.teacher, 0, buffers.teacher.shape[1], low, high)
     call_loss(
-        table.loss, part_of(buffers.row_loss, low, count), dlogits, logits, labels, targets, teacher,
-        part_of(buffers.row_scale, low, count), table.hyper,
-    )  # fmt: skip
+        table.loss,
+        part_of(buffers.row_loss, low, count),
+        dlogits,
+        logits,
+        labels,
+        targets,
+        teacher,
+        part_of(buffers.row_scale, low, count),
+        table.hyper,
+    )
     if table.metric_units.size:
         predictions = logits
         if buffers.predictions.size:

@@ -31,7 +31,7 @@ from .program import (
     SEEN_AT,
     TRAINABLE,
     WEIGHT,
-)  # fmt: skip
+)
 from .random import LAYER, make_key
 from .rowwise import call_rowwise
 from .simd import FROM_BIAS, FROM_ZERO, Shape, Start, rows_at
@@ -50,11 +50,15 @@ def dense_block(params, in_panels, op, out, x, block, scratch):
         panels, weight = NO_PANELS, starting_at(weight, 0, block.left)
     mode = np.int64(FROM_BIAS if op[BIAS] >= 0 else FROM_ZERO)
     call_product(
-        op[FORWARD], starting_at(by_rows(out, op[OUT_AT], n), block.top, block.left),
-        starting_at(by_rows(x, op[IN_AT], k), block.top, 0), weight, panels,
+        op[FORWARD],
+        starting_at(by_rows(out, op[OUT_AT], n), block.top, block.left),
+        starting_at(by_rows(x, op[IN_AT], k), block.top, 0),
+        weight,
+        panels,
         Shape(block.bottom - block.top, k, block.right - block.left),
-        Start(mode, params, larger(op[BIAS], 0) + block.left), scratch,
-    )  # fmt: skip
+        Start(mode, params, larger(op[BIAS], 0) + block.left),
+        scratch,
+    )
 
 
 @jit(inline=True)
@@ -65,10 +69,15 @@ def _dense_block_backward(program, op, dvalues, block, scratch):
     if not program.in_panels:
         panels, weight = NO_PANELS, starting_at(by_columns(params, op[WEIGHT], k), 0, block.left)
     call_product(
-        op[BACKWARD], starting_at(by_rows(dvalues, op[IN_AT], n), block.top, block.left),
-        starting_at(by_rows(dvalues, op[OUT_AT], k), block.top, 0), weight, panels,
-        Shape(block.bottom - block.top, k, block.right - block.left), from_zero(dvalues), scratch,
-    )  # fmt: skip
+        op[BACKWARD],
+        starting_at(by_rows(dvalues, op[IN_AT], n), block.top, block.left),
+        starting_at(by_rows(dvalues, op[OUT_AT], k), block.top, 0),
+        weight,
+        panels,
+        Shape(block.bottom - block.top, k, block.right - block.left),
+        from_zero(dvalues),
+        scratch,
+    )
 
 
 @jit

@@ -115,12 +115,23 @@ def plan(ops, batch: int, dtype: np.dtype, training: bool = True) -> Plan:
             end += -(-batch * op.out_size // 16) * 16
         forward, backward, code = _units(op)
         table[index] = (
-            op.kind, op.in_size, op.out_size, op.weight, op.bias, op.activation, op.layer, *op.i, in_at, at,
+            op.kind,
+            op.in_size,
+            op.out_size,
+            op.weight,
+            op.bias,
+            op.activation,
+            op.layer,
+            *op.i,
+            in_at,
+            at,
             in_at if op.activation in activations.NEEDS_INPUT else at,
-            forward.address(code, dtype), backward.address(code, dtype) if training else 0,
+            forward.address(code, dtype),
+            backward.address(code, dtype) if training else 0,
             PREFETCHING_UNITS.address("prefetching_panel", dtype) if training and index == 0 else 0,
-            op.trainable, op.seed,
-        )  # fmt: skip
+            op.trainable,
+            op.seed,
+        )
         settings[index] = op.f
     return Plan(table, settings, end)
 
@@ -268,20 +279,17 @@ def sample_arguments(dtype: np.dtype) -> tuple:
     """Arguments of `network.train` whose types are those of every call."""
     vector, matrix, row = np.zeros(1, dtype), np.zeros((1, 1), dtype), np.zeros(1)
     table, numbers, integers = np.zeros((1, 1), np.int64), np.zeros((1, 1)), np.zeros(1, np.int64)
-    rows = rows_of(matrix)
+    rows, restraints = rows_of(matrix), Restraints(False, 0, 0, table, numbers, row, table, row)
     return (
         ALONE,
         Program(table, numbers, vector, vector, False, 0, Parts(*[0] * 6)),
         Buffers(matrix, vector, vector, matrix, matrix, numbers, row, row, numbers, integers, *[matrix] * 3),
         Data(rows, integers, integers, integers, rows, rows, row, 1, 1),
         LossTable(0, row, integers, integers, row, numbers, integers),
-        UpdateState(
-            0, 0, row, vector, vector, vector, row, 0,
-            Restraints(False, 0, 0, table, numbers, row, table, row),
-        ),
+        UpdateState(0, 0, row, vector, vector, vector, row, 0, restraints),
         Moment(0, 0, 0),
         Part(0, 1, True),
-    )  # fmt: skip
+    )
 
 
 class Inference(NamedTuple):

@@ -55,9 +55,16 @@ def row_of(batch, dlogits, i):
     if batch.targets.size > 0:
         label = ROW_OF_TARGETS
     return Row(
-        pointer(dlogits), pointer(batch.logits), pointer(batch.targets), pointer(batch.teacher_logits),
-        i * count, count, count if dlogits.size > 0 else 0, label, batch.row_scale[i],
-    )  # fmt: skip
+        pointer(dlogits),
+        pointer(batch.logits),
+        pointer(batch.targets),
+        pointer(batch.teacher_logits),
+        i * count,
+        count,
+        count if dlogits.size > 0 else 0,
+        label,
+        batch.row_scale[i],
+    )
 
 
 @jit(inline=True)

@@ -214,12 +214,10 @@ def _write_panel(builder, c, a, b, shape, start, besides=None):
     mode, bias, at = start
     from_output = builder.icmp_signed("==", mode, emit.constant(FROM_OUTPUT))
     from_zero = builder.icmp_signed("==", mode, emit.constant(FROM_ZERO))
+    start = builder.select(from_output, c_start, bias.address(at))
     start_row = builder.select(from_output, c_row, emit.constant(0))
-    operands = tiles.Operands(
-        c_start, c_row, *_place(a), b_start, b_row, k, m, n,
-        start=builder.select(from_output, c_start, bias.address(at)),
-        start_row=builder.select(from_zero, emit.constant(-1), start_row),
-    )  # fmt: skip
+    start_row = builder.select(from_zero, emit.constant(-1), start_row)
+    operands = tiles.Operands(c_start, c_row, *_place(a), b_start, b_row, k, m, n, start, start_row)
     tiles.call_panel(builder, c[0].element, operands, besides)
 
 

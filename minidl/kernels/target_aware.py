@@ -125,9 +125,16 @@ def _labelled_class(row):
 def _part_of(row, start, count, label):
     """The ``count`` elements from ``start`` on, as a row of their own with another label."""
     return Row(
-        row.dlogits, row.logits, row.targets, row.teacher,
-        row.at + start, count, count if row.written > 0 else np.int64(0), label, row.scale,
-    )  # fmt: skip
+        row.dlogits,
+        row.logits,
+        row.targets,
+        row.teacher,
+        row.at + start,
+        count,
+        count if row.written > 0 else np.int64(0),
+        label,
+        row.scale,
+    )
 
 
 @jit

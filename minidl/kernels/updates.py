@@ -102,9 +102,15 @@ def adam(g, m, v, top, numbers, kept):
 
 
 @rule(
-    "rho", "momentum", "epsilon", numbers=rmsprop_numbers,
-    RMSPROP=(0,), RMSPROP_MOMENTUM=(0, 1), RMSPROP_CENTERED=(0, 2), RMSPROP_CENTERED_MOMENTUM=(0, 1, 2),
-)  # fmt: skip
+    "rho",
+    "momentum",
+    "epsilon",
+    numbers=rmsprop_numbers,
+    RMSPROP=(0,),
+    RMSPROP_MOMENTUM=(0, 1),
+    RMSPROP_CENTERED=(0, 2),
+    RMSPROP_CENTERED_MOMENTUM=(0, 1, 2),
+)
 def rmsprop(g, v, u, a, numbers, kept):
     """v = rho*v + (1 - rho)*g*g; w -= lr*g / sqrt(v + epsilon)
     momentum: u = momentum*u + lr*g / sqrt(v + epsilon); w -= u

@@ -131,8 +131,8 @@ class RandomLayer(Layer):
 class Dropout(RandomLayer):
     """In training each number is dropped with probability ``rate``, the others are divided by 1 - rate.
 
-    ``seed`` is accepted for compatibility with Keras and has no effect: draws follow from the model's seed and the
-    layer's place in it.
+    Draws follow from the model's seed and the layer's place in it; a ``seed`` of the layer's own takes the place of
+    the model's.
     """
 
     def __init__(self, rate: float, seed: int | None = None, *common: Any, **options: Unpack[LayerOptions]):
