@@ -88,4 +88,6 @@ class XsmmTrainer(Trainer):
                 self.net, x.ctypes.data, y.ctypes.data, len(x), self.batch, bool(shuffle)
             )
             if not loss >= 0:
-                raise Refused("libxsmm makes no kernels of these sizes" if loss == -1 else f"a loss of {loss}")
+                raise Refused(
+                    "libxsmm makes no kernels of these sizes" if loss == -1 else f"a loss of {loss}"
+                )
