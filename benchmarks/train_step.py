@@ -170,6 +170,14 @@ TARGETS = [
         0.85,
         threads=2,
     ),
+    Target(
+        "20-32-10, batch 16, one thread, to C on libxsmm",
+        "20-32-10, batch 16",
+        (C,),
+        1.30,
+        threads=1,
+        against_threads=1,
+    ),
     Target("big net, two threads to one", CASES[2].name, (OURS,), 1 / 1.7, threads=2, against_threads=1),
     Target(
         "half the units dead, to healthy, one thread",
