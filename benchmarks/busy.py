@@ -2,15 +2,22 @@
 
     python -m benchmarks.busy [--quick]
 
+The whole takes about ten minutes of a quiet machine, and says on the way what it is at.
+
 Beside 0, 1 and 2 processes that do nothing but compute, and beside a second training of the same library: minidl with
 its default threads and with one, PyTorch, JAX and Keras. Then 8 threads on a machine that has fewer processors; and how
 long `set_num_threads` and leaving the process take beside 4 and 12 such processes.
+
+Every peer has imported, compiled and been verified before the first busy process starts. A sample is then one call of
+about ``--seconds`` under the load it measures, whatever the peer makes of that load: where an epoch takes far longer
+(PyTorch's threads wait for one another, a slice of the scheduler each time), epochs of a few steps are timed.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import math
 import os
 import statistics
 import subprocess
@@ -23,8 +30,18 @@ from . import report, train_step
 from .harness import OURS, ROOT, Refused, Worker
 from .trainers import TRAINERS, MinidlTrainer
 
+FEW = 8  # steps
 
-class Default(MinidlTrainer):
+
+class Short:
+    """A trainer that can also run epochs of a few steps."""
+
+    def few(self, count: int) -> None:
+        rows = slice(FEW * self.batch)
+        self.fit(count, self.x[rows], self.y[rows], None, True)
+
+
+class Default(Short, MinidlTrainer):
     """With as many threads as it takes by itself."""
 
     def load(self) -> None:
@@ -33,7 +50,7 @@ class Default(MinidlTrainer):
         self.minidl = minidl
 
 
-class OneThread(MinidlTrainer):
+class OneThread(Short, MinidlTrainer):
     threads_wanted = 1
 
     def load(self) -> None:
@@ -50,15 +67,15 @@ class EightThreads(OneThread):
 
 
 ONE = "minidl, 1 thread"
-RIVALS = ("torch-fused", "jax-scan", "keras-jax", "keras-torch")
+RIVALS = ("torch-fused", "jax-scan", "keras-jax")
 PEERS = {
     OURS: Default,
     ONE: OneThread,
     "minidl, 2 threads": TwoThreads,
     "minidl, 8 threads": EightThreads,
-    **{name: TRAINERS[name] for name in RIVALS},
+    **{name: type(name, (Short, TRAINERS[name]), {}) for name in RIVALS},
 }
-# `train_step.verify` finds a case by its name, so ours are called otherwise and stand there, too
+# `train_step.verify` finds a case by its name: ours are called otherwise
 CASES = [
     train_step.case(
         f"784-{width}-{width}-10, batches of {batch}", (784, width, width, 10), batch, "busy", steps=steps
@@ -69,6 +86,7 @@ LOADS = ("0 busy processes", "1 busy process", "2 busy processes", "2 trainings"
 WANTED = {LOADS[1]: 1.1, LOADS[2]: 1.3, LOADS[3]: 1.3}
 """Time of the default threads to that of one, at most."""
 CROWDS = (0, 4, 12)
+ROUNDS, SECONDS, LEAVINGS = 5, 0.8, 3
 
 LEAVING = """
 import atexit, time
@@ -106,31 +124,56 @@ def busy(count: int):
             process.wait()
 
 
+def say(*words: str, end: str = "\n") -> None:
+    """What it is at; the results go to stdout."""
+    print(*words, end=end, file=sys.stderr, flush=True)
+
+
 class Contender:
-    """Two processes of a peer, ready to train; the second is stopped unless two trainings are timed."""
+    """Processes of one peer, kept for all cases; all but the first are stopped unless two trainings are timed."""
 
-    def __init__(self, name: str, case, seconds: float):
-        self._workers, self._steps = [], case.units
+    PATIENCE = 90.0  # seconds without an answer, after which a peer is given up
+
+    def __init__(self, name: str, processes: int):
+        self.name = name
         processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        self._pool = ThreadPoolExecutor(2)
-        try:
-            for _ in range(2):
-                self._workers.append(Worker("benchmarks.busy", name, processors))
-                self._workers[-1].call("load")
-                self._workers[-1].call("prepare", case.params)
-                train_step.verify(case, PEERS[name], self._workers[-1].call("outputs")[0])
-                self._workers[-1].call("run", 1, stop=False)
-                took = self._workers[-1].call("run", 2)[1]
-            self._epochs = max(1, round(2 * seconds / took))
-        except Refused:
-            self.stop()
-            raise
+        self._workers = [
+            Worker("benchmarks.busy", name, processors, timeout=self.PATIENCE) for _ in range(processes)
+        ]
+        self._pool = ThreadPoolExecutor(processes)
 
-    def sample(self, together: bool) -> float:
-        """Seconds a step; of two trainings at once, those of the slower."""
+    def start(self, case) -> None:
+        """Import, compile, verify; raises Refused."""
+        self._steps = case.units
+        for outputs in self._all(self._prepare, case):
+            train_step.verify(case, PEERS[self.name], outputs)
+
+    def _prepare(self, worker: Worker, case):
+        worker.call("load", stop=False)
+        worker.call("prepare", case.params, stop=False)
+        outputs = worker.call("outputs", stop=False)[0]
+        worker.call("few", 1, stop=False)  # this may compile, and what follows does not
+        if worker.call("few", 1)[1] * self._steps / FEW < self.PATIENCE / 10:
+            worker.call("run", 1)
+        return outputs
+
+    def sample(self, together: bool, seconds: float) -> float:
+        """Seconds a step, over about so many seconds; of two trainings at once, those of the slower."""
         workers = self._workers[: 1 + together]
-        results = self._pool.map(lambda worker: worker.call("run", self._epochs), workers)
-        return max(wall for _, wall, _ in results) / (self._epochs * self._steps)
+        method, steps = "few", FEW
+        epoch = self._time(workers, method, 1)
+        if epoch * self._steps / steps < 4 * seconds:
+            method, steps = "run", self._steps
+            epoch = self._time(workers, method, 1)
+        count = max(1, math.ceil(seconds / epoch))
+        return self._time(workers, method, count) / (count * steps)
+
+    def _time(self, workers: list[Worker], method: str, count: int) -> float:
+        """Seconds of the slowest."""
+        return max(self._all(lambda worker, times: worker.call(method, times)[1], count, workers))
+
+    def _all(self, work, argument, workers=None) -> list:
+        return list(self._pool.map(lambda worker: work(worker, argument), workers or self._workers))
 
     def stop(self) -> None:
         self._pool.shutdown()
@@ -138,29 +181,75 @@ class Contender:
             worker.close()
 
 
-def compare(case, names, loads, rounds: int, seconds: float) -> dict[str, dict[str, float]]:
-    """The median step of each peer under each load; peers and loads are taken in turn."""
-    train_step.CASES.append(case)
-    contenders, samples = {}, {}
-    try:
-        for name in names:
+class Field:
+    """The contenders of a run, those that were left out and why."""
+
+    def __init__(self, names, processes: int):
+        self.refused: dict[str, str] = {}
+        self._ready: dict[str, Contender] = {}
+        self._names, self._processes = names, processes
+
+    def __enter__(self) -> Field:
+        return self
+
+    def __exit__(self, *raised) -> None:
+        for contender in self._ready.values():
+            contender.stop()
+
+    def start(self, case) -> None:
+        """Make every contender ready for a case, one after the other."""
+        for name in self._names:
+            if name in self.refused:
+                continue
+            began = time.perf_counter()
+            say(f"{case.name}: {name}", end=" ")
+            if name not in self._ready:
+                self._ready[name] = Contender(name, self._processes)
             try:
-                contenders[name] = Contender(name, case, seconds)
+                self._ready[name].start(case)
+                say(f"verified in {time.perf_counter() - began:.1f} s")
             except Refused as error:
-                print(f"{case.name}: {name} is left out: {str(error).splitlines()[-1]}", flush=True)
-        for _ in range(rounds):
-            for load in loads:
-                together = load == LOADS[3]
-                with busy(0 if together else int(load[0])):
-                    for name, contender in contenders.items():
-                        samples.setdefault((load, name), []).append(contender.sample(together))
+                self._leave_out(case, name, error)
+        time.sleep(0.1)  # a BLAS that helped to verify has threads that keep a core busy for some 30 ms more
+
+    def times(self, case, load: str, seconds: float, backwards: bool) -> dict[str, float]:
+        """Seconds a step of every contender under a load, in turn."""
+        found, together = {}, load == LOADS[3]
+        names = [name for name in self._names if name in self._ready]
+        with busy(0 if together else int(load[0])):
+            for name in reversed(names) if backwards else names:
+                say(f"{name},", end=" ")
+                try:
+                    found[name] = self._ready[name].sample(together, seconds)
+                    say(f"{report.duration(found[name])};", end=" ")
+                except Refused as error:
+                    self._leave_out(case, name, error)
+        say("")
+        return found
+
+    def _leave_out(self, case, name: str, error: Refused) -> None:
+        self.refused[name] = f"{case.name}: {str(error).splitlines()[-1]}"
+        say("is left out")
+        print(f"{name} is left out: {self.refused[name]}", flush=True)
+        self._ready.pop(name).stop()
+
+
+def compare(field: Field, case, loads, rounds: int, seconds: float) -> dict[str, dict[str, float]]:
+    """The median step of each peer under each load; peers and loads are taken in turn."""
+    samples: dict[str, dict[str, list[float]]] = {load: {} for load in loads}
+    train_step.CASES.append(case)  # its verification finds a case by its name
+    try:
+        field.start(case)
     finally:
         train_step.CASES.remove(case)
-        for contender in contenders.values():
-            contender.stop()
+    for index in range(rounds):
+        for load in loads:
+            say(f"{case.name}: round {index + 1} of {rounds}, {load}:", end=" ")
+            for name, seconds_a_step in field.times(case, load, seconds, index % 2 == 1).items():
+                samples[load].setdefault(name, []).append(seconds_a_step)
     found = {
-        load: {name: statistics.median(samples[load, name]) for name in contenders if (load, name) in samples}
-        for load in loads
+        load: {name: statistics.median(taken) for name, taken in by_name.items()}
+        for load, by_name in samples.items()
     }
     for load in loads:
         print(case.name, load, {name: report.duration(t) for name, t in found[load].items()}, flush=True)
@@ -189,6 +278,7 @@ def markdown(results: dict) -> str:
         "# A busy machine\n",
         f"Median time of a training step (Adam), and that of minidl's default threads to one thread of its own. "
         f"{machine['processor']}, {machine['date']}.\n",
+        *(f"Left out: {name} ({why})\n" for name, why in results["refused"].items()),
     ]
     for case, loads in results["steps"].items():
         names = list(dict.fromkeys(name for times in loads.values() for name in times))
@@ -217,25 +307,31 @@ def main(arguments: list[str] | None = None) -> int:
     command.add_argument("--only", default="", help="cases whose name holds this")
     command.add_argument("--ours", action="store_true", help="minidl alone")
     command.add_argument("--load", default="", help="loads whose name holds this")
-    command.add_argument("--seconds", type=float, default=2.0, help="of a quiet machine, a sample")
-    command.add_argument("--rounds", type=int, default=5)
+    command.add_argument("--seconds", type=float, default=SECONDS, help="a sample, under its load")
+    command.add_argument("--rounds", type=int, default=ROUNDS)
     command.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "results")
     options = command.parse_args(arguments)
     rounds, seconds = (2, 0.5) if options.quick else (options.rounds, options.seconds)
     names = (OURS, ONE) if options.quick or options.ours else (OURS, ONE, *RIVALS)
     loads = [load for load in LOADS if options.load in load]
-    results = {"suite": "busy", "machine": report.machine(), "steps": {}, "ending": {}}
-    for case in CASES:
-        if options.only in case.name:
-            results["steps"][case.name] = compare(case, names, loads, rounds, seconds)
+    results = {"suite": "busy", "machine": report.machine(), "steps": {}, "ending": {}, "refused": {}}
+    began = time.perf_counter()
+    with Field(names, 2 if LOADS[3] in loads else 1) as field:
+        for case in CASES:
+            if options.only in case.name:
+                results["steps"][case.name] = compare(field, case, loads, rounds, seconds)
+        results["refused"] = field.refused
     if options.only in "8 threads":
-        many = ("minidl, 2 threads", "minidl, 8 threads")
-        results["steps"]["8 threads, " + CASES[0].name] = compare(CASES[0], many, LOADS[:1], rounds, seconds)
+        with Field(("minidl, 2 threads", "minidl, 8 threads"), 1) as field:
+            steps = compare(field, CASES[0], LOADS[:1], rounds, seconds)
+        results["steps"]["8 threads, " + CASES[0].name] = steps
     if options.only in "leaving":
-        results["ending"] = {crowd: leave(crowd, rounds) for crowd in CROWDS}
+        results["ending"] = {crowd: leave(crowd, min(rounds, LEAVINGS)) for crowd in CROWDS}
+    results["seconds"] = round(time.perf_counter() - began, 1)
     print(markdown(results))
-    kept = not (options.quick or options.ours or options.only or options.load)
-    for path in report.write_files("busy", results, markdown(results), None, options.output, kept):
+    part = options.quick or options.ours or options.only or options.load or results["refused"]
+    whole = not part and rounds >= ROUNDS and seconds >= SECONDS
+    for path in report.write_files("busy", results, markdown(results), None, options.output, whole):
         print(f"wrote {path}")
     return 0
 

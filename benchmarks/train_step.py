@@ -3,7 +3,7 @@
     python -m benchmarks.train_step [--quick]
 
 Widths 16 to 2048 and batches 1 to 1024, plain and distilled, by hand-written NumPy, scikit-learn, PyTorch,
-JAX and Keras. Epochs are timed, not single calls: what a library spends between its steps counts.
+JAX and Keras, and by C on libxsmm. Epochs are timed, not single calls: what a library spends between its steps counts.
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ import numpy as np
 from .harness import OURS, Case, Suite, Target, require_close
 from .harness import main as run
 from .trainers import TRAINERS, initial_weights, reference
+from .xsmm import XsmmTrainer
 
-PEERS = TRAINERS
+C = "c-libxsmm"
+PEERS = {**TRAINERS, C: XsmmTrainer}
 # Adam hardly notices a gradient scaled by a constant, so a factor lost in a loss would verify; with an
 # epsilon of the gradient's own size it shows. The time does not depend on it.
 EPSILON = 1e-4
@@ -33,9 +35,12 @@ PLAIN = (
     "jax-scan",
     "keras-jax",
     "keras-torch",
+    C,
 )
 DISTILLED = (OURS, "numpy", "torch-fused", "torch-eager", "jax-scan", "torch-online", "keras-distiller")
-SWEEP = (OURS, "numpy", "torch-fused", "jax-scan")
+DISTILLED_SWEEP = (OURS, "numpy", "torch-fused", "jax-scan")
+SWEEP = (*DISTILLED_SWEEP, C)
+DEAD_UNITS = (OURS, "torch-fused", "jax-scan", C)
 CACHED_TORCH = ("torch-fused", "torch-eager")
 
 
@@ -108,7 +113,7 @@ CASES = [
         BIG,
         128,
         "big net (784-1200-1200-10)",
-        SWEEP,
+        DISTILLED_SWEEP,
         distilled=True,
         steps=24,
     ),
@@ -124,8 +129,8 @@ CASES = [
         case(f"784-256-256-10, batch {b}", (784, 256, 256, 10), b, "batch, 784-256-256-10")
         for b in (1, 8, 32, 128, 1024)
     ),
-    case(HEALTHY, SMALL, 8, "dead units", (OURS, "torch-fused", "jax-scan"), steps=1500),
-    case(DEAD, SMALL, 8, "dead units", (OURS, "torch-fused", "jax-scan"), steps=1500, dead=0.5),
+    case(HEALTHY, SMALL, 8, "dead units", DEAD_UNITS, steps=1500),
+    case(DEAD, SMALL, 8, "dead units", DEAD_UNITS, steps=1500, dead=0.5),
 ]
 
 TARGETS = [
@@ -165,6 +170,14 @@ TARGETS = [
         0.85,
         threads=2,
     ),
+    Target(
+        "20-32-10, batch 16, one thread, to C on libxsmm",
+        "20-32-10, batch 16",
+        (C,),
+        1.30,
+        threads=1,
+        against_threads=1,
+    ),
     Target("big net, two threads to one", CASES[2].name, (OURS,), 1 / 1.7, threads=2, against_threads=1),
     Target(
         "half the units dead, to healthy, one thread",
@@ -193,7 +206,8 @@ SUITE = Suite(
     "Verified: the first three updates against float64. Distilled: temperature 4, weights 0.1 and 0.9; "
     "teacher logits cached, except torch-online and keras-distiller, which run the 784-1200-1200-10 teacher "
     "in every step. torch-eager, -fused, -compile: plain, fused Adam, compiled loss with fused Adam. "
-    "jax-step: one jitted step a call; jax-scan: a whole epoch in lax.scan.",
+    "jax-step: one jitted step a call; jax-scan: a whole epoch in lax.scan. c-libxsmm: a whole epoch in C, written "
+    "for it (train_step_xsmm.c), its matrix products by libxsmm.",
 )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import minidl
 from benchmarks import (
+    busy,
     distillation_loss,
     harness,
     hinton_mnist,
@@ -26,15 +28,16 @@ from benchmarks import (
     startup,
     train_step,
     trainers,
+    xsmm,
 )
-from benchmarks.harness import Case, Refused, Suite, Target, Worker, Wrong
+from benchmarks.harness import Case, Missing, Refused, Suite, Target, Worker, Wrong
 from minidl.layers import Dense, Flatten, Input, RandomTranslation, Rescaling
 from minidl.training.preparation import _check_order
 
 TOY = """
 import os, sys
 import numpy as np
-from benchmarks.harness import Peer
+from benchmarks.harness import Missing, Peer
 
 class Right(Peer):
     answer = 42.0
@@ -50,13 +53,17 @@ class Off(Right):
 class Absent(Right):
     def load(self): import a_package_nobody_has
 
+class Unbuilt(Right):
+    def load(self): raise Missing("no compiler here")
+
 class Dying(Right):
     def run(self, count): os._exit(3)
 
 class Raising(Right):
     def outputs(self): raise ValueError("no idea")
 
-PEERS = {"minidl": Right, "wrong": Off, "absent": Absent, "dying": Dying, "raising": Raising}
+PEERS = {"minidl": Right, "wrong": Off, "absent": Absent, "unbuilt": Unbuilt, "dying": Dying,
+         "raising": Raising}
 """
 
 
@@ -75,7 +82,7 @@ def toy(tmp_path, monkeypatch):
         name="toy", title="Toy", unit="sum", module="toy_suite", peers=toy_suite.PEERS, verify=verify,
         cases=[
             Case("one", {}, ("minidl", "wrong", "absent")),
-            Case("two", {}, ("minidl", "dying", "raising")),
+            Case("two", {}, ("minidl", "unbuilt", "dying", "raising")),
         ],
         quick=("one",), rounds=2, slice_seconds=0.001, targets=[Target("self", "one", ("minidl",), 1.0)],
     )  # fmt: skip
@@ -94,6 +101,7 @@ def test_wrong_missing_and_dying_peers_are_named_and_the_others_go_on(toy, tmp_p
     assert list(one["times"]) == ["minidl@1"] and list(two["times"]) == ["minidl@1"]
     assert one["refused"]["wrong@1"].startswith("wrong result: the answers differ")
     assert one["refused"]["absent@1"].startswith("not installed:")
+    assert two["refused"]["unbuilt@1"] == "not installed: no compiler here"
     assert "process died in run" in two["refused"]["dying@1"]
     assert "ValueError: no idea" in two["refused"]["raising@1"]
     said = capsys.readouterr().out
@@ -206,6 +214,61 @@ def test_train_step_verification_takes_the_right_step_and_no_other(distilled, mo
             train_step.verify(case, trainers.NumpyTrainer, wrong)
     with pytest.raises(Wrong):  # the other place of epsilon
         train_step.verify(case, trainers.TorchTrainer, outputs)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_the_step_in_c_is_that_of_every_other_trainer(threads, monkeypatch):
+    """The verified steps; then a last batch that is smaller, and layers wider than a block of its products."""
+    peer = xsmm.XsmmTrainer()
+    peer.threads = threads
+    try:
+        peer.load()
+    except Missing as error:
+        pytest.skip(str(error))
+    case = small_case(False)
+    monkeypatch.setattr(train_step, "CASES", [case])
+    train_step._reference.cache_clear()
+    peer.prepare(case.params)
+    outputs = peer.outputs()
+    train_step.verify(case, xsmm.XsmmTrainer, outputs)
+    start = trainers.initial_weights(case.params["sizes"])
+    with pytest.raises(Wrong):
+        train_step.verify(
+            case, xsmm.XsmmTrainer, [w + 1.02 * (o - w) for w, o in zip(start, outputs, strict=True)]
+        )
+
+    wide = {**case.params, "sizes": [150, 200, 70, 19]}
+    hand = trainers.NumpyTrainer()
+    for each in (peer, hand):
+        each.prepare(wide)
+        each.fit(2, each.x[:-3], each.y[:-3], None, False)
+    start = trainers.initial_weights(wide["sizes"])
+    moved, expected = (
+        [np.asarray(a, np.float64) - w for a, w in zip(each.get(), start, strict=True)]
+        for each in (peer, hand)
+    )
+    harness.require_close(moved, expected, 3e-2, "the updates")
+    before = [array.copy() for array in peer.get()]
+    peer.run(1)  # shuffled
+    assert all(np.isfinite(a).all() and (a != b).any() for a, b in zip(peer.get(), before, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("compiler", "says", "kind", "told"),
+    [
+        (None, "", Missing, "gcc is not installed"),
+        ("gcc", "fatal error: libxsmm.h: No such file or directory", Missing, "no libxsmm"),
+        ("gcc", "ld: cannot find -lxsmm: No such file", Missing, "no libxsmm"),
+        ("gcc", "error: expected ';'", Refused, "expected ';'"),
+    ],
+)
+def test_the_step_in_c_says_what_it_wants(compiler, says, kind, told, monkeypatch):
+    failed = subprocess.CompletedProcess([], 1, "", says)
+    monkeypatch.setattr(xsmm.shutil, "which", lambda name: compiler)
+    monkeypatch.setattr(xsmm.subprocess, "run", lambda *command, **settings: failed)
+    with pytest.raises(Refused, match=told) as caught:
+        xsmm.XsmmTrainer().load()
+    assert type(caught.value) is kind
 
 
 @pytest.mark.parametrize(("hard", "soft"), [(1, 1 / trainers.TEMPERATURE), (2, 2)])
@@ -324,6 +387,75 @@ def test_every_target_names_a_case_and_peers_that_are_there():
 def test_train_step_counts_the_arithmetic():
     # a row: forward and weight gradients 2*(2*3 + 3*4) each, input gradients 2*3*4 (none for the data)
     assert train_step.flops((2, 3, 4), 5) == 5 * (2 * 2 * (6 + 12) + 2 * 12)
+
+
+class Scripted:
+    """A contender of `busy` without processes; one cannot start, one dies under load."""
+
+    def __init__(self, name, processes):
+        self.name = name
+
+    def start(self, case):
+        if self.name == "jax-scan":
+            raise Refused("Traceback\nno jax here")
+
+    def sample(self, together, seconds):
+        if self.name == "keras-jax":
+            raise Refused("its process died in run")
+        return 2e-3 if self.name == busy.OURS and together else 1e-3
+
+    def stop(self): ...
+
+
+def test_busy_names_who_is_left_out_and_goes_on(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(busy, "Contender", Scripted)
+    monkeypatch.setattr(busy, "CASES", busy.CASES[:1])
+    monkeypatch.setattr(busy, "busy", lambda count: busy.contextlib.nullcontext())
+    monkeypatch.setattr(busy, "leave", lambda crowd, rounds: {"set_num_threads": 1e-3, "leaving": 2e-3})
+    (tmp_path / "busy.json").write_text("the last complete run")
+    assert busy.main(["--output", str(tmp_path)]) == 0
+    assert (tmp_path / "busy.json").read_text() == "the last complete run"
+    results = json.loads((tmp_path / "busy.partial.json").read_text())
+    name = busy.CASES[0].name
+    assert list(results["steps"]) == [name, "8 threads, " + name]
+    assert set(results["refused"]) == {"jax-scan", "keras-jax"}
+    assert results["refused"]["jax-scan"].endswith("no jax here")
+    for load, times in results["steps"][name].items():
+        assert set(times) == {busy.OURS, busy.ONE, "torch-fused"}
+        assert times[busy.OURS] / times[busy.ONE] == (2 if load == "2 trainings" else 1)
+    said = capsys.readouterr()
+    assert "keras-jax is left out" in said.out and f"{name}: round 5 of 5, 2 busy processes: " in said.err
+
+    monkeypatch.setattr(busy, "RIVALS", ("torch-fused",))
+    for arguments in (["--rounds", "1"], ["--load", "1 busy"], ["--ours"], []):
+        assert (tmp_path / "busy.json").read_text() == "the last complete run"
+        assert busy.main([*arguments, "--output", str(tmp_path)]) == 0
+    assert json.loads((tmp_path / "busy.json").read_text())["complete"] is True
+    assert "| 2.00| 1.3 |" in (tmp_path / "busy.md").read_text()
+
+
+def test_a_sample_of_busy_is_bounded_however_slow_the_peer():
+    """Epochs of a few steps where a whole one takes far longer than the sample."""
+    asked = []
+
+    class Slow:
+        def __init__(self, step):
+            self.step = step
+
+        def call(self, method, count, stop=True):
+            seconds = count * self.step * (busy.FEW if method == "few" else 300)
+            asked.append((method, count, seconds))
+            return None, seconds, 0.0
+
+    for step, methods in ((1e-4, ["few", "run", "run"]), (0.1, ["few", "few"])):
+        asked.clear()
+        contender = object.__new__(busy.Contender)  # without processes
+        contender._workers, contender._steps = [Slow(step)], 300
+        contender._pool = busy.ThreadPoolExecutor(1)
+        assert contender.sample(False, 0.8) == pytest.approx(step)
+        contender._pool.shutdown()
+        assert [method for method, _, _ in asked] == methods
+        assert sum(seconds for _, _, seconds in asked) < 3.0
 
 
 def test_idx_files_are_read(tmp_path):
