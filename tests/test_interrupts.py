@@ -258,7 +258,9 @@ def torn_by_a_signal(run, on_signal, moments):
         done = model.optimizer.iterations
         place = model.epoch, model.unfinished.step if model.unfinished else 0
         try:
-            torn += not is_whole(model, run) or place != divmod(done, STEPS) or model.draw_epoch != model.epoch
+            torn += (
+                not is_whole(model, run) or place != divmod(done, STEPS) or model.draw_epoch != model.epoch
+            )
         except Preempted:  # the handler was called after the training it should have ended
             torn += 1
         assert signal.getsignal(signal.SIGUSR1) is preempt
