@@ -143,8 +143,8 @@ class Sealed(metaclass=_Sealing):
         cls.__signature__ = inspect.Signature(list(shown.values()))
 
     def __setattr__(self, name: str, value: object) -> None:
-        is_own_business = name.startswith("_") or isinstance(getattr(type(self), name, None), property)
-        if self._is_constructed and not is_own_business:
+        is_new = self._is_constructed and name[:1] != "_" and vars(self).get(name, vars) is not value
+        if is_new and not isinstance(getattr(type(self), name, None), property):
             value = self._checked(name, value)
         super().__setattr__(name, value)
 
