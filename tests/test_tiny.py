@@ -5,6 +5,7 @@ another order, so they agree to rounding, not to the bit.
 """
 
 import ast
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -117,9 +118,28 @@ def test_one_page_that_needs_nothing_but_numpy():
         node for node in ast.walk(ast.parse(source)) if isinstance(node, (ast.Import, ast.ImportFrom))
     ]
     assert sorted(ast.unparse(node) for node in imported) == [
-        "from pathlib import Path",
         "import numpy as np",
+        "import os",
+        "import subprocess",
+        "import sys",
     ]
+
+
+@pytest.mark.parametrize("given", [{}, {"OMP_NUM_THREADS": "2"}], ids=["unset", "set"])
+def test_products_of_one_thread_unless_the_user_says_otherwise(given):
+    """BLAS threads spin while they wait for each other: beside two busy processes the page took minutes."""
+    source = Path(tiny.__file__).read_text(encoding="utf-8")
+    begin = source.index('if __name__ == "__main__"')
+    called, ran = [], []
+    begun_again = SimpleNamespace(
+        run=lambda command, env, check: called.append((command, env["OMP_NUM_THREADS"]))
+    )
+    names = dict(
+        os=SimpleNamespace(environ=given), subprocess=begun_again, sys=sys, main=lambda: ran.append(1)
+    )
+    exec(source[begin:], {**names, "__name__": "__main__", "__file__": "tiny.py"})
+    again = [([sys.executable, "tiny.py"], "1")]
+    assert (called, ran) == (([], [1]) if given else (again, []))
 
 
 def test_it_runs(monkeypatch, capsys):

@@ -83,7 +83,11 @@ def _wait_while(sync, index, value):
 
 @jit
 def _change(sync, index, value):
-    """sync[index] = value, and wake who is parked until it changes: either sees what the other has written first."""
+    """sync[index] = value, and wake the threads that are parked until it changes.
+
+    Nobody is missed: a thread counts itself in before it looks at the value a last time, and here the count is read
+    after the value is stored.
+    """
     atomic_store(sync, index, value)
     if atomic_load(sync, index + PARKED):
         lock(sync, _LOCK)

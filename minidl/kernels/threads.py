@@ -6,8 +6,8 @@ its part of the rows or columns, and meets the others at barriers, which cost a 
 It needs no OpenMP and survives a fork.
 
 A worker without a job waits for the next in compiled code: it spins briefly, then parks. A job is the kernel's address
-and its arguments: over Python, a worker would begin microseconds later, and later still where it had to wait for the
-GIL. And an interrupt, which may come between any two lines of Python, finds no handshake that it could leave half done.
+and its arguments. A worker that Python had to start would begin microseconds later, or wait for the GIL. And an
+interrupt, which Python raises between two of its own instructions, cannot leave a worker half started.
 """
 
 import atexit

@@ -259,7 +259,7 @@ class Layer(Configurable):
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def _checked(self, name, value):
-        return value  # building sets attributes; `__setattr__` has the rules
+        return value  # the rules of layers depend on whether they are built: `__setattr__` checks them
 
     def __setattr__(self, name, value):
         # `layer.weight *= 2` assigns the view itself

@@ -44,10 +44,11 @@ class Watch:
     def run_slice(
         self, stepper, order: np.ndarray, first_step: int, metric_sums: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray | None]:
-        """Run the steps on ``order``; (losses, None).
+        """Run the steps on ``order`` and return (losses, None).
 
-        If ``careful`` and a loss, or a parameter afterwards, is not finite: no losses, and the steps are asked for
-        again one by one. If the bad step was undone then, its loss and the metrics' sums before it.
+        If ``careful``, and a loss or a parameter afterwards is not finite, the slice is undone, ``stepwise`` is set,
+        and no losses are returned: the caller runs the same steps one by one. If the bad step is then undone, its loss
+        is returned with the metrics' sums before it.
         """
         model = self._model
         if model.optimizer is not self._optimizer or model.params is not self._params:
@@ -59,7 +60,7 @@ class Watch:
         losses = stepper.run(order, first_step, metric_sums)
         if before is None or (_is_finite(losses) and _is_finite(model.params)):
             return losses, None
-        if len(losses) > 1:  # once more from the slice's beginning, step by step, to the same bits
+        if len(losses) > 1:  # the same steps one by one give the same bits
             before.restore()
             metric_sums[...] = before.metric_sums
             self.stepwise = True
