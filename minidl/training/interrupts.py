@@ -6,6 +6,7 @@ parameters of one step with counters of another, and one that saves the model wo
 
 import _signal  # the functions of `signal` look each handler up in an enum, which takes ten times as long
 import contextlib
+import functools
 import os
 import signal
 import threading
@@ -155,3 +156,14 @@ class Turns:
 if hasattr(os, "register_at_fork"):  # a child has none of its parent's other threads
     for kept in (_holding, waiting):
         os.register_at_fork(after_in_child=kept.clear)
+
+
+def untrained(method: Callable) -> Callable:
+    """The decorator for a method of a model that must wait for the end of a training: see `Turns.untrained`."""
+
+    @functools.wraps(method)
+    def checked(model, *args, **kwargs):
+        with model.turns.untrained(method.__name__):
+            return method(model, *args, **kwargs)
+
+    return checked
