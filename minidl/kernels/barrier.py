@@ -30,8 +30,8 @@ JOB_UNIT = 2 * MOST_THREADS
 BROKEN = -1
 """The generation of a barrier at which nobody waits any more, because one of the threads has failed."""
 _YIELD_AFTER, _PARK_AFTER = 5_000, 500_000
-"""Nanoseconds that a thread spins, and that it waits before it parks. Each wait costs the first of them where two
-threads share a processor; to wake a parked thread takes ten times as long as a small product."""
+"""A waiting thread spins for so many nanoseconds, and parks after so many. Where two threads share a processor, each
+wait costs the first. Waking a parked thread takes ten times as long as a small product."""
 
 
 class Team(NamedTuple):
@@ -97,7 +97,7 @@ def _change(sync, index, value):
 
 @jit
 def meet(team):
-    """A barrier: returns when all threads have called it. What each wrote before it, all see after it."""
+    """A barrier: it returns when all threads have called it. Each then sees all that the others wrote before."""
     sync = team.sync
     if team.threads == 1:
         return
@@ -182,7 +182,7 @@ def work(thread, sync):
 
 @jit
 def prepare(sync):
-    """Make what threads park on."""
+    """Make the conditions that threads park on."""
     for index in (GENERATION, JOB):
         processor.make_waiting(sync, _LOCK, _CONDITION + index)
 
@@ -200,6 +200,6 @@ def all_ready(sync, workers, seconds):
 
 @jit
 def release(sync, job):
-    """Let everybody go who waits, at a barrier or for a job; ``job`` is one for no thread, with which workers end."""
+    """Release all threads that wait at a barrier or for a job. ``job`` is for no thread, and ends the workers."""
     _change(sync, GENERATION, BROKEN)
     _change(sync, JOB, job)

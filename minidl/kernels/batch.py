@@ -1,4 +1,4 @@
-"""A batch: which of its rows are whose, and how it is gathered from the data."""
+"""Partitions the rows of a batch among the threads, and gathers them from the data."""
 
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ from .program import FLOAT32, FLOAT64, IN, UINT8, Buffers, Data, LossTable, Mome
 from .simd import Matrix, NextRows, copy_bytes, part_of, read_float32, read_float64, rows_at
 
 _MOST_PREFETCHED = 1 << 18
-"""Bytes of the next batch that are prefetched while this one is learnt from: more would push the weights out."""
+"""Bytes of the next batch that are prefetched during an update. More would push the weights out of the cache."""
 
 
 class Run(NamedTuple):

@@ -52,9 +52,9 @@ def _folders() -> list[Path]:
 
 _STAMP, FOLDERS = _source_stamp(), _folders()
 _PART = ".part"
-"""How the name of a file ends until it is whole."""
+"""The suffix of a file's name while the file is being written."""
 _STALE = 600.0
-"""Seconds after which a file that was not renamed is what a killed process has left. Writing one takes milliseconds."""
+"""After so many seconds a file with that suffix was left by a killed process: writing one takes milliseconds."""
 ADVICE = "let NUMBA_CACHE_DIR name a folder that can be written to"
 _VERSIONS = sys.version, numba.__version__, llvmlite.__version__, numba.config.OPT
 

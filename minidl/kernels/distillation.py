@@ -1,4 +1,4 @@
-"""Knowledge distillation by softened probabilities (Hinton) and by the logits themselves, a function of a row each.
+"""Knowledge distillation by softened probabilities (Hinton) and by the logits themselves. Each is a function of a row.
 
 z are the student's logits, v the teacher's, q and p their softmax at temperature T. The sums over a row give
 KL(p || q) = sum p (log p - log q) without a logarithm of an element, so nothing here overflows or rounds to

@@ -45,7 +45,7 @@ from .updates import PENALTY, call_bound, call_penalize, call_scalars, call_upda
 
 
 def learn(run, mine):
-    """The batch's loss; this thread's share of dW and db: each part is used at once, or kept for `restrain`."""
+    """Compute the batch's loss and this thread's share of dW and db. Update by them, or leave that to `restrain`."""
     team, program, buffers, table, state = run.team, run.program, run.buffers, run.table, run.state
     rate, count = state.learning_rates[mine.step], state.iterations + mine.step + 1
     call_scalars(state.fill_scalars, buffers.scalars[team.thread], state.hyper, rate, count)
@@ -70,7 +70,7 @@ def _add_up(buffers, table, mine):
 
 @jit
 def _learn_weight(run, mine, index, next_rows):
-    """Block by block: dW, then the update, unless `restrain` makes it later.
+    """Compute dW block by block, and update each block at once, unless `restrain` does so later.
 
     The first panel of the first layer also prefetches ``next_rows``.
     """
@@ -122,7 +122,7 @@ def _weight_gradient(dweight, op, block, rows, x, dvalues, scratch, next_rows):
 
 @jit
 def _learn_bias(run, mine, index):
-    """db, the sum of dout's rows, then the update."""
+    """Compute db, the sum of dout's rows, and update the bias."""
     team, program, buffers, state = run.team, run.program, run.buffers, run.state
     op = program.ops[index]
     first, last = share(op[OUT], team, 16)
@@ -138,7 +138,7 @@ def _learn_bias(run, mine, index):
 @jit
 def _update_range(program, state, at, size, grads, scalars):
     """One optimizer step for the parameters at..at+size, whose gradients are ``grads``."""
-    # of a slot that the rule does not keep it reads nothing
+    # a slot that the rule does not keep is empty, and nothing of it is read
     call_update(
         state.update,
         part_of(program.params, at, size),
@@ -155,7 +155,7 @@ def restrain(run, mine):
     team, program, state = run.team, run.program, run.state
     params, grads, restraints = program.params, program.grads, state.restraints
     scalars = run.buffers.scalars[team.thread]
-    meet(team)  # all gradients are there
+    meet(team)  # until all gradients are complete
     if team.thread == 0:
         segments, clips = restraints.segments, restraints.clips
         call_penalize(restraints.penalize, grads, params, segments, restraints.penalties, clips, scalars)

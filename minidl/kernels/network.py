@@ -33,10 +33,10 @@ from .vectors import stay_apart
 
 @jit
 def train(team, program, buffers, data, table, state, moment, part):
-    """Steps of training on consecutive batches of ``data.order``, of one or more epochs, from step ``DONE`` on.
+    """Train on consecutive batches of ``data.order``, of one or more epochs, from step ``DONE`` on.
 
     ``moment`` is that of step 0. ``part`` is all rows of each batch, or a part of one long step. On a busy machine a
-    step may take a hundred times as long as the last, so the caller tells how long to go on, not how many steps.
+    step may take a hundred times as long as the last, so the caller limits the time as well as the number of steps.
     """
     _train_together(
         team,
@@ -52,7 +52,7 @@ def train(team, program, buffers, data, table, state, moment, part):
 
 @jit
 def _train_together(team, program, buffers, data, table, state, moment, part):
-    """`train`, with the tuples in the caller's memory: to publish this call takes a tenth of the text."""
+    """`train` with references to its tuples: then the machine code that publishes the call is ten times shorter."""
     stay_apart()
     start_together(team)
     mode, call = flush_denormals(), program.parts
@@ -64,14 +64,14 @@ def _train_together(team, program, buffers, data, table, state, moment, part):
         call_part(call.forward, run, mine)
         call_part(call.loss, run, mine)
         call_part(call.backward, run, mine)
-        meet(team)  # the gradients of all rows are there
+        meet(team)  # until the gradients of all rows are complete
         if part.learns:
             call_part(call.learn, run, mine)
             if state.restraints.active:
                 call_part(call.restrain, run, mine)
             if team.thread == 0 and clock() > stop:
-                atomic_store(table.progress, END, step + 1)  # which all threads see after the barrier
-            meet(team)  # the parameters of the next step are there
+                atomic_store(table.progress, END, step + 1)  # all threads see it after the barrier
+            meet(team)  # until all parameters are updated
         step += 1
     restore_denormals(mode)
     if team.thread == 0 and part.learns:

@@ -26,13 +26,13 @@ def atomic_add(builder, array, index, value):
 
 @intrinsic(types.int64, plain=lambda array, index: array[index])
 def atomic_load(builder, array, index):
-    """array[index]; whatever its writer stored before it is visible afterwards."""
+    """array[index]. After it, all that its writer stored before is visible."""
     return builder.load_atomic(array.address(index), "seq_cst", 8, typ=emit.INT)
 
 
 @intrinsic(types.void, plain=lambda array, index, value: array.__setitem__(index, value))
 def atomic_store(builder, array, index, value):
-    """array[index] = value; whoever loads it sees all that this thread stored before."""
+    """array[index] = value. A thread that loads it sees all that this thread stored before."""
     builder.store_atomic(value, array.address(index), "seq_cst", 8)
 
 
@@ -103,7 +103,7 @@ lock, unlock, wake_all = _call_on(_LOCK), _call_on(_UNLOCK), _call_on(_WAKE)
 
 @intrinsic(types.void)
 def sleep_until_woken(builder, array, condition, lock):
-    """Give up the lock and sleep until `wake_all`, or for no reason; the lock is held again afterwards."""
+    """Release the lock, sleep until `wake_all`, and take the lock again. Systems may wake a thread without a reason."""
     emit.call(builder, _WAIT, emit.INT32, array.address(condition), array.address(lock), *_FOREVER)
 
 

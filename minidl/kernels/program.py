@@ -60,8 +60,7 @@ class Op(NamedTuple):
 
 
 # Columns of the table: an `Op`, whose seven integers begin at FIRST_I; where its input and output lie, and what its
-# backward reads besides dout; the addresses of its `units`: of a dense layer twice that of the product, and that of the
-# product which prefetches.
+# backward reads besides dout; the addresses of its `units`. A dense layer has the product in FORWARD and in BACKWARD.
 KIND, IN, OUT, WEIGHT, BIAS, CODE, LAYER_INDEX, FIRST_I = range(8)
 IN_AT, OUT_AT, SEEN_AT, FORWARD, BACKWARD, PREFETCHING, TRAINABLE, SEED, COLUMNS = range(14, 23)
 
@@ -154,7 +153,7 @@ def unit_names(ops, training: bool) -> list[str]:
 
 @jit
 def panel_order(panels, rows, ops, back):
-    """All parameters from the order of their layers' matrices into panels, or ``back``."""
+    """Copy all parameters from their matrices, row by row, into panels, or ``back``."""
     target, source = (rows, panels) if back else (panels, rows)
     copy(target.reshape(1, -1), source.reshape(1, -1))
     for index in range(ops.shape[0]):
@@ -268,7 +267,7 @@ class UpdateState(NamedTuple):
 
 
 class Moment(NamedTuple):
-    """Names the random draws of a step."""
+    """With the layer, the key of a step's random draws."""
 
     seed: int
     epoch: int

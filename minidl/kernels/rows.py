@@ -40,7 +40,7 @@ class Row(NamedTuple):
 
 
 LOSSES: dict[str, tuple[Callable, tuple[str, ...]]] = {}
-"""By name: the function of a row and what stands in its hyper, place by place; filled by the decorator `loss`."""
+"""By name, the function of a row and the names of the settings in its ``hyper``; the decorator `loss` fills it."""
 
 
 def loss(*names, settings=()):
@@ -83,7 +83,7 @@ def clear_gradient(row):
 
 @jit
 def sum_of_rows(row_loss):
-    """The sum of ``row_loss``, one after the other: the same bits from `fit` and from a loss by itself."""
+    """The sum of ``row_loss``, in order, so that `fit` and a loss that is called alone give the same bits."""
     result = 0.0
     for i in range(row_loss.size):
         result += row_loss[i]

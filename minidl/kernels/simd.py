@@ -81,7 +81,7 @@ def _plain_copy_bytes(out, at, octets, origin, size):
 
 @intrinsic(types.void, _plain_copy_bytes)
 def copy_bytes(builder, out, at, octets, origin, size):
-    """The ``size`` bytes octets[origin:] to the element ``at`` of out and on."""
+    """Copy ``size`` bytes from octets[origin:] to ``out``, from its element ``at`` on."""
     places = [
         builder.bitcast(place, emit.BYTE.as_pointer()) for place in (out.address(at), octets.address(origin))
     ]
@@ -152,7 +152,7 @@ else:
 
     @numba.extending.intrinsic
     def part_of(typingctx, array, at, size):
-        """array[at : at + size] of a flat array, unchecked: a slice costs Numba twenty times the text."""
+        """array[at : at + size] of a flat array, unchecked: for a slice Numba writes twenty times as much code."""
         kind = types.Array(array.dtype, 1, "C")
 
         def codegen(context, builder, signature, args):

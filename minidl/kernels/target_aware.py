@@ -1,4 +1,4 @@
-"""DecoupledKD and NormalizedKD, which treat the labelled class t apart from the others: a function of a row each.
+"""DecoupledKD and NormalizedKD, which treat the labelled class t apart from the others. Each is a function of a row.
 
 Letters as in `distillation`; a hat leaves the class t out. An unlabelled row adds nothing to either soft term.
 """

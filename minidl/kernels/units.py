@@ -70,7 +70,7 @@ class Units:
         return self._names[code]
 
     def address(self, code: Hashable, dtype: np.dtype) -> int:
-        """Where the machine code of ``self[code]`` begins; it is compiled, or loaded, if it was not."""
+        """The address of the machine code of ``self[code]``, which is compiled or loaded if it was not yet."""
         if (code, dtype) not in self._addresses:
             self._addresses[code, dtype] = self._find_address(self[code], dtype)
         return self._addresses[code, dtype]
@@ -90,7 +90,7 @@ def _call_plain(address, *arguments):
 
 
 def _caller(arguments: Callable):
-    """An intrinsic that calls an address. What it is given must be just what the functions there take."""
+    """An intrinsic that calls the function at an address. The types of its arguments must be exactly the function's."""
     known = [arguments(real) for real in (types.float32, types.float64)]
 
     def call(typingctx, address, *given):

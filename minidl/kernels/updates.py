@@ -1,4 +1,4 @@
-"""What happens to the parameters once their gradients are there: penalties, clipping, the update rule, constraints.
+"""How gradients change the parameters: penalties, clipping, the update rule, constraints.
 
 Each rule is one formula under a decorator that names it. ``update`` is elementwise, so any cut of the vector into
 ranges gives the same bits. The compiled loop calls it on the block of parameters whose gradient it has just computed

@@ -1,4 +1,4 @@
-"""What all layers share: names, shapes, parameters that are views of the model's flat vectors, and plain data of them.
+"""The base of all layers: names, shapes, parameters as views of the model's flat vectors, and layers as plain data.
 
 From plain data only minidl's own classes and those that the caller names are ever built.
 """

@@ -17,7 +17,7 @@ from .dense import Activation, Dense, Softmax
 from .rowwise import Dropout, Flatten, GaussianNoise, Input, RandomLayer, RandomTranslation
 
 AUGMENTING = (GaussianNoise, RandomTranslation)
-"""Layers that change inputs at random: a teacher is asked about what they make of them."""
+"""Layers that change inputs at random. A teacher is asked about the changed inputs."""
 _IN_TRAINING_ONLY = (DROPOUT, GAUSSIAN_NOISE, RANDOM_TRANSLATION)
 _WITHOUT_ACTIVATION = (Dropout, Flatten, GaussianNoise)
 

@@ -28,7 +28,7 @@ _SLICE_SECONDS = 0.1
 
 
 class Unfinished(NamedTuple):
-    """Where in an epoch a training was left: its draws and logs go on from there as if it had not been."""
+    """Where in an epoch a training was left. A later fit goes on there with the same draws and logs."""
 
     step: int  # the next one, from 0
     batch_size: int
@@ -39,7 +39,7 @@ class Unfinished(NamedTuple):
 
 
 def fit(model, options: FitOptions) -> History:
-    """Train ``model``; the history of losses and metrics."""
+    """Train ``model`` and return the history of losses and metrics."""
     data = prepare(model, options)
     batch_size = min(options.batch_size, len(data.samples.x))
     callbacks = CallbackList(
@@ -138,7 +138,7 @@ class _EpochLoop:
         self._in_one = nobody_watches and epochs_are_alike and data.validation is None
 
     def run(self, epoch: int) -> dict[str, float]:
-        """One epoch, from where the model is; the mean loss, and the metrics' means over the labelled samples."""
+        """Run an epoch from where the model is. Returns the mean loss, and the metrics' means over labelled samples."""
         stepper, batch_size = self.stepper, self._batch_size
         unlogged = self._begin(epoch)
         order = self._order(self._model.draw_epoch)
@@ -169,7 +169,7 @@ class _EpochLoop:
         return logs
 
     def run_unwatched(self, epoch: int, epochs: int) -> list[dict[str, float]]:
-        """As many epochs from ``epoch`` on as a slice holds, if only a history looks at them; the logs of each."""
+        """Run as many epochs from ``epoch`` on as a slice holds if only a history looks at them. Returns the logs."""
         model, stepper, steps = self._model, self.stepper, self._steps
         count = min(min(stepper.pace, stepper.most_steps) // steps, epochs - epoch)
         if not self._in_one or count < 2 or model.unfinished is not None:
@@ -208,12 +208,12 @@ class _EpochLoop:
         return {"loss": float(loss_sum) / seen, **{n: float(s) / max(labelled, 1) for n, s in sums}}
 
     def _set_pace(self, steps: int, seconds: float) -> None:
-        """Aim at slices of _SLICE_SECONDS, but grow by at most 8 a time: the first slice may hold the compiler."""
+        """Aim at slices of _SLICE_SECONDS, but grow by a factor of 8 at most: the first slice may hold the compiler."""
         pace, wanted = self.stepper.pace, steps * _SLICE_SECONDS / max(seconds, 1e-9)
         self.stepper.pace = int(max(1, min(wanted, max(pace, 8 * steps))))
 
     def _begin(self, epoch: int) -> int:
-        """Begin an epoch anew, or where it was left; the number of samples done before that are not in the logs."""
+        """Begin an epoch, anew or where it was left. Returns how many of its samples are done but not in the logs."""
         if self._model.epoch != epoch:  # the last step was undone, and a callback lets training go on
             self._model.leave_epoch()
             self._model.epoch = epoch

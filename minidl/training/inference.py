@@ -33,7 +33,7 @@ class Predictor:
         self._buffers = threading.local()  # so that several threads may predict at once
 
     def _space(self, n_threads: int):
-        """`program.Space`, allocated once a thread."""
+        """`program.Space`, allocated once for each thread."""
         found = self._buffers.__dict__.get(n_threads)
         if found is None:
             buffers = [aligned_rows(n_threads, size, self._dtype) for size in self._sizes]

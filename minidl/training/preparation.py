@@ -1,4 +1,4 @@
-"""What a `fit` begins with: its loss, its data and its teacher, all checked before anything is trained."""
+"""Prepares a `fit`: its loss, its data and its teacher are checked before anything is trained."""
 
 import math
 from typing import NamedTuple

@@ -7,15 +7,15 @@ import time
 from ..kernels.threads import SHORT_FLOPS
 
 CALL_SECONDS = 0.02
-"""How long a call of the compiled loop may take: then its speed is judged, and the number of threads chosen anew."""
+"""How long a call of the compiled loop may take. After each call the number of threads is chosen anew."""
 
 
 class ThreadChoice:
     """The number of threads that was found to be fastest, with a trial of another now and then.
 
     Threads meet at barriers several times a step. Where other processes run, a barrier waits for a thread that the
-    system has put to sleep, and one thread is faster than several, whatever the length of a step. A trial is short, and
-    the more time the trials of late have lost, the longer it is until the next.
+    system has put to sleep, and one thread is faster than several, whatever the length of a step. A trial is short.
+    The more time the last trial has lost, the later the next one comes.
     """
 
     _TRIAL_SECONDS = 0.005
@@ -43,7 +43,7 @@ class ThreadChoice:
         return other, self._TRIAL_SECONDS
 
     def record(self, count: int, steps: int, seconds: float, flops: float = math.inf) -> None:
-        """What a call on ``count`` threads has taken."""
+        """Note how long a call on ``count`` threads took, and choose the fastest number."""
         if flops < SHORT_FLOPS:
             return
         step, before = seconds / steps, self._current
@@ -62,5 +62,5 @@ class ThreadChoice:
 
 @functools.lru_cache(maxsize=256)
 def choice_for(parameters: int, batch_size: int) -> ThreadChoice:
-    """That of all fits of nets about as large: a new fit goes on with what the last one has found."""
+    """One object for all fits of such a size, so that a new fit goes on with what the last one has measured."""
     return ThreadChoice()
