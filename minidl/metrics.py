@@ -35,9 +35,7 @@ class Metric(Configurable):
     k = 1
 
     def __init__(self, name: str | None = None):
-        if name is not None and not isinstance(name, str):
-            raise TypeError(f"name must be a string, got {validation.describe(name)}")
-        self.name = name or snake_case(type(self).__name__)
+        self.name = validation.check_name(name, snake_case(type(self).__name__))
         self.reset_state()
 
     def kind_for(self, sparse: bool, outputs: int) -> int:
@@ -48,6 +46,12 @@ class Metric(Configurable):
         if wants_labels and not sparse:
             raise ValueError(f"metric {self.name!r} needs class indices of shape (N,), got rows of targets")
         return self.kind
+
+    def kernel_for(self, sparse: bool, outputs: int) -> int:
+        """`kind_for`, which a class of the user's may have overridden, checked."""
+        kind = self.kind_for(sparse, outputs)
+        check_kind(self, kind, kernel.Metric)
+        return kind
 
     def needs_output_for(self, outputs: int) -> bool:
         """Whether logits would give another value than the output, if the model has so many outputs."""
@@ -75,11 +79,17 @@ class Metric(Configurable):
         outputs = pred.shape[1]
         sparse = outputs > 1 and true[:1].size == 1
         try:
-            self.kind_for(sparse, outputs)
+            kind = self.kernel_for(sparse, outputs)
         except ValueError as error:
             raise ValueError(
                 f"y_true of shape {true.shape} for y_pred of shape {pred.shape}: {error}"
             ) from None
+        misses = np.count_nonzero(true < 0) if kind in (*kernel.SPARSE, kernel.BINARY_ACCURACY) else 0
+        if misses:
+            validation.warn(
+                f"{self.name}: y_true is below 0 for {misses} of {len(true)} samples, which count as misses, as in "
+                "Keras. Classes count from 0; of -1 and 1, (y_true + 1) // 2 makes 0 and 1"
+            )
         labels, targets = np.empty(0, np.int64), np.empty((0, 0), dtype)
         if sparse:
             labels = validation.check_labels(true, outputs, "y_true", unlabelled=True)
@@ -92,7 +102,7 @@ class Metric(Configurable):
     def values(self, pred: np.ndarray, labels: np.ndarray, targets: np.ndarray) -> np.ndarray:
         """`rows` for arrays as the kernel takes them: labels int64 (N,) or targets (N, C), the other one empty."""
         values = np.zeros(len(pred))
-        kind = self.kind_for(targets.size == 0, pred.shape[1])
+        kind = self.kernel_for(targets.size == 0, pred.shape[1])
         kernel.metric_rows(kind, values, pred, labels, targets, self.k)
         return values
 

@@ -91,14 +91,16 @@ class Sequential(Sealed, Stack):
 
         A compiled model has to be compiled again.
         """
-        super().add(layer)
-        self._forget_compilation()
+        with self.turns.untrained("add"):
+            super().add(layer)
+            self._forget_compilation()
 
     def pop(self) -> Layer:
         """Take the last layer away; a compiled model has to be compiled again."""
-        layer = super().pop()
-        self._forget_compilation()
-        return layer
+        with self.turns.untrained("pop"):
+            layer = super().pop()
+            self._forget_compilation()
+            return layer
 
     def build(self, input_shape: int | tuple[int | None, ...] | None = None) -> None:
         """Make the parameters for samples of ``input_shape``: ``(None, 28, 28)`` as in Keras, ``(784,)`` or 784.
@@ -151,7 +153,10 @@ class Sequential(Sealed, Stack):
             return super().get_weights()
 
     def _begin_with_weights(self) -> None:
-        """A model that is given its weights and a new optimizer, in either order, draws as a new one."""
+        """A model that is given its weights and a new optimizer, in either order, draws as a new one; not if a
+        callback gives the weights, say: then the epoch goes on with them."""
+        if self.turns.trained:
+            return
         self.leave_epoch()
         self.best_logs = {}
         self._weights_given_at = 0 if self.optimizer is None else self.optimizer.iterations
@@ -185,6 +190,10 @@ class Sequential(Sealed, Stack):
         A crossentropy on a model that ends with the matching softmax or sigmoid is applied to the logits,
         fused with that activation: the same value, and exact at any size of logits.
         """
+        with self.turns.untrained("compile"):
+            self._compile(optimizer, loss, metrics)
+
+    def _compile(self, optimizer, loss, metrics) -> None:
         optimizer = optimizers.get(optimizer)
         if optimizer.built and optimizer is not self.optimizer:
             raise ValueError(
@@ -197,7 +206,7 @@ class Sequential(Sealed, Stack):
             self.objective(loss)
             if loss.sparse is not None:
                 for metric in metrics:
-                    metric.kind_for(loss.sparse, math.prod(self.output_shape))
+                    metric.kernel_for(loss.sparse, math.prod(self.output_shape))
         if optimizer is not self.optimizer:
             self.leave_epoch()
             done = 0 if self.optimizer is None else self.optimizer.iterations
@@ -239,7 +248,7 @@ class Sequential(Sealed, Stack):
     @takes(FitOptions)
     def fit(self, options: FitOptions) -> History:
         self.require_compiled("fit", loss=options.target_model is None)
-        with self._built_for(options.x):
+        with self.turns.training("fit"), self._built_for(options.x):
             self.prepare_optimizer()
             self.warn_of_what_cannot_learn()
             return training.fit(self, options)

@@ -103,6 +103,15 @@ def check_choice(argument: str, value: object, choices: Sequence) -> object:
     raise ValueError(f"{argument} must be one of {listed}, got {shorten(value)}")
 
 
+def check_name(name: object, default: str) -> str:
+    """``name``, a string that is not empty; ``default`` for None."""
+    if name is None:
+        return default
+    if not (isinstance(name, str) and name):
+        raise TypeError(f"name must be a non-empty string, got {describe(name)}")
+    return name
+
+
 def check_dtype(dtype: object) -> np.dtype:
     """float32 or float64, what the kernels are written for."""
     try:
@@ -290,15 +299,25 @@ def check_labels(y: object, classes: int, argument: str = "y", unlabelled: bool 
     return np.array(array, np.int64)  # a copy: kernels index by it, whatever a callback does to y meanwhile
 
 
-def check_classes_left(labels: np.ndarray, argument: str = "y") -> None:
-    """Refuse class indices of which one class is left beside -1: they are the -1 and +1 of another convention."""
+def check_classes_left(labels: np.ndarray, outputs: int, argument: str = "y", batch: bool = False) -> None:
+    """Say so if -1 may be meant as a class: labels that are not -1 have fewer classes than there are ``outputs``.
+
+    One class beside -1 is refused: they are the -1 and +1 of another convention. A ``batch`` may lack any class.
+    """
     classes, counts = np.unique(labels, return_counts=True)
-    if len(classes) == 2 and classes[0] == -1:
+    if not 1 < len(classes) <= outputs or classes[0] != -1:
+        return
+    rule = "-1 means 'no label'. Classes count from 0; of -1 and 1, (y + 1) // 2 makes 0 and 1"
+    if batch:  # without numbers: Python shows the same warning once
+        warn(f"{argument} is -1 in a batch that has not all {outputs} classes: {rule}")
+    elif len(classes) == 2:
         raise ValueError(
             f"{argument} must hold labels of two or more classes, got {classes[1]} {counts[1]} times and "
-            f"-1 {counts[0]} times: -1 means 'no label'. Classes count from 0; of -1 and 1, (y + 1) // 2 makes "
-            "0 and 1"
+            f"-1 {counts[0]} times: {rule}"
         )
+    else:
+        seen = f"{len(classes) - 1} of {outputs} classes"
+        warn(f"{argument} is -1 for {counts[0]} of {len(labels)} samples and has {seen}: {rule}")
 
 
 def check_targets(

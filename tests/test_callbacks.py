@@ -125,7 +125,7 @@ def test_early_stopping_nan_is_no_improvement():
 
 
 def test_unknown_monitor():
-    with pytest.warns(UserWarning, match="no log 'val_loss'; there are: loss"):
+    with pytest.warns(UserWarning, match="no log 'val_loss'. There are: loss"):
         run(callbacks.EarlyStopping(), [{"loss": 1.0}])
     with pytest.raises(ValueError, match="pass mode='min' or mode='max'"):
         run(callbacks.EarlyStopping(monitor="speed"), [{"speed": 1.0}, {"speed": 2.0}])
@@ -139,6 +139,37 @@ def test_unknown_monitor():
         ):
             run(callback, losses(1.0, 2.0))
     run(callbacks.EarlyStopping(monitor="speed", mode="max"), [{"speed": 1.0}, {"speed": 2.0}])
+    for monitor in ("val_los", "sped"):  # no better where the direction was given
+        for mode in ("min", "max"):
+            with pytest.raises(ValueError, match=f"no log '{monitor}'. There are: loss, val_loss"):
+                run(callbacks.EarlyStopping(monitor, mode=mode), losses(1.0, 2.0))
+
+
+def test_a_log_that_another_callback_adds_is_monitored():
+    """Listed before; of a validation that is not in every epoch, it is waited for."""
+    x, y = samples()
+
+    def add(epoch, logs):
+        logs["speed"] = 1.0
+        if "val_loss" in logs:
+            logs["val_speed"] = float(-epoch)
+
+    def train(*listed):
+        options = dict(epochs=6, verbose=0, validation_split=0.2, validation_freq=2)
+        return learner().fit(x, y, callbacks=listed, **options).epoch
+
+    def stop(monitor):
+        return callbacks.EarlyStopping(monitor, mode="max", patience=1)
+
+    adds = callbacks.LambdaCallback(on_epoch_end=add)
+    assert len(train(adds, stop("speed"))) == 2
+    with pytest.raises(ValueError, match="no log 'speed'. There are: loss, accuracy$"):
+        train(stop("speed"), adds)
+    with pytest.warns(UserWarning, match="no log 'val_speed'. There are: loss, accuracy, speed$"):
+        assert len(train(adds, stop("val_speed"))) == 4  # the second validation was worse than the first
+    found = "no log 'val_sped'. There are: loss, accuracy, "
+    with pytest.warns(UserWarning, match=found), pytest.raises(ValueError, match=f"{found}val_loss"):
+        train(adds, stop("val_sped"))
 
 
 def test_model_checkpoint(tmp_path):
@@ -375,7 +406,7 @@ def test_a_csv_log_that_breaks_lets_training_go_on():
 @pytest.mark.parametrize("mode", ["auto", "min"])
 def test_a_log_that_never_comes_is_missed_once(mode):
     stop = callbacks.EarlyStopping("val_loss", mode=mode)
-    with pytest.warns(UserWarning, match="there is no log 'val_loss'; there are: loss, accuracy") as seen:
+    with pytest.warns(UserWarning, match="there is no log 'val_loss'. There are: loss, accuracy") as seen:
         history = learner().fit(*samples(), epochs=4, verbose=0, callbacks=[stop])
     assert history.epoch == [0, 1, 2, 3] and len(seen) == 1
 
@@ -542,7 +573,7 @@ def test_a_checkpoint_goes_on_to_the_same_bits(tmp_path):
 def test_a_best_checkpoint_needs_a_value(tmp_path):
     x, y = samples()
     best = callbacks.ModelCheckpoint(tmp_path / "{epoch}.npz", save_best_only=True)
-    with pytest.warns(UserWarning, match="there is no log 'val_loss'; there are: loss, accuracy"):
+    with pytest.warns(UserWarning, match="there is no log 'val_loss'. There are: loss, accuracy"):
         learner().fit(x, y, epochs=4, verbose=0, validation_split=0.2, validation_freq=2, callbacks=[best])
     assert {path.name for path in tmp_path.iterdir()} <= {"2.npz", "4.npz"} and (tmp_path / "2.npz").exists()
 

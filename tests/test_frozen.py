@@ -220,6 +220,9 @@ def test_a_gradient_that_a_users_backward_leaves_alone_is_zero_in_each_step():
         np.testing.assert_allclose(
             model.grads[offset : offset + 6], 0.2, rtol=1e-5
         )  # of the penalty 0.1 gain^2
+    model.backward(np.ones_like(model.forward(X)))
+    assert np.array_equal(model.layers[1].dgain, np.zeros(6)), "by hand too, without the penalty"
+    assert model.layers[0].dweight.any()
 
 
 def test_no_weight_gradient_is_computed_for_a_frozen_layer_nor_any_below_the_lowest_that_learns(monkeypatch):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from minidl import initializers
+from minidl.registry import snake_case
 
 FAN_IN, FAN_OUT = 300, 200
 VARIANCE = {
@@ -119,3 +120,11 @@ def test_config_survives_json(initializer):
 def test_bad_input(make, message):
     with pytest.raises((ValueError, TypeError), match=message):
         make()
+
+
+@pytest.mark.parametrize("cls", initializers.INITIALIZERS.classes.values())
+def test_the_name_in_snake_case_is_the_class_as_in_keras(cls):
+    """So that ``truncated_normal(stddev=0.1)`` makes its instance."""
+    assert getattr(initializers, snake_case(cls.__name__)) is cls
+    if cls is not initializers.VarianceScaling:
+        assert type(initializers.get(snake_case(cls.__name__))) is cls

@@ -15,10 +15,12 @@ from contextlib import nullcontext, suppress
 import numpy as np
 import pytest
 from small_run import (
+    BATCH,
     CLASSES,
     FEATURES,
     FOREVER,
     STEPS,
+    StopAt,
     X,
     Y,
     distil,
@@ -333,6 +335,87 @@ def test_another_thread_reads_whole_steps(tmp_path):
     training.join()
     assert len({copied.optimizer.iterations for copied in found}) > 1
     assert all(is_whole(copied, fit) for copied in found)
+
+
+MEDDLING = {
+    "fit": lambda model: fit(model),
+    "train_on_batch": lambda model: model.train_on_batch(X[:BATCH], Y[:BATCH]),
+    "compile": lambda model: model.compile("sgd", "sparse_categorical_crossentropy"),
+    "add": lambda model: model.add(Dense(CLASSES)),
+    "pop": lambda model: model.pop(),
+    "distill": distil,
+}
+
+
+@pytest.mark.parametrize("run", [fit, layerwise])
+@pytest.mark.parametrize("what", MEDDLING)
+def test_what_a_training_does_not_bear_is_refused(run, what, on_signal):
+    """From a callback, a signal's handler and another thread; the training goes on as if nobody had called."""
+    whole, model, told = new_model(), new_model(), []
+    run(whole, epochs=2)
+
+    def meddle(*_):
+        with pytest.raises(
+            RuntimeError, match=r"^\w+ has to wait until the fit that trains this model is over"
+        ) as error:
+            MEDDLING[what](model)
+        told.append(str(error.value).split()[0])
+
+    class Meddles(Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if batch == 7:
+                meddle()
+                signal.raise_signal(signal.SIGUSR1)
+                thread = threading.Thread(target=meddle)
+                thread.start()
+                thread.join()
+
+    on_signal(meddle)
+    run(model, epochs=2, callbacks=[Meddles()])
+    assert told == 6 * [{"distill": "compile"}.get(what, what)]
+    assert same_state(model, whole) and model.epoch == 2
+    MEDDLING[what](model)  # now it may
+
+
+def test_two_threads_fit_one_model():
+    """One of them trains, the other is refused; single steps take turns."""
+    model, refused = new_model(), []
+
+    def train():
+        try:
+            fit(model, epochs=20)
+        except RuntimeError as error:
+            refused.append(error)
+
+    def in_two_threads(work):
+        both = [threading.Thread(target=work) for _ in range(2)]
+        for thread in both:
+            thread.start()
+        for thread in both:
+            thread.join()
+
+    in_two_threads(train)
+    assert model.optimizer.iterations == (2 - len(refused)) * 20 * STEPS and model.epoch == 20
+    before = model.optimizer.iterations
+    in_two_threads(lambda: [model.train_on_batch(X[:BATCH], Y[:BATCH]) for _ in range(30)])
+    assert model.optimizer.iterations == before + 60
+
+
+def test_weights_that_a_callback_sets_are_part_of_the_training(tmp_path):
+    """In the middle of an epoch, too: the run is the same as one that is saved there and goes on."""
+
+    class Sets(Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if batch == 7:
+                self.model.set_weights([weight / 2 for weight in self.model.get_weights()])
+
+    whole, stopped = new_model(), new_model()
+    fit(whole, epochs=2, callbacks=[Sets()])
+    fit(stopped, epochs=2, callbacks=[Sets(), StopAt(STEPS + 11)])
+    stopped.save(tmp_path / "m.npz")
+    resumed = load_model(tmp_path / "m.npz")
+    fit(resumed, epochs=2, initial_epoch=1)
+    assert whole.draw_epoch == 2 and same_state(resumed, whole)
 
 
 def test_preempted_saved_resumed(tmp_path):

@@ -80,9 +80,17 @@ def test_nan_is_never_right():
 
 
 def test_unlabelled_rows_are_not_right():
-    np.testing.assert_array_equal(
-        metrics.sparse_categorical_accuracy([-1, 1], [[0.0, 1.0], [0.0, 1.0]]), [0, 1]
-    )
+    for metric, right in (
+        ("sparse_categorical_accuracy", [[0.0, 1.0]] * 2),
+        ("binary_accuracy", [[0.9]] * 2),
+    ):
+        with pytest.warns(
+            UserWarning, match=f"{metric}: y_true is below 0 for 1 of 2 samples, which count as misses"
+        ):
+            np.testing.assert_array_equal(getattr(metrics, metric)([-1, 1], right), [0, 1])
+        assert np.array_equal(getattr(metrics, metric)([1, 1], right), [1, 1])  # without a warning
+    assert metrics.CategoricalAccuracy()([[-1, 1]], [[0.1, 0.9]]) == 1.0
+    assert metrics.MeanSquaredError()([[-1.0]], [[-1.0]]) == 0.0
 
 
 def test_running_mean():
@@ -120,7 +128,7 @@ def test_bad_input():
         metrics.get(3)
     with pytest.raises(ValueError, match="k must be >= 1, got 0"):
         metrics.TopKCategoricalAccuracy(k=0)
-    with pytest.raises(TypeError, match="name must be a string"):
+    with pytest.raises(TypeError, match="name must be a non-empty string"):
         metrics.MeanSquaredError(name=1)
     with pytest.raises(ValueError, match="distinct names"):
         metrics.get_all(["accuracy", "accuracy"])

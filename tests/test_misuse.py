@@ -739,7 +739,22 @@ def test_labels_of_minus_and_plus_one_are_no_classes(teacher, capsys):
     ):
         with pytest.raises(ValueError, match=told):
             misuse()
+    three = np.where(Y > 2, -1, Y)  # three classes from -1 on, or one of four without a label
+    told = r"y is -1 for \d+ of \d+ samples and has 3 of 4 classes: -1 means 'no label'"
+    for arguments in (
+        dict(y=three),
+        dict(y=three, verbose=2),
+        dict(y=Y, validation_data=(X, three)),
+    ):
+        with pytest.warns(UserWarning, match=told) as seen:
+            model.fit(X, target_model=teacher, **{"verbose": 0, "epochs": 3, **arguments})
+        assert len(seen) == 1
+    model.compile("adam", KD, metrics=["accuracy"])
+    with pytest.warns(UserWarning, match="y is -1 in a batch that has not all 4 classes: -1 means"):
+        model.train_on_batch(X, signs, teacher_logits=cached_logits(teacher, X))
     some = np.where(np.arange(160) < 80, Y, -1)
+    model.train_on_batch(X, some, teacher_logits=cached_logits(teacher, X))  # without a warning
+    model.compile("adam", metrics=["accuracy"])
     for y, line in ((some, "y is -1, no label, for 80 of 160 samples"), (Y, "no label")):
         model.fit(X, y, target_model=teacher, verbose=2)
         assert capsys.readouterr().out.count(line) == (y is some)
@@ -816,6 +831,15 @@ def test_best_epoch_picked_on_the_test_set(teacher):
         ("loss", "hinge", ValueError, "unknown loss 'hinge'"),
         ("optimizer", 3, TypeError, "optimizer must be a name, a config or Optimizer, got 3"),
         ("metrics", [3], TypeError, "metric must be a name, a config or Metric, got 3"),
+        (
+            "unfinished",
+            {"step": 3},
+            TypeError,
+            "unfinished must be None or what another model's is, got {'step': 3}",
+        ),
+        ("best_logs", 0.5, TypeError, "best of each log must be in a dict, got 0.5"),
+        ("best_logs", {"loss": "x"}, TypeError, "best of loss must be a number, got 'x'"),
+        ("stop_training", "no", TypeError, "stop_training must be True or False, got 'no'"),
     ],
 )
 def test_a_models_attributes_are_checked_when_they_are_set(name, value, error, message, tmp_path):

@@ -492,7 +492,9 @@ def test_an_online_teacher_sees_the_augmented_inputs():
 # -- copies ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("copied", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
+@pytest.mark.parametrize(
+    "copied", [copy.copy, copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))]
+)
 def test_copies_have_vectors_of_their_own(copied):
     model = classifier(optimizer="adam")
     x, y = data()

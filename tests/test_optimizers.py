@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import minidl.optimizers as optimizers
-from minidl import Dense, Input, Sequential, constraints, load_model, regularizers
+from minidl import Dense, Input, Sequential, constraints, load_model, losses, regularizers
 from minidl.kernels.updates import KEEPS
 from minidl.optimizers import SGD, Adam, AdamW, RMSprop, schedules
 from minidl.optimizers.schedules import CosineDecay, ExponentialDecay, PiecewiseConstantDecay
@@ -81,6 +81,24 @@ def test_one_step_by_hand():
     params = np.array([10.0])  # the example of Keras's documentation
     RMSprop(0.1).step(params, np.array([10.0]))
     assert params[0] == pytest.approx(9.683772, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", [7, "", True])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda name: SGD(name=name),
+        lambda name: setattr(SGD(), "name", name),
+        lambda name: ExponentialDecay(0.1, 10, 0.5, name=name),
+        lambda name: CosineDecay(0.1, 10, name=name),
+        lambda name: PiecewiseConstantDecay([1], [0.1, 0.2], name=name),
+        lambda name: losses.MeanSquaredError(name=name),
+    ],
+)
+def test_a_name_is_a_string(make, name):
+    with pytest.raises(TypeError, match=f"name must be a non-empty string, got {name!r}"):
+        make(name)
+    make("fine")
 
 
 @pytest.mark.parametrize("optimizer", EVERY, ids=str)

@@ -6,6 +6,7 @@ from own_layers import Scale
 
 from minidl import Dense, Sequential, losses, metrics, optimizers, regularizers
 from minidl.models import clone_model, load_model
+from minidl.teachers import Ensemble
 
 
 class Doubled(losses.MeanSquaredError):
@@ -282,6 +283,10 @@ def test_a_kind_without_a_kernel_is_refused_by_compile():
     class MyMetric(metrics.MeanSquaredError):
         kind = 98
 
+    class MyAccuracy(metrics.Accuracy):
+        def kind_for(self, sparse, outputs):
+            return 96
+
     class Kindless(metrics.Metric):
         pass
 
@@ -299,3 +304,30 @@ def test_a_kind_without_a_kernel_is_refused_by_compile():
     for metric, got in ((MyMetric(), 98), (Kindless(), None)):
         with pytest.raises(ValueError, match=told.format(type(metric).__name__, "ERROR", number, got)):
             model.compile("sgd", "mse", metrics=[metric])
+    told = told.format("MyAccuracy", "ERROR", number, 96)
+    with pytest.raises(ValueError, match=told):
+        model.compile("sgd", "mse", metrics=[MyAccuracy()])
+    with pytest.raises(ValueError, match=told):
+        MyAccuracy()([1.0], [1.0])
+
+
+def test_an_ensemble_that_takes_no_rows_is_refused_as_a_teacher():
+    class Mine(Ensemble):
+        def logits(self, x, temperature=1.0):
+            return np.zeros((len(x), 3))
+
+    class Right(Ensemble):
+        def logits(self, x, temperature=1.0, rows=None):
+            return super().logits(x, rows=rows, temperature=temperature)
+
+    logits = np.arange(12.0).reshape(4, 3)
+    model = Sequential([Dense(3, input_shape=(2,))])
+    model.compile("sgd")
+    told = r"logits of Mine must take \(x, rows=None, temperature=1.0\): got an unexpected keyword argument 'rows'"
+    for misuse in (
+        lambda: model.fit(np.ones((4, 2)), [0, 1, 2, 0], target_model=Mine([logits]), verbose=0),
+        lambda: Ensemble([Mine([logits])]),
+    ):
+        with pytest.raises(TypeError, match=told):
+            misuse()
+    model.fit(np.ones((4, 2)), [0, 1, 2, 0], target_model=Right([logits]), verbose=0)

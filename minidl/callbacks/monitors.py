@@ -49,8 +49,9 @@ class Monitor(Reporting):
 
     def _direction(self) -> str | None:
         """What is better, "up" or "down"; None: of a log that is no loss and no metric it is not known."""
-        if self.mode != "auto":
-            return "up" if self.mode == "max" else "down"
+        return {"max": "up", "min": "down"}.get(self.mode) or self._known_direction()
+
+    def _known_direction(self) -> str | None:
         name = self.monitor.removeprefix("val_")
         directions = {metric.name: metric.direction for metric in getattr(self.model, "metrics", ())}
         return "down" if name == "loss" else directions.get(name)
@@ -66,17 +67,25 @@ class Monitor(Reporting):
         return value + self.min_delta < reference
 
     def _monitored(self, logs: dict | None) -> float | None:
-        """The value of this epoch; None, and the first time a warning, if it has none. A name that no metric has is
-        refused unless ``mode`` was given."""
-        value, known = (logs or {}).get(self.monitor), ", ".join(logs or ()) or "none"
+        """The value of this epoch. None, and the first time a warning, without the validation it would come from.
+
+        Another name without a value is refused, and one of which it is not known whether more is better.
+        """
+        logs = logs or {}
+        value, known = logs.get(self.monitor), f"There are: {', '.join(logs) or 'none'}"
         if self._direction() is None:
             raise ValueError(
                 f"{type(self).__name__}: monitor={self.monitor!r} is no loss and no metric of this model, so it is "
-                f"not known whether more is better: pass mode='min' or mode='max'. There are: {known}"
+                f"not known whether more is better: pass mode='min' or mode='max'. {known}"
             )
-        if value is None and not self._missed:
-            self._missed = True
-            warn(f"{type(self).__name__}: there is no log {self.monitor!r}; there are: {known}")
+        if value is None:
+            message = f"{type(self).__name__}: there is no log {self.monitor!r}. {known}"
+            validated = any(name.startswith("val_") for name in logs)
+            if self._known_direction() is None and (validated or not self.monitor.startswith("val_")):
+                raise ValueError(message)
+            if not self._missed:
+                self._missed = True
+                warn(message)
         return value
 
 

@@ -100,7 +100,7 @@ def check_pair(student: Sequential, argument: str, given: Any, lengths: tuple[in
     x = validation.check_inputs(given[0], student.input_shape, student.dtype, f"{argument} x")
     y = check_answers(student, given[1], len(x), argument=f"{argument} y")
     if y is not None and y.ndim == 1:
-        validation.check_classes_left(y, f"{argument} y")
+        validation.check_classes_left(y, student.output_shape[-1], f"{argument} y")
     return x, y
 
 
@@ -163,7 +163,7 @@ def check_not_swapped(job: Job) -> None:
     student_accuracy = float((student.predict_logits(x[rows]).argmax(axis=1) == labels).mean())
     if student_accuracy < 0.5:
         return
-    logits = np.asarray(teacher.logits(np.ascontiguousarray(x[rows], dtype=student.dtype), rows))
+    logits = np.asarray(teacher.logits(np.ascontiguousarray(x[rows], dtype=student.dtype), rows=rows))
     teacher_accuracy = float((logits.argmax(axis=1) == labels).mean())
     if teacher_accuracy < student_accuracy - 0.3 and teacher_accuracy < 2 / logits.shape[1]:
         raise ValueError(

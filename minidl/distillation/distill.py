@@ -203,7 +203,7 @@ def _teacher_logits(teacher: Teacher, data: _ReportData, test_teacher: object) -
     if teacher.samples is None:
         return cached_logits(teacher, data.x)
     if data.rows is not None:
-        return np.asarray(teacher.logits(data.x, data.rows))
+        return np.asarray(teacher.logits(data.x, rows=data.rows))
     data.notes.append(
         "the teacher is an array of logits for x and has none for these samples: give test_teacher"
     )

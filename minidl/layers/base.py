@@ -28,7 +28,7 @@ from ..registry import (
     snake_case,
 )
 from ..regularizers import Regularizer
-from ..validation import check_array, check_bool, check_int, check_shape, describe, known_names
+from ..validation import check_array, check_bool, check_int, check_name, check_shape, describe, known_names
 
 _names_given: defaultdict[str, itertools.count] = defaultdict(itertools.count)
 
@@ -38,9 +38,7 @@ def given_name(name: str | None, kind: str) -> str:
     if name is None:
         number = next(_names_given[kind])
         return f"{kind}_{number}" if number else kind
-    if not (isinstance(name, str) and name):
-        raise TypeError(f"name must be a non-empty string, got {describe(name)}")
-    return name
+    return check_name(name, kind)
 
 
 @dataclass

@@ -258,10 +258,11 @@ class Stack(FlatParameters):
     def backward(self, dout: np.ndarray, logits: bool = False) -> np.ndarray:
         """From ``dout``, the gradient of what the last ``forward`` returned, to ``dx``; fills ``grads``.
 
-        ``logits`` must be what it was in that ``forward``. A frozen layer's gradients are left as they are.
+        ``logits`` must be what it was in that ``forward``. What no layer writes, as a frozen one, is 0.
         """
         self.require_built("backward")
         check_bool("logits", logits)
+        self.grads[...] = 0
         for layer in reversed(self._logits_layers if logits else self._layers):
             dout = layer.backward(dout)
         return dout
@@ -356,6 +357,9 @@ class Stack(FlatParameters):
         self.__dict__.update(state)
         if self.built:
             self._attach()
+
+    def __copy__(self):
+        return copy.deepcopy(self)  # a layer views one model's vectors
 
     def __repr__(self) -> str:
         shapes = [self.input_shape, *(layer.output_shape for layer in self._layers)]

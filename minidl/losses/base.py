@@ -56,7 +56,7 @@ class Loss(Configurable):
                 f"reduction must be 'sum_over_batch_size', got {reduction!r}; for the loss of each sample "
                 f"there is the function minidl.losses.{snake_case(type(self).__name__)}"
             )
-        self.name = snake_case(type(self).__name__) if name is None else str(name)
+        self.name = validation.check_name(name, snake_case(type(self).__name__))
         self.reduction = reduction
         self._is_own = overridden(self, "value_and_grad") is not None
         uncalled = overridden(self, "call", "__call__") if not self._is_own else "call" in dir(self)

@@ -6,7 +6,7 @@ import numpy as np
 
 from ..kernels import updates as kernel
 from ..registry import Configurable, Registry, check_kind, serialize
-from ..validation import check_float, check_int, describe
+from ..validation import check_float, check_int, check_name, describe
 from . import schedules
 from .schedules import LearningRateSchedule
 
@@ -59,7 +59,7 @@ class Optimizer(Configurable):
         global_clipnorm: float | None = None,
         name: str | None = None,
     ):
-        self.name = type(self).__name__.lower() if name is None else name
+        self.name = check_name(name, type(self).__name__.lower())
         if isinstance(learning_rate, dict):
             learning_rate = schedules.deserialize(learning_rate)
         self._rate: float | LearningRateSchedule = 0.0

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..registry import Configurable, Registry, overridden
 from ..registry import serialize as serialize
-from ..validation import check_bool, check_float, check_int, describe
+from ..validation import check_bool, check_float, check_int, check_name, describe
 
 _BLOCK = 64
 
@@ -61,7 +61,7 @@ class ExponentialDecay(_Formula):
         self.decay_steps = check_float("decay_steps", decay_steps, above=0)
         self.decay_rate = check_float("decay_rate", decay_rate, above=0)
         self.staircase = check_bool("staircase", staircase)
-        self.name = name
+        self.name = check_name(name, "ExponentialDecay")
 
     def _rates(self, steps):
         exponent = steps / self.decay_steps
@@ -82,7 +82,7 @@ class PiecewiseConstantDecay(_Formula):
                 raise TypeError(f"{argument} must be a list of numbers, got {describe(value)}")
         self.boundaries = [check_float(f"boundaries[{i}]", b) for i, b in enumerate(boundaries)]
         self.values = [check_float(f"values[{i}]", value, minimum=0) for i, value in enumerate(values)]
-        self.name = name
+        self.name = check_name(name, "PiecewiseConstant")
         if len(self.boundaries) != len(self.values) - 1:
             raise ValueError(
                 "values must have one entry more than boundaries, "
@@ -121,7 +121,7 @@ class CosineDecay(_Formula):
         self.initial_learning_rate = rate
         self.decay_steps = check_float("decay_steps", decay_steps, above=0)
         self.alpha = check_float("alpha", alpha, minimum=0)
-        self.name = name
+        self.name = check_name(name, "CosineDecay")
         self.warmup_target = warmup_target
         self.warmup_steps = check_int("warmup_steps", warmup_steps, minimum=0)
 

@@ -56,7 +56,7 @@ def cached_logits(
         batch = np.ascontiguousarray(x[rows])
         if batch.dtype.kind != "f" or batch.dtype.itemsize != dtype.itemsize:
             batch = batch.astype(dtype)
-        logits = teacher.logits(batch, rows, temperature)
+        logits = teacher.logits(batch, rows=rows, temperature=temperature)
         if out.shape[1] == 0:  # a function tells the number of classes by its first answer
             out = np.empty((len(x), logits.shape[1]), dtype)
         check_rows("what teacher returned", len(logits), len(batch))

@@ -1,6 +1,7 @@
 """``as_teacher``: what the user has, as a ``Teacher``; and ``Ensemble``, several teachers as one."""
 
 import hashlib
+import inspect
 import json
 from collections.abc import Sequence
 from functools import reduce
@@ -58,6 +59,11 @@ def _make_teacher(thing, from_probs: bool) -> Teacher:
     if isinstance(thing, type):
         raise TypeError(f"teacher must be a model that was trained, got the class {thing.__name__}")
     if isinstance(thing, Teacher):
+        try:
+            inspect.signature(thing.logits).bind(None, rows=None, temperature=1.0)
+        except TypeError as error:
+            what = f"logits of {type(thing).__name__} must take (x, rows=None, temperature=1.0)"
+            raise TypeError(f"{what}: {error}") from None
         return thing
     if hasattr(thing, "predict_logits"):
         return ModelTeacher(thing)
@@ -175,7 +181,10 @@ class Ensemble(Teacher):
         return self._members
 
     def logits(self, x, rows=None, temperature=1.0):
-        answers = [np.asarray(member.logits(x, rows, temperature), np.float64) for member in self._members]
+        answers = [
+            np.asarray(member.logits(x, rows=rows, temperature=temperature), np.float64)
+            for member in self._members
+        ]
         first = answers[0].shape
         for v in answers:
             if v.shape != first:

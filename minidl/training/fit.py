@@ -60,26 +60,25 @@ def fit(model, options: FitOptions) -> History:
     model.stop_training = False
     logs: dict[str, float] = {}
     callbacks.on_train_begin()
-    with model.turns.training():
-        if options.initial_epoch < options.epochs:
-            _begin_epochs(model, options, batch_size, data.count)
-        epoch = options.initial_epoch
-        while epoch < options.epochs:
-            if unwatched := loop.run_unwatched(epoch, options.epochs):
-                epoch, logs = epoch + len(unwatched), unwatched[-1]
-            else:
-                data.loss.set_epoch(epoch)
-                callbacks.on_epoch_begin(epoch)
-                logs = loop.run(epoch)
-                if data.validation is not None and (epoch + 1) % options.validation_freq == 0:
-                    loss = loss_without_teacher(model, data.loss, data.validation.y)
-                    size = options.validation_batch_size or batch_size
-                    values = evaluate_samples(model, loss, model.metrics, data.validation, size, callbacks)
-                    logs.update((f"val_{name}", value) for name, value in values.items())
-                callbacks.on_epoch_end(epoch, logs)
-                epoch += 1
-            if model.stop_training:
-                break
+    if options.initial_epoch < options.epochs:
+        _begin_epochs(model, options, batch_size, data.count)
+    epoch = options.initial_epoch
+    while epoch < options.epochs:
+        if unwatched := loop.run_unwatched(epoch, options.epochs):
+            epoch, logs = epoch + len(unwatched), unwatched[-1]
+        else:
+            data.loss.set_epoch(epoch)
+            callbacks.on_epoch_begin(epoch)
+            logs = loop.run(epoch)
+            if data.validation is not None and (epoch + 1) % options.validation_freq == 0:
+                loss = loss_without_teacher(model, data.loss, data.validation.y)
+                size = options.validation_batch_size or batch_size
+                values = evaluate_samples(model, loss, model.metrics, data.validation, size, callbacks)
+                logs.update((f"val_{name}", value) for name, value in values.items())
+            callbacks.on_epoch_end(epoch, logs)
+            epoch += 1
+        if model.stop_training:
+            break
     callbacks.on_train_end(logs)
     return callbacks.history
 

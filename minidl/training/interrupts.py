@@ -81,9 +81,25 @@ class Turns:
     def __reduce__(self):
         return Turns, ()
 
+    @property
+    def trained(self) -> bool:
+        """Whether a training has begun that is not over."""
+        return bool(self._trainings)
+
     @contextlib.contextmanager
-    def training(self) -> Iterator[None]:
-        """Around a training, in whose slices the model is `taken`."""
+    def untrained(self, what: str) -> Iterator[None]:
+        """`taken`, for what a training does not bear: a RuntimeError that names it while there is one."""
+        with self.taken():
+            if self.trained:
+                raise RuntimeError(
+                    f"{what} has to wait until the fit that trains this model is over: it was called by a callback, a "
+                    "handler of a signal or another thread"
+                )
+            yield
+
+    @contextlib.contextmanager
+    def training(self, what: str) -> Iterator[None]:
+        """Around a training, the only one, in whose slices the model is `taken`. ``what``: see `untrained`."""
         training = object()
 
         def end():
@@ -96,10 +112,11 @@ class Turns:
 
         try:
             try:
+                with self.untrained(what):
+                    self._trainings.add(training)
+                    self._begun += 1
                 if _in_main_thread():
                     _watching.add(training)
-                self._trainings.add(training)
-                self._begun += 1
                 watch_signals()
                 yield
             finally:
@@ -127,7 +144,7 @@ class Turns:
     def read(self, work: Callable[..., Found], *arguments) -> Found:
         """``work(*arguments)``, on a model of one and the same step: between two slices, if it is trained."""
         begun = self._begun
-        if not self._trainings:
+        if not self.trained:
             found = work(*arguments)
             if self._begun == begun:
                 return found

@@ -4,12 +4,14 @@ The compiled loop (``kernels/network.py``) does the same with the same kernels i
 same bits. What the compiled loop cannot do trains here: see `fit._choose_stepper`.
 """
 
+import math
+
 import numpy as np
 
 from .. import losses
 from ..kernels.processor import denormals_mode, flush_denormals, restore_denormals
 from ..kernels.updates import add_regularizer, max_norm
-from ..validation import check_rows, check_targets
+from ..validation import check_classes_left, check_rows, check_targets
 from .interrupts import uninterrupted
 from .objective import metric_values, score_rows
 from .preparation import TrainingData
@@ -84,11 +86,12 @@ def train_on_batch(model, x, y, sample_weight, class_weight, teacher_logits) -> 
         batch = batch._replace(teacher_logits=logits)
     elif teacher_logits is not None:
         raise ValueError(f"teacher_logits are for a distilling loss, and loss {loss.name} is none")
+    check_classes_left(batch.labels, math.prod(model.output_shape), batch=True)
     model.prepare_optimizer()
     model.warn_of_what_cannot_learn()
     batch = batch._replace(x=np.ascontiguousarray(batch.x, dtype=model.dtype))
     rows = len(batch.x) if batch.targets is not None else int(np.count_nonzero(batch.labels >= 0))
     metrics = model.metrics if rows else []  # they compare with labels
-    with model.turns.training(), uninterrupted(), model.turns.taken():
+    with uninterrupted(), model.turns.taken(), model.turns.training("train_on_batch"):
         value, sums = layerwise_step(model, batch, loss, metrics, step=model.optimizer.iterations)
     return {"loss": value, **{m.name: float(s) / rows for m, s in zip(metrics, sums, strict=True)}}

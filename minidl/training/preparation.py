@@ -40,11 +40,11 @@ def prepare(model, options: FitOptions) -> TrainingData:
     if options.class_weight is not None:  # as in Keras it leaves the validation samples alone
         samples = with_class_weight(samples, options.class_weight, outputs)
     for metric in model.metrics:
-        metric.kind_for(samples.targets is None, outputs)
+        metric.kernel_for(samples.targets is None, outputs)
     has_labels = samples.targets is not None or samples.labels[:count].max(initial=-1) >= 0
     if not has_labels and loss.needs_target:
         raise ValueError(f"y must hold labels, got -1 for all {count} samples: {loss.labels_missing()}")
-    check_classes_left(samples.labels[:count])
+    check_classes_left(samples.labels[:count], outputs)
     without = int((samples.labels[:count] < 0).sum())
     if without and options.verbose:
         say(f"y is -1, no label, for {without} of {count} samples: they learn from the teacher alone\n")
@@ -68,7 +68,7 @@ def _keep_validation_aside(model, loss, samples: Samples, options: FitOptions) -
                 f"{_WITHOUT_LABELS}, minidl.distill(..., test_data=(x_test, None))"
             )
         validation = check_samples(model, loss, x, y, *weight, argument="validation ")
-        return count, labelled_only(validation, "validation y")
+        return count, labelled_only(model, validation, "validation y")
     if options.validation_split == 0:
         return count, None
     kept = math.floor(count * (1 - options.validation_split))
@@ -83,7 +83,7 @@ def _keep_validation_aside(model, loss, samples: Samples, options: FitOptions) -
         )
     validation = samples.take(slice(kept, count))
     name = f"the last {count - kept} of y, held out for validation,"
-    return kept, labelled_only(validation, name)
+    return kept, labelled_only(model, validation, name)
 
 
 def _training_loss(model, options: FitOptions) -> Loss:

@@ -59,14 +59,14 @@ def check_samples(model, loss, x, y, sample_weight=None, class_weight=None, argu
     return samples
 
 
-def labelled_only(samples: Samples, argument: str) -> Samples:
+def labelled_only(model, samples: Samples, argument: str) -> Samples:
     """Without the rows that have no label (-1), of which validation could say nothing."""
     if samples.targets is not None or samples.labels.min() >= 0:
         return samples
     rows = np.flatnonzero(samples.labels >= 0)
     if not len(rows):
         raise ValueError(f"{argument} must have labels, got -1 in each of its {len(samples.labels)} rows")
-    check_classes_left(samples.labels, argument)
+    check_classes_left(samples.labels, math.prod(model.output_shape), argument)
     return samples.take(rows)
 
 

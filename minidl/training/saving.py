@@ -13,11 +13,22 @@ from .fit import Unfinished
 SLOTS = ("slot0", "slot1", "slot2")
 """Names of the optimizer's arrays in a file, where it has them."""
 _LARGEST_COUNT = 2**53
+
+
+def _place(value) -> Unfinished | None:
+    if not isinstance(value, (Unfinished, type(None))):
+        raise TypeError(f"unfinished must be None or what another model's is, got {describe(value)}")
+    return value
+
+
 CHECKS = {
     "name": functools.partial(given_name, kind="sequential"),
     "seed": functools.partial(check_int, "seed", minimum=0, maximum=2**63 - 1),
     "epoch": functools.partial(check_int, "epoch", minimum=0, maximum=_LARGEST_COUNT),
     "draw_epoch": functools.partial(check_int, "draw_epoch", minimum=0, maximum=_LARGEST_COUNT),
+    "unfinished": _place,
+    "best_logs": lambda value: _numbers("best", value),
+    "stop_training": functools.partial(check_bool, "stop_training"),
     "optimizer": lambda value: None if value is None else optimizers.get(value),
     "loss": losses.get,
     "metrics": lambda value: value if metrics.get_all(value) == value else metrics.get_all(value),
@@ -34,7 +45,7 @@ def check_attribute(model, name: str, value):
             f"dtype of {model.name} is {model.dtype} and cannot become {value!r}: make a new model"
         )
     if is_minidls(type(model)) and not hasattr(model, name):
-        known = known_names(name, (*CHECKS, "stop_training", "trainable"))
+        known = known_names(name, (*CHECKS, "trainable"))
         raise AttributeError(f"{type(model).__name__} has no attribute {name!r} to set: {known}")
     return value
 
@@ -103,6 +114,8 @@ def _unfinished(node) -> Unfinished | None:
 
 def _numbers(what: str, named: dict) -> dict[str, float]:
     """``named`` with each value a float: NaN is among what it may be."""
+    if not isinstance(named, dict):
+        raise TypeError(f"the {what} of each log must be in a dict, got {describe(named)}")
     for name, number in named.items():
         if isinstance(number, bool) or not isinstance(number, (int, float)):
             raise TypeError(f"the {what} of {name} must be a number, got {describe(number)}")
