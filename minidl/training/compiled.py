@@ -13,7 +13,7 @@ from ..kernels.program import DENSE, BatchParts, Op, training_buffers
 from ..kernels.target import aligned_zeros
 from ..kernels.updates import BOUND, PENALIZE, SCALARS, UPDATES
 from ..warmup import compile_before_fit
-from .interrupts import let_in
+from .interrupts import call_waiting_handlers
 from .preparation import TrainingData
 from .samples import CHUNK_BYTES, as_rows, is_native
 from .thread_choice import choice_for
@@ -191,7 +191,7 @@ class CompiledSteps:
         progress[1:] = steps, seconds * 1e9
         for first in range(0, self._batch_size, self._part):
             if not before:
-                let_in()  # nothing has changed before the last part of the first step
+                call_waiting_handlers()  # nothing has changed before the last part of the first step
             last = first + self._part
             part = program.Part(first, last, last >= self._batch_size)
             used = threads.run(network.train, *arguments, part, threads=count)

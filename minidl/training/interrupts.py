@@ -1,4 +1,4 @@
-"""What may come in the middle of a training step and waits for its end: signals, and other readers of the model.
+"""Lets signals, and other readers of the model, wait for the end of a training step.
 
 Python runs a signal's handler between any two bytecodes of the main thread. One that raises there would leave
 parameters of one step with counters of another, and one that saves the model would write such a mixture.
@@ -18,11 +18,11 @@ Found = TypeVar("Found")
 _NUMBERS = sorted(int(number) for number in signal.valid_signals())
 _PATIENCE = 1.0
 """Seconds a signal waits at most. Only a step that runs a user's own code takes longer, and that code may hang."""
-_handlers: dict[int, Callable] = {}  # those whose place `_receive` has taken
-waiting: list[tuple[float, Callable, int, Any]] = []
-"""Handlers of signals that came in a block without interruption, with the time, number and frame."""
-_watching: set[object] = set()  # trainings of the main thread
-_holding: set[object] = set()  # its blocks that let nobody in
+_replaced_handlers: dict[int, Callable] = {}  # by signal: `_receive` has taken their place
+waiting_handlers: list[tuple[float, Callable, int, Any]] = []
+"""The calls of handlers that an `uninterrupted` block holds back: time, handler, number of the signal, frame."""
+_watched_trainings: set[object] = set()  # those of the main thread
+_uninterrupted_blocks: set[object] = set()  # `uninterrupted` blocks that the main thread is in
 
 
 def _in_main_thread() -> bool:
@@ -30,66 +30,66 @@ def _in_main_thread() -> bool:
 
 
 def _receive(number: int, frame) -> None:
-    handler, now = _handlers[number], time.monotonic()
-    if not _holding or (waiting and now - waiting[0][0] > _PATIENCE):
+    handler, now = _replaced_handlers[number], time.monotonic()
+    if not _uninterrupted_blocks or (waiting_handlers and now - waiting_handlers[0][0] > _PATIENCE):
         handler(number, frame)
     else:
-        waiting.append((now, handler, number, frame))
+        waiting_handlers.append((now, handler, number, frame))
 
 
 def watch_signals() -> None:
-    """Take the place of all handlers there are now."""
+    """Put `_receive` in the place of all handlers there are now."""
     if _in_main_thread():
         for number in _NUMBERS:
             handler = _signal.getsignal(number)
             if callable(handler) and handler is not _receive:
-                _handlers[number] = handler
+                _replaced_handlers[number] = handler
                 _signal.signal(number, _receive)
 
 
-def let_in() -> None:
-    """Call the handlers that wait, all of them, even if one raises."""
-    if waiting and _in_main_thread():
-        _, handler, number, frame = waiting.pop(0)
+def call_waiting_handlers() -> None:
+    """Make the calls that were held back, all of them, even if one raises."""
+    if waiting_handlers and _in_main_thread():
+        _, handler, number, frame = waiting_handlers.pop(0)
         try:
             handler(number, frame)
         finally:
-            let_in()
+            call_waiting_handlers()
 
 
 @contextlib.contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Lets the handlers of signals wait for the end of the block."""
+    """In the block no handler of a signal is called; those of signals that come are called at its end."""
     block = object()
     try:
         if _in_main_thread():
-            _holding.add(block)
+            _uninterrupted_blocks.add(block)
         yield
     finally:
-        _holding.discard(block)
-        if not _holding:
-            let_in()
+        _uninterrupted_blocks.discard(block)
+        if not _uninterrupted_blocks:
+            call_waiting_handlers()
 
 
 class Turns:
-    """Who has a model: a slice of its training, or somebody who reads it. A copy begins with nobody."""
+    """Gives a model to one at a time: a slice of its training, or a reader. A copy of a model has its own turns."""
 
     def __init__(self):
-        self._next, self._has = threading.Lock(), threading.RLock()
+        self._turnstile, self._lock = threading.Lock(), threading.RLock()
         self._trainings: set[object] = set()
-        self._begun, self._process = 0, os.getpid()
+        self._trainings_begun, self._process = 0, os.getpid()
 
     def __reduce__(self):
         return Turns, ()
 
     @property
     def trained(self) -> bool:
-        """Whether a training has begun that is not over."""
+        """Whether the model is in training now."""
         return bool(self._trainings)
 
     @contextlib.contextmanager
     def untrained(self, what: str) -> Iterator[None]:
-        """`taken`, for what a training does not bear: a RuntimeError that names it while there is one."""
+        """As `taken`, but raises a RuntimeError that names ``what`` if the model is in training."""
         with self.taken():
             if self.trained:
                 raise RuntimeError(
@@ -105,9 +105,9 @@ class Turns:
 
         def end():
             self._trainings.discard(training)
-            _watching.discard(training)
-            if not _watching and _in_main_thread():
-                for number, handler in _handlers.items():
+            _watched_trainings.discard(training)
+            if not _watched_trainings and _in_main_thread():
+                for number, handler in _replaced_handlers.items():
                     if _signal.getsignal(number) is _receive:
                         _signal.signal(number, handler)
 
@@ -115,9 +115,9 @@ class Turns:
             try:
                 with self.untrained(what):
                     self._trainings.add(training)
-                    self._begun += 1
+                    self._trainings_begun += 1
                 if _in_main_thread():
-                    _watching.add(training)
+                    _watched_trainings.add(training)
                 watch_signals()
                 yield
             finally:
@@ -128,33 +128,33 @@ class Turns:
 
     @contextlib.contextmanager
     def taken(self) -> Iterator[None]:
-        """Nobody else reads or trains the model in the block."""
-        if self._process != os.getpid():  # forked, perhaps from a thread beside the one that had the model
+        """In the block no other thread reads or trains the model."""
+        if self._process != os.getpid():  # forked, perhaps while another thread had the model
             self.__init__()
-        if self._has._is_owned():
+        if self._lock._is_owned():
             yield
             return
         try:
-            with self._next:  # who waits here comes before who has just had the model
-                self._has.acquire()
+            with self._turnstile:  # a thread that waits here comes before the one that had the model last
+                self._lock.acquire()
             yield
         finally:
             with contextlib.suppress(RuntimeError):  # an interrupt came before it was acquired
-                self._has.release()
+                self._lock.release()
 
     def read(self, work: Callable[..., Found], *arguments) -> Found:
-        """``work(*arguments)``, on a model of one and the same step: between two slices, if it is trained."""
-        begun = self._begun
+        """``work(*arguments)`` on the model as it is after one step: between two slices, if it is in training."""
+        begun_before = self._trainings_begun
         if not self.trained:
             found = work(*arguments)
-            if self._begun == begun:
+            if self._trainings_begun == begun_before:
                 return found
         with self.taken():
             return work(*arguments)
 
 
 if hasattr(os, "register_at_fork"):  # a child has none of its parent's other threads
-    for kept in (_holding, waiting):
+    for kept in (_uninterrupted_blocks, waiting_handlers):
         os.register_at_fork(after_in_child=kept.clear)
 
 
