@@ -27,7 +27,7 @@ def pytest_configure(config):
 def all_threads(monkeypatch):
     """Calls use as many threads as are set, though there may be fewer processors or others may be faster."""
     from minidl.kernels import barrier, threads
-    from minidl.training.thread_choice import ThreadChoice
+    from minidl.kernels.thread_choice import ThreadChoice
 
     monkeypatch.setattr(threads, "usable_processors", lambda: barrier.MOST_THREADS)
     monkeypatch.setattr(ThreadChoice, "next", lambda self, most: (most, 1.0))

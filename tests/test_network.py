@@ -10,6 +10,7 @@ from minidl.constraints import MaxNorm
 from minidl.kernels import updates
 from minidl.kernels.activations import CODES
 from minidl.kernels.jit import JIT_DISABLED
+from minidl.kernels.thread_choice import ThreadChoice
 from minidl.layers import (
     Activation,
     Dense,
@@ -28,7 +29,6 @@ from minidl.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop
 from minidl.optimizers.schedules import ExponentialDecay
 from minidl.regularizers import L1L2
 from minidl.training import compiled as compiled_steps
-from minidl.training.thread_choice import ThreadChoice
 
 epochs = importlib.import_module("minidl.training.fit")  # minidl.training.fit is the function
 SAMPLES, BATCH, EPOCHS = 50, 16, 2  # the last batch is short

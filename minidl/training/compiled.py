@@ -10,12 +10,12 @@ from ..kernels.losses import UNITS as LOSSES
 from ..kernels.metrics import UNITS as METRICS
 from ..kernels.program import DENSE, BatchParts, Op, training_buffers
 from ..kernels.target import aligned_zeros
+from ..kernels.thread_choice import choice_for
 from ..kernels.updates import BOUND, PENALIZE, SCALARS, UPDATES
 from ..warmup import compile_before_fit
 from .interrupts import let_in
 from .preparation import TrainingData
 from .samples import CHUNK_BYTES, as_rows, is_native
-from .thread_choice import choice_for
 
 _PART_FLOPS, _PART_ROWS = 4e9, 64
 """A longer step runs in parts, so that Ctrl-C is heard in between: the work of a part, forward and backward, and
