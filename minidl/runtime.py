@@ -3,7 +3,7 @@
 import numpy as np
 
 from .kernels import matmul as kernel
-from .kernels.threads import count_for, get_num_threads, run, set_num_threads
+from .kernels.threads import count_for, get_num_threads, run_measured, set_num_threads
 from .validation import REALS, check_array, check_bool, describe
 from .warmup import warmup
 
@@ -57,11 +57,14 @@ def matmul(
     if not plain:
         a, transpose_a = _operand(a, transpose_a, dtype)
         b, transpose_b = _operand(b, transpose_b, dtype)
-    threads = count_for(2.0 * m * k * n)
+    flops = 2.0 * m * k * n
+    threads = count_for(flops)
     if threads == 1:
         kernel.matmul(out, a, b, transpose_a, transpose_b)
     else:
-        run(kernel.matmul_on_threads, out, a, b, transpose_a, transpose_b, threads=threads)
+        run_measured(
+            kernel.matmul_on_threads, out, a, b, transpose_a, transpose_b, threads=threads, flops=flops
+        )
     return out
 
 

@@ -33,7 +33,8 @@ _SAID_ABOVE = 2.0
 _ANNOUNCEMENT = "minidl: compiling for this machine, once; it may take ten seconds"
 _PYTHON = re.compile(r"(python|pypy)w?[\d.]*(_?[dt]|-dbg)*(\.exe)?", re.IGNORECASE)
 """The name of an interpreter. Where Python is embedded, `sys.executable` may be the host: QGIS, uWSGI, a game."""
-_SECONDS = {"matmul.product": 2.0, "step.learn": 1.8, "step.backward": 1.5, "train": 1.3, "infer": 1.0}
+_SECONDS = {"loss.KNOWLEDGE_DISTILLATION": 3.0, "loss.DECOUPLED_KD": 2.0, "matmul.product": 2.0}
+_SECONDS |= {"step.learn": 1.8, "step.backward": 1.5, "train": 1.3, "infer": 1.0}
 """What the longest jobs take."""
 _THREADS = ("work", "prepare", "all_ready", "release")
 _FIT = ("train", "permutation", "panel_order", "infer", *_THREADS)

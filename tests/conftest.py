@@ -27,11 +27,12 @@ def pytest_configure(config):
 def all_threads(monkeypatch):
     """Calls use as many threads as are set, though there may be fewer processors or others may be faster."""
     from minidl.kernels import barrier, threads
-    from minidl.training.thread_choice import ThreadChoice
+    from minidl.kernels.thread_choice import ThreadChoice
 
     monkeypatch.setattr(threads, "usable_processors", lambda: barrier.MOST_THREADS)
-    monkeypatch.setattr(ThreadChoice, "next", lambda self, most, flops: (most, 1.0))
-    monkeypatch.setattr(ThreadChoice, "record", lambda self, count, steps, seconds, flops: None)
+    monkeypatch.setattr(threads, "SHORT_FLOPS", 0.0)
+    monkeypatch.setattr(ThreadChoice, "next", lambda self, most: (most, 1.0))
+    monkeypatch.setattr(ThreadChoice, "record", lambda self, count, steps, seconds: None)
 
 
 @pytest.fixture

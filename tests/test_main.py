@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import configparser
 import io
 import json
@@ -24,7 +25,6 @@ from minidl.__main__ import main
 from minidl.datasets import mnist
 from minidl.distillation import main_job
 from minidl.explain import explain
-from minidl.layers import Flatten
 from minidl.losses import CategoricalCrossentropy, KnowledgeDistillation
 from minidl.models import load_model
 
@@ -144,12 +144,16 @@ def test_what_ends_the_main_job_ends_all_its_trainings(few_digits, monkeypatch, 
     assert begun and "all digits 3" not in said.out
     assert get_num_threads() == 2 and threading.active_count() == threads
 
-    job = main_job._Job(None, *few_digits[0], np.arange(20), threading.Event())
-    plan = 20, 10**9, 0.001  # as long as nobody ends it
+    options = argparse.Namespace(student=(), learning_rate=0.001)
+    job = main_job._Job(options, *few_digits[0], np.arange(20), threading.Event())
+    endless, plan = (
+        main_job._Kind("endless", CategoricalCrossentropy()),
+        (20, 10**9),
+    )  # as long as nobody ends it
     training = threading.Thread(target=lambda: pytest.raises(CancelledError, train), daemon=True)
 
     def train():
-        job._train("endless", 0, [Flatten()], CategoricalCrossentropy(), plan, job.x[:20], job.y[:20])
+        job._train(endless, 0, plan, job.x[:20], job.y[:20])
 
     training.start()
     time.sleep(0.1)

@@ -10,6 +10,7 @@ from minidl.constraints import MaxNorm
 from minidl.kernels import updates
 from minidl.kernels.activations import CODES
 from minidl.kernels.jit import JIT_DISABLED
+from minidl.kernels.thread_choice import ThreadChoice
 from minidl.layers import (
     Activation,
     Dense,
@@ -28,7 +29,6 @@ from minidl.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop
 from minidl.optimizers.schedules import ExponentialDecay
 from minidl.regularizers import L1L2
 from minidl.training import compiled as compiled_steps
-from minidl.training.thread_choice import ThreadChoice
 
 epochs = importlib.import_module("minidl.training.fit")  # minidl.training.fit is the function
 SAMPLES, BATCH, EPOCHS = 50, 16, 2  # the last batch is short
@@ -220,8 +220,8 @@ def test_bits_do_not_depend_on_when_the_time_of_a_call_is_up(monkeypatch, case, 
     """After each step: then the next call goes on, on another number of threads; a slice may end early, too."""
     expected, history = train(case)
     counts, steps = iter([1, 3, 2, 2, 1] * 10_000), []
-    monkeypatch.setattr(ThreadChoice, "next", lambda self, most, flops: (min(most, next(counts)), 0.0))
-    monkeypatch.setattr(ThreadChoice, "record", lambda self, count, done, *_: steps.append(done))
+    monkeypatch.setattr(ThreadChoice, "next", lambda self, most: (min(most, next(counts)), 0.0))
+    monkeypatch.setattr(ThreadChoice, "record", lambda self, count, done, seconds: steps.append(done))
     monkeypatch.setattr(compiled_steps, "_MOST_CALLS", 3)
     before = minidl.get_num_threads()
     try:

@@ -1,12 +1,15 @@
 """The number of threads on machines that are simulated: by a clock of their own and the time that a step takes."""
 
+import itertools
 import math
 
+import numpy as np
 import pytest
 
-from minidl.kernels import cpu_count
-from minidl.training import thread_choice
-from minidl.training.thread_choice import ThreadChoice
+import minidl
+from minidl.kernels import cpu_count, thread_choice, threads
+from minidl.kernels.thread_choice import ThreadChoice
+from minidl.layers import Dense
 
 
 class Machine:
@@ -106,6 +109,73 @@ def test_never_more_than_there_are_now(monkeypatch):
     assert set(machine.used) == {1}
 
 
+# ---- calls of a kernel, such as matrix products and predictions
+
+
+class Calls:
+    """A machine on which calls of a kernel are timed; ``seconds(threads)`` is what one takes now."""
+
+    def __init__(self, monkeypatch, seconds):
+        self.now, self.seconds, self.used = 0.0, seconds, []
+        thread_choice.choice_for.cache_clear()
+        monkeypatch.setattr(thread_choice.time, "perf_counter", lambda: self.now)
+        monkeypatch.setattr(threads, "run", self.run)
+
+    def run(self, kernel, *args, threads):
+        self.used.append(threads)
+        self.now += self.seconds(threads)
+        return threads
+
+    def call(self, duration, flops, pause=0.0):
+        """What a call takes in the mean, of those that are made in so long."""
+        end, self.used, spent = self.now + duration, [], 0.0
+        while self.now < end:
+            self.now += pause
+            before = self.now
+            threads.run_measured("a kernel", threads=2, flops=flops)
+            spent += self.now - before
+        return spent / len(self.used)
+
+
+@pytest.mark.parametrize("pause", [0.0, 0.005])
+@pytest.mark.parametrize("one", [1e-3, 3e-2])
+def test_calls_back_off_on_a_busy_machine(monkeypatch, one, pause):
+    machine = Calls(monkeypatch, quiet(one))
+    assert machine.call(10, 1e9, pause) < 1.05 * quiet(one)(2)
+    machine.seconds = crowded(one, free=1, slice_seconds=one)
+    assert machine.call(20, 1e9, pause) < 1.1 * one
+    assert crowded(one, free=1, slice_seconds=one)(2) > 2.9 * one, "the control: what two threads take"
+    machine.seconds = quiet(one)
+    machine.call(60, 1e9, pause)
+    assert machine.call(10, 1e9, pause) < 1.05 * quiet(one)(2)
+
+
+def test_a_long_call_is_not_tried_on_one_thread(monkeypatch):
+    machine = Calls(monkeypatch, quiet(3.0))
+    machine.call(100, 1e12)
+    assert set(machine.used) == {2}
+    machine.call(100, 1e9)
+    assert set(machine.used) == {1, 2}  # the control
+
+
+def test_calls_of_one_size_are_judged_by_themselves(monkeypatch):
+    machine = Calls(monkeypatch, lambda threads: 1e-3 * threads)
+    machine.call(5, 1e8)
+    assert machine.used[-1] == 1
+    machine.seconds = quiet(1e-2)
+    machine.call(0.01, 1e9)
+    assert set(machine.used) == {2}
+
+
+def test_short_calls_are_judged_several_together(monkeypatch):
+    """One that is lucky says nothing of the others."""
+    machine = Calls(monkeypatch, lambda threads: 1e-4 if threads == 1 else 3e-4)
+    machine.call(2, 1e8)
+    turn = itertools.count()
+    machine.seconds = lambda threads: 1e-4 if threads == 1 else (2e-5 if next(turn) % 10 == 0 else 4e-4)
+    assert machine.call(5, 1e8) < 1.05e-4
+
+
 # ---- how many threads there are by default
 
 
@@ -162,13 +232,14 @@ def test_the_quotas_of_cgroups(tmp_path, cgroup, files, expected):
     assert cpu_count.read_quota(tmp_path) == expected
 
 
-def test_work_that_is_over_before_a_worker_comes_is_done_alone_and_tells_nothing():
-    choice = ThreadChoice()
-    assert [choice.next(4, flops=1e5)[0] for _ in range(5)] == [1] * 5
-    choice.record(1, 5, 1e-9, flops=1e5)  # such a speed would make one thread the best for ever
-    found = []
-    for _ in range(6):
-        count, _ = choice.next(4, flops=1e9)
-        found.append(count)
-        choice.record(count, 100, 1.0 / count, flops=1e9)
-    assert found[0] == 4 and choice.next(4, flops=1e9)[0] > 1
+def test_work_that_is_over_before_a_worker_comes_is_done_alone_and_tells_nothing(monkeypatch):
+    told = []
+    monkeypatch.setattr(ThreadChoice, "next", lambda self, most: (most, 1.0))
+    monkeypatch.setattr(ThreadChoice, "record", lambda self, *what: told.append(what))
+    model = minidl.Sequential([Dense(16, "relu", input_dim=4), Dense(3, "softmax")])
+    model.compile("adam", "sparse_categorical_crossentropy")
+    model.fit(np.zeros((150, 4)), np.zeros(150, int), verbose=0)
+    assert not told
+    monkeypatch.setattr(threads, "SHORT_FLOPS", 1e3)
+    model.fit(np.zeros((150, 4)), np.zeros(150, int), verbose=0)
+    assert told

@@ -17,6 +17,7 @@ from minidl.kernels import barrier, threads
 from minidl.kernels.barrier import meet, share, start_together
 from minidl.kernels.jit import JIT_DISABLED, jit
 from minidl.kernels.processor import flush_denormals, restore_denormals
+from minidl.kernels.thread_choice import ThreadChoice
 
 
 @pytest.fixture(autouse=True)
@@ -427,6 +428,45 @@ def test_some_threads_are_better_than_none(monkeypatch):
     counts = np.zeros(6, np.int64)
     assert threads.run(add_in_turns, counts, 5) == 3
     assert counts.tolist() == [5, 5, 5, 0, 0, 0]
+
+
+def test_predictions_products_and_losses_have_the_same_bits_whatever_is_chosen(monkeypatch):
+    """And a prediction on fewer threads does not see what another thread has found in earlier inputs."""
+    if JIT_DISABLED:
+        assert threads.get_num_threads() == 1
+        return
+    chosen, used, run = [2], [], threads.run
+
+    def run_seen(kernel, *arguments, threads):
+        count = run(kernel, *arguments, threads=threads)
+        if kernel.__name__ != "search_nonfinite":
+            used.append(count)
+        return count
+
+    monkeypatch.setattr(threads, "usable_processors", lambda: 2)
+    monkeypatch.setattr(ThreadChoice, "next", lambda self, most: (min(most, chosen[0]), 1.0))
+    monkeypatch.setattr(threads, "run", run_seen)
+    minidl.set_num_threads(2)
+    x = np.random.default_rng(0).random((1000, 784), np.float32)
+    y = np.arange(1000) % 10
+    model = minidl.Sequential([minidl.Dense(64, "relu", input_dim=784), minidl.Dense(10, "softmax")])
+    loss = minidl.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+    def results():
+        product = minidl.matmul(x, x, transpose_a=True)
+        return [model.predict(x), product, *loss.value_and_grad(np.tile(x, (20, 1)), np.tile(y, 20))]
+
+    on_two = results()
+    chosen[0] = 1
+    for a, b in zip(on_two, results(), strict=True):
+        assert np.array_equal(a, b)
+    assert used == [2, 2, 2, 1, 1, 1]
+    predictor, bad = model.predictors[False], x.copy()
+    bad[-1, -1] = np.nan
+    chosen[0] = 2
+    assert not predictor(bad, native=True)[1]
+    chosen[0] = 1
+    assert predictor(x, native=True)[1]
 
 
 TRAINING = """

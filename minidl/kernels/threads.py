@@ -12,6 +12,7 @@ interrupt, which Python raises between two of its own instructions, cannot leave
 
 import atexit
 import contextlib
+import math
 import os
 import threading
 import time
@@ -24,6 +25,7 @@ import numpy as np
 from . import barrier
 from .cpu_count import default_threads, usable_processors
 from .jit import JIT_DISABLED
+from .thread_choice import choice_for
 
 _PATIENCE = 5.0
 """Seconds until a worker has come, or has ended. It takes microseconds, or what a busy machine takes."""
@@ -120,6 +122,9 @@ def most_threads() -> int:
 
 SHORT_FLOPS, _LONG_FLOPS = 1.5e6, 1e8
 """Work that is finished before a second thread has begun, and work that is worth unparking one for."""
+_LONGEST_FLOPS = 4e9
+"""Work of a call whose number of threads is still chosen. A longer one loses nothing on a busy machine, where it waits
+for others but once, and its trial on one thread would be felt."""
 _SECONDS_BETWEEN_CALLS = 5e-4
 """A call that comes within this time after another finds the workers still spinning, or should."""
 _last_call = 0.0
@@ -168,3 +173,15 @@ def run(kernel, *args, threads: int | None = None) -> int:
                 return threads
     kernel(barrier.ALONE, *args)
     return 1
+
+
+def run_measured(kernel, *args, threads: int, flops: float) -> int:
+    """`run` on at most so many threads, on fewer where they were faster in calls as large: the machine is busy."""
+    if threads == 1 or flops > _LONGEST_FLOPS:
+        return run(kernel, *args, threads=threads)
+    choice = choice_for(kernel, math.frexp(flops)[1])
+    count, _ = choice.next(threads)
+    began = time.perf_counter()
+    used = run(kernel, *args, threads=count)
+    choice.record(used, flops, time.perf_counter() - began)
+    return used

@@ -196,7 +196,8 @@ class Loss(Configurable):
             kernels.loss_batch(kind, *arguments)
         else:
             loss = kernels.UNITS.address(kind, batch.logits.dtype)
-            threads.run(kernels.loss_rows_on_threads, loss, *arguments, threads=n_threads)
+            run = threads.run_measured
+            run(kernels.loss_rows_on_threads, loss, *arguments, threads=n_threads, flops=work)
         return row_loss
 
 

@@ -11,12 +11,12 @@ from ..kernels.losses import UNITS as LOSSES
 from ..kernels.metrics import UNITS as METRICS
 from ..kernels.program import DENSE, BatchParts, Op, training_buffers
 from ..kernels.target import aligned_zeros
+from ..kernels.thread_choice import CALL_SECONDS, choice_for
 from ..kernels.updates import BOUND, PENALIZE, SCALARS, UPDATES
 from ..warmup import compile_before_fit
 from .interrupts import call_waiting_handlers
 from .preparation import TrainingData
 from .samples import CHUNK_BYTES, as_rows, is_native
-from .thread_choice import choice_for
 
 _PART_FLOPS, _PART_ROWS = 4e9, 64
 """A longer step runs in parts, so that Ctrl-C is heard in between: the work of a part, forward and backward, and
@@ -187,7 +187,8 @@ class CompiledSteps:
         before, began = progress[program.DONE], time.perf_counter()
         most = min(self._most_threads, threads.get_num_threads())
         flops = float(steps - before) * self._step_flops
-        count, seconds = self._threads.next(most, flops)
+        is_short = flops < threads.SHORT_FLOPS  # over before a worker has come; its time would tell nothing
+        count, seconds = (1, CALL_SECONDS) if is_short else self._threads.next(most)
         progress[1:] = steps, seconds * 1e9
         for first in range(0, self._batch_size, self._part):
             if not before:
@@ -196,7 +197,8 @@ class CompiledSteps:
             part = program.Part(first, last, last >= self._batch_size)
             used = threads.run(network.train, *arguments, part, threads=count)
         done, elapsed = int(progress[program.DONE] - before), time.perf_counter() - began
-        self._threads.record(used, done, elapsed, flops)
+        if not is_short:
+            self._threads.record(used, done, elapsed)
 
     def _data(self, orders: np.ndarray) -> program.Data:
         """What a slice on the rows ``orders`` reads; inputs of a foreign dtype are converted now."""

@@ -61,8 +61,9 @@ class Predictor:
         for first in range(0, count, step):
             part, target = (x, out) if step >= count else (x[first : first + step], out[first : first + step])
             rows = program.rows_of(part if native else np.ascontiguousarray(part, dtype=self._dtype))
-            threads.run(infer.infer, self._model, space, rows, _CHUNK, target, threads=n_threads)
-            finite = finite and not any(space.nonfinite.tolist())
+            arguments, flops = (self._model, space, rows, _CHUNK, target), self._flops * len(target)
+            used = threads.run_measured(infer.infer, *arguments, threads=n_threads, flops=flops)
+            finite = finite and not any(space.nonfinite[:used].tolist())
         return out, finite
 
 

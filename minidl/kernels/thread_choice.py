@@ -1,10 +1,7 @@
-"""Chooses the number of threads for the next call of the compiled loop, from measured step times."""
+"""Chooses the number of threads for the next call of the compiled loop, or of a kernel, from measured times."""
 
 import functools
-import math
 import time
-
-from ..kernels.threads import SHORT_FLOPS
 
 CALL_SECONDS = 0.02
 """How long a call of the compiled loop may take. After each call the number of threads is chosen anew."""
@@ -14,8 +11,9 @@ class ThreadChoice:
     """The number of threads that was found to be fastest, with a trial of another now and then.
 
     Threads meet at barriers several times a step. Where other processes run, a barrier waits for a thread that the
-    system has put to sleep, and one thread is faster than several, whatever the length of a step. A trial is short.
-    The more time the last trial has lost, the later the next one comes.
+    system has put to sleep, and one thread is faster than several, whatever the length of a step. A trial is short, and
+    the more time the trials of late have lost, the longer it is until the next. Calls that are shorter than a trial are
+    judged several together.
     """
 
     _TRIAL_SECONDS = 0.005
@@ -26,11 +24,17 @@ class ThreadChoice:
     def __init__(self):
         self._seconds: dict[int, float] = {}  # a step, by number of threads
         self._current, self._calls, self._next_trial, self._tries_more = 0, 0, 0.0, True
+        self._count, self._allowed = 0, 0.0  # what was last chosen, for so many seconds
+        self._done, self._spent = 0.0, 0.0  # steps since then, and the seconds they took
 
-    def next(self, most: int, flops: float = math.inf) -> tuple[int, float]:
-        """(threads, seconds at most) of the next call, of ``flops`` operations; there are ``most`` threads."""
-        if flops < SHORT_FLOPS:  # over before a worker has come, and its time would tell nothing
-            return 1, CALL_SECONDS
+    def next(self, most: int) -> tuple[int, float]:
+        """(threads, seconds at most) of the next call; there are ``most`` threads."""
+        if self._spent >= self._allowed or self._count > most:
+            self._count, self._allowed = self._choose(most)
+            self._done = self._spent = 0.0
+        return self._count, self._allowed - self._spent
+
+    def _choose(self, most: int) -> tuple[int, float]:
         self._calls += 1
         if self._calls <= 3:  # the first call wakes the workers, and its time tells nothing of them
             self._current = most
@@ -42,11 +46,16 @@ class ThreadChoice:
         other = min(2 * self._current, most) if self._tries_more else self._current // 2
         return other, self._TRIAL_SECONDS
 
-    def record(self, count: int, steps: int, seconds: float, flops: float = math.inf) -> None:
-        """Note how long a call on ``count`` threads took, and choose the fastest number."""
-        if flops < SHORT_FLOPS:
+    def record(self, count: int, steps: float, seconds: float) -> None:
+        """Note how long a call on ``count`` threads took. ``steps``: its work, in any unit that is always the same."""
+        if count != self._count:  # others had the workers
+            self._count, self._done, self._spent = count, 0.0, 0.0
+        self._done += steps
+        self._spent += seconds
+        if self._spent < self._allowed:
             return
-        step, before = seconds / steps, self._current
+        seconds = self._spent
+        step, before = seconds / self._done, self._current
         if count == before and self._calls > 3:  # a mean of about the last 0.1 s
             step = self._seconds.get(count, step) + (step - self._seconds.get(count, step)) * seconds / (
                 seconds + 0.06
@@ -55,12 +64,16 @@ class ThreadChoice:
         best = min(self._seconds, key=self._seconds.get)
         if self._seconds[best] < self._CLEARLY * self._seconds.get(before, step):
             self._current = best  # the other is tried again soon: this may have been bad luck
-        wait = 0.0 if self._current != before else self._WAIT_PER_LOSS * steps * (step - self._seconds[best])
+        wait = (
+            0.0
+            if self._current != before
+            else self._WAIT_PER_LOSS * self._done * (step - self._seconds[best])
+        )
         if count != before or self._current != before:
             self._next_trial = time.perf_counter() + max(self._LEAST_WAIT, wait)
 
 
 @functools.lru_cache(maxsize=256)
-def choice_for(parameters: int, batch_size: int) -> ThreadChoice:
-    """One object for all fits of such a size, so that a new fit goes on with what the last one has measured."""
+def choice_for(what: object, size: int) -> ThreadChoice:
+    """That of all fits or calls of one kind and size: a new one goes on with what the last one has found."""
     return ThreadChoice()
