@@ -233,6 +233,57 @@ def test_compiled_sources_alone(package):
     assert run_without_sources() == ["30.0", "0", "1"]
 
 
+APP = """
+import numpy as np
+import minidl
+from minidl.datasets import mnist
+from minidl.kernels import cache
+
+(x, y), _ = mnist.load_subset()
+model = minidl.Sequential([minidl.layers.Flatten(input_shape=(28, 28)), minidl.Dense(10, "softmax")], seed=1)
+model.compile("sgd", "sparse_categorical_crossentropy", ["accuracy"])
+accuracy = model.fit(x / np.float32(255), y, epochs=2, verbose=0).history["accuracy"][-1]
+print(len(x), accuracy > 0.7, cache._STAMP)
+"""
+
+
+@pytest.mark.long
+def test_a_frozen_app_trains_and_never_runs_another_versions_code(tmp_path):
+    """PyInstaller comes with the extra ``dev``."""
+    sources = Path(minidl.__file__).parent
+    shutil.copytree(sources, tmp_path / "minidl", ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "app.py").write_text(APP)
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "cache"), "PYTHONPATH": ""}
+
+    def do(*command):
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.split()
+
+    def freeze_and_run():
+        hooks = f"--additional-hooks-dir={tmp_path}/minidl/__pyinstaller"
+        do(
+            sys.executable,
+            "-m",
+            "PyInstaller",
+            "-y",
+            "--log-level=ERROR",
+            hooks,
+            f"--paths={tmp_path}",
+            "app.py",
+        )
+        return do(str(tmp_path / "dist" / "app" / "app"))
+
+    samples, learned, stamp = freeze_and_run()
+    assert (samples, learned) == ("6000", "True")
+    kept = set((tmp_path / "cache").rglob("*.*"))
+    with open(tmp_path / "minidl" / "kernels" / "losses.py", "a") as file:
+        file.write("# of another version\n")
+    samples, learned, other = freeze_and_run()
+    assert (samples, learned) == ("6000", "True")
+    assert stamp == other == "None" and not kept or stamp != other
+
+
 def test_nothing_is_kept_where_no_file_tells_the_version(package):
     frozen = (
         "import numba, importlib.resources\nclass Nothing:\n    def iterdir(self): return []\n"
