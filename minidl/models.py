@@ -153,7 +153,7 @@ class Sequential(Sealed, Stack):
 
     def _begin_with_weights(self) -> None:
         """A model that is given its weights and a new optimizer, in either order, draws as a new one."""
-        if self.turns.trained:  # by a callback, say: the epoch goes on with them
+        if self.turns.trained:  # as by a callback: the epoch goes on with them
             return
         self.leave_epoch()
         self.best_logs = {}
@@ -359,7 +359,7 @@ def _from_config(config: dict, custom: dict[str, type], size: int | None = None)
     parameters, and they stay 0."""
     if not isinstance(config, dict) or not isinstance(config.get("layers"), list):
         raise ValueError(f"config must be what Sequential.get_config gives, got {describe(config)}")
-    name = config.get("class_name", "Sequential")  # given where forward or backward is the class's own
+    name = config.get("class_name", "Sequential")  # given if the class has a forward or backward of its own
     cls = {"Sequential": Sequential, **custom}.get(name)
     if not (isinstance(cls, type) and issubclass(cls, Sequential)):
         raise ValueError(f"model class {name} is not minidl's: pass custom_objects={{{name!r}: {name}}}")
