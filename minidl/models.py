@@ -20,7 +20,7 @@ from .layers import Layer
 from .layers.base import check_custom_objects, given_name, layer_config, layers_from_configs
 from .layers.stack import Stack
 from .registry import Configurable, Sealed, overridden
-from .training.interrupts import Turns
+from .training.interrupts import Turns, untrained
 from .training.objective import Objective, objective_of
 from .training.options import FitOptions, takes
 from .training.saving import CHECKS, SLOTS, check_attribute, restore_training, slot_arrays, training_config
@@ -86,21 +86,21 @@ class Sequential(Sealed, Stack):
 
     # -- layers --------------------------------------------------------------------------------------
 
+    @untrained
     def add(self, layer: Layer) -> None:
         """Put ``layer`` on top. If the input's shape is known it is built at once; other weights stay.
 
         A compiled model has to be compiled again.
         """
-        with self.turns.untrained("add"):
-            super().add(layer)
-            self._forget_compilation()
+        super().add(layer)
+        self._forget_compilation()
 
+    @untrained
     def pop(self) -> Layer:
         """Take the last layer away; a compiled model has to be compiled again."""
-        with self.turns.untrained("pop"):
-            layer = super().pop()
-            self._forget_compilation()
-            return layer
+        layer = super().pop()
+        self._forget_compilation()
+        return layer
 
     def build(self, input_shape: int | tuple[int | None, ...] | None = None) -> None:
         """Make the parameters for samples of ``input_shape``: ``(None, 28, 28)`` as in Keras, ``(784,)`` or 784.
@@ -153,9 +153,8 @@ class Sequential(Sealed, Stack):
             return super().get_weights()
 
     def _begin_with_weights(self) -> None:
-        """A model that is given its weights and a new optimizer, in either order, draws as a new one; not if a
-        callback gives the weights, say: then the epoch goes on with them."""
-        if self.turns.trained:
+        """A model that is given its weights and a new optimizer, in either order, draws as a new one."""
+        if self.turns.trained:  # as by a callback: the epoch goes on with them
             return
         self.leave_epoch()
         self.best_logs = {}
@@ -178,6 +177,7 @@ class Sequential(Sealed, Stack):
 
     # -- what training needs to know -----------------------------------------------------------------
 
+    @untrained
     def compile(self, optimizer="rmsprop", loss=None, metrics=None) -> None:
         """Set how the model is trained.
 
@@ -190,10 +190,6 @@ class Sequential(Sealed, Stack):
         A crossentropy on a model that ends with the matching softmax or sigmoid is applied to the logits,
         fused with that activation: the same value, and exact at any size of logits.
         """
-        with self.turns.untrained("compile"):
-            self._compile(optimizer, loss, metrics)
-
-    def _compile(self, optimizer, loss, metrics) -> None:
         optimizer = optimizers.get(optimizer)
         if optimizer.built and optimizer is not self.optimizer:
             raise ValueError(
@@ -215,8 +211,7 @@ class Sequential(Sealed, Stack):
             elif done:
                 self.draw_epoch += 1  # train_on_batch draws by the steps, which begin again
             self._weights_given_at = None
-        if repr(loss) != repr(self.loss):
-            self.best_logs = {}
+        self.best_logs = self.best_logs if repr(loss) == repr(self.loss) else {}
         self.optimizer, self.loss, self.metrics = optimizer, loss, metrics
         self.stop_training = False
 
@@ -364,9 +359,7 @@ def _from_config(config: dict, custom: dict[str, type], size: int | None = None)
     parameters, and they stay 0."""
     if not isinstance(config, dict) or not isinstance(config.get("layers"), list):
         raise ValueError(f"config must be what Sequential.get_config gives, got {describe(config)}")
-    name = config.get(
-        "class_name", "Sequential"
-    )  # given where the class has a forward or backward of its own
+    name = config.get("class_name", "Sequential")  # given if the class has a forward or backward of its own
     cls = {"Sequential": Sequential, **custom}.get(name)
     if not (isinstance(cls, type) and issubclass(cls, Sequential)):
         raise ValueError(f"model class {name} is not minidl's: pass custom_objects={{{name!r}: {name}}}")

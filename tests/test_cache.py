@@ -233,6 +233,55 @@ def test_compiled_sources_alone(package):
     assert run_without_sources() == ["30.0", "0", "1"]
 
 
+APP = """
+import sys
+import numpy as np
+import minidl
+from minidl.datasets import mnist
+from minidl.kernels import cache
+
+if len(sys.argv) == 1:
+    (x, y), _ = mnist.load_subset()
+    layers = [minidl.layers.Flatten(input_shape=(28, 28)), minidl.Dense(10, "softmax")]
+    model = minidl.Sequential(layers, seed=1)
+    model.compile("sgd", "sparse_categorical_crossentropy", ["accuracy"])
+    accuracy = model.fit(x / np.float32(255), y, epochs=2, verbose=0).history["accuracy"][-1]
+    print(len(x), accuracy > 0.7)
+print(cache._STAMP)
+"""
+
+
+@pytest.mark.long
+def test_a_frozen_app_trains_and_never_runs_another_versions_code(tmp_path):
+    """PyInstaller comes with the extra ``dev``; its hook for minidl takes the sources along, for the stamp."""
+    sources = Path(minidl.__file__).parent
+    (tmp_path / "app.py").write_text(APP)
+    environment = {
+        **os.environ,
+        "NUMBA_CACHE_DIR": str(tmp_path / "cache"),
+        "PYTHONPATH": str(sources.parent),
+    }
+
+    def do(*command):
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.split()
+
+    hooks = f"--additional-hooks-dir={sources / '__pyinstaller'}"
+    do(sys.executable, "-m", "PyInstaller", "--log-level=ERROR", hooks, f"--paths={sources.parent}", "app.py")
+    app = str(tmp_path / "dist" / "app" / "app")
+    samples, learned, stamp = do(app)
+    assert (samples, learned) == ("6000", "True")
+    assert any(path.is_file() for path in (tmp_path / "cache").rglob("*"))
+    assert do(app, "stamp") == [stamp]
+    kernels = tmp_path / "dist" / "app" / "_internal" / "minidl" / "kernels"
+    with open(kernels / "losses.py", "a") as file:
+        file.write("# of another version\n")
+    assert do(app, "stamp") != [stamp]
+    shutil.rmtree(kernels)  # as without the hook: no stamp, and so no code of another process
+    assert do(app, "stamp") == ["None"]
+
+
 def test_nothing_is_kept_where_no_file_tells_the_version(package):
     frozen = (
         "import numba, importlib.resources\nclass Nothing:\n    def iterdir(self): return []\n"

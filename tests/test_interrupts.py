@@ -38,7 +38,8 @@ from small_run import (
 
 import minidl
 from minidl.callbacks import Callback, ModelCheckpoint
-from minidl.kernels import network, processor, threads
+from minidl.kernels import network, threads
+from minidl.kernels.processor import denormals_mode, restore_denormals
 from minidl.layers import Dense, Layer
 from minidl.models import Sequential, load_model
 from minidl.training import compiled as compiled_steps
@@ -270,11 +271,11 @@ def test_a_handler_may_raise_at_any_bytecode(run, on_signal):
 def test_a_handler_that_does_not_wait_would_be_noticed(monkeypatch, run, on_signal):
     monkeypatch.setattr(epochs, "uninterrupted", nullcontext)
     monkeypatch.setattr(compiled_steps, "_MOST_IN_PANELS", 0)
-    mode = processor.denormals_mode()
+    mode = denormals_mode()
     try:
         assert torn_by_a_signal(run, on_signal, 60) > 0
     finally:
-        processor.restore_denormals(mode)  # which a torn step may not have done
+        restore_denormals(mode)  # which such a handler may have prevented
 
 
 @pytest.mark.parametrize("run", [fit, online, distil])

@@ -322,7 +322,7 @@ def test_a_place_that_cannot_be_is_refused(tmp_path, monkeypatch, changed, messa
             return {**model.unfinished._asdict(), **changed}
 
     other = at_step(7, fit)
-    other.unfinished = Changed()
+    vars(other)["unfinished"] = Changed()  # past the check of the attribute
     other.save(tmp_path / "m.npz")
     with pytest.raises(ValueError, match=message) as caught:
         load_model(tmp_path / "m.npz")

@@ -410,6 +410,44 @@ def test_where_no_thread_comes_there_is_one_and_nobody_waits(start, monkeypatch)
     assert threads.run(add_in_turns, np.zeros(3, np.int64), 5) == 2
 
 
+PATCHED = """
+import numpy as np
+
+def train():
+    import minidl
+    minidl.set_num_threads(2)
+    x, y = np.linspace(-1, 1, 640 * 20).reshape(640, 20).astype("f4"), np.arange(640) % 3
+    layers = [minidl.Dense(40, "relu", input_dim=20), minidl.Dense(3, "softmax")]
+    model = minidl.Sequential(layers, seed=1)
+    model.compile("adam", "sparse_categorical_crossentropy")
+    model.fit(x, y, epochs=3, verbose=0)
+    return float(model.predict(x).sum(dtype="f8")), hash(model.params.tobytes())
+
+{lines}
+"""
+PATCH = "import gevent.monkey; gevent.monkey.patch_all()"
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        f"{PATCH}; print(train())",
+        f"train(); {PATCH}; print(train())",
+        f"{PATCH}; greenlet = gevent.spawn(train); greenlet.join(); print(greenlet.value)",
+    ],
+)
+def test_after_gevents_patch_a_training_ends_with_the_same_bits(lines):
+    def printed(lines):
+        code, environment = PATCHED.format(lines=lines), {**os.environ, "PYTHONHASHSEED": "0"}
+        command = [sys.executable, "-W", "ignore", "-c", code]
+        return subprocess.run(
+            command, env=environment, capture_output=True, text=True, timeout=300, check=True
+        ).stdout
+
+    found = printed(lines)
+    assert found.startswith("(") and found == printed("print(train())")
+
+
 def test_some_threads_are_better_than_none(monkeypatch):
     if JIT_DISABLED:
         assert threads.get_num_threads() == 1

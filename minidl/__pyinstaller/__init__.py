@@ -1,4 +1,4 @@
-"""PyInstaller finds here what an app needs of minidl besides its modules: the embedded digits."""
+"""PyInstaller finds here what an app needs of minidl besides its modules: the embedded digits, and the sources."""
 
 from pathlib import Path
 

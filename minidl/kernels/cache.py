@@ -29,7 +29,11 @@ def _source_stamp() -> str | None:
 
     A kernel's code contains that of the kernels it calls, wherever they stand. So any edit discards all code.
     """
-    entries = sorted(importlib.resources.files(__package__).iterdir(), key=lambda entry: entry.name)
+    entries = []
+    with contextlib.suppress(
+        FileNotFoundError
+    ):  # in an app that PyInstaller froze without the hook of minidl
+        entries = sorted(importlib.resources.files(__package__).iterdir(), key=lambda entry: entry.name)
     found = [entry for entry in entries if entry.name.endswith((".py", ".pyc"))]
     digest = hashlib.sha256()
     for entry in found:

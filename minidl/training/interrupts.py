@@ -6,6 +6,7 @@ parameters of one step with counters of another, and one that saves the model wo
 
 import _signal  # the functions of `signal` look each handler up in an enum, which takes ten times as long
 import contextlib
+import functools
 import os
 import signal
 import threading
@@ -14,6 +15,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 Found = TypeVar("Found")
+Method = TypeVar("Method", bound=Callable)
 _NUMBERS = sorted(int(number) for number in signal.valid_signals())
 _PATIENCE = 1.0
 """Seconds a signal waits at most. Only a step that runs a user's own code takes longer, and that code may hang."""
@@ -150,6 +152,17 @@ class Turns:
                 return found
         with self.taken():
             return work(*arguments)
+
+
+def untrained(method: Method) -> Method:
+    """``method`` of a model for what a training does not bear: see `Turns.untrained`."""
+
+    @functools.wraps(method)
+    def guarded(self, *args, **kwargs):
+        with self.turns.untrained(method.__name__):
+            return method(self, *args, **kwargs)
+
+    return guarded  # type: ignore[return-value]
 
 
 if hasattr(os, "register_at_fork"):  # a child has none of its parent's other threads
