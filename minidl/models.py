@@ -210,8 +210,7 @@ class Sequential(Sealed, Stack):
             elif done:
                 self.draw_epoch += 1  # train_on_batch draws by the steps, which begin again
             self._weights_given_at = None
-        if repr(loss) != repr(self.loss):
-            self.best_logs = {}
+        self.best_logs = self.best_logs if repr(loss) == repr(self.loss) else {}
         self.optimizer, self.loss, self.metrics = optimizer, loss, metrics
         self.stop_training = False
 
