@@ -168,14 +168,3 @@ def untrained(method: Method) -> Method:
 if hasattr(os, "register_at_fork"):  # a child has none of its parent's other threads
     for kept in (_uninterrupted_blocks, waiting_handlers):
         os.register_at_fork(after_in_child=kept.clear)
-
-
-def untrained(method: Callable) -> Callable:
-    """The decorator for a method of a model that must wait for the end of a training: see `Turns.untrained`."""
-
-    @functools.wraps(method)
-    def checked(model, *args, **kwargs):
-        with model.turns.untrained(method.__name__):
-            return method(model, *args, **kwargs)
-
-    return checked
