@@ -633,7 +633,7 @@ def test_a_model_is_not_rebuilt_during_training(change, layerwise):
     model = new_model(optimizer=SGD(0.01))
     if layerwise:
         model.ops = lambda training=False, logits=False: None
-    with pytest.raises(RuntimeError, match="by a callback: that has to wait until fit is over"):
+    with pytest.raises(RuntimeError, match="has to wait until the fit that trains this model is over"):
         fit(model, epochs=3, callbacks=[LambdaCallback(on_epoch_begin=lambda epoch, logs: change(model))])
     model.add(Dense(CLASSES, "softmax"))
     model.compile("adam", "sparse_categorical_crossentropy")
