@@ -304,8 +304,10 @@ def check_classes_left(labels: np.ndarray, outputs: int, argument: str = "y", ba
 
     One class beside -1 is refused: they are the -1 and +1 of another convention. A ``batch`` may lack any class.
     """
+    if labels.min(initial=0) >= 0:
+        return
     classes, counts = np.unique(labels, return_counts=True)
-    if not 1 < len(classes) <= outputs or classes[0] != -1:
+    if not 1 < len(classes) <= outputs:
         return
     rule = "-1 means 'no label'. Classes count from 0; of -1 and 1, (y + 1) // 2 makes 0 and 1"
     if batch:  # without numbers: Python shows the same warning once

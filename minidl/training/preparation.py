@@ -46,10 +46,9 @@ def prepare(model, options: FitOptions) -> TrainingData:
     has_labels = samples.targets is not None or without < len(labels)
     if not has_labels and loss.needs_target:
         raise ValueError(f"y must hold labels, got -1 for all {count} samples: {loss.labels_missing()}")
-    if without:
-        check_classes_left(labels, outputs)
-        if options.verbose:
-            say(f"y is -1, no label, for {without} of {count} samples: they learn from the teacher alone\n")
+    check_classes_left(labels, outputs)
+    if without and options.verbose:
+        say(f"y is -1, no label, for {without} of {count} samples: they learn from the teacher alone\n")
     online_teacher = None
     if options.target_model is not None:
         samples, online_teacher = _taught(model, loss, samples, options)
