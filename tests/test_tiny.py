@@ -154,4 +154,4 @@ def test_it_runs(monkeypatch, capsys):
     shown = capsys.readouterr().out.splitlines()
     assert len(shown) == 9 and shown[0].startswith("Gradients:")
     errors = [int(line.split(" errors")[0].split()[-1]) for line in shown[1:-1]]
-    assert f"{np.mean(errors[1:4]):.1f} alone, {np.mean(errors[4:]):.1f} distilled" in shown[-1]
+    assert f"{np.mean(errors[1:4]):.1f} alone, {np.mean(errors[4:]):.1f} from a teacher" in shown[-1]
