@@ -243,3 +243,28 @@ def test_work_that_is_over_before_a_worker_comes_is_done_alone_and_tells_nothing
     monkeypatch.setattr(threads, "SHORT_FLOPS", 1e3)
     model.fit(np.zeros((150, 4)), np.zeros(150, int), verbose=0)
     assert told
+
+
+def test_calls_of_many_threads_share_a_choice():
+    """Another thread begins anew between the lines of `record`: nothing is divided by what it has set to 0."""
+
+    class Interrupted(ThreadChoice):
+        @property
+        def _allowed(self):
+            allowed = vars(self)["allowed"]
+            if told:  # as if the system had changed threads here
+                self._done = self._spent = 0.0
+                self._seconds.setdefault(7, 1.0)
+            return allowed
+
+        @_allowed.setter
+        def _allowed(self, value):
+            vars(self)["allowed"] = value
+
+    told, choice = [], Interrupted()
+    for _ in range(5):
+        count, _ = choice.next(2)
+        told.append(count)
+        choice.record(count, 10, 1.0)
+        told.clear()
+    assert choice.next(2)[0] in (1, 2)

@@ -50,27 +50,22 @@ class ThreadChoice:
         """Note how long a call on ``count`` threads took. ``steps``: its work, in any unit that is always the same."""
         if count != self._count:  # others had the workers
             self._count, self._done, self._spent = count, 0.0, 0.0
-        self._done += steps
-        self._spent += seconds
-        if self._spent < self._allowed:
+        # in locals from here on: calls of other threads may begin anew meanwhile
+        done, spent = self._done + steps, self._spent + seconds
+        self._done, self._spent = done, spent
+        if spent < self._allowed:
             return
-        seconds = self._spent
-        step, before = seconds / self._done, self._current
+        step, before = spent / done, self._current
         if count == before and self._calls > 3:  # a mean of about the last 0.1 s
-            step = self._seconds.get(count, step) + (step - self._seconds.get(count, step)) * seconds / (
-                seconds + 0.06
-            )
+            known = self._seconds.get(count, step)
+            step = known + (step - known) * spent / (spent + 0.06)
         self._seconds[count] = step
-        best = min(self._seconds, key=self._seconds.get)
+        best = min([*self._seconds], key=self._seconds.__getitem__)
         if self._seconds[best] < self._CLEARLY * self._seconds.get(before, step):
             self._current = best  # the other is tried again soon: this may have been bad luck
-        wait = (
-            0.0
-            if self._current != before
-            else self._WAIT_PER_LOSS * self._done * (step - self._seconds[best])
-        )
         if count != before or self._current != before:
-            self._next_trial = time.perf_counter() + max(self._LEAST_WAIT, wait)
+            loss = done * (step - self._seconds[best]) if self._current == before else 0.0
+            self._next_trial = time.perf_counter() + max(self._LEAST_WAIT, self._WAIT_PER_LOSS * loss)
 
 
 @functools.lru_cache(maxsize=256)
