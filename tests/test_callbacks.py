@@ -7,6 +7,7 @@ import os
 import pickle
 import warnings
 import weakref
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from minidl.models import Sequential, load_model
 from minidl.optimizers import Adam
 from minidl.optimizers.schedules import ExponentialDecay
 from minidl.training import inference
+from minidl.training.interrupts import Turns
 
 
 class Optimizer:
@@ -31,7 +33,7 @@ class Model:
         self.optimizer = Optimizer()
         self.metrics = [metrics.get("accuracy"), metrics.get("mse")]
         self.stop_training = False
-        self.saved, self.best_logs = [], {}
+        self.saved, self.best_logs, self.turns = [], {}, Turns()
 
     def save(self, path):
         self.saved.append(("model", str(path)))
@@ -98,6 +100,21 @@ def test_early_stopping_patience_and_restore():
     kept = run(callbacks.EarlyStopping(patience=2), losses(3.0, 1.0, 2.0, 0.5))
     assert not kept.stop_training
     np.testing.assert_array_equal(kept.params, 3.0)
+
+
+def test_early_stopping_restores_while_nobody_reads():
+    class Watched(Turns):
+        @contextmanager
+        def taken(self):
+            seen.append(model.params.copy())
+            with super().taken():
+                yield
+            seen.append(model.params.copy())
+
+    model, seen = Model(), []
+    model.turns = Watched()
+    run(callbacks.EarlyStopping(patience=2, restore_best_weights=True), losses(3.0, 1.0, 2.0, 1.5), model)
+    assert np.array_equal(seen, [[3.0] * 3, [1.0] * 3])
 
 
 def test_early_stopping_min_delta_direction_and_start():
