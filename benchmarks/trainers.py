@@ -267,14 +267,8 @@ class MinidlTrainer(Trainer):
         return self.model.predict(x).argmax(1)
 
 
-class NumpyTrainer(Trainer):
-    """Written by hand with BLAS calls and in-place updates, as a careful NumPy user would."""
-
-    def build(self, arrays) -> None:
-        self.arrays = arrays
-        self.first, self.second = ([np.zeros_like(a) for a in arrays] for _ in range(2))
-        self.iterations = 0
-        self.rng = np.random.default_rng(self.seed)
+class ArraysTrainer(Trainer):
+    """Its parameters are NumPy arrays, ``self.arrays``."""
 
     def get(self):
         return self.arrays
@@ -282,6 +276,16 @@ class NumpyTrainer(Trainer):
     def set(self, arrays) -> None:
         for mine, given in zip(self.arrays, arrays, strict=True):
             mine[...] = given
+
+
+class NumpyTrainer(ArraysTrainer):
+    """Written by hand with BLAS calls and in-place updates, as a careful NumPy user would."""
+
+    def build(self, arrays) -> None:
+        self.arrays = arrays
+        self.first, self.second = ([np.zeros_like(a) for a in arrays] for _ in range(2))
+        self.iterations = 0
+        self.rng = np.random.default_rng(self.seed)
 
     def fit(self, epochs, x, y, teacher_logits, shuffle) -> None:
         for _ in range(epochs):

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from .harness import Missing, Refused
-from .trainers import BETA_1, BETA_2, LEARNING_RATE, Trainer
+from .trainers import BETA_1, BETA_2, LEARNING_RATE, ArraysTrainer
 
 SOURCE = Path(__file__).with_name("train_step_xsmm.c")
 FLAGS = ("-O3", "-march=native", "-ffast-math", "-fopenmp", "-fPIC")
@@ -59,7 +59,7 @@ def _declare(library: ctypes.CDLL) -> ctypes.CDLL:
     return library
 
 
-class XsmmTrainer(Trainer):
+class XsmmTrainer(ArraysTrainer):
     """A whole epoch a call; its data must be contiguous float32 and int64."""
 
     def load(self) -> None:
@@ -80,13 +80,6 @@ class XsmmTrainer(Trainer):
             both = np.ctypeslib.as_array(flat, (inputs + 1, outputs))
             self.arrays += [both[:-1], both[-1]]
         self.set(arrays)
-
-    def get(self):
-        return self.arrays
-
-    def set(self, arrays) -> None:
-        for mine, given in zip(self.arrays, arrays, strict=True):
-            mine[...] = given
 
     def fit(self, epochs, x, y, teacher_logits, shuffle) -> None:
         x, y = np.ascontiguousarray(x, np.float32), np.ascontiguousarray(y, np.int64)

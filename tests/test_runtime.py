@@ -138,28 +138,39 @@ def test_a_first_fit_says_that_it_compiles(monkeypatch, capsys, on_disk, seconds
     assert capsys.readouterr().out == said * (aloud and not on_disk)
 
 
-@pytest.mark.parametrize("seconds", [0.5, 3.0])
-def test_a_first_predict_says_why_it_takes_long(monkeypatch, capsys, seconds):
-    clock, looks, may_end, wait = [100.0], [], threading.Event(), compiling.wait
-    monkeypatch.setattr(compiling.time, "perf_counter", lambda: clock[0])
-    monkeypatch.setattr(compiling, "JIT_DISABLED", False)
-    monkeypatch.setattr(compiling, "_ready", {})
-    monkeypatch.setattr(compiling, "_jobs", lambda dtype: dict.fromkeys(compiling._PREDICT, ()))
-    monkeypatch.setattr(compiling, "_is_on_disk", lambda *job: False)
-    monkeypatch.setattr(compiling.cache, "folder", lambda: None)
+def compile_on_a_clock(monkeypatch, names, seconds, looks):
+    """An empty disk, and a compilation that takes so long on a clock of its own and ends after so many looks at it.
+
+    Returns the list that it adds what it has compiled to.
+    """
+    clock, seen, compiled, may_end, wait = [100.0], [], [], threading.Event(), compiling.wait
 
     def compile_slowly(jobs, new, dtype):
         clock[0] += seconds
         may_end.wait()
+        compiled.extend(new)
 
     def look(*arguments, timeout):
-        looks.append(None)
-        if len(looks) > 2:
+        seen.append(None)
+        if len(seen) > looks:
             may_end.set()
         return wait(*arguments, timeout=timeout)
 
+    monkeypatch.setattr(compiling.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(compiling, "JIT_DISABLED", False)
+    monkeypatch.setattr(compiling, "_ready", {})
+    monkeypatch.setattr(compiling, "_jobs", lambda dtype: dict.fromkeys(names, ()))
+    monkeypatch.setattr(compiling, "_is_on_disk", lambda *job: False)
     monkeypatch.setattr(compiling, "_compile_in_two_processes", compile_slowly)
     monkeypatch.setattr(compiling, "wait", look)
+    return compiled
+
+
+@pytest.mark.parametrize("seconds", [0.5, 3.0])
+def test_a_first_predict_says_why_it_takes_long(monkeypatch, capsys, seconds):
+    compile_on_a_clock(monkeypatch, compiling._PREDICT, seconds, looks=2)
+    monkeypatch.setattr(compiling.cache, "folder", lambda: None)
+
     compiling.compile_before_predict("float32", ())
     said = capsys.readouterr()
     assert said.out == ""
@@ -251,28 +262,9 @@ def test_a_stream_that_is_lost_does_not_end_a_compilation(monkeypatch, aloud):
         def isatty(self):
             return True
 
-    compiled, looks, may_end, wait = [], [], threading.Event(), compiling.wait
-    clock = [100.0]
-    monkeypatch.setattr(compiling.time, "perf_counter", lambda: clock[0])
-    monkeypatch.setattr(compiling, "JIT_DISABLED", False)
-    monkeypatch.setattr(compiling, "_ready", {})
-    monkeypatch.setattr(compiling, "_jobs", lambda dtype: dict.fromkeys(compiling._FIT, ()))
-    monkeypatch.setattr(compiling, "_is_on_disk", lambda *job: False)
+    compiled = compile_on_a_clock(monkeypatch, compiling._FIT, 3.0, looks=3)
     monkeypatch.setattr(compiling.sys, "stdout" if aloud else "stderr", Lost())
 
-    def compile_slowly(jobs, new, dtype):
-        clock[0] += 3.0
-        may_end.wait()
-        compiled.extend(new)
-
-    def look(*arguments, timeout):
-        looks.append(None)
-        if len(looks) > 3:
-            may_end.set()
-        return wait(*arguments, timeout=timeout)
-
-    monkeypatch.setattr(compiling, "_compile_in_two_processes", compile_slowly)
-    monkeypatch.setattr(compiling, "wait", look)
     with pytest.warns(UserWarning, match="No space left on device") as warned:
         compiling.compile_ahead({*compiling._FIT}, "float32", aloud)
     assert len(warned) == 1

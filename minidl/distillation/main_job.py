@@ -185,9 +185,8 @@ class _Job(NamedTuple):
         seeds = range(self.options.seed, self.options.seed + self.options.seeds)
         threads = get_num_threads()
         set_num_threads(1)
-        pool = ThreadPoolExecutor(
-            threads
-        )  # in the order of `submit`: no student waits for a teacher to begin
+        # it works in the order of `submit`: no student waits for a teacher to begin
+        pool = ThreadPoolExecutor(threads)
         try:
             teachers = {seed: pool.submit(self._train_teacher, seed) for seed in seeds}
             train = self._train_student

@@ -30,9 +30,8 @@ def _source_stamp() -> str | None:
     A kernel's code contains that of the kernels it calls, wherever they stand. So any edit discards all code.
     """
     entries = []
-    with contextlib.suppress(
-        FileNotFoundError
-    ):  # in an app that PyInstaller froze without the hook of minidl
+    # it is raised in an app that PyInstaller froze without the hook of minidl
+    with contextlib.suppress(FileNotFoundError):
         entries = sorted(importlib.resources.files(__package__).iterdir(), key=lambda entry: entry.name)
     found = [entry for entry in entries if entry.name.endswith((".py", ".pyc"))]
     digest = hashlib.sha256()
