@@ -20,7 +20,7 @@ from .layers import Layer
 from .layers.base import check_custom_objects, given_name, layer_config, layers_from_configs
 from .layers.stack import Stack
 from .registry import Configurable, Sealed, overridden
-from .training.interrupts import Turns, untrained
+from .training.interrupts import Turns, taken, untrained
 from .training.objective import Objective, objective_of
 from .training.options import FitOptions, takes
 from .training.saving import CHECKS, SLOTS, check_attribute, restore_training, slot_arrays, training_config
@@ -140,16 +140,16 @@ class Sequential(Sealed, Stack):
                 self._unbuild()
             raise
 
+    @taken
     def set_weights(self, weights: Iterable) -> None:
         """Overwrite all parameters with arrays shaped as those of ``get_weights``, or change nothing."""
-        with self.turns.taken():
-            super().set_weights(weights)
-            self._begin_with_weights()
+        super().set_weights(weights)
+        self._begin_with_weights()
 
+    @taken
     def get_weights(self) -> list[np.ndarray]:
         """Copies of all parameters, as [weight, bias, weight, bias, ...]."""
-        with self.turns.taken():
-            return super().get_weights()
+        return super().get_weights()
 
     def _begin_with_weights(self) -> None:
         """A model that is given its weights and a new optimizer, in either order, draws as a new one."""
@@ -166,13 +166,13 @@ class Sequential(Sealed, Stack):
         self.draw_epoch += self.unfinished is not None
         self.unfinished = None
 
+    @taken
     def __call__(self, x: np.ndarray, training: bool = False) -> np.ndarray:
         """``forward(x, training)``; with ``training`` every call draws dropout and noise anew."""
-        with self.turns.taken():
-            if check_bool("training", training):
-                self._calls += 1
-                self.set_step(_OF_CALLS, self._calls)
-            return self.forward(x, training=training)
+        if check_bool("training", training):
+            self._calls += 1
+            self.set_step(_OF_CALLS, self._calls)
+        return self.forward(x, training=training)
 
     # -- what training needs to know -----------------------------------------------------------------
 
@@ -242,7 +242,10 @@ class Sequential(Sealed, Stack):
     @takes(FitOptions)
     def fit(self, options: FitOptions) -> History:
         self.require_compiled("fit", loss=options.target_model is None)
-        with self.turns.training("fit"), self._built_for(options.x):
+        return self.turns.train("fit", self._fit, options)
+
+    def _fit(self, options: FitOptions) -> History:
+        with self._built_for(options.x):
             self.prepare_optimizer()
             self.warn_of_what_cannot_learn()
             return training.fit(self, options)
@@ -299,23 +302,24 @@ class Sequential(Sealed, Stack):
 
     # -- files, copies ------------------------------------------------------------------
 
+    @taken
     def save(self, path, overwrite: bool = True) -> None:
         """Write the model with its optimizer's state and all that is needed to train on."""
         self.require_built("save")
-        with self.turns.taken():
-            config = {**self._file_config("model"), "model": self.get_config(), **training_config(self)}
-            archive.write(path, config, {"params": self.params, **slot_arrays(self)}, overwrite)
+        config = {**self._file_config("model"), "model": self.get_config(), **training_config(self)}
+        archive.write(path, config, {"params": self.params, **slot_arrays(self)}, overwrite)
 
+    @taken
     def save_weights(self, path, overwrite: bool = True) -> None:
         """Write the parameters alone."""
         self.require_built("save_weights")
-        with self.turns.taken():
-            archive.write(path, self._file_config("weights"), {"params": self.params}, overwrite)
+        archive.write(path, self._file_config("weights"), {"params": self.params}, overwrite)
 
     def _file_config(self, kind: str) -> dict:
         shapes = [list(parameter.shape) for parameter in self.parameters]
         return {"kind": kind, "dtype": self.dtype.name, "shapes": shapes}
 
+    @taken
     def load_weights(self, path) -> None:
         """Take the parameters from a file of ``save_weights`` or ``save`` of a model with the same shapes."""
         self.require_built("load_weights")
@@ -327,9 +331,8 @@ class Sequential(Sealed, Stack):
         found, size = len(arrays["params"]), self.params.size
         if found != size:
             raise ValueError(f"cannot read {shown}: it holds {found} parameters, the model has {size}")
-        with self.turns.taken():
-            self.params[...] = arrays["params"]
-            self._begin_with_weights()
+        self.params[...] = arrays["params"]
+        self._begin_with_weights()
 
     def get_config(self) -> dict:
         """The architecture as plain data: name, dtype, seed, input_shape, each layer's class and config."""
@@ -348,9 +351,9 @@ class Sequential(Sealed, Stack):
         """An untrained model from ``get_config``; ``custom_objects`` maps your own classes' names to them."""
         return _from_config(config, {cls.__name__: cls, **check_custom_objects(custom_objects)})
 
+    @taken
     def __getstate__(self) -> dict:
-        with self.turns.taken():
-            return {**super().__getstate__(), "history": None, "optimizer": copy.deepcopy(self.optimizer)}
+        return {**super().__getstate__(), "history": None, "optimizer": copy.deepcopy(self.optimizer)}
 
 
 def _from_config(config: dict, custom: dict[str, type], size: int | None = None) -> Sequential:

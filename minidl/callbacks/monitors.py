@@ -146,8 +146,8 @@ class EarlyStopping(Monitor):
         if self.restore_best_weights and self.best_weights is not None:
             if self.verbose:
                 say(f"Restoring the parameters of the best epoch: {self.best_epoch + 1}.\n")
-            with self.model.turns.taken():  # another thread may be reading them
-                self.model.params[...] = self.best_weights
+            # another thread may be reading them
+            self.model.turns.take(np.copyto, self.model.params, self.best_weights)
 
 
 class ModelCheckpoint(Monitor):

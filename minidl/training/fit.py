@@ -100,9 +100,12 @@ def _begin_epochs(model, options: FitOptions, batch_size: int, count: int) -> No
             f"batch_size {batch_size} on {count} samples with shuffle={options.shuffle}. initial_epoch={model.epoch} "
             "and the same batches go on there"
         )
-    with uninterrupted(), model.turns.taken():
+
+    def begin_anew():
         model.leave_epoch()
         model.epoch, model.draw_epoch = first, max(model.draw_epoch, first)
+
+    model.turns.change(begin_anew)
 
 
 def _choose_stepper(model, data: TrainingData, batch_size: int, stepwise: bool, options: FitOptions):
@@ -153,7 +156,11 @@ class _EpochLoop:
                 length = 1
             self._callbacks.on_train_batch_begin(step)
             began = time.perf_counter()
-            losses = self._run_slice(order[step * batch_size : (step + length) * batch_size])
+            if self._watches_anew:
+                watch_signals()
+            losses = self._model.turns.change(
+                self._run_slice, order[step * batch_size : (step + length) * batch_size]
+            )
             if not len(losses):  # they are run again one by one
                 continue
             self._set_pace(len(losses), time.perf_counter() - began)
@@ -170,37 +177,43 @@ class _EpochLoop:
 
     def run_unwatched(self, epoch: int, epochs: int) -> list[dict[str, float]]:
         """Run as many epochs from ``epoch`` on as a slice holds if only a history looks at them. Returns the logs."""
-        model, stepper, steps = self._model, self.stepper, self._steps
+        stepper, steps = self.stepper, self._steps
         count = min(min(stepper.pace, stepper.most_steps) // steps, epochs - epoch)
-        if not self._in_one or count < 2 or model.unfinished is not None:
+        if not self._in_one or count < 2 or self._model.unfinished is not None:
             return []
         began = time.perf_counter()
-        with uninterrupted(), model.turns.taken():
-            orders = np.array([self._order(model.draw_epoch + ahead) for ahead in range(count)])
-            sums = np.zeros((count, len(self._names)))
-            losses, _ = self._watch.run_slice(stepper, orders, 0, sums)
-            done, left = divmod(len(losses), steps)
-            losses = np.append(losses, np.zeros(steps - left)).reshape(-1, steps)
-            loss_sums = np.cumsum(losses * self._sizes, axis=1)
-            count = self._data.count
-            logs = [self._logs(loss_sums[ahead, -1], count, sums[ahead], count) for ahead in range(done)]
-            model.epoch, model.draw_epoch = epoch + done, model.draw_epoch + done
-            if left:
-                self._leave(left, float(loss_sums[done, left - 1]), sums[done])
-            for ahead, log in enumerate(logs):
-                self._callbacks.on_epoch_end(epoch + ahead, log)
-        self._set_pace(done * steps + left, time.perf_counter() - began)
-        if done:
-            bad = ~np.isfinite(losses[:done]).all(axis=1)
-            ahead = int(np.argmax(bad)) if bad.any() else done - 1
+        logs, losses = self._model.turns.change(self._run_epochs, epoch, count)
+        self._set_pace(len(losses), time.perf_counter() - began)
+        if logs:
+            losses = losses[: len(logs) * steps].reshape(-1, steps)
+            bad = ~np.isfinite(losses).all(axis=1)
+            ahead = int(np.argmax(bad)) if bad.any() else len(logs) - 1
             self._watch.warn(losses[ahead], epoch + ahead, 0)
         return logs
 
+    def _run_epochs(self, epoch: int, count: int) -> tuple[list[dict[str, float]], np.ndarray]:
+        """Train for ``count`` epochs, or as many steps of them as a slice holds; returns logs and each step's loss."""
+        model, steps = self._model, self._steps
+        orders = np.array([self._order(model.draw_epoch + ahead) for ahead in range(count)])
+        sums = np.zeros((count, len(self._names)))
+        losses, _ = self._watch.run_slice(self.stepper, orders, 0, sums)
+        done, left = divmod(len(losses), steps)
+        padded = np.append(losses, np.zeros(steps - left)).reshape(-1, steps)
+        loss_sums = np.cumsum(padded * self._sizes, axis=1)
+        samples = self._data.count
+        logs = [self._logs(loss_sums[ahead, -1], samples, sums[ahead], samples) for ahead in range(done)]
+        model.epoch, model.draw_epoch = epoch + done, model.draw_epoch + done
+        if left:
+            self._leave(left, float(loss_sums[done, left - 1]), sums[done])
+        for ahead, log in enumerate(logs):
+            self._callbacks.on_epoch_end(epoch + ahead, log)
+        return logs, losses
+
+    @uninterrupted  # an interrupt would be lost while the kernel is compiled or loaded
     def _order(self, draw_epoch: int) -> np.ndarray:
         order = np.arange(self._data.count)
         if self._shuffle:
-            with uninterrupted():  # an interrupt would be lost while the kernel is compiled or loaded
-                permutation(order, np.uint64(make_key(self._model.seed, SHUFFLE, draw_epoch, 0)))
+            permutation(order, np.uint64(make_key(self._model.seed, SHUFFLE, draw_epoch, 0)))
         return order
 
     def _logs(self, loss_sum, seen: int, metric_sums: np.ndarray, labelled: int) -> dict[str, float]:
@@ -230,22 +243,19 @@ class _EpochLoop:
     def _run_slice(self, rows: np.ndarray) -> np.ndarray:
         """Train on ``rows`` and tell the model how far it is, all or nothing; returns each step's loss."""
         model, sums, first = self._model, self._metric_sums, self._done
-        if self._watches_anew:
-            watch_signals()
-        with uninterrupted(), model.turns.taken():
-            losses, sums_before = self._watch.run_slice(self.stepper, rows, first, sums)
-            if not len(losses):
-                return losses
-            # one after the other, so that the sum does not depend on where slices end
-            added = losses * self._sizes[first : first + len(losses)]
-            loss_sums = np.cumsum(np.concatenate(([self._loss_sum], added)))
-            self._done, self._loss_sum = first + len(losses), float(loss_sums[-1])
-            undone = sums_before is not None  # the last step
-            done = self._done - undone
-            if done == self._steps:
-                model.epoch, model.draw_epoch, model.unfinished = model.epoch + 1, model.draw_epoch + 1, None
-            elif done:
-                self._leave(done, float(loss_sums[done - first]), sums_before if undone else sums)
+        losses, sums_before = self._watch.run_slice(self.stepper, rows, first, sums)
+        if not len(losses):
+            return losses
+        # one after the other, so that the sum does not depend on where slices end
+        added = losses * self._sizes[first : first + len(losses)]
+        loss_sums = np.cumsum(np.concatenate(([self._loss_sum], added)))
+        self._done, self._loss_sum = first + len(losses), float(loss_sums[-1])
+        undone = sums_before is not None  # the last step
+        done = self._done - undone
+        if done == self._steps:
+            model.epoch, model.draw_epoch, model.unfinished = model.epoch + 1, model.draw_epoch + 1, None
+        elif done:
+            self._leave(done, float(loss_sums[done - first]), sums_before if undone else sums)
         return losses
 
     def _leave(self, done: int, loss_sum: float, metric_sums: np.ndarray) -> None:

@@ -12,7 +12,6 @@ from .. import losses
 from ..kernels.processor import denormals_mode, flush_denormals, restore_denormals
 from ..kernels.updates import add_regularizer, max_norm
 from ..validation import check_classes_left, check_rows, check_targets
-from .interrupts import uninterrupted
 from .objective import metric_values, score_rows
 from .preparation import TrainingData
 from .samples import Samples, check_samples
@@ -95,6 +94,9 @@ def train_on_batch(model, x, y, sample_weight, class_weight, teacher_logits) -> 
     batch = batch._replace(x=np.ascontiguousarray(batch.x, dtype=model.dtype))
     rows = len(batch.x) if batch.targets is not None else int(np.count_nonzero(batch.labels >= 0))
     metrics = model.metrics if rows else []  # they compare with labels
-    with uninterrupted(), model.turns.taken(), model.turns.training("train_on_batch"):
-        value, sums = layerwise_step(model, batch, loss, metrics, step=model.optimizer.iterations)
+
+    def step():
+        return layerwise_step(model, batch, loss, metrics, step=model.optimizer.iterations)
+
+    value, sums = model.turns.change(model.turns.train, "train_on_batch", step)
     return {"loss": value, **{m.name: float(s) / rows for m, s in zip(metrics, sums, strict=True)}}
