@@ -201,7 +201,7 @@ class Sequential(Sealed, Stack):
             self.objective(loss)
             if loss.sparse is not None:
                 for metric in metrics:
-                    metric.kernel_for(loss.sparse, math.prod(self.output_shape))
+                    metric.check_fits(loss.sparse, math.prod(self.output_shape))
         if optimizer is not self.optimizer:
             self.leave_epoch()
             done = 0 if self.optimizer is None else self.optimizer.iterations

@@ -233,6 +233,7 @@ class LossTable(NamedTuple):
     losses: np.ndarray  # float64 (steps,): mean over the batch, penalties included
     metrics: np.ndarray  # float64 (epochs, metrics): sums over samples, added to
     progress: np.ndarray  # int64 (3,), see `DONE`
+    predictions: np.ndarray  # (rows of the slice, out) to keep the model's outputs in, or (0, 0)
 
 
 DONE, END, NANOSECONDS = range(3)
@@ -284,7 +285,7 @@ def sample_arguments(dtype: np.dtype) -> tuple:
         Program(table, numbers, vector, vector, False, 0, Parts(*[0] * 6)),
         Buffers(matrix, vector, vector, matrix, matrix, numbers, row, row, numbers, integers, *[matrix] * 3),
         Data(rows, integers, integers, integers, rows, rows, row, 1, 1),
-        LossTable(0, row, integers, integers, row, numbers, integers),
+        LossTable(0, row, integers, integers, row, numbers, integers, matrix),
         UpdateState(0, 0, row, vector, vector, vector, row, 0, restraints),
         Moment(0, 0, 0),
         Part(0, 1, True),

@@ -83,15 +83,20 @@ def score_rows(
     return row_loss, dlogits
 
 
-def metric_values(
-    model, metrics, objective: Objective, logits: np.ndarray, batch: Samples
-) -> list[np.ndarray]:
-    """Each metric's float64 (B,) over the rows of a batch."""
-    predictions, outputs = logits, logits.shape[1]
-    if objective.on_logits and any(metric.needs_output_for(outputs) for metric in metrics):
-        predictions = np.empty_like(logits)
-        activation_forward(predictions, logits, CODES[model.final_activation], 0.0)
-    labels, targets = _labels_and_targets(batch, logits.dtype)
+def predictions_for(model, metrics, objective: Objective, logits: np.ndarray) -> np.ndarray:
+    """The model's output, where one of ``metrics`` needs it and the loss is applied to ``logits``; else these."""
+    outputs = logits.shape[1]
+    if not (objective.on_logits and any(metric.needs_output_for(outputs) for metric in metrics)):
+        return logits
+    predictions = np.empty_like(logits)
+    activation_forward(predictions, logits, CODES[model.final_activation], 0.0)
+    return predictions
+
+
+def metric_values(model, metrics, predictions: np.ndarray, batch: Samples) -> list[np.ndarray]:
+    """Each metric's float64 (B,) over the rows of a batch, by its kernel."""
+    outputs = predictions.shape[1]
+    labels, targets = _labels_and_targets(batch, predictions.dtype)
     for metric in metrics:
         if len(model.output_shape) > 1 and metric.kind_for(batch.targets is None, outputs) in OF_CLASSES:
             raise ValueError(

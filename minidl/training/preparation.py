@@ -9,10 +9,12 @@ from .. import teachers
 from ..callbacks import say
 from ..layers.stack import AUGMENTING
 from ..losses import KnowledgeDistillation, Loss, NormalizedKD
-from ..metrics import Metric
+from ..metrics import FunctionMetric
 from ..validation import check_classes_left, warn
 from .options import FitOptions
+from .inference import predict_checked
 from .samples import Samples, check_samples, labelled_only, with_class_weight
+from .tally import Tally
 
 _ASKED_AT_A_TIME = 1024  # samples
 
@@ -26,7 +28,7 @@ class TrainingData(NamedTuple):
     samples: Samples  # the validation split's rows are the last, after ``count``
     count: int  # samples to train on
     validation: Samples | None
-    metrics: list[Metric]  # those of training: none where no sample has a label
+    tally: Tally  # of the metrics of training: none where no sample has a label
     online_teacher: teachers.Teacher | None
     """Asked about each batch; None: the samples hold its logits, or there is none."""
 
@@ -39,8 +41,9 @@ def prepare(model, options: FitOptions) -> TrainingData:
     outputs = math.prod(model.output_shape)
     if options.class_weight is not None:  # as in Keras it leaves the validation samples alone
         samples = with_class_weight(samples, options.class_weight, outputs)
+    sparse = samples.targets is None
     for metric in model.metrics:
-        metric.kernel_for(samples.targets is None, outputs)
+        metric.check_fits(sparse, outputs)
     labels = samples.labels[:count]
     without = int(np.count_nonzero(labels < 0))
     has_labels = samples.targets is not None or without < len(labels)
@@ -53,9 +56,17 @@ def prepare(model, options: FitOptions) -> TrainingData:
     if options.target_model is not None:
         samples, online_teacher = _taught(model, loss, samples, options)
         model.was_taught = True
-    return TrainingData(
-        loss, samples, count, validation, list(model.metrics) if has_labels else [], online_teacher
-    )
+    tally = Tally(model, model.metrics if has_labels else [], sparse)
+    _try_functions(model, tally, samples, min(options.batch_size, count))
+    return TrainingData(loss, samples, count, validation, tally, online_teacher)
+
+
+def _try_functions(model, tally: Tally, samples: Samples, rows: int) -> None:
+    """Call metrics that are functions of the user's once, so that one that is wrong is refused before any step."""
+    if any(isinstance(metric, FunctionMetric) for metric in tally.others):
+        first = samples.take(slice(0, rows))
+        tally.add(np.zeros(tally.size), predict_checked(model, first.x, False), first.labels, first.targets)
+        tally.raise_error()
 
 
 def _keep_validation_aside(model, loss, samples: Samples, options: FitOptions) -> tuple[int, Samples | None]:

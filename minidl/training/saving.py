@@ -82,7 +82,7 @@ def restore_training(model, config: dict, arrays: dict[str, np.ndarray], custom:
     model.epoch = training["epoch"]
     if config["compile"] is not None:
         compiled = revive(config["compile"], custom)
-        listed = [metrics.deserialize(metric) for metric in compiled["metrics"]]
+        listed = [metrics.deserialize(metric, custom) for metric in compiled["metrics"]]
         model.compile(compiled["optimizer"], compiled["loss"], listed)
         if found or training["iterations"]:
             model.prepare_optimizer()
@@ -108,8 +108,13 @@ def _unfinished(node) -> Unfinished | None:
     check_int("batch_size", found.batch_size, minimum=1, maximum=found.samples)
     check_int("step", found.step, minimum=1, maximum=-(-found.samples // found.batch_size) - 1)
     check_bool("shuffle", found.shuffle)
-    sums = _numbers("sum", {"loss": found.loss_sum, **found.metric_sums})
-    return found._replace(loss_sum=sums.pop("loss"), metric_sums=sums)
+    lists = {name: sums for name, sums in found.metric_sums.items() if isinstance(sums, list)}
+    for name, sums in lists.items():
+        lists[name] = list(_numbers("sum", {f"{name}[{place}]": each for place, each in enumerate(sums)}).values())
+    numbers = {name: sums for name, sums in found.metric_sums.items() if name not in lists}
+    numbers = _numbers("sum", {"loss": found.loss_sum, **numbers})
+    sums = {name: lists.get(name, numbers.get(name)) for name in found.metric_sums}
+    return found._replace(loss_sum=numbers["loss"], metric_sums=sums)
 
 
 def _numbers(what: str, named: dict) -> dict[str, float]:
