@@ -228,10 +228,10 @@ PUBLIC_NAMES = {
     "explain": "explain",
     "gradcheck": "GradientError check_gradients",
     "initializers": """
-        Constant GlorotNormal GlorotUniform HeNormal HeUniform Initializer LecunNormal LecunUniform Ones
-        RandomNormal RandomUniform TruncatedNormal VarianceScaling Zeros compute_fans constant deserialize get
-        glorot_normal glorot_uniform he_normal he_uniform lecun_normal lecun_uniform ones random_normal
-        random_uniform serialize truncated_normal variance_scaling zeros""",
+        Constant GlorotNormal GlorotUniform HeNormal HeUniform Identity Initializer LecunNormal LecunUniform Ones
+        Orthogonal RandomNormal RandomUniform TruncatedNormal VarianceScaling Zeros compute_fans constant deserialize
+        get glorot_normal glorot_uniform he_normal he_uniform identity lecun_normal lecun_uniform ones orthogonal
+        random_normal random_uniform serialize truncated_normal variance_scaling zeros""",
     "interop.onnx": "onnx_teacher to_onnx",
     "interop.safetensors": "load_safetensors save_safetensors",
     "interop.sklearn": "MinidlClassifier sklearn_teacher",
