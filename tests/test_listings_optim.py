@@ -30,3 +30,19 @@ model = keras.Sequential([
     np.testing.assert_array_equal(first, 0.5 * np.eye(8))
     np.testing.assert_allclose(second @ second.T, np.eye(8), atol=1e-6)
     np.testing.assert_allclose(third.T @ third, np.eye(2), atol=1e-6)
+
+
+def test_schedules():
+    names = run("""
+import keras
+from keras.optimizers.schedules import CosineDecayRestarts, InverseTimeDecay, PolynomialDecay
+
+model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(1, "sigmoid")])
+rate = PolynomialDecay(0.1, decay_steps=6, end_learning_rate=0.01, power=2.0)
+model.compile(keras.optimizers.SGD(rate), "binary_crossentropy")
+model.fit(x, y, epochs=2, batch_size=32, verbose=0)
+print(model.optimizer.learning_rate)
+others = [InverseTimeDecay(0.1, 10, 0.5), CosineDecayRestarts(0.1, first_decay_steps=10, t_mul=1.5)]
+""")
+    assert names["model"].optimizer.learning_rate == 0.01
+    assert [schedule(10) for schedule in names["others"]] == [0.1 / 1.5, 0.1]

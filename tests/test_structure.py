@@ -214,7 +214,8 @@ PUBLIC_NAMES = {
         __version__ boltzmann born_again callbacks check_gradients clone_model constraints datasets distill
         distill_sweep get_num_threads initializers layers load_logits load_model log_softmax losses matmul metrics
         models mutual_learning optimizers plotting regularizers save_logits set_num_threads set_random_seed
-        softmax teachers to_categorical utils warmup""",
+        softmax teachers to_categorical utils warmup
+        CosineDecayRestarts InverseTimeDecay PolynomialDecay""",
     "callbacks": """
         CSVLogger Callback CallbackList EarlyStopping History LambdaCallback LearningRateScheduler
         ModelCheckpoint ProgressBar ReduceLROnPlateau TerminateOnNaN""",
@@ -253,7 +254,8 @@ PUBLIC_NAMES = {
     "models": "Sequential clone_model load_model",
     "optimizers": "Adam AdamW Optimizer RMSprop SGD deserialize get schedules serialize",
     "optimizers.schedules": """
-        CosineDecay ExponentialDecay LearningRateSchedule PiecewiseConstantDecay deserialize serialize""",
+        CosineDecay CosineDecayRestarts ExponentialDecay InverseTimeDecay LearningRateSchedule
+        PiecewiseConstantDecay PolynomialDecay deserialize serialize""",
     "plotting": "confusion learning_curves reliability softened_probabilities sweep",
     "regularizers": "L1 L1L2 L2 Regularizer deserialize get l1 l1_l2 l2 serialize",
     "report": """
