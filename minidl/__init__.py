@@ -1,6 +1,7 @@
 """minidl: train and distil multilayer perceptrons on the CPU. See README.md."""
 
 from . import (
+    activations,
     callbacks,
     constraints,
     datasets,
@@ -73,5 +74,5 @@ __all__ = [
     "RandomTranslation", "ReduceLROnPlateau", "regularizers", "ReLU", "Rescaling", "RMSprop", "save_logits",
     "Sequential", "set_num_threads", "set_random_seed", "SGD", "Softmax", "softmax", "teachers",
     "TerminateOnNaN", "to_categorical", "utils", "warmup",
-    "CosineDecayRestarts", "InverseTimeDecay", "PolynomialDecay",
+    "activations", "CosineDecayRestarts", "InverseTimeDecay", "PolynomialDecay",
 ]  # fmt: skip

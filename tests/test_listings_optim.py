@@ -46,3 +46,24 @@ others = [InverseTimeDecay(0.1, 10, 0.5), CosineDecayRestarts(0.1, first_decay_s
 """)
     assert names["model"].optimizer.learning_rate == 0.01
     assert [schedule(10) for schedule in names["others"]] == [0.1 / 1.5, 0.1]
+
+
+def test_activations():
+    names = run("""
+import keras
+from keras import activations, layers
+
+model = keras.Sequential([
+    keras.Input((8,)),
+    layers.Dense(16, activation=keras.activations.relu),
+    layers.Dense(16),
+    layers.Activation(activations.gelu),
+    layers.Dense(2, activation=activations.get("softmax")),
+])
+model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+model.fit(x, y, epochs=1, verbose=0)
+z = activations.softmax(model.predict_logits(x))
+squashed = activations.tanh([-1.0, 0.0, 1.0])
+""")
+    np.testing.assert_allclose(names["z"], names["model"].predict(X), atol=1e-6)
+    np.testing.assert_allclose(names["squashed"], np.tanh([-1, 0, 1]), rtol=1e-14)

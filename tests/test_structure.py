@@ -215,7 +215,9 @@ PUBLIC_NAMES = {
         distill_sweep get_num_threads initializers layers load_logits load_model log_softmax losses matmul metrics
         models mutual_learning optimizers plotting regularizers save_logits set_num_threads set_random_seed
         softmax teachers to_categorical utils warmup
-        CosineDecayRestarts InverseTimeDecay PolynomialDecay""",
+        activations CosineDecayRestarts InverseTimeDecay PolynomialDecay""",
+    "activations": """
+        deserialize elu gelu get leaky_relu linear relu serialize sigmoid silu softmax softplus swish tanh""",
     "callbacks": """
         CSVLogger Callback CallbackList EarlyStopping History LambdaCallback LearningRateScheduler
         ModelCheckpoint ProgressBar ReduceLROnPlateau TerminateOnNaN""",
