@@ -1,6 +1,7 @@
 """minidl: train and distil multilayer perceptrons on the CPU. See README.md."""
 
 from . import (
+    activations,
     callbacks,
     constraints,
     datasets,
@@ -46,7 +47,14 @@ from .layers import (
 from .losses import KnowledgeDistillation, boltzmann, log_softmax, softmax
 from .models import Sequential, clone_model, load_model
 from .optimizers import SGD, Adam, AdamW, RMSprop
-from .optimizers.schedules import CosineDecay, ExponentialDecay, PiecewiseConstantDecay
+from .optimizers.schedules import (
+    CosineDecay,
+    CosineDecayRestarts,
+    ExponentialDecay,
+    InverseTimeDecay,
+    PiecewiseConstantDecay,
+    PolynomialDecay,
+)
 from .regularizers import L1, L1L2, L2
 from .runtime import get_num_threads, matmul, set_num_threads, warmup
 from .sweep import distill_sweep
@@ -66,4 +74,5 @@ __all__ = [
     "RandomTranslation", "ReduceLROnPlateau", "regularizers", "ReLU", "Rescaling", "RMSprop", "save_logits",
     "Sequential", "set_num_threads", "set_random_seed", "SGD", "Softmax", "softmax", "teachers",
     "TerminateOnNaN", "to_categorical", "utils", "warmup",
+    "activations", "CosineDecayRestarts", "InverseTimeDecay", "PolynomialDecay",
 ]  # fmt: skip

@@ -111,6 +111,19 @@ def cosine_decay(step, start, steps, alpha=0.0, target=None, warmup=0):
     return start * ((1 - alpha) * wave + alpha)
 
 
+def polynomial_decay(step, start, steps, end=0.0001, power=1.0, cycle=False):
+    if cycle:
+        steps *= max(1, -(-step // steps))
+    return (start - end) * (1 - min(step, steps) / steps) ** power + end
+
+
+def cosine_decay_restarts(step, start, length, factor=2, height=1.0, alpha=0.0):
+    peak = start
+    while step >= length:
+        step, length, peak = step - length, length * factor, peak * height
+    return (1 - alpha) * peak * 0.5 * (1 + np.cos(np.pi * step / length)) + alpha * start
+
+
 def _softmax(x):
     e = np.exp(x - x.max(axis=-1, keepdims=True))
     return e / e.sum(axis=-1, keepdims=True)

@@ -14,7 +14,8 @@ PLACES = {
     "layers": "Input Dense Activation ReLU LeakyReLU Softmax Dropout Flatten Rescaling GaussianNoise "
     "RandomTranslation",
     "optimizers": "SGD Adam AdamW RMSprop",
-    "optimizers.schedules": "CosineDecay ExponentialDecay PiecewiseConstantDecay",
+    "optimizers.schedules": "CosineDecay CosineDecayRestarts ExponentialDecay InverseTimeDecay "
+    "PiecewiseConstantDecay PolynomialDecay",
     "callbacks": "EarlyStopping ModelCheckpoint LearningRateScheduler ReduceLROnPlateau CSVLogger "
     "TerminateOnNaN LambdaCallback",
     "losses": "KnowledgeDistillation CategoricalCrossentropy SparseCategoricalCrossentropy "

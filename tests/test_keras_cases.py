@@ -125,6 +125,31 @@ def test_optimizers(name, settings, expected, dtype):
         (schedules.PiecewiseConstantDecay([3, 6], [1.0, 0.5, 0.1]), {0: 1, 3: 1, 4: 0.5, 6: 0.5, 7: 0.1}),
         (schedules.CosineDecay(0.2, 8), {0: 0.2, 2: 0.1707107, 4: 0.1, 7: 0.007612038, 8: 0, 20: 0}),
         (schedules.CosineDecay(0, 8, 0.1, warmup_target=0.4, warmup_steps=4), {1: 0.1, 4: 0.4, 8: 0.22}),
+        (
+            schedules.PolynomialDecay(0.1, 700, 0.01, 0.5),
+            {0: 0.1, 123: 0.09171116, 699: 0.01340165, 700: 0.01, 4000: 0.01},
+        ),
+        (
+            schedules.PolynomialDecay(0.1, 300, power=2.0, cycle=True),
+            {0: 0.1, 250: 0.002875, 300: 0.0001, 301: 0.02490878, 3001: 0.0009201244},
+        ),
+        (schedules.InverseTimeDecay(0.1, 100, 0.5), {0: 0.1, 99: 0.06688964, 2500: 0.007407408}),
+        (
+            schedules.InverseTimeDecay(0.1, 100, 0.5, staircase=True),
+            {0: 0.1, 99: 0.1, 100: 0.06666667, 2599: 0.007407408},
+        ),
+        (
+            schedules.CosineDecayRestarts(0.1, 100),
+            {0: 0.1, 50: 0.05, 90: 0.002447176, 100: 0.1, 250: 0.01464466, 300: 0.1, 3333: 0.09869757},
+        ),
+        (
+            schedules.CosineDecayRestarts(0.1, 64, 1.0, 0.8, 0.1),
+            {0: 0.1, 63: 0.0100542, 64: 0.082, 1000: 0.0109774},
+        ),
+        (
+            schedules.CosineDecayRestarts(0.1, 50, 1.5, 0.9, 0.05),
+            {49: 0.005093731, 50: 0.0905, 124: 0.005037498, 3000: 0.03058548},
+        ),
     ],
 )
 def test_schedules(schedule, rates):

@@ -214,7 +214,10 @@ PUBLIC_NAMES = {
         __version__ boltzmann born_again callbacks check_gradients clone_model constraints datasets distill
         distill_sweep get_num_threads initializers layers load_logits load_model log_softmax losses matmul metrics
         models mutual_learning optimizers plotting regularizers save_logits set_num_threads set_random_seed
-        softmax teachers to_categorical utils warmup""",
+        softmax teachers to_categorical utils warmup
+        activations CosineDecayRestarts InverseTimeDecay PolynomialDecay""",
+    "activations": """
+        deserialize elu gelu get leaky_relu linear relu serialize sigmoid silu softmax softplus swish tanh""",
     "callbacks": """
         CSVLogger Callback CallbackList EarlyStopping History LambdaCallback LearningRateScheduler
         ModelCheckpoint ProgressBar ReduceLROnPlateau TerminateOnNaN""",
@@ -228,10 +231,10 @@ PUBLIC_NAMES = {
     "explain": "explain",
     "gradcheck": "GradientError check_gradients",
     "initializers": """
-        Constant GlorotNormal GlorotUniform HeNormal HeUniform Initializer LecunNormal LecunUniform Ones
-        RandomNormal RandomUniform TruncatedNormal VarianceScaling Zeros compute_fans constant deserialize get
-        glorot_normal glorot_uniform he_normal he_uniform lecun_normal lecun_uniform ones random_normal
-        random_uniform serialize truncated_normal variance_scaling zeros""",
+        Constant GlorotNormal GlorotUniform HeNormal HeUniform Identity Initializer LecunNormal LecunUniform Ones
+        Orthogonal RandomNormal RandomUniform TruncatedNormal VarianceScaling Zeros compute_fans constant deserialize
+        get glorot_normal glorot_uniform he_normal he_uniform identity lecun_normal lecun_uniform ones orthogonal
+        random_normal random_uniform serialize truncated_normal variance_scaling zeros""",
     "interop.onnx": "onnx_teacher to_onnx",
     "interop.safetensors": "load_safetensors save_safetensors",
     "interop.sklearn": "MinidlClassifier sklearn_teacher",
@@ -253,7 +256,8 @@ PUBLIC_NAMES = {
     "models": "Sequential clone_model load_model",
     "optimizers": "Adam AdamW Optimizer RMSprop SGD deserialize get schedules serialize",
     "optimizers.schedules": """
-        CosineDecay ExponentialDecay LearningRateSchedule PiecewiseConstantDecay deserialize serialize""",
+        CosineDecay CosineDecayRestarts ExponentialDecay InverseTimeDecay LearningRateSchedule
+        PiecewiseConstantDecay PolynomialDecay deserialize serialize""",
     "plotting": "confusion learning_curves reliability softened_probabilities sweep",
     "regularizers": "L1 L1L2 L2 Regularizer deserialize get l1 l1_l2 l2 serialize",
     "report": """
