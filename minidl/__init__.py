@@ -31,6 +31,7 @@ from .constraints import MaxNorm
 from .distillation import DistillationReport, born_again, distill, mutual_learning
 from .gradcheck import GradientError, check_gradients
 from .layers import (
+    ELU,
     Activation,
     Dense,
     Dropout,
@@ -39,6 +40,7 @@ from .layers import (
     Input,
     Layer,
     LeakyReLU,
+    Normalization,
     RandomTranslation,
     ReLU,
     Rescaling,
@@ -66,12 +68,12 @@ __version__ = "0.1.0"
 __all__ = [
     "__version__", "Activation", "Adam", "AdamW", "boltzmann", "born_again", "Callback", "callbacks",
     "check_gradients", "clone_model", "constraints", "CosineDecay", "CSVLogger", "datasets", "Dense",
-    "distill", "distill_sweep", "DistillationReport", "Dropout", "EarlyStopping", "Ensemble", "Flatten",
+    "distill", "distill_sweep", "DistillationReport", "Dropout", "EarlyStopping", "ELU", "Ensemble", "Flatten",
     "ExponentialDecay", "GaussianNoise", "get_num_threads", "GradientError", "History", "initializers", "Input",
     "KnowledgeDistillation", "L1", "L1L2", "L2", "LambdaCallback", "Layer", "layers", "LeakyReLU",
     "LearningRateScheduler", "load_logits", "load_model", "log_softmax", "losses", "matmul", "MaxNorm",
-    "metrics", "ModelCheckpoint", "models", "mutual_learning", "optimizers", "PiecewiseConstantDecay", "plotting",
-    "RandomTranslation", "ReduceLROnPlateau", "regularizers", "ReLU", "Rescaling", "RMSprop", "save_logits",
+    "metrics", "ModelCheckpoint", "models", "mutual_learning", "Normalization", "optimizers", "PiecewiseConstantDecay",
+    "plotting", "RandomTranslation", "ReduceLROnPlateau", "regularizers", "ReLU", "Rescaling", "RMSprop", "save_logits",
     "Sequential", "set_num_threads", "set_random_seed", "SGD", "Softmax", "softmax", "teachers",
     "TerminateOnNaN", "to_categorical", "utils", "warmup",
     "activations", "CosineDecayRestarts", "InverseTimeDecay", "PolynomialDecay",

@@ -140,7 +140,7 @@ def test_settings_that_torch_knows_and_minidl_does_not_are_refused_by_name():
         return bridge_torch.from_torch(nn.Sequential(nn.Linear(6, 5), *parts))
 
     for part, message in (
-        (nn.ELU(2.0), r"ELU\(alpha=2.0\), whose alpha"),
+        (nn.ELU(-2.0), r"ELU\(alpha=-2.0\), whose alpha"),
         (nn.Softplus(beta=2.0), "whose beta"),
         (nn.Softplus(threshold=5.0), "whose threshold"),
         (nn.Softmax(dim=0), r"Softmax\(dim=0\), whose dim"),

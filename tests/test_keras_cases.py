@@ -189,7 +189,7 @@ def output(layer, x=X, training=False):
         (ReLU(6, negative_slope=0.5, threshold=1), [-1.5, -0.75, -0.5, -0.25, 0, 6, 6]),
         (LeakyReLU(), [-0.6, -0.15, 0, 0.5, 1, 6, 8]),
         (LeakyReLU(0.1), [-0.2, -0.05, 0, 0.5, 1, 6, 8]),
-        (Activation("elu"), [-0.8646647, -0.3934693, 0, 0.5, 1, 6, 8]),  # minidl has no layer ELU(alpha)
+        (Activation("elu"), [-0.8646647, -0.3934693, 0, 0.5, 1, 6, 8]),
         (layers.Rescaling(0.5, -1), [-2, -1.25, -1, -0.75, -0.5, 2, 3]),
     ],
 )

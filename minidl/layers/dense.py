@@ -163,6 +163,18 @@ class LeakyReLU(Activation):
 
 
 @LAYERS.register()
+class ELU(Activation):
+    """x where x > 0, else alpha * (exp(x) - 1), for an alpha >= 0."""
+
+    not_in_config = Activation.not_in_config | {"activation"}
+
+    def __init__(self, alpha: float = 1.0, *common: Any, **options: Unpack[LayerOptions]):
+        super().__init__("elu", *common, **options)
+        self.alpha = check_float("alpha", alpha, minimum=0)
+        self._activation = ActivationFunction("elu", self.alpha)
+
+
+@LAYERS.register()
 class ReLU(Activation):
     """x where x > threshold, at most max_value; else negative_slope * (x - threshold).
 

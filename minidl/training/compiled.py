@@ -124,7 +124,7 @@ class CompiledSteps:
         kinds = [metric.kind_for(sparse, outputs) for metric in metrics]
         step_parts = program.Parts._fields if self._restraints.active else program.Parts._fields[:-1]
         units = objective.kind, model.final_activation, model.optimizer.kind, self._restraints.active, *kinds
-        n_threads, settings = self._most_threads, np.array([op.f for op in ops]).tobytes()
+        n_threads, settings = self._most_threads, np.concatenate([op.f for op in ops]).tobytes()
         copies = n_threads if copied else 1
         self._layout = _Layout(tuple(ops), settings, batch_size, dtype, n_threads, copies, parts, units)
         memory = _kept.pop(self._layout, None)
