@@ -10,10 +10,10 @@ from ..callbacks import say
 from ..layers.stack import AUGMENTING
 from ..losses import KnowledgeDistillation, Loss, NormalizedKD
 from ..metrics import FunctionMetric
-from ..validation import check_classes_left, warn
-from .options import FitOptions
+from ..validation import warn
 from .inference import predict_checked
-from .samples import Samples, check_samples, labelled_only, with_class_weight
+from .options import FitOptions
+from .samples import Samples, check_labels_left, check_samples, labelled_only, with_class_weight
 from .tally import Tally
 
 _ASKED_AT_A_TIME = 1024  # samples
@@ -46,10 +46,10 @@ def prepare(model, options: FitOptions) -> TrainingData:
         metric.check_fits(sparse, outputs)
     labels = samples.labels[:count]
     without = int(np.count_nonzero(labels < 0))
-    has_labels = samples.targets is not None or without < len(labels)
+    has_labels = without < len(labels) or (samples.targets is not None and not without)
     if not has_labels and loss.needs_target:
         raise ValueError(f"y must hold labels, got -1 for all {count} samples: {loss.labels_missing()}")
-    check_classes_left(labels, outputs)
+    check_labels_left(samples, outputs, slice(count))
     if without and options.verbose:
         say(f"y is -1, no label, for {without} of {count} samples: they learn from the teacher alone\n")
     online_teacher = None

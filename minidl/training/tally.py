@@ -44,6 +44,7 @@ class Tally:
         if labels.size and labels.min() < 0:
             rows = np.flatnonzero(labels >= 0)
             predictions, labels = predictions[rows], labels[rows]
+            targets = None if targets is None else targets[rows]
         if not len(predictions):
             return
         targets = np.empty((0, 0), predictions.dtype) if targets is None else targets
@@ -93,7 +94,9 @@ class Tally:
         for metric in self.metrics:
             place = self._places[metric.name]
             part = np.atleast_1d(np.asarray(named[metric.name], np.float64))
-            if len(part) != place.stop - place.start or metric.has_kernel != isinstance(named[metric.name], float):
+            if len(part) != place.stop - place.start or metric.has_kernel != isinstance(
+                named[metric.name], float
+            ):
                 return None
             sums[place] = part
         return sums
