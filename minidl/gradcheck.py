@@ -85,7 +85,7 @@ def check_gradients(
     if not model.built:
         model.build((None, *np.shape(x)[1:]))
     x = np.array(check_inputs(x, model.input_shape), dtype=np.float64, order="C")
-    loss = model.loss if loss is None else losses.get(loss)
+    loss = model.loss if loss is None else losses.get_to_train(loss)
     if loss is None:
         raise ValueError("loss must be given: the model was not compiled with one")
     twin = model if model.dtype == np.float64 else _in_float64(model)
@@ -109,6 +109,7 @@ def _batch(model, loss, x, y, teacher_logits, sample_weight) -> Samples:
         losses.check_logits("teacher_logits", teacher_logits)  # and no probabilities
     elif teacher_logits is not None:
         raise ValueError(f"teacher_logits must be None for loss {loss.name}, which has no teacher")
+    weight = loss.batch_weights(labels, weight, len(x))
     return Samples(x, labels, targets, teacher_logits, weight)
 
 

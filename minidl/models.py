@@ -195,7 +195,7 @@ class Sequential(Sealed, Stack):
                 f"optimizer {optimizer.name} already trains another model: pass a new one, "
                 "as optimizer.from_config(optimizer.get_config())"
             )
-        loss = None if loss is None else losses.get(loss)
+        loss = losses.get_to_train(loss)
         metrics = metrics_module.get_all(metrics)
         if self.built and loss is not None:
             self.objective(loss)

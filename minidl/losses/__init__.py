@@ -12,6 +12,8 @@ from ..validation import describe, warn
 from .base import LOSSES, Loss
 from .distillation import *  # noqa: F403  (every loss, without a list of their names)
 from .distillation import DistillationLoss, Ramp, Schedule
+from .errors import *  # noqa: F403
+from .focal import *  # noqa: F403
 from .softmax import boltzmann, check_logits, log_softmax, softmax
 from .supervised import *  # noqa: F403
 from .supervised import CLASS_OF
@@ -36,6 +38,14 @@ def get(identifier) -> Loss | None:
     loss = LOSSES.get(identifier)
     for kind in () if loss is None else {loss.kind(True), loss.kind(False)} - {-1}:
         check_kind(loss, kind, SETTINGS)
+    return loss
+
+
+def get_to_train(identifier) -> Loss | None:
+    """As `get`, for `compile`: a loss that is no single number raises a ValueError."""
+    loss = get(identifier)
+    if loss is not None:
+        loss.check_reduced()
     return loss
 
 

@@ -10,7 +10,7 @@ from ..kernels import infer, program, threads
 from ..kernels.program import DENSE, aligned_rows
 from ..validation import check_inputs, check_int
 from ..warmup import compile_before_predict
-from .objective import metric_values, score_rows
+from .objective import metric_values, reduced, score_rows
 from .samples import CHUNK_BYTES, Samples, check_samples, is_native, loss_without_teacher
 
 _CHUNK = 96  # rows whose activations stay in the cache
@@ -100,6 +100,7 @@ def evaluate_samples(
     total, sums = 0.0, np.zeros(len(metrics))
     widest = max(math.prod(model.output_shape), math.prod(model.input_shape))
     chunk = max(1, CHUNK_BYTES // (widest * model.dtype.itemsize))
+    samples = reduced(loss, objective, samples, batch_size)
     callbacks.on_test_begin()
     for first in range(0, count, chunk):
         callbacks.on_test_batch_begin(first // batch_size)

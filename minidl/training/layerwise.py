@@ -12,7 +12,7 @@ from .. import losses
 from ..kernels.processor import denormals_mode, flush_denormals, restore_denormals
 from ..kernels.updates import add_regularizer, max_norm
 from ..validation import check_classes_left, check_rows, check_targets
-from .objective import metric_values, score_rows
+from .objective import metric_values, reduced, score_rows
 from .preparation import TrainingData
 from .samples import Samples, check_samples
 
@@ -37,6 +37,7 @@ def layerwise_step(
 
         out = model.forward(batch.x, training=True, logits=objective.on_logits)
         logits = out.reshape(len(out), -1)
+        batch = reduced(loss, objective, batch)
         row_loss, dlogits = score_rows(loss, objective, logits, batch, len(out), with_gradient=True)
         values = metric_values(model, metrics, objective, logits, batch)
         model.backward_to_learn(dlogits.reshape(out.shape), logits=objective.on_logits)
@@ -88,11 +89,13 @@ def train_on_batch(model, x, y, sample_weight, class_weight, teacher_logits) -> 
         batch = batch._replace(teacher_logits=logits)
     elif teacher_logits is not None:
         raise ValueError(f"teacher_logits are for a distilling loss, and loss {loss.name} is none")
-    check_classes_left(batch.labels, math.prod(model.output_shape), batch=True)
+    unlabelled = int(np.count_nonzero(batch.labels < 0)) if loss.distills else 0
+    if unlabelled:
+        check_classes_left(batch.labels, math.prod(model.output_shape), batch=True)
     model.prepare_optimizer()
     model.warn_of_what_cannot_learn()
     batch = batch._replace(x=np.ascontiguousarray(batch.x, dtype=model.dtype))
-    rows = len(batch.x) if batch.targets is not None else int(np.count_nonzero(batch.labels >= 0))
+    rows = len(batch.x) - unlabelled if batch.y is not None else 0
     metrics = model.metrics if rows else []  # they compare with labels
 
     def step():
