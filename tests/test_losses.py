@@ -11,7 +11,7 @@ import reference
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minidl import losses
+from minidl import losses, metrics
 from minidl.kernels import losses as kernels
 from minidl.losses.base import LOSSES
 from minidl.losses.supervised import CLASS_OF
@@ -474,7 +474,7 @@ def test_get():
     with pytest.raises(ValueError, match="'categorical_crosentropy': did you mean 'categorical_cross"):
         losses.get("categorical_crosentropy")
     with pytest.raises(TypeError, match="loss must be a name, a config or a Loss"):
-        losses.get(lambda y, z: 0)
+        losses.get(metrics.Accuracy())
     with pytest.raises(TypeError, match="loss must be .* got 3"):
         losses.get(3)
 

@@ -39,6 +39,7 @@ def prepare(model, options: FitOptions) -> TrainingData:
     outputs = math.prod(model.output_shape)
     if options.class_weight is not None:  # as in Keras it leaves the validation samples alone
         samples = with_class_weight(samples, options.class_weight, outputs)
+        loss.check_on(model, samples)
     for metric in model.metrics:
         metric.kernel_for(samples.targets is None, outputs)
     labels = samples.labels[: count if loss.distills else 0]  # another loss has no rows without a label

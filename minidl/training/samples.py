@@ -56,6 +56,7 @@ def check_samples(model, loss, x, y, sample_weight=None, class_weight=None, argu
     samples = Samples(x, labels, targets, None, weight)
     if class_weight is not None:
         samples = with_class_weight(samples, class_weight, math.prod(model.output_shape))
+    loss.check_on(model, samples)
     return samples
 
 
