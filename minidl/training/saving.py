@@ -30,7 +30,7 @@ CHECKS = {
     "best_logs": lambda value: _numbers("best", value),
     "stop_training": functools.partial(check_bool, "stop_training"),
     "optimizer": lambda value: None if value is None else optimizers.get(value),
-    "loss": losses.get,
+    "loss": losses.get_to_train,
     "metrics": lambda value: value if metrics.get_all(value) == value else metrics.get_all(value),
 }
 """Attributes of a model, each with the function that checks it for constructor, setter and file."""
