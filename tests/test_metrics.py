@@ -143,7 +143,9 @@ def test_bad_input():
         metrics.get("acc")([0, 7], [[0.5, 0.5], [0.5, 0.5]])
 
 
-@pytest.mark.parametrize("name", [name for name, cls in METRICS.classes.items() if not issubclass(cls, OfSums)])
+@pytest.mark.parametrize(
+    "name", [name for name, cls in METRICS.classes.items() if not issubclass(cls, OfSums)]
+)
 def test_further_axes_are_averaged_over(name):
     """As Keras: the largest is looked for along the last axis, not among all of a sample's numbers."""
     metric, rng = METRICS.classes[name](), np.random.default_rng(0)

@@ -29,8 +29,8 @@ from minidl.layers import (
 from minidl.models import Sequential, clone_model
 from minidl.regularizers import L2
 from minidl.training.layerwise import layerwise_step
-from minidl.training.tally import Tally
 from minidl.training.samples import Samples
+from minidl.training.tally import Tally
 
 
 class HalfDense(Dense):

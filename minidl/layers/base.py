@@ -361,7 +361,9 @@ def check_custom_objects(custom_objects: object) -> dict[str, type]:
     if not isinstance(custom_objects, Mapping) or not all(
         isinstance(name, str) and callable(cls) for name, cls in custom_objects.items()
     ):
-        raise TypeError(f"custom_objects must be a dict of name: class or function, got {describe(custom_objects)}")
+        raise TypeError(
+            f"custom_objects must be a dict of name: class or function, got {describe(custom_objects)}"
+        )
     return dict(custom_objects)
 
 

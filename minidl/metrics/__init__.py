@@ -74,7 +74,9 @@ def get(identifier: str | type[Metric] | dict | Metric | Callable) -> Metric:
     if metric is None:
         raise TypeError("metric must be a name, a config or a Metric, got None")
     if metric.has_kernel:
-        refuse_overridden(metric, "rows", "values", "sums", "update_state", "reset_state", "result", "__call__")
+        refuse_overridden(
+            metric, "rows", "values", "sums", "update_state", "reset_state", "result", "__call__"
+        )
         if type(metric).kind_for is Metric.kind_for:  # else the form follows from y
             check_kind(metric, getattr(metric, "kind", None), kernel.Metric)
     else:

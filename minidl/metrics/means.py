@@ -101,5 +101,3 @@ sparse_categorical_accuracy = function_of(SparseCategoricalAccuracy, Metric.rows
 binary_accuracy = function_of(BinaryAccuracy, Metric.rows)
 top_k_categorical_accuracy = function_of(TopKCategoricalAccuracy, Metric.rows)
 sparse_top_k_categorical_accuracy = function_of(SparseTopKCategoricalAccuracy, Metric.rows)
-
-

@@ -11,8 +11,8 @@ from ..layers.stack import AUGMENTING
 from ..losses import KnowledgeDistillation, Loss, NormalizedKD
 from ..metrics import FunctionMetric
 from ..validation import check_classes_left, warn
-from .options import FitOptions
 from .inference import predict_checked
+from .options import FitOptions
 from .samples import Samples, check_samples, labelled_only, with_class_weight
 from .tally import Tally
 

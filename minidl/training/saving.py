@@ -110,7 +110,9 @@ def _unfinished(node) -> Unfinished | None:
     check_bool("shuffle", found.shuffle)
     lists = {name: sums for name, sums in found.metric_sums.items() if isinstance(sums, list)}
     for name, sums in lists.items():
-        lists[name] = list(_numbers("sum", {f"{name}[{place}]": each for place, each in enumerate(sums)}).values())
+        lists[name] = list(
+            _numbers("sum", {f"{name}[{place}]": each for place, each in enumerate(sums)}).values()
+        )
     numbers = {name: sums for name, sums in found.metric_sums.items() if name not in lists}
     numbers = _numbers("sum", {"loss": found.loss_sum, **numbers})
     sums = {name: lists.get(name, numbers.get(name)) for name in found.metric_sums}
