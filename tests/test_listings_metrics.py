@@ -18,7 +18,8 @@ model = Sequential([Input((x.shape[1],)), Dense(16, activation='relu'), Dense(1,
 model.compile(
     optimizer='adam',
     loss='binary_crossentropy',
-    metrics=['accuracy', AUC(name='auc'), AUC(name='prc', curve='PR'), Precision(name='precision'), Recall(name='recall')],
+    metrics=['accuracy', AUC(name='auc'), AUC(name='prc', curve='PR'),
+             Precision(name='precision'), Recall(name='recall')],
 )
 stop = EarlyStopping(monitor='val_prc', patience=3, mode='max', restore_best_weights=True)
 history = model.fit(x, y, epochs=30, batch_size=32, validation_split=0.25, callbacks=[stop], verbose=0)

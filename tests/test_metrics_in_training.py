@@ -23,6 +23,7 @@ from minidl.callbacks import (
 from minidl.layers import Dense, Dropout, Input, Layer
 from minidl.models import Sequential, load_model
 from minidl.optimizers import Adam
+from minidl.training import compiled
 
 ROWS, BATCH = 210, 32
 STEPS = -(-ROWS // BATCH)
@@ -184,6 +185,30 @@ def test_slices_and_threads_change_no_bit(kind, how):
     finally:
         minidl.set_num_threads(threads)
     assert_same({name: values for name, values in found.items() if not name.startswith("val_")}, expected)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_parts_of_long_steps_change_no_bit(monkeypatch, kind):
+    expected = fit(new_model(kind), kind)
+    monkeypatch.setattr(compiled, "_PART_FLOPS", 0.0)
+    monkeypatch.setattr(compiled, "_PART_ROWS", 8)
+    assert_same(fit(new_model(kind), kind), expected)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_short_slices_change_no_bit(monkeypatch, kind):
+    """Where the predictions of more steps would take too much memory."""
+    expected = fit(new_model(kind), kind)
+    monkeypatch.setattr(compiled, "CHUNK_BYTES", 2 * BATCH * 3 * 4)
+    model, runs = new_model(kind), []
+    run = compiled.CompiledSteps.run
+    monkeypatch.setattr(
+        compiled.CompiledSteps,
+        "run",
+        lambda self, order, *rest: (runs.append(len(order)), run(self, order, *rest))[1],
+    )
+    assert_same(fit(model, kind), expected)
+    assert max(runs) == 2 * BATCH
 
 
 @pytest.mark.parametrize("kind", KINDS)
