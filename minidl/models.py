@@ -184,7 +184,7 @@ class Sequential(Sealed, Stack):
         ----------
         optimizer : a name ("adam") or a ``minidl.optimizers`` object, which serves one model.
         loss : a name ("mse"), a ``minidl.losses`` object, or your own ``(y_true, y_pred) -> (value, gradient)``.
-        metrics : names ("accuracy") or ``minidl.metrics`` objects.
+        metrics : names ("accuracy"), ``minidl.metrics`` objects, functions of ``(y_true, y_pred)``.
 
         A crossentropy on a model that ends with the matching softmax or sigmoid is applied to the logits,
         fused with that activation: the same value, and exact at any size of logits.

@@ -335,3 +335,31 @@ def differences(value, x, step=1e-6):
         out[index] = (up - value(x)) / (2 * step)
         x[index] = kept
     return out
+
+
+# ---- metrics that are functions of several sums
+
+
+def decisions(y, pred, threshold):
+    """(TP, FP, FN, TN): a prediction above the threshold is positive."""
+    positive, true = pred > threshold, y != 0
+    return tuple(
+        np.sum(a & b) for a, b in ((positive, true), (positive, ~true), (~positive, true), (~positive, ~true))
+    )
+
+
+def ranked_area(y, pred):
+    """The exact area under the ROC curve: how often a positive has the larger prediction; equal ones count half."""
+    a, b = pred[y != 0][:, None], pred[y == 0][None]
+    return float(np.mean((a > b) + 0.5 * (a == b)))
+
+
+def f_score(y, positive, beta):
+    """Of 0/1 vectors, from precision and recall."""
+    true = np.sum(y * positive)
+    precision, recall = true / max(positive.sum(), 1), true / max(y.sum(), 1)
+    return (1 + beta**2) * precision * recall / max(beta**2 * precision + recall, 1e-30)
+
+
+def r2(y, pred):
+    return 1 - np.sum((y - pred) ** 2, axis=0) / np.sum((y - y.mean(axis=0)) ** 2, axis=0)

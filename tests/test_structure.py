@@ -253,10 +253,13 @@ PUBLIC_NAMES = {
         mean_absolute_percentage_error mean_squared_error mean_squared_logarithmic_error poisson serialize softmax
         sparse_categorical_crossentropy squared_hinge""",
     "metrics": """
-        Accuracy BinaryAccuracy CategoricalAccuracy MeanAbsoluteError MeanSquaredError Metric
-        SparseCategoricalAccuracy SparseTopKCategoricalAccuracy TopKCategoricalAccuracy binary_accuracy
-        categorical_accuracy get get_all sparse_categorical_accuracy sparse_top_k_categorical_accuracy
-        top_k_categorical_accuracy""",
+        AUC Accuracy BinaryAccuracy BinaryCrossentropy CategoricalAccuracy CategoricalCrossentropy CosineSimilarity
+        F1Score FBetaScore FunctionMetric KLDivergence MeanAbsoluteError MeanAbsolutePercentageError MeanSquaredError
+        Metric Precision R2Score Recall RootMeanSquaredError SparseCategoricalAccuracy SparseCategoricalCrossentropy
+        SparseTopKCategoricalAccuracy TopKCategoricalAccuracy binary_accuracy binary_crossentropy
+        categorical_accuracy categorical_crossentropy deserialize get get_all huber kl_divergence
+        mean_absolute_error mean_absolute_percentage_error mean_squared_error serialize sparse_categorical_accuracy
+        sparse_categorical_crossentropy sparse_top_k_categorical_accuracy top_k_categorical_accuracy""",
     "models": "Sequential clone_model load_model",
     "optimizers": "Adam AdamW Optimizer RMSprop SGD deserialize get schedules serialize",
     "optimizers.schedules": """

@@ -34,6 +34,10 @@ class Metric(Configurable):
     needs_output = False
     wants_labels: bool | None = None
     """Of a metric without a kernel: whether y must hold class indices, or rows of targets; None: either."""
+    loss_kind: int | None = None
+    """The number of the loss whose kernel gives the rows' values, of a metric that is the mean of one."""
+    counts = False
+    """Whether `sums` are whole numbers: then several batches may be added up at once, with the same bits."""
     k = 1
 
     def __init__(self, name: str | None = None):

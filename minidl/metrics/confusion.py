@@ -21,7 +21,7 @@ NOT_AMONG_THEM = np.float32(-1e10)
 
 
 class Thresholds(NamedTuple):
-    """Ascending, in float32 as in Keras. ``lowest``: how many of evenly spread ones every prediction exceeds."""
+    """Ascending, in float32 as in Keras. ``lowest``: how many of them every prediction exceeds."""
 
     values: np.ndarray
     are_even: bool
@@ -35,14 +35,19 @@ class Thresholds(NamedTuple):
 
 @functools.lru_cache(64)
 def thresholds_of(*values: float) -> Thresholds:
-    count = len(values)
+    values, count = tuple(sorted(values)), len(values)
     even = np.arange(count, dtype=np.float32) / max(count - 1, 1)
     are_even = count > 2 and np.allclose(values, even, atol=EPSILON)
     return Thresholds(np.float32(values), are_even, int(values[0] < 0 or values[-1] > 1))
 
 
+@functools.lru_cache(64)
+def _even_thresholds(count: int) -> Thresholds:
+    return thresholds_of(-EPSILON, *((i + 1) / (count - 1) for i in range(count - 2)), 1 + EPSILON)
+
+
 def exceeded(pred: np.ndarray, thresholds: Thresholds) -> np.ndarray:
-    """How many of the thresholds each prediction exceeds; NaN exceeds none.
+    """How many of the thresholds each prediction exceeds; NaN only one that every prediction exceeds.
 
     Of evenly spread ones that is computed from a prediction clipped to [0, 1], as Keras does.
     """
@@ -52,7 +57,7 @@ def exceeded(pred: np.ndarray, thresholds: Thresholds) -> np.ndarray:
         pred = np.clip(np.where(is_nan, np.float32(0), pred), 0.0, 1.0)
         found = np.ceil(pred * np.float32(len(thresholds.values) - 1)).astype(np.int64)
         return np.maximum(found, thresholds.lowest)
-    return np.where(is_nan, 0, np.searchsorted(thresholds.values, pred, side="left"))
+    return np.where(is_nan, thresholds.lowest, np.searchsorted(thresholds.values, pred, side="left"))
 
 
 def histograms(
@@ -72,6 +77,7 @@ def histograms(
 class Confusion(OfSums):
     """Base: its state is the two `histograms`, one after the other."""
 
+    counts = True
     top_k: int | None = None
     class_id: int | None = None
 
@@ -136,7 +142,7 @@ class _AtThresholds(Confusion):
     def _thresholds(self):
         if self.thresholds is None:
             return thresholds_of(0.5 if self.top_k is None else float(NOT_AMONG_THEM))
-        return thresholds_of(*np.sort(np.atleast_1d(self.thresholds)).tolist())
+        return thresholds_of(*(self.thresholds if isinstance(self.thresholds, list) else [self.thresholds]))
 
     def _in_given_order(self, result: np.ndarray) -> float | np.ndarray:
         if self.thresholds is not None and result.size > 1:
@@ -219,10 +225,9 @@ class AUC(Confusion):
         self.from_logits = validation.check_bool("from_logits", from_logits)
 
     def _thresholds(self):
-        inner = self.thresholds
-        if inner is None:
-            inner = [(i + 1) / (self.num_thresholds - 1) for i in range(self.num_thresholds - 2)]
-        return thresholds_of(-EPSILON, *inner, 1 + EPSILON)
+        if self.thresholds is None:
+            return _even_thresholds(self.num_thresholds)
+        return thresholds_of(-EPSILON, *self.thresholds, 1 + EPSILON)
 
     def _columns(self, outputs):
         return outputs if self.multi_label else 1

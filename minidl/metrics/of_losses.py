@@ -1,10 +1,12 @@
 """Metrics that are the mean over the samples of a loss, or of something like one. Keras's formulas and defaults."""
 
+import functools
+
 import numpy as np
 
 from .. import losses, validation
 from ..kernels.losses import Batch, loss_batch
-from ..registry import function_of
+from ..registry import constructor_arguments, function_of
 from .base import METRICS, Metric
 
 EPSILON = 1e-7
@@ -24,15 +26,31 @@ class OfLoss(OfRows):
 
     loss_class: type[losses.Loss]
     from_logits = False
+    label_smoothing = 0.0
+
+    @property
+    def loss_kind(self):
+        return self._kernel[0]
+
+    @property
+    def _kernel(self) -> tuple[int, np.ndarray]:
+        return _kernel_of(self.loss_class, self.from_logits, self.label_smoothing)
 
     def values(self, pred, labels, targets):
-        names = ("from_logits", "label_smoothing")
-        loss = self.loss_class(**{name: getattr(self, name) for name in names if name in vars(self)})
+        kind, hyper = self._kernel
         values, none = np.empty(len(pred)), np.empty((0, 0), pred.dtype)
         targets = np.require(targets, pred.dtype, "CAW") if targets.size else none
         batch = Batch(pred, labels, targets, none, np.ones(len(pred)))
-        loss_batch(loss.kind(self.from_logits), values, none, batch, loss.hyper)
+        loss_batch(kind, values, none, batch, hyper)
         return values
+
+
+@functools.lru_cache(64)
+def _kernel_of(cls: type[losses.Loss], from_logits: bool, label_smoothing: float) -> tuple[int, np.ndarray]:
+    """The number and the settings of a loss's kernel."""
+    given = {"from_logits": from_logits, "label_smoothing": label_smoothing}
+    loss = cls(**{name: given[name] for name in given.keys() & constructor_arguments(cls).keys()})
+    return loss.kind(from_logits), loss.hyper
 
 
 class _Crossentropy(OfLoss):

@@ -123,14 +123,17 @@ class CompiledSteps:
         parts = BatchParts(len(metrics), has_labels, not sparse, taught, has_buffer)
         kinds = [metric.kind_for(sparse, outputs) for metric in metrics]
         step_parts = program.Parts._fields if self._restraints.active else program.Parts._fields[:-1]
+        of_losses = [metric.loss_kind for metric in self._tally.others if metric.loss_kind is not None]
         units = objective.kind, model.final_activation, model.optimizer.kind, self._restraints.active, *kinds
         n_threads, settings = self._most_threads, np.concatenate([op.f for op in ops]).tobytes()
         copies = n_threads if copied else 1
-        self._layout = _Layout(tuple(ops), settings, batch_size, dtype, n_threads, copies, parts, units)
+        self._layout = _Layout(
+            tuple(ops), settings, batch_size, dtype, n_threads, copies, parts, (units, *of_losses)
+        )
         memory = _kept.pop(self._layout, None)
         if memory is None:
             names = _unit_names(model, objective, ops, model.optimizer, kinds, step_parts)
-            compile_before_fit(dtype.name, self._aloud, names)
+            compile_before_fit(dtype.name, self._aloud, [*names, *map(LOSSES.name, of_losses)])
             memory = _Memory(self._layout)
         self._memory = memory
         self._metric_units = np.array([METRICS.address(kind, dtype) for kind in kinds], np.int64)

@@ -35,8 +35,10 @@ class Tally:
             self._places[metric.name] = slice(first, self.size)
         self._error: Exception | None = None
 
-    def add(self, sums: np.ndarray, predictions: np.ndarray, labels: np.ndarray, targets) -> None:
-        """Add to ``sums`` what the others make of one batch; a row without a label is left out.
+    def add(
+        self, sums: np.ndarray, predictions: np.ndarray, labels: np.ndarray, targets, metrics=None
+    ) -> None:
+        """Add to ``sums`` what the others, or these of them, make of one batch; a row without a label is left out.
 
         If one raises, as a function of the user's may, its sums become NaN, and `raise_error` raises it later: the
         step is over, and the model must say so.
@@ -48,7 +50,7 @@ class Tally:
         if not len(predictions):
             return
         targets = np.empty((0, 0), predictions.dtype) if targets is None else targets
-        for metric in self.others:
+        for metric in self.others if metrics is None else metrics:
             try:
                 sums[self._places[metric.name]] += metric.sums(predictions, labels, targets)
             except Exception as error:
@@ -57,11 +59,15 @@ class Tally:
 
     def add_batches(self, sums, predictions, samples: Samples, order: np.ndarray, batch_size: int) -> None:
         """`add` for consecutive batches of the rows ``order`` of the samples; predictions (len(order), C)."""
-        for first in range(0, len(order), batch_size):
-            rows = order[first : first + batch_size]
-            labels = samples.labels[rows] if samples.labels.size else samples.labels
-            targets = None if samples.targets is None else samples.targets[rows]
-            self.add(sums, predictions[first : first + len(rows)], labels, targets)
+        labels = samples.labels[order] if samples.labels.size else samples.labels
+        targets = None if samples.targets is None else samples.targets[order]
+        self.add(sums, predictions, labels, targets, [metric for metric in self.others if metric.counts])
+        by_batch = [metric for metric in self.others if not metric.counts]
+        for first in range(0, len(order) if by_batch else 0, batch_size):
+            rows = slice(first, first + batch_size)
+            self.add(
+                sums, predictions[rows], labels[rows], None if targets is None else targets[rows], by_batch
+            )
 
     def raise_error(self) -> None:
         """Raise what a metric has raised in `add`, once."""
