@@ -22,7 +22,7 @@ PLACES = {
     "BinaryCrossentropy MeanSquaredError HalfMeanSquaredError MeanAbsoluteError Huber KLDivergence",
     "metrics": "Accuracy CategoricalAccuracy MeanSquaredError MeanAbsoluteError",
     "regularizers": "L1 L2 L1L2",
-    "constraints": "MaxNorm",
+    "constraints": "MaxNorm MinMaxNorm NonNeg UnitNorm",
     "datasets.mnist": "load_data load_subset",
     "utils": "set_random_seed to_categorical",
 }
