@@ -27,7 +27,7 @@ from .callbacks import (
     ReduceLROnPlateau,
     TerminateOnNaN,
 )
-from .constraints import MaxNorm
+from .constraints import MaxNorm, MinMaxNorm, NonNeg, UnitNorm
 from .distillation import DistillationReport, born_again, distill, mutual_learning
 from .gradcheck import GradientError, check_gradients
 from .layers import (
@@ -76,5 +76,6 @@ __all__ = [
     "plotting", "RandomTranslation", "ReduceLROnPlateau", "regularizers", "ReLU", "Rescaling", "RMSprop", "save_logits",
     "Sequential", "set_num_threads", "set_random_seed", "SGD", "Softmax", "softmax", "teachers",
     "TerminateOnNaN", "to_categorical", "utils", "warmup",
-    "activations", "CosineDecayRestarts", "InverseTimeDecay", "PolynomialDecay",
+    "activations", "CosineDecayRestarts", "InverseTimeDecay", "MinMaxNorm", "NonNeg", "PolynomialDecay",
+    "UnitNorm",
 ]  # fmt: skip

@@ -102,6 +102,15 @@ def max_norm(w, limit):
     return w * np.clip(norm, 0, limit) / (1e-7 + norm)
 
 
+def min_max_norm(w, low, high, rate):
+    norm = np.sqrt(np.sum(w**2, axis=0))
+    return w * (rate * np.clip(norm, low, high) + (1 - rate) * norm) / (1e-7 + norm)
+
+
+def unit_norm(w):
+    return w / (1e-7 + np.sqrt(np.sum(w**2, axis=0)))
+
+
 def cosine_decay(step, start, steps, alpha=0.0, target=None, warmup=0):
     if target is not None and step < warmup:
         return start + (target - start) * step / warmup

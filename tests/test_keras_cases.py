@@ -173,6 +173,23 @@ def test_max_norm(limit, first, second):
     assert (weight[0, 0], weight[1, 1]) == (pytest.approx(first), pytest.approx(second))
 
 
+@pytest.mark.parametrize(
+    "constraint, expected",
+    [
+        (constraints.NonNeg(), [[1.0, 0.0], [0.0, 3.0], [0.0, 0.25]]),
+        (constraints.UnitNorm(), [[0.8944271, -0.5533716], [0.0, 0.8300573], [-0.4472136, 0.06917144]]),
+        (constraints.MinMaxNorm(), [[0.8944271, -0.5533716], [0.0, 0.8300573], [-0.4472136, 0.06917144]]),
+        (constraints.MinMaxNorm(2.0, 3.0), [[1.788854, -1.660115], [0.0, 2.490172], [-0.8944271, 0.2075143]]),
+        (
+            constraints.MinMaxNorm(2.0, 3.0, rate=0.25),
+            [[1.197213, -1.915029], [0.0, 2.872543], [-0.5986067, 0.2393786]],
+        ),
+    ],
+)
+def test_other_constraints(constraint, expected):
+    np.testing.assert_allclose(constraint(W), expected, rtol=1e-6)
+
+
 X = np.array([[-2, -0.5, 0, 0.5, 1, 6, 8]], np.float32)
 
 

@@ -67,3 +67,24 @@ squashed = activations.tanh([-1.0, 0.0, 1.0])
 """)
     np.testing.assert_allclose(names["z"], names["model"].predict(X), atol=1e-6)
     np.testing.assert_allclose(names["squashed"], np.tanh([-1, 0, 1]), rtol=1e-14)
+
+
+def test_constraints():
+    names = run("""
+import keras
+from keras import constraints, layers
+
+model = keras.Sequential([
+    keras.Input((8,)),
+    layers.Dense(16, "relu", kernel_constraint=constraints.MinMaxNorm(min_value=0.5, max_value=1.0)),
+    layers.Dense(16, "relu", kernel_constraint=constraints.UnitNorm(axis=0)),
+    layers.Dense(2, "softmax", kernel_constraint="non_neg", bias_constraint=constraints.NonNeg()),
+])
+model.compile("adam", "sparse_categorical_crossentropy")
+model.fit(x, y, epochs=2, verbose=0)
+first, _, second, _, last, bias = model.get_weights()
+norms = [np.linalg.norm(weight, axis=0) for weight in (first, second)]
+""")
+    assert names["norms"][0].min() > 0.499 and names["norms"][0].max() < 1.001
+    np.testing.assert_allclose(names["norms"][1], 1, rtol=1e-5)
+    assert names["last"].min() >= 0 and names["bias"].min() >= 0

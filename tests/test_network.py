@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import minidl
-from minidl.constraints import MaxNorm
+from minidl.constraints import MaxNorm, MinMaxNorm, NonNeg, UnitNorm
 from minidl.kernels import updates
 from minidl.kernels.activations import CODES
 from minidl.kernels.jit import JIT_DISABLED
@@ -114,6 +114,14 @@ CASES = {
         lambda: dense(kernel_regularizer=L1L2(0.01, 0.02), kernel_constraint=MaxNorm(0.8)),
         vectors, LABELS, {"loss": "sparse_categorical_crossentropy", "optimizer": lambda: Adam(0.01)}, {},
     ),
+    "every constraint": (
+        lambda: [
+            Dense(9, "relu", kernel_constraint=MinMaxNorm(0.5, 0.8, 0.7), bias_constraint=NonNeg(), input_dim=12),
+            Dense(7, "tanh", kernel_constraint=NonNeg(), bias_constraint=UnitNorm()),
+            Dense(4, "softmax", kernel_constraint=UnitNorm(), bias_constraint=MaxNorm(0.1)),
+        ],
+        vectors, LABELS, {"loss": "sparse_categorical_crossentropy", "optimizer": lambda: Adam(0.01)}, {},
+    ),
     **{
         type(optimizer()).__name__ + str(index): (
             dense, vectors, LABELS, {"loss": "sparse_categorical_crossentropy", "optimizer": optimizer}, {},
@@ -173,6 +181,18 @@ def test_compiled_and_layerwise_end_with_the_same_bits(case, dtype):
     assert np.isfinite(compiled.params).all()
     for key in first.history:
         np.testing.assert_allclose(first.history[key], second.history[key], rtol=1e-12)
+
+
+def test_a_trained_model_fulfils_its_constraints():
+    (first, bias), (second, unit), (third, small) = (
+        layer.weights for layer in train("every constraint")[0].layers
+    )
+    free = train("labels")[0].layers[0]
+    assert bias.min() == 0 and second.min() == 0 and min(free.weight.min(), free.bias.min()) < 0
+    assert np.linalg.norm(unit) == pytest.approx(1, rel=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(third, axis=0), 1, rtol=1e-5)
+    norms = np.linalg.norm(first, axis=0)  # moved by 0.7 of the way, after each step
+    assert np.linalg.norm(small) <= 0.1 + 1e-6 and 0.5 < norms.min() and norms.max() < 0.9
 
 
 def test_a_translation_one_way_is_compiled_and_differs_from_one_both_ways():

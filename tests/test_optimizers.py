@@ -224,6 +224,14 @@ def test_names():
         (lambda: regularizers.get("l3"), "unknown regularizer 'l3'"),
         (lambda: constraints.MaxNorm(0), "max_value must be > 0, got 0"),
         (lambda: constraints.MaxNorm(1, axis=1), "axis must be <= 0, got 1"),
+        (lambda: constraints.UnitNorm(1), "axis must be <= 0, got 1"),
+        (lambda: constraints.MinMaxNorm(-1), "min_value must be >= 0, got -1"),
+        (lambda: constraints.MinMaxNorm(2), "max_value must be >= 2, got 1"),
+        (lambda: constraints.MinMaxNorm(rate=1.5), "rate must be <= 1, got 1.5"),
+        (
+            lambda: constraints.get("non_negative"),
+            "unknown constraint 'non_negative': did you mean 'non_neg'",
+        ),
         (lambda: constraints.get("maxnorm"), "unknown constraint 'maxnorm': did you mean"),
     ],
 )
@@ -430,6 +438,21 @@ def test_max_norm():
     assert constraints.get("max_norm").max_value == 2.0
     made = constraints.deserialize(constraints.serialize(constraints.MaxNorm(3)))
     assert made.get_config() == {"max_value": 3.0, "axis": 0}
+
+
+def test_constraints_are_saved(tmp_path):
+    rules = constraints.NonNeg(), constraints.UnitNorm(), constraints.MinMaxNorm(0.5, 2, rate=0.5)
+    for rule, name in zip(rules, ("non_neg", "unit_norm", "min_max_norm"), strict=True):
+        made = constraints.deserialize(json.loads(json.dumps(constraints.serialize(rule))))
+        assert type(made) is type(rule) is type(constraints.get(name)) is getattr(constraints, name)
+        assert made.get_config() == rule.get_config()
+    layers = [Dense(3, kernel_constraint=rule, bias_constraint="non_neg") for rule in rules]
+    model = Sequential([Input((4,)), *layers], seed=1)
+    model.save(tmp_path / "model.npz")
+    again = load_model(tmp_path / "model.npz")
+    for one, two in zip(model.constraint_table, again.constraint_table, strict=True):
+        np.testing.assert_array_equal(one, two)
+    assert len(one) == 6
 
 
 # ---- what a new optimizer takes

@@ -215,13 +215,15 @@ PUBLIC_NAMES = {
         distill_sweep get_num_threads initializers layers load_logits load_model log_softmax losses matmul metrics
         models mutual_learning optimizers plotting regularizers save_logits set_num_threads set_random_seed
         softmax teachers to_categorical utils warmup
-        activations CosineDecayRestarts InverseTimeDecay PolynomialDecay""",
+        activations CosineDecayRestarts InverseTimeDecay MinMaxNorm NonNeg PolynomialDecay UnitNorm""",
     "activations": """
         deserialize elu gelu get leaky_relu linear relu serialize sigmoid silu softmax softplus swish tanh""",
     "callbacks": """
         CSVLogger Callback CallbackList EarlyStopping History LambdaCallback LearningRateScheduler
         ModelCheckpoint ProgressBar ReduceLROnPlateau TerminateOnNaN""",
-    "constraints": "Constraint MaxNorm deserialize get max_norm serialize",
+    "constraints": """
+        Constraint MaxNorm MinMaxNorm NonNeg UnitNorm deserialize get max_norm min_max_norm non_neg serialize
+        unit_norm""",
     "datasets": "idx mnist read_idx",
     "datasets.idx": "MAX_BYTES read_idx",
     "datasets.mnist": "FILES MIRRORS cache_folder load_data load_subset",

@@ -248,12 +248,12 @@ class Restraints(NamedTuple):
 
     active: bool
     penalize: int  # addresses of units
-    bound: int
+    constrain: int
     segments: np.ndarray  # int64 (n, 2): offset and size of each parameter that learns
     penalties: np.ndarray  # float64 (n, 2): l1, l2
     clips: np.ndarray  # float64 (3,): value, norm, global norm; 0: none
-    max_norm_segments: np.ndarray  # int64 (n, 3): offset, rows, columns
-    max_norm_limits: np.ndarray  # float64 (n,)
+    places: np.ndarray  # int64 (constraints, 4) and float64 (constraints, 3), see `restraints.constrain`
+    numbers: np.ndarray
 
 
 class UpdateState(NamedTuple):
@@ -282,7 +282,7 @@ def sample_arguments(dtype: np.dtype) -> tuple:
     """Arguments of `network.train` whose types are those of every call."""
     vector, matrix, row = np.zeros(1, dtype), np.zeros((1, 1), dtype), np.zeros(1)
     table, numbers, integers = np.zeros((1, 1), np.int64), np.zeros((1, 1)), np.zeros(1, np.int64)
-    rows, restraints = rows_of(matrix), Restraints(False, 0, 0, table, numbers, row, table, row)
+    rows, restraints = rows_of(matrix), Restraints(False, 0, 0, table, numbers, row, table, numbers)
     return (
         ALONE,
         Program(table, numbers, vector, vector, False, 0, Parts(*[0] * 6)),

@@ -10,9 +10,10 @@ from ..kernels import activations, network, program, threads
 from ..kernels.losses import UNITS as LOSSES
 from ..kernels.metrics import UNITS as METRICS
 from ..kernels.program import DENSE, BatchParts, Op, training_buffers
+from ..kernels.restraints import CONSTRAIN, PENALIZE
 from ..kernels.target import aligned_zeros
 from ..kernels.thread_choice import CALL_SECONDS, choice_for
-from ..kernels.updates import BOUND, PENALIZE, SCALARS, UPDATES
+from ..kernels.updates import SCALARS, UPDATES
 from ..warmup import compile_before_fit
 from .interrupts import call_waiting_handlers
 from .preparation import TrainingData
@@ -275,12 +276,15 @@ def _unit_names(model, objective, ops, optimizer, metric_kinds: list[int], parts
 
 def _restraints(model) -> program.Restraints:
     """Penalties, clipping and constraints as data."""
-    optimizer, penalties, (places, limits) = model.optimizer, model.penalties, model.max_norms
+    optimizer, penalties, (places, numbers) = model.optimizer, model.penalties, model.constraint_table
     clips = [
         float(limit or 0) for limit in (optimizer.clipvalue, optimizer.clipnorm, optimizer.global_clipnorm)
     ]
-    active, units = bool(penalties.any() or limits.size or any(clips)), (0, 0)
+    active, units = bool(penalties.any() or len(places) or any(clips)), (0, 0)
     if active:
-        units = PENALIZE.address("penalize_and_clip", model.dtype), BOUND.address("max_norm", model.dtype)
+        units = (
+            PENALIZE.address("penalize_and_clip", model.dtype),
+            CONSTRAIN.address("constrain", model.dtype),
+        )
     segments = model.learning_segments
-    return program.Restraints(active, *units, segments, penalties, np.array(clips), places, limits)
+    return program.Restraints(active, *units, segments, penalties, np.array(clips), places, numbers)

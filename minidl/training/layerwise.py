@@ -9,7 +9,7 @@ import math
 import numpy as np
 
 from ..kernels.processor import denormals_mode, flush_denormals, restore_denormals
-from ..kernels.updates import add_regularizer, max_norm
+from ..kernels.restraints import add_regularizer, constrain
 from ..validation import check_rows, check_targets
 from .objective import metric_values, predictions_for, reduced, score_rows
 from .preparation import TrainingData
@@ -50,7 +50,7 @@ def layerwise_step(
         penalty = add_regularizer(grads, params, segments, model.penalties)
         optimizer.apply_clipping(grads, segments)
         optimizer.update(params, grads, segments if len(segments) < len(model.parameters) else None)
-        max_norm(params, *model.max_norms)
+        constrain(params, *model.constraint_table)
         for constraint, view in model.own_constraints:
             view[...] = constraint(view)
     finally:
