@@ -47,7 +47,7 @@ from .layers import (
     Softmax,
 )
 from .losses import KnowledgeDistillation, boltzmann, log_softmax, softmax
-from .models import Sequential, clone_model, load_model
+from .models import Model, Sequential, clone_model, load_model
 from .optimizers import SGD, Adam, AdamW, RMSprop
 from .optimizers.schedules import (
     CosineDecay,
@@ -72,8 +72,9 @@ __all__ = [
     "ExponentialDecay", "GaussianNoise", "get_num_threads", "GradientError", "History", "initializers", "Input",
     "KnowledgeDistillation", "L1", "L1L2", "L2", "LambdaCallback", "Layer", "layers", "LeakyReLU",
     "LearningRateScheduler", "load_logits", "load_model", "log_softmax", "losses", "matmul", "MaxNorm",
-    "metrics", "ModelCheckpoint", "models", "mutual_learning", "Normalization", "optimizers", "PiecewiseConstantDecay",
-    "plotting", "RandomTranslation", "ReduceLROnPlateau", "regularizers", "ReLU", "Rescaling", "RMSprop", "save_logits",
+    "metrics", "Model", "ModelCheckpoint", "models", "mutual_learning", "Normalization", "optimizers",
+    "PiecewiseConstantDecay", "plotting", "RandomTranslation", "ReduceLROnPlateau", "regularizers", "ReLU", "Rescaling",
+    "RMSprop", "save_logits",
     "Sequential", "set_num_threads", "set_random_seed", "SGD", "Softmax", "softmax", "teachers",
     "TerminateOnNaN", "to_categorical", "utils", "warmup",
     "activations", "CosineDecayRestarts", "InverseTimeDecay", "MinMaxNorm", "NonNeg", "PolynomialDecay",

@@ -14,6 +14,7 @@ import numpy as np
 
 from .kernels import infer, threads
 from .kernels.jit import JIT_DISABLED
+from .one_input import one_input
 
 _BLOCK_BYTES = 1 << 20
 _LARGE_BYTES = 1 << 24
@@ -254,6 +255,7 @@ def check_inputs(
 
 def check_input_shape(x: object, input_shape: tuple[int, ...] | None, argument: str = "x") -> np.ndarray:
     """`check_inputs` without a look at the values."""
+    x = one_input(argument, x, input_shape)
     array = check_array(argument, x)
     if array.ndim == 1 and input_shape == (1,):
         array = array[:, None]  # Keras reads a vector as N samples of one feature

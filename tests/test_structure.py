@@ -22,11 +22,12 @@ ROOT = Path(minidl.__file__).parent
 # from those below. A new room must be given its place here.
 FLOORS = """
 kernels
-validation registry archive datasets differences
+validation one_input registry archive datasets differences
 activations initializers regularizers constraints utils parameters
 layers losses optimizers metrics callbacks warmup runtime
 teachers
 training
+keras_methods model_files
 models
 gradcheck explain plotting distillation report sweep
 interop __main__ __init__

@@ -14,6 +14,7 @@ from ..kernels.program import DROPOUT, GAUSSIAN_NOISE, RANDOM_TRANSLATION, Op
 from ..registry import Unpack
 from ..validation import check_choice, check_dtype, check_float, check_int, check_shape
 from .base import LAYERS, Layer, LayerOptions
+from .chain import Symbol
 
 
 class _Reshaping(Layer):
@@ -57,6 +58,9 @@ class Input(_Reshaping):
         self._dtype = None if dtype is None else check_dtype(dtype)
         self.shape = list(check_shape("shape", shape))
         super().__init__(name=name, input_shape=tuple(self.shape))
+
+    def symbol(self) -> Symbol:
+        return Symbol(self, tuple(self.shape), self._dtype or np.float32)
 
 
 @LAYERS.register()
