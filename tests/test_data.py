@@ -9,6 +9,7 @@ import pytest
 import scipy.sparse
 
 import minidl
+from benchmarks import sparse as sparse_benchmark
 from minidl.distillation import distill
 from minidl.layers import Dense, GaussianNoise, Input, Layer
 from minidl.losses import KnowledgeDistillation
@@ -285,6 +286,14 @@ def test_how_rows_of_a_csr_matrix_are_read():
         np.asarray(check_array("x", scipy.sparse.csr_array((3, 4)), may_be_sparse=True)).tolist()
         == [[0] * 4] * 3
     )
+
+
+def test_the_benchmark_compares_both_forms():
+    runs = [sparse_benchmark.measure(form, 200, 30) for form in sparse_benchmark.FORMS]
+    assert runs[0]["digest"] == runs[1]["digest"] != sparse_benchmark.measure("csr", 201, 30)["digest"]
+    assert runs[0]["holds"] < runs[1]["holds"] and all(run["peak"] >= run["grew"] for run in runs)
+    result = dict(runs=runs, equal=False, rows=200, columns=30, machine=dict(processor="p", date="d"))
+    assert "NOT equal" in sparse_benchmark.markdown(result)
 
 
 def test_what_is_no_csr_matrix_of_finite_numbers_is_refused():
