@@ -165,7 +165,7 @@ def holds_rows(y: np.ndarray) -> bool:
 
 def as_labels(y: np.ndarray) -> np.ndarray:
     """Class indices (N,) of labels ``(N,)`` or ``(N, 1)``, or of rows of probabilities."""
-    y = np.asarray(y)
+    y = check_array("y", y)
     return y.argmax(axis=1) if holds_rows(y) else y.reshape(len(y)).astype(np.int64)
 
 

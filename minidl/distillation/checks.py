@@ -10,6 +10,7 @@ from ..callbacks import CallbackList
 from ..losses import KnowledgeDistillation
 from ..models import Sequential
 from ..report import as_labels, has_labels, holds_rows
+from ..sparse import SparseRows
 from ..teachers import Teacher, as_teacher
 from ..training.options import FitOptions
 
@@ -121,7 +122,7 @@ def build_for(student: Sequential, x: object) -> np.ndarray:
     """``x`` as an array that fits the student, which is built if its input shape was left to the data."""
     if not isinstance(student, Sequential):
         raise TypeError(f"student must be a Sequential, got {validation.describe(student)}")
-    x = validation.check_array("x", x)
+    x = validation.check_array("x", x, may_be_sparse=True)
     checked = validation.check_input_shape(x, student.input_shape)  # each fit looks at the values
     if not student.built:
         student.build((None, *checked.shape[1:]))
@@ -136,6 +137,10 @@ def _with_transfer(fit_arguments: dict, transfer: object, dtype: np.dtype) -> di
             "validation_data=(x[n:], y[n:]) and train on x[:n], y[:n] instead"
         )
     x, y, weight = fit_arguments["x"], fit_arguments["y"], fit_arguments.get("sample_weight")
+    if isinstance(x, SparseRows):
+        raise TypeError(
+            "transfer goes with a dense x: stack both, scipy.sparse.vstack([x, transfer]), with -1 in y"
+        )
     transfer = validation.check_array("transfer", transfer)
     wanted, got = x.shape[1:], transfer.shape[1:]
     if got != wanted:

@@ -17,7 +17,7 @@ from ..report import DistillationReport, Figures, as_labels, describe_loss, hold
 from ..teachers import Teacher, cached_logits, named_teacher, untrained_note
 from ..training.compiled import names_to_train
 from ..training.samples import loss_without_teacher
-from ..validation import check_rows
+from ..validation import blocks, check_array, check_rows
 from ..warmup import compile_before_fit
 from .checks import Job, check_job, check_not_swapped, check_pair, check_some_labels
 
@@ -52,7 +52,7 @@ def distill(
         ``EarlyStopping(restore_best_weights=True)`` stopped teaches with the weights it has now; a ``deepcopy``
         of the student may teach it (self-distillation); zeros are the uniform teacher, which smooths labels.
     student : a ``Sequential`` that ends in ``Dense(C)`` or in softmax.
-    x : samples ``(N, ...)``.
+    x : samples ``(N, ...)``, also as a data frame or a CSR matrix, of which a teacher sees 1,024 rows at a time.
     y : labels ``(N,)`` with -1 where there is none, or one-hot rows ``(N, C)``; or None: no labels at all.
     loss : a distillation loss, by default ``KnowledgeDistillation(temperature=4.0)``, and if ``y`` is None
         ``KnowledgeDistillation(temperature=4.0, hard_weight=0.0, soft_weight=1.0)``.
@@ -233,7 +233,9 @@ def _note_choice_of_epoch(data: _ReportData, job: Job, chosen_on: object, is_tes
     chooser = next(filter(_chooses_epoch, job.fit_arguments["callbacks"]), None)
     if chooser is None:
         return
-    if not is_test_data or (chosen_on is not None and _count_shared(np.asarray(chosen_on), data.x)):
+    if not is_test_data or (
+        chosen_on is not None and _count_shared(check_array("x", chosen_on, may_be_sparse=True), data.x)
+    ):
         data.unseen = False
         data.notes.append(
             f"{type(chooser).__name__} chose the epoch on these samples, so the figures flatter the student: "
@@ -251,8 +253,10 @@ def _count_shared(x: np.ndarray, x_test: np.ndarray) -> int:
     """How many test samples are among those of ``x``, value for value; 0 if there is too much to compare."""
     if x.shape[1:] != x_test.shape[1:] or x.dtype != x_test.dtype or x.nbytes + x_test.nbytes > 1 << 30:
         return 0
-    known = {hash(np.ascontiguousarray(row).tobytes()) for row in x}
-    return sum(hash(np.ascontiguousarray(row).tobytes()) in known for row in x_test)
+    known, tests = (
+        [hash(row.tobytes()) for _, part in blocks(a) for row in np.asarray(part)] for a in (x, x_test)
+    )
+    return sum(map(set(known).__contains__, tests))
 
 
 def fresh_optimizer(optimizer: object) -> object:
@@ -275,7 +279,7 @@ def train_on_labels(model: Sequential, optimizer: object, fit_arguments: dict) -
         if labels[seen].max() < 0:
             count = len(labels[seen])
             raise ValueError(f"y must hold labels to learn from without a teacher, got -1 for all {count}")
-        weight = None if weight is None else np.asarray(weight)[seen]
+        weight = None if weight is None else check_array("sample_weight", weight)[seen]
         arguments |= zip(("x", "y", "sample_weight"), _labelled(x[seen], labels[seen], weight), strict=True)
     if arguments.get("validation_data") is not None:
         x_val, y_val, *weight = _labelled(*arguments["validation_data"])
@@ -290,4 +294,5 @@ def _labelled(x: np.ndarray, y: np.ndarray, *weight: np.ndarray | None) -> tuple
     """The samples that have a label (not -1), with what else belongs to them."""
     known = as_labels(y) >= 0
     rows = slice(None) if known.all() else known
-    return tuple(None if part is None else np.asarray(part)[rows] for part in (x, y, *weight))
+    parts = [None if part is None else check_array("x", part, may_be_sparse=True) for part in (x, y, *weight)]
+    return tuple(None if part is None else part[rows] for part in parts)

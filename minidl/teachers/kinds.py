@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..losses.softmax import looks_like_probabilities
+from ..sparse import SparseRows
 from ..validation import blocks, check_array, check_finite
 
 PROBABILITY_FLOOR = 1e-7
@@ -164,7 +165,7 @@ class CallableTeacher(Teacher):
 
 def fingerprint(array: np.ndarray) -> str:
     """SHA-256 of an array's dtype, shape and values, read block by block."""
-    array = np.asarray(array)
+    array = array if isinstance(array, SparseRows) else np.asarray(array)
     little_endian = array.dtype.newbyteorder("<")
     digest = hashlib.sha256(f"{little_endian.str}{array.shape}".encode())
     for _, block in blocks(array):

@@ -227,12 +227,12 @@ class CompiledSteps:
             self._threads.record(used, done, elapsed)
 
     def _data(self, orders: np.ndarray) -> program.Data:
-        """What a slice on the rows ``orders`` reads; inputs of a foreign dtype are converted now."""
+        """What a slice on the rows ``orders`` reads; inputs of a foreign dtype are converted now, and made dense."""
         samples, order = self._samples, orders.ravel()
         x, x_order = self._x, order
         if not self._reads_x_directly:
-            chunk = samples.x[order].reshape(len(order), -1)
-            x = program.rows_of(np.ascontiguousarray(chunk, dtype=self._model.dtype))
+            chunk = np.ascontiguousarray(samples.x[order], dtype=self._model.dtype)
+            x = program.rows_of(chunk.reshape(len(order), -1))
             x_order = np.arange(len(order))
         numbers = self._batch_size, orders.shape[1], self._loss.divisor, self._loss.ignored
         return program.Data(

@@ -59,7 +59,7 @@ class Predictor:
         out = np.empty((count, self._outputs), self._dtype)
         n_threads = threads.count_for(self._flops * count)
         space = self._space(n_threads)
-        if n_threads == 1 and count <= _CHUNK and x.dtype == self._dtype and x.flags.carray:
+        if native and n_threads == 1 and count <= _CHUNK and x.dtype == self._dtype and x.flags.carray:
             return out, infer.infer_rows(*self._model, *self._buffers.alone, x.ravel(), count, out)
         finite, step = True, count
         if not native:
@@ -98,7 +98,8 @@ def predict_checked(model, x: np.ndarray, logits: bool) -> np.ndarray:
     if predictor is not None:
         return predictor(x, is_native(x))[0]
     rows = max(1, CHUNK_BYTES // (math.prod(model.input_shape) * model.dtype.itemsize))
-    parts = [model.forward(x[first : first + rows], logits=logits) for first in range(0, len(x), rows)]
+    slices = [x[first : first + rows] for first in range(0, len(x), rows)]
+    parts = [model.forward(np.asarray(part), logits=logits) for part in slices]
     return np.concatenate([part.reshape(len(part), -1) for part in parts])
 
 

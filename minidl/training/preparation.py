@@ -40,7 +40,7 @@ def prepare(model, options: FitOptions) -> TrainingData:
     count, validation = _keep_validation_aside(model, loss, samples, options)
     outputs = math.prod(model.output_shape)
     if options.class_weight is not None:  # as in Keras it leaves the validation samples alone
-        samples = with_class_weight(samples, options.class_weight, outputs)
+        samples = with_class_weight(samples, options.class_weight, outputs, count)
         loss.check_on(model, samples)
     sparse = samples.targets is None
     for metric in model.metrics:

@@ -11,21 +11,21 @@ from .. import losses
 from ..kernels import program
 from ..validation import (
     check_array,
-    check_class_weight,
     check_classes_left,
     check_inputs,
     check_sample_weight,
 )
+from .class_weight import sample_weights
 
 CHUNK_BYTES = 8 << 20
-"""Rows of a foreign dtype are converted, and predictions evaluated, this much at a time."""
+"""Rows of a foreign dtype are converted, sparse ones made dense, and predictions evaluated, this much at a time."""
 _NO_WEIGHT = np.empty(0, np.float64)
 
 
 class Samples(NamedTuple):
     """Checked inputs and what goes with each row of them."""
 
-    x: np.ndarray
+    x: np.ndarray  # or SparseRows
     labels: (
         np.ndarray
     )  # int64 (N,) or (0,): classes; beside targets, 0 for a row that has a label; -1 for none
@@ -88,25 +88,9 @@ def check_labels_left(
             )
 
 
-def with_class_weight(samples: Samples, class_weight, outputs: int) -> Samples:
-    """``samples``, each weighted by its class too; an unlabelled one keeps its weight."""
-    if outputs == 1 and samples.targets is not None:  # as in Keras: the nearest whole number is the class
-        nearest, of = np.unique(np.rint(samples.targets[:, 0]), return_inverse=True)
-        by_class = check_class_weight(class_weight, None)
-        chosen = np.array([by_class.get(float(each), 1.0) for each in nearest])[of]
-    else:
-        weights = np.ones(outputs)
-        for index, weight in check_class_weight(class_weight, outputs).items():
-            weights[index] = weight
-        classes = samples.labels
-        if samples.targets is not None:
-            classes = np.argmax(samples.targets, axis=1)
-            if samples.labels.size:
-                classes[samples.labels < 0] = -1
-        elif not samples.labels.size:
-            raise ValueError("class_weight needs y, got y=None")
-        is_class = (classes >= 0) & (classes < outputs)  # others are unlabelled or ignored
-        chosen = np.where(is_class, weights[np.where(is_class, classes, 0)], 1.0)
+def with_class_weight(samples: Samples, class_weight, outputs: int, count: int | None = None) -> Samples:
+    """``samples``, each weighted by its class too; an unlabelled one keeps its weight. See `sample_weights`."""
+    chosen = sample_weights(class_weight, samples.labels, samples.targets, outputs, count)
     return samples._replace(weight=samples.weight * chosen if samples.weight.size else chosen)
 
 
@@ -124,7 +108,9 @@ def loss_without_teacher(model, loss, y) -> losses.Loss:
 
 
 def is_native(array: np.ndarray) -> bool:
-    """Whether the compiled loop can read rows of ``array`` where they are."""
+    """Whether the compiled loop can read rows of ``array`` where they are; not if they are `SparseRows`."""
+    if not isinstance(array, np.ndarray):
+        return False
     dtype, flags = array.dtype, array.flags
     return dtype in program.CODES_OF_DTYPES and dtype.isnative and flags.c_contiguous and flags.aligned
 
