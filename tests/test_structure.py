@@ -28,7 +28,7 @@ layers losses optimizers metrics callbacks warmup runtime
 teachers
 training
 models
-gradcheck explain plotting distillation report sweep
+gradcheck explain plotting distillation figures report sweep
 interop __main__ __init__
 """
 ALONE = {"tiny"}  # imports nothing of minidl, and nothing imports it

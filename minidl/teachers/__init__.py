@@ -7,7 +7,15 @@ a ``Teacher`` and refuses what cannot teach.
 from .cache import cached_logits, load_logits, save_logits
 from .combined import Ensemble, InputsTeacher
 from .conversion import as_teacher, named_teacher, untrained_note
-from .kinds import PROBABILITY_FLOOR, ArrayTeacher, CallableTeacher, ModelTeacher, Teacher, fingerprint
+from .kinds import (
+    PROBABILITY_FLOOR,
+    ArrayTeacher,
+    CallableTeacher,
+    ModelTeacher,
+    Teacher,
+    fingerprint,
+    may_be_probabilities,
+)
 
 __all__ = [
     "PROBABILITY_FLOOR",
@@ -19,4 +27,4 @@ __all__ = [
     "Teacher",
 ]
 __all__ += ["as_teacher", "cached_logits", "fingerprint", "load_logits", "save_logits"]
-__all__ += ["named_teacher", "untrained_note"]  # for minidl itself
+__all__ += ["may_be_probabilities", "named_teacher", "untrained_note"]  # for minidl itself

@@ -70,7 +70,7 @@ class Ensemble(Teacher):
         own = self.activation is not None and self.mean == "arithmetic" and len(self._members) > 1
         return own or any(member.softens for member in self._members)
 
-    def answering(self, activation):
+    def answering(self, activation) -> "Ensemble":
         found = copy.copy(self)
         found.activation = activation
         found._members = tuple(member.answering(activation) for member in self._members)

@@ -248,6 +248,18 @@ def _logits_of(argument: str, array: np.ndarray, from_probs: bool, activation: s
     return array
 
 
+def may_be_probabilities(thing: object, activation: str | None) -> bool:
+    """Whether a teacher could be said to give probabilities: a function, or an array of them."""
+    if isinstance(thing, Teacher) or hasattr(thing, "predict_logits"):
+        return False
+    if callable(thing):
+        return True
+    array = check_array("teacher", thing)
+    if activation == "softmax":
+        return array.ndim == 2 and looks_like_probabilities(array)
+    return bool(array.min() >= 0 and array.max() <= 1)
+
+
 def _refuse_sigmoids(argument: str, array: np.ndarray) -> None:
     """Refuse what sigmoids give, where their logits are wanted: numbers that fill [0, 1] and never leave it."""
     low, high = array.min(), array.max()

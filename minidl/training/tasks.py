@@ -16,6 +16,21 @@ class Task(NamedTuple):
     loss: type[losses.DistillationLoss]
     metric: str  # of training
 
+    def metrics(self, model) -> list[str]:
+        """Those of training; none where sigmoids are left to the loss, for 0.5 is a probability."""
+        return [] if self.name == "binary" and model.final_activation != "sigmoid" else [self.metric]
+
+    def answers(self, model, x) -> np.ndarray:
+        """The model's answers (N, C) to samples: logits, or the outputs of a regression."""
+        if self.name == "regression":
+            return model.predict(x).reshape(len(x), -1)
+        return model.predict_logits(x)
+
+    def made_loss(self, y, **settings) -> losses.DistillationLoss:
+        """The task's loss; without labels, y None, one that needs none."""
+        weights = {} if y is not None else {"hard_weight": 0.0, "soft_weight": 1.0}
+        return self.loss(**weights, **settings)
+
 
 TASKS = {
     # what makes answers of logits: see `Loss.fused_activation`
