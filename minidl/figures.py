@@ -65,12 +65,13 @@ def _binary_beside_labels(logits: np.ndarray, y: np.ndarray) -> dict:
     truth, diverged = y > 0.5, ~np.isfinite(logits).all(axis=1)
     z = np.where(diverged[:, None], np.nan, logits)
     wrong = ((z > 0) != truth) | diverged[:, None]
-    yes = np.exp(-np.logaddexp(0.0, -z))
+    with np.errstate(invalid="ignore"):  # NaN for NaN
+        yes, surprise = np.exp(-np.logaddexp(0.0, -z)), np.logaddexp(0.0, z) - y * z
     probs = np.stack([1 - yes, yes], axis=-1).reshape(-1, 2)
     several = logits.shape[1] > 1
     by_class = [int(wrong[truth == answer].sum()) for answer in (False, True)]
     return dict(
-        loss=float((np.logaddexp(0.0, z) - y * z).mean()),
+        loss=float(surprise.mean()),
         errors=int(wrong.sum()),
         accuracy=float(1 - wrong.mean()),
         all_right=float(1 - wrong.any(axis=1).mean()) if several else None,
