@@ -21,7 +21,7 @@ from .report import count_of, describe_loss, format_table, mean_and_std, measure
 from .runtime import set_num_threads
 from .teachers import Teacher, as_teacher, cached_logits, untrained_note
 from .training.tasks import TASKS, Task, choose_task, task_of
-from .validation import check_int, describe
+from .validation import check_array, check_int, check_rows, describe
 
 
 @dataclass
@@ -81,6 +81,7 @@ def distill_sweep(
     plain_student: bool = True,
     processes: int | None = None,
     verbose: int | str = "auto",
+    teacher_inputs: tuple | None = None,
 ) -> Sweep:
     """Distil the student under many settings, each from several seeds; mean and standard deviation of each.
 
@@ -98,6 +99,8 @@ def distill_sweep(
     processes : runs at a time, each on one thread; by default one per processor. 1 runs them here, one after
         another. A script that uses more must do so under ``if __name__ == "__main__":``.
     verbose : 0 says nothing; by default each run says a line when it is done.
+    teacher_inputs : what the teacher is asked about in place of ``x`` and of the x of ``validation_data``: a pair of
+        arrays, row i for sample i.
 
     Returns a ``Sweep``: ``print`` it, or read ``rows`` (a dict per setting, with ``errors_mean``, ``errors_std``
     and so on), ``runs`` and ``best``; ``minidl.plotting.sweep`` draws it.
@@ -123,6 +126,7 @@ def distill_sweep(
         check_some_labels(y, task)
     note = untrained_note(teacher, Sequential.from_config(student.get_config()))
     _refuse_online(teacher, student)
+    asked = _check_teacher_inputs(teacher_inputs, len(x), len(x_val)) or (x, x_val)
     softened: list[tuple] = [()] if task.name == "regression" else [(t,) for t in temperatures]
     candidates = [task.loss(*t, *pair) for t, pair in itertools.product(softened, weights)]
     candidates = _check_losses([*candidates, *loss_list], y, processes, task)
@@ -134,7 +138,7 @@ def distill_sweep(
     arguments = dict(epochs=epochs, batch_size=batch_size, verbose=0)
     configs = [{**student.get_config(), "seed": seed} for seed in seeds]
     with tempfile.TemporaryDirectory(prefix="minidl_sweep_") as folder:
-        logits_files = _write_arrays(folder, arrays, teacher, settings, student.dtype)
+        logits_files = _write_arrays(folder, arrays, teacher, asked, settings, student.dtype)
         runs = [
             _Run(folder, config, setting, file, fresh_optimizer(optimizer), arguments, task.name)
             for setting, file in zip(settings, logits_files, strict=True)
@@ -175,6 +179,19 @@ def _default_lists(task: Task, temperatures: Any, weights: Any) -> tuple:
     if temperatures is None:
         temperatures = (1.0, 2.0, 4.0, 8.0)
     return temperatures, ((0.1, 0.9),) if weights is None else weights
+
+
+def _check_teacher_inputs(given: Any, rows: int, validation_rows: int) -> tuple | None:
+    if given is None:
+        return None
+    if not isinstance(given, (tuple, list)) or len(given) != 2:
+        raise ValueError(
+            f"teacher_inputs must be a pair, for x and for the x of validation_data, got {describe(given)}"
+        )
+    found = tuple(check_array(f"teacher_inputs[{i}]", inputs) for i, inputs in enumerate(given))
+    check_rows("teacher_inputs[0]", len(found[0]), rows)
+    check_rows("teacher_inputs[1]", len(found[1]), validation_rows, "validation_data")
+    return found
 
 
 def _check_judged(task: Task, y_val: np.ndarray | None) -> np.ndarray:
@@ -241,15 +258,20 @@ class _Run(NamedTuple):
     task: str
 
 
-def _write_arrays(folder: str, arrays: dict, teacher: Teacher, settings: list, dtype: np.dtype) -> list[str]:
-    """Write the arrays and the teacher's logits; returns the name of the logits that each setting learns from."""
-    arrays = {**arrays, "teacher_val": cached_logits(teacher, arrays["x_val"])}
+def _write_arrays(
+    folder: str, arrays: dict, teacher: Teacher, asked: tuple, settings: list, dtype: np.dtype
+) -> list[str]:
+    """Write the arrays and the teacher's logits; returns the name of the logits that each setting learns from.
+
+    ``asked``: what the teacher is asked about, for the training and the validation samples.
+    """
+    arrays = {**arrays, "teacher_val": cached_logits(teacher, asked[1])}
     names = []
     for setting in settings:
         temperature = float(getattr(setting, "temperature", 1.0)) if teacher.softens else 1.0
         names.append(f"teacher_{temperature!r}")
         if setting is not None and names[-1] not in arrays:
-            arrays[names[-1]] = cached_logits(teacher, arrays["x"], temperature=temperature, dtype=dtype)
+            arrays[names[-1]] = cached_logits(teacher, asked[0], temperature=temperature, dtype=dtype)
     for name, array in arrays.items():
         np.save(Path(folder) / f"{name}.npy", array)
     return names

@@ -670,6 +670,29 @@ def test_sweep_refuses(teachers):
         )
 
 
+def test_sweep_with_inputs_of_the_teachers_own(teachers):
+    few, y = X[:, :2].copy(), TASKS["numbers"][0]
+    arguments = dict(epochs=1, seeds=(0,), validation_data=(few[TEST], y[TEST]), processes=1, verbose=0)
+    arguments |= dict(weights=[(0.0, 1.0)], plain_student=False)
+    small = net("numbers", features=2, seed=0)
+    swept = distill_sweep(
+        teachers["numbers"], small, few[TRAIN], y[TRAIN], teacher_inputs=(X[TRAIN], X[TEST]), **arguments
+    )
+    loss = RegressionDistillation(0.0, 1.0)
+    inputs = dict(teacher_inputs=X[TRAIN], test_teacher_inputs=X[TEST], test_data=(few[TEST], y[TEST]))
+    _, report = run("numbers", teachers["numbers"], small, x=few[TRAIN], loss=loss, epochs=1, **inputs)
+    assert swept.runs[0]["teacher_rmse"] == report.student.teacher_rmse
+    for wrong, message in (
+        (X[TRAIN], "must be a pair"),
+        (
+            (X[TRAIN], X[:9]),
+            r"teacher_inputs\[1\] must have one row per sample of validation_data: expected 100, got 9",
+        ),
+    ):
+        with pytest.raises(ValueError, match=message):
+            distill_sweep(teachers["numbers"], small, few[TRAIN], y[TRAIN], teacher_inputs=wrong, **arguments)
+
+
 @pytest.mark.parametrize("name", TASKS)
 def test_generations(name):
     y = TASKS[name][0]

@@ -88,7 +88,8 @@ class Ensemble(Teacher):
         for v in answers:
             if v.shape != first:
                 raise ValueError(f"members must give logits of one shape, got {first} and {v.shape}")
-        if self.mean == "geometric" or self.activation is None:
+        is_of_numbers = self.activation is None or (self.activation == "softmax" and first[1] == 1)
+        if self.mean == "geometric" or is_of_numbers:
             return reduce(np.add, map(np.multiply, self.weights, answers))
         if self.activation == "sigmoid":
             yes, no = (
@@ -113,7 +114,10 @@ class Ensemble(Teacher):
         parts = [member.fingerprint() for member in self._members]
         if not all(parts):
             return ""
-        return hashlib.sha256(json.dumps([self.mean, self.weights.tolist(), parts]).encode()).hexdigest()
+        known = [self.mean, self.weights.tolist(), parts]
+        if self.activation != "softmax":
+            known.append(self.activation)
+        return hashlib.sha256(json.dumps(known).encode()).hexdigest()
 
 
 class InputsTeacher(Teacher):
