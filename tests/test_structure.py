@@ -29,7 +29,7 @@ teachers
 training
 keras_methods model_files
 models
-gradcheck explain plotting distillation report sweep
+gradcheck explain plotting distillation figures report sweep
 interop __main__ __init__
 """
 ALONE = {"tiny"}  # imports nothing of minidl, and nothing imports it
@@ -246,15 +246,17 @@ PUBLIC_NAMES = {
         Activation Dense Dropout Flatten GaussianNoise Input Layer LeakyReLU Parameter RandomTranslation ReLU
         Rescaling Softmax""",
     "losses": """
-        BinaryCrossentropy BinaryFocalCrossentropy CategoricalCrossentropy CategoricalFocalCrossentropy
-        CategoricalHinge CosineSimilarity DIST DecoupledKD DistillationLoss HalfMeanSquaredError Hinge Huber
-        KLDivergence KnowledgeDistillation LogCosh LogitMatching Loss MeanAbsoluteError MeanAbsolutePercentageError
-        MeanSquaredError MeanSquaredLogarithmicError NormalizedKD Poisson Ramp SparseCategoricalCrossentropy
-        SquaredHinge binary_crossentropy binary_focal_crossentropy boltzmann categorical_crossentropy
-        categorical_focal_crossentropy categorical_hinge check_logits cosine_similarity deserialize get
-        half_mean_squared_error hinge huber kl_divergence log_cosh log_softmax mean_absolute_error
-        mean_absolute_percentage_error mean_squared_error mean_squared_logarithmic_error poisson serialize softmax
-        sparse_categorical_crossentropy squared_hinge""",
+        BinaryCrossentropy BinaryFocalCrossentropy BinaryKnowledgeDistillation CategoricalCrossentropy
+        CategoricalFocalCrossentropy CategoricalHinge CosineSimilarity DIST DecoupledKD DistillationLoss
+        HalfMeanSquaredError Hinge Huber KLDivergence KnowledgeDistillation LogCosh LogitMatching Loss
+        MeanAbsoluteError MeanAbsolutePercentageError MeanSquaredError MeanSquaredLogarithmicError
+        NormalizedKD Poisson Ramp RegressionDistillation SparseCategoricalCrossentropy SquaredHinge
+        TeacherBoundedRegression binary_crossentropy binary_focal_crossentropy boltzmann
+        categorical_crossentropy categorical_focal_crossentropy categorical_hinge check_logits
+        cosine_similarity deserialize get half_mean_squared_error hinge huber kl_divergence log_cosh
+        log_softmax mean_absolute_error mean_absolute_percentage_error mean_squared_error
+        mean_squared_logarithmic_error poisson serialize softmax sparse_categorical_crossentropy
+        squared_hinge""",
     "metrics": """
         AUC Accuracy BinaryAccuracy BinaryCrossentropy CategoricalAccuracy CategoricalCrossentropy CosineSimilarity
         F1Score FBetaScore FunctionMetric KLDivergence MeanAbsoluteError MeanAbsolutePercentageError MeanSquaredError
@@ -276,8 +278,8 @@ PUBLIC_NAMES = {
     "runtime": "get_num_threads matmul set_num_threads warmup",
     "sweep": "Sweep distill_sweep",
     "teachers": """
-        ArrayTeacher CallableTeacher Ensemble ModelTeacher Teacher as_teacher cached_logits fingerprint load_logits
-        save_logits""",
+        ArrayTeacher CallableTeacher Ensemble InputsTeacher ModelTeacher Teacher as_teacher cached_logits fingerprint
+        load_logits save_logits""",
     "utils": "next_seed set_random_seed to_categorical",
 }
 """What users may import from where, as it has been since version 0.1. Helpers the package has for itself alone

@@ -17,6 +17,7 @@ class _OfEachOutput(DistillationLoss):
 
     fused_activation: str | None = None
     sparse = False
+    temperature = 1.0  # of those that have none
 
     def check_teacher(self, argument: str, answers) -> np.ndarray:
         return as_real(argument, check_array(argument, answers, ndim=2))

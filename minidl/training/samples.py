@@ -26,9 +26,8 @@ class Samples(NamedTuple):
     """Checked inputs and what goes with each row of them."""
 
     x: np.ndarray  # or SparseRows
-    labels: (
-        np.ndarray
-    )  # int64 (N,) or (0,): classes; beside targets, 0 for a row that has a label; -1 for none
+    # int64 (N,) or (0,): classes; beside targets, 0 for a row that has a label; -1 for none
+    labels: np.ndarray
     targets: np.ndarray | None  # (N, outputs) of any real dtype
     teacher_logits: np.ndarray | None
     weight: np.ndarray  # float64 (N,) or (0,)
