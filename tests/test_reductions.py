@@ -43,6 +43,9 @@ def test_called_without_a_reduction(reduction):
     rows = losses.MeanSquaredError(reduction)(y, pred)
     assert rows.shape == (43,) and rows.dtype == np.float32
     np.testing.assert_allclose(rows, losses.mean_squared_error(y, pred), rtol=1e-6)
+    assert losses.MeanSquaredError(reduction)(y[0], pred[0]) == pytest.approx(rows[0]), (
+        "two vectors: one sample"
+    )
     weighted = losses.MeanSquaredError(reduction)(y, pred, WEIGHT)
     np.testing.assert_allclose(weighted, rows * WEIGHT, rtol=1e-6)
     model = Sequential([Dense(4, input_shape=(5,))])
@@ -51,6 +54,10 @@ def test_called_without_a_reduction(reduction):
     assert model.optimizer is None and model.loss is None
     with pytest.raises(ValueError, match="training needs a single number"):
         model.loss = losses.MeanSquaredError(reduction)
+    model.compile("sgd", losses.MeanSquaredError())
+    model.loss.reduction = reduction
+    with pytest.raises(ValueError, match="training needs a single number"):
+        model.fit(X, np.zeros((43, 4)), verbose=0)
 
 
 def test_a_mean_where_nothing_else_would_be_right():
