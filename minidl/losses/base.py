@@ -167,7 +167,8 @@ class Loss(Configurable):
     def value_and_grad(self, logits, y, sample_weight=None) -> tuple[float, np.ndarray]:
         """(loss, its gradient by the logits): the mean, or what else ``reduction`` says.
 
-        logits (B, C): before any fused activation. y: rows of targets (B, C), or class indices (B,) for a sparse loss. sample_weight (B,), >= 0.
+        logits (B, C): before any fused activation. y: rows of targets (B, C), or class indices (B,) for a sparse loss.
+        sample_weight (B,), >= 0.
         The gradient has the logits' shape. It is float32 if they are, otherwise float64.
         Raises ValueError for shapes that differ, NaN or inf (with the first index) and labels out of range.
         """
