@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+import minidl
 from minidl import Dense, Dropout, Input, Sequential, losses, optimizers
 from minidl.models import load_model
 
@@ -127,6 +128,21 @@ def test_fit_compiled_is_fit_layer_by_layer_to_the_bit(name, weight):
     if weight is not None and name.startswith(("sum, ", "mean_with")):  # the check can fail
         mean = network(losses.SparseCategoricalCrossentropy(False, 255))
         assert mean.fit(X, y, **options).history["loss"] != first["loss"]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_bits_do_not_depend_on_the_number_of_threads(name):
+    make, y = CASES[name]
+    before, found = minidl.get_num_threads(), []
+    try:
+        for count in (1, 2):
+            minidl.set_num_threads(count)
+            model = network(make())
+            history = model.fit(X, y, epochs=2, batch_size=32, verbose=0, sample_weight=WEIGHT).history
+            found.append((history["loss"], model.params.tolist()))
+    finally:
+        minidl.set_num_threads(before)
+    assert found[0] == found[1]
 
 
 @pytest.mark.parametrize("name", CASES)
