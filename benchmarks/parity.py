@@ -1,13 +1,14 @@
 """Does minidl compute what Keras 3 and PyTorch compute?
 
     python -m benchmarks.parity            compare; exit code 1 where a tolerance is exceeded
-    python -m benchmarks.parity --write    and keep their numbers in tests/golden/parity.npz and metrics.json
+    python -m benchmarks.parity --write    and keep their numbers in tests/golden/
 
 Keras trains every case of ``tests/parity_cases.py``: three epochs on 2,000 digits, the same initial
 weights, the same order; the losses must agree within 1e-4 relative. PyTorch's autograd, in float64,
-differentiates the losses, distillation included; values and gradients must agree within 1e-5, and so must the
-metrics of ``tests/metric_cases.py`` with Keras's. The written files let ``tests/test_parity.py`` and
-``tests/test_metric_parity.py`` repeat the comparison where neither is installed.
+differentiates the losses, distillation included; values and gradients must agree within 1e-5. So must Keras's own
+losses of ``tests/parity_losses.py`` and its metrics of ``tests/metric_cases.py``. The written files let
+``tests/test_parity.py``, ``test_parity_losses.py`` and ``test_metric_parity.py`` repeat the comparison where neither is
+installed.
 """
 
 from __future__ import annotations
@@ -24,10 +25,12 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 GOLDEN = ROOT / "tests" / "golden" / "parity.npz"
 GOLDEN_METRICS = GOLDEN.with_name("metrics.json")
+GOLDEN_LOSSES = GOLDEN.with_name("losses.npz")
 sys.path.insert(0, str(ROOT / "tests"))
 
 import metric_cases  # noqa: E402
 import parity_cases as cases  # noqa: E402
+import parity_losses  # noqa: E402
 
 
 def load_keras():
@@ -309,6 +312,31 @@ def _rounded(values: np.ndarray) -> list[float]:
     return [float(f"{value:.8g}") for value in values]
 
 
+def compare_keras_losses(report: Report, kept: dict) -> None:
+    import torch
+
+    keras, minidl = load_keras(), load_minidl()
+    print(f"\nKeras's losses and their reductions, difference to Keras {keras.__version__}")
+    keras.config.set_floatx("float64")
+    for name in parity_losses.LOSSES:
+        for weighted in (False, True):
+            loss, outputs = parity_losses.value(
+                keras, name, weighted, lambda array, watched: torch.tensor(array, requires_grad=watched)
+            )
+            loss.sum().backward()
+            value, place = loss.detach().numpy(), f"{name}/{weighted}"
+            kept[f"{place}/value"] = value
+            kept[f"{place}/gradient"] = outputs.grad.numpy().astype(np.float32)
+            found = parity_losses.value(minidl, name, weighted)[0]
+            report.line(place, parity_losses.disagreement(found, value), parity_losses.TOLERANCE)
+    keras.config.set_floatx("float32")
+    for name in parity_losses.TRAININGS:
+        expected, found = parity_losses.train(keras, name), parity_losses.train(minidl, name)
+        kept.update({f"train/{name}/{key}": value for key, value in expected.items()})
+        difference = max(parity_losses.disagreement(found[key], expected[key]) for key in expected)
+        report.line(f"trained with {name}", difference, parity_losses.TOLERANCE)
+
+
 def versions() -> dict[str, str]:
     import torch
 
@@ -325,7 +353,7 @@ def versions() -> dict[str, str]:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.parity", description=__doc__.splitlines()[0])
-    parser.add_argument("--write", action="store_true", help=f"keep the peers' numbers in {GOLDEN.name}")
+    parser.add_argument("--write", action="store_true", help="keep the peers' numbers in tests/golden/")
     options = parser.parse_args(arguments)
     try:
         load_keras()
@@ -333,7 +361,8 @@ def main(arguments: list[str] | None = None) -> int:
     except ImportError as error:
         print(f'parity needs Keras 3 and PyTorch ({error}): pip install -e ".[bench]"', file=sys.stderr)
         return 2
-    report, kept = Report(), {}
+    report, kept, kept_losses = Report(), {}, {}
+    compare_keras_losses(report, kept_losses)
     compare_losses(report, kept)
     compare_distillation(report, kept)
     metrics = compare_metrics(report)
@@ -343,14 +372,19 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     print("\nAll in agreement.")
     if options.write:
-        kept["versions"] = np.array(json.dumps(versions()))
-        GOLDEN.parent.mkdir(exist_ok=True)
-        temporary = GOLDEN.with_suffix(".tmp.npz")
-        np.savez_compressed(temporary, **kept)
-        os.replace(temporary, GOLDEN)
+        write(GOLDEN, kept)
+        write(GOLDEN_LOSSES, kept_losses)
         write_metrics(metrics)
-        print(f"wrote {GOLDEN} ({GOLDEN.stat().st_size / 1024:.0f} kB)")
     return 0
+
+
+def write(path: Path, kept: dict) -> None:
+    kept["versions"] = np.array(json.dumps(versions()))
+    path.parent.mkdir(exist_ok=True)
+    temporary = path.with_suffix(".tmp.npz")
+    np.savez_compressed(temporary, **kept)
+    os.replace(temporary, path)
+    print(f"wrote {path} ({path.stat().st_size / 1024:.0f} kB)")
 
 
 if __name__ == "__main__":

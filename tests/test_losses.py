@@ -474,7 +474,7 @@ def test_get():
         assert type(again) is type(loss) and again.get_config() == loss.get_config()
     with pytest.raises(ValueError, match="'categorical_crosentropy': did you mean 'categorical_cross"):
         losses.get("categorical_crosentropy")
-    with pytest.raises(TypeError, match="loss must be a name, a config or a Loss"):
+    with pytest.raises(TypeError, match="loss must be a name, a config or Loss, got Accuracy"):
         losses.get(metrics.Accuracy())
     with pytest.raises(TypeError, match="loss must be .* got 3"):
         losses.get(3)

@@ -828,7 +828,7 @@ def test_best_epoch_picked_on_the_test_set(teacher):
         ("epoch", 1.5, TypeError, "epoch must be an integer, got 1.5"),
         ("draw_epoch", -1, ValueError, "draw_epoch must be >= 0, got -1"),
         ("dtype", "float64", AttributeError, "float32 and cannot become 'float64': make a new model"),
-        ("loss", "hinge", ValueError, "unknown loss 'hinge'"),
+        ("loss", "hige", ValueError, "unknown loss 'hige'"),
         ("optimizer", 3, TypeError, "optimizer must be a name, a config or Optimizer, got 3"),
         ("metrics", [3], TypeError, "metric must be a name, a config or Metric, got 3"),
         (

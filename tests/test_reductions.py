@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+import minidl
 from minidl import Dense, Dropout, Input, Sequential, losses, optimizers
 from minidl.models import load_model
 
@@ -43,6 +44,9 @@ def test_called_without_a_reduction(reduction):
     rows = losses.MeanSquaredError(reduction)(y, pred)
     assert rows.shape == (43,) and rows.dtype == np.float32
     np.testing.assert_allclose(rows, losses.mean_squared_error(y, pred), rtol=1e-6)
+    assert losses.MeanSquaredError(reduction)(y[0], pred[0]) == pytest.approx(rows[0]), (
+        "two vectors: one sample"
+    )
     weighted = losses.MeanSquaredError(reduction)(y, pred, WEIGHT)
     np.testing.assert_allclose(weighted, rows * WEIGHT, rtol=1e-6)
     model = Sequential([Dense(4, input_shape=(5,))])
@@ -51,6 +55,10 @@ def test_called_without_a_reduction(reduction):
     assert model.optimizer is None and model.loss is None
     with pytest.raises(ValueError, match="training needs a single number"):
         model.loss = losses.MeanSquaredError(reduction)
+    model.compile("sgd", losses.MeanSquaredError())
+    model.loss.reduction = reduction
+    with pytest.raises(ValueError, match="training needs a single number"):
+        model.fit(X, np.zeros((43, 4)), verbose=0)
 
 
 def test_a_mean_where_nothing_else_would_be_right():
@@ -120,6 +128,21 @@ def test_fit_compiled_is_fit_layer_by_layer_to_the_bit(name, weight):
     if weight is not None and name.startswith(("sum, ", "mean_with")):  # the check can fail
         mean = network(losses.SparseCategoricalCrossentropy(False, 255))
         assert mean.fit(X, y, **options).history["loss"] != first["loss"]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_bits_do_not_depend_on_the_number_of_threads(name):
+    make, y = CASES[name]
+    before, found = minidl.get_num_threads(), []
+    try:
+        for count in (1, 2):
+            minidl.set_num_threads(count)
+            model = network(make())
+            history = model.fit(X, y, epochs=2, batch_size=32, verbose=0, sample_weight=WEIGHT).history
+            found.append((history["loss"], model.params.tolist()))
+    finally:
+        minidl.set_num_threads(before)
+    assert found[0] == found[1]
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -1,8 +1,9 @@
 """Losses: value and gradient together, on the network's logits.
 
 A loss is called as in Keras, ``loss(y_true, y_pred)``; training asks for ``value_and_grad``. A value is the mean
-over the batch, with ``sample_weight`` the weighted sum divided by B. See ``supervised`` for the losses that learn
-from labels, and ``distillation`` for those that learn from a teacher.
+over the batch, with ``sample_weight`` the weighted sum divided by B, unless ``reduction`` says otherwise. See
+``supervised``, ``errors`` and ``focal`` for the losses that learn from labels, ``distillation`` for those that learn
+from a teacher, and ``function`` for one of your own.
 """
 
 from typing import Any

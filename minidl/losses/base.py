@@ -29,7 +29,8 @@ _FLOPS_OF_A_ROW, _FLOPS_OF_AN_ENTRY = 12_000.0, 150.0
 
 
 class Loss(Configurable):
-    """Base of the losses. minidl's own have a kernel of their name; a user's own overrides ``value_and_grad``.
+    """Base of the losses. minidl's own have a kernel of their name; a user's own overrides ``value_and_grad``, or is a
+    function that `compile` is given (see `function.FunctionLoss`).
 
     ``reduction``, as in Keras: what becomes of the rows' losses, each multiplied by its ``sample_weight`` if there is
     one. "sum_over_batch_size", also called "mean": their sum divided by B. "mean_with_sample_weight": divided by the
@@ -127,7 +128,8 @@ class Loss(Configurable):
         """What is checked before these samples are trained or evaluated on, besides their shapes."""
 
     def check_trainable(self) -> None:
-        """Raises ValueError if the loss is 0 whatever the model predicts."""
+        """Raises ValueError if the loss is no single number, or 0 whatever the model predicts."""
+        self.check_reduced()
 
     def labels_missing(self) -> str:
         """Why y must not be None, and what to write instead."""
@@ -159,15 +161,15 @@ class Loss(Configurable):
                     f"sample_weight needs y_pred of shape (B, C), got {y_pred.shape}: a vector is one sample, "
                     "as in Keras. For B samples of one output write y_pred[:, None]"
                 )
-            y_true, y_pred = y_true[None], y_pred[None]
+            loss = self._mean_loss(y_pred[None], y_true[None], None, sample_weight)
+            return loss if isinstance(loss, float) else float(loss[0])
         return self._mean_loss(y_pred, y_true, None, sample_weight)
 
     def value_and_grad(self, logits, y, sample_weight=None) -> tuple[float, np.ndarray]:
-        """(loss, its gradient by the logits): the mean, or the sum if ``reduction`` says so.
+        """(loss, its gradient by the logits): the mean, or what else ``reduction`` says.
 
-        logits (B, C): before any fused activation.
-
-        y: rows of targets (B, C), or class indices (B,) for a sparse loss. sample_weight (B,), >= 0.
+        logits (B, C): before any fused activation. y: rows of targets (B, C), or class indices (B,) for a sparse loss.
+        sample_weight (B,), >= 0.
         The gradient has the logits' shape. It is float32 if they are, otherwise float64.
         Raises ValueError for shapes that differ, NaN or inf (with the first index) and labels out of range.
         """
