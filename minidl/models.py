@@ -183,7 +183,7 @@ class Sequential(Sealed, Stack):
         Parameters
         ----------
         optimizer : a name ("adam") or a ``minidl.optimizers`` object, which serves one model.
-        loss : a name ("categorical_crossentropy") or a ``minidl.losses`` object.
+        loss : a name ("mse"), a ``minidl.losses`` object, or your own ``(y_true, y_pred) -> (value, gradient)``.
         metrics : names ("accuracy"), ``minidl.metrics`` objects, functions of ``(y_true, y_pred)``.
 
         A crossentropy on a model that ends with the matching softmax or sigmoid is applied to the logits,
@@ -195,7 +195,7 @@ class Sequential(Sealed, Stack):
                 f"optimizer {optimizer.name} already trains another model: pass a new one, "
                 "as optimizer.from_config(optimizer.get_config())"
             )
-        loss = None if loss is None else losses.get(loss)
+        loss = losses.get_to_train(loss)
         metrics = metrics_module.get_all(metrics)
         if self.built and loss is not None:
             self.objective(loss)

@@ -121,7 +121,14 @@ def _cases() -> dict[str, tuple[str, dict, str]]:
         ("CategoricalCrossentropy", {"from_logits": True, "label_smoothing": 0.2}, ("one-hot",)),
         ("SparseCategoricalCrossentropy", {}, ("labels",)),
         ("SparseCategoricalCrossentropy", {"from_logits": True}, ("labels",)),
+        ("SparseCategoricalCrossentropy", {"ignore_class": 2}, ("labels",)),
         ("KLDivergence", {}, ("one-hot",)),
+        ("Poisson", {}, ("several",)),
+        ("MeanSquaredLogarithmicError", {}, ("several", "numbers")),
+        ("LogCoshError", {}, ("numbers",)),
+        ("Hinge", {}, ("logits",)),
+        ("SquaredHinge", {}, ("logits",)),
+        ("CategoricalHinge", {}, ("one-hot",)),
     ]
     return {
         " ".join([name, *(f"{key}={value}" for key, value in settings.items()), f"on {data}"]): (name, settings, data)

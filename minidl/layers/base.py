@@ -368,17 +368,16 @@ def check_custom_objects(custom_objects: object) -> dict[str, type]:
 
 
 def revive(node, custom: dict[str, type]):
-    """``node`` with every config of a class in ``custom`` replaced by an object of it."""
+    """``node`` with every config of a class in ``custom`` replaced by an object of it, and a function by itself."""
     if isinstance(node, list):
         return [revive(item, custom) for item in node]
     if not isinstance(node, dict):
         return node
     node = {key: revive(value, custom) for key, value in node.items()}
-    name = node.get("class_name")
-    if isinstance(name, str) and name in custom:
-        cls, config = custom[name], node.get("config", {})
-        return cls.from_config(config) if hasattr(cls, "from_config") else cls(**config)
-    return node
+    own, config = custom.get(str(node.get("class_name"))), node.get("config", {})
+    if not isinstance(own, type):  # none, or a function, as a loss may be
+        return node if own is None else own
+    return own.from_config(config) if hasattr(own, "from_config") else own(**config)
 
 
 def layers_from_configs(nodes: list, custom: dict[str, type]) -> list[Layer]:

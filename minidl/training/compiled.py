@@ -233,9 +233,9 @@ class CompiledSteps:
             chunk = samples.x[order].reshape(len(order), -1)
             x = program.rows_of(np.ascontiguousarray(chunk, dtype=self._model.dtype))
             x_order = np.arange(len(order))
-        sizes = self._batch_size, orders.shape[1]
+        numbers = self._batch_size, orders.shape[1], self._loss.divisor, self._loss.ignored
         return program.Data(
-            x, x_order, order, samples.labels, self._targets, self._teacher, samples.weight, *sizes
+            x, x_order, order, samples.labels, self._targets, self._teacher, samples.weight, *numbers
         )
 
     def _copy_panels(self, back: bool) -> list[np.ndarray]:

@@ -127,7 +127,8 @@ class _EpochLoop:
         self._batch_size, self._shuffle = batch_size, options.shuffle
         self._tally = data.tally
         has_label = data.samples.labels >= 0
-        self._has_label = None if has_label.all() or not data.tally.metrics else has_label
+        is_whole = not data.loss.distills or has_label.all()
+        self._has_label = None if is_whole or not data.tally.metrics else has_label
         self._steps = -(-data.count // batch_size)
         self._sizes = np.full(self._steps, batch_size)
         self._sizes[-1] = data.count - batch_size * (self._steps - 1)

@@ -10,7 +10,7 @@ from ..kernels import infer, program, threads
 from ..kernels.program import DENSE, aligned_rows
 from ..validation import check_inputs, check_int
 from ..warmup import compile_before_predict
-from .objective import metric_values, predictions_for, score_rows
+from .objective import metric_values, predictions_for, reduced, score_rows
 from .samples import CHUNK_BYTES, Samples, check_samples, is_native, loss_without_teacher
 from .tally import Tally
 
@@ -104,6 +104,7 @@ def evaluate_samples(
     chunk = max(1, CHUNK_BYTES // (widest * model.dtype.itemsize))
     if tally.others:  # they see whole batches, and a function one batch at a time
         chunk = max(batch_size, chunk // batch_size * batch_size)
+    samples = reduced(loss, objective, samples, batch_size)
     callbacks.on_test_begin()
     for first in range(0, count, chunk):
         callbacks.on_test_batch_begin(first // batch_size)

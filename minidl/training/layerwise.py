@@ -12,7 +12,7 @@ from .. import losses
 from ..kernels.processor import denormals_mode, flush_denormals, restore_denormals
 from ..kernels.updates import add_regularizer, max_norm
 from ..validation import check_classes_left, check_rows, check_targets
-from .objective import metric_values, predictions_for, score_rows
+from .objective import metric_values, predictions_for, reduced, score_rows
 from .preparation import TrainingData
 from .samples import Samples, check_samples
 from .tally import Tally
@@ -38,6 +38,7 @@ def layerwise_step(
 
         out = model.forward(batch.x, training=True, logits=objective.on_logits)
         logits = out.reshape(len(out), -1)
+        batch = reduced(loss, objective, batch)
         row_loss, dlogits = score_rows(loss, objective, logits, batch, len(out), with_gradient=True)
         predictions = predictions_for(model, tally.metrics, objective, logits)
         values = metric_values(model, tally.by_kernel, predictions, batch)
@@ -95,12 +96,15 @@ def train_on_batch(model, x, y, sample_weight, class_weight, teacher_logits) -> 
         batch = batch._replace(teacher_logits=logits)
     elif teacher_logits is not None:
         raise ValueError(f"teacher_logits are for a distilling loss, and loss {loss.name} is none")
-    check_classes_left(batch.labels, math.prod(model.output_shape), batch=True)
+    unlabelled = int(np.count_nonzero(batch.labels < 0)) if loss.distills else 0
+    if unlabelled:
+        check_classes_left(batch.labels, math.prod(model.output_shape), batch=True)
     model.prepare_optimizer()
     model.warn_of_what_cannot_learn()
     batch = batch._replace(x=np.ascontiguousarray(batch.x, dtype=model.dtype))
-    rows = len(batch.x) if batch.targets is not None else int(np.count_nonzero(batch.labels >= 0))
-    tally = Tally(model, model.metrics if rows else [], batch.targets is None)  # they compare with labels
+    rows = len(batch.x) - unlabelled if batch.y is not None else 0
+    metrics = model.metrics if rows else []  # they compare with labels
+    tally = Tally(model, metrics, batch.targets is None, loss.distills)
 
     def step():
         return layerwise_step(model, batch, loss, tally, step=model.optimizer.iterations)

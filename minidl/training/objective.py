@@ -27,12 +27,12 @@ def objective_of(model, loss) -> Objective:
     """How ``loss`` meets the output of ``model``, or a ValueError that says why it cannot."""
     model.require_built("a loss")
     final, wanted = model.final_activation, loss.fused_activation
-    if wanted is None:
-        return Objective(loss.kind(False), loss.hyper, False)
-    if len(model.output_shape) != 1:
+    if (wanted is not None or loss.is_of_rows) and len(model.output_shape) != 1:
         raise ValueError(
             f"loss {loss.name} needs outputs of shape (B, C), got (B, *{model.output_shape}): add a Flatten"
         )
+    if wanted is None:
+        return Objective(loss.kind(False), loss.hyper, False)
     if loss.distills and model.hides_a_softmax():
         raise ValueError(
             f"loss {loss.name} needs logits, but the model's are probabilities already: let softmax be its "
@@ -81,6 +81,14 @@ def score_rows(
     rows_batch = Batch(logits, *_labels_and_targets(batch, dtype), teacher, scale)
     loss_batch(objective.kind, row_loss, dlogits, rows_batch, objective.hyper)
     return row_loss, dlogits
+
+
+def reduced(loss, objective: Objective, samples: Samples, batch_size: int | None = None) -> Samples:
+    """``samples`` with the weights that the loss's ``reduction`` asks for; a loss of the user's own reduces itself."""
+    if objective.kind < 0:
+        return samples
+    weight = loss.batch_weights(samples.labels, samples.weight, len(samples.x), batch_size)
+    return samples._replace(weight=weight)
 
 
 def predictions_for(model, metrics, objective: Objective, logits: np.ndarray) -> np.ndarray:

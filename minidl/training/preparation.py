@@ -41,12 +41,13 @@ def prepare(model, options: FitOptions) -> TrainingData:
     outputs = math.prod(model.output_shape)
     if options.class_weight is not None:  # as in Keras it leaves the validation samples alone
         samples = with_class_weight(samples, options.class_weight, outputs)
+        loss.check_on(model, samples)
     sparse = samples.targets is None
     for metric in model.metrics:
         metric.check_fits(sparse, outputs)
-    labels = samples.labels[:count]
+    labels = samples.labels[: count if loss.distills else 0]  # another loss has no rows without a label
     without = int(np.count_nonzero(labels < 0))
-    has_labels = samples.targets is not None or without < len(labels)
+    has_labels = samples.targets is not None or without < len(labels) or not loss.distills
     if not has_labels and loss.needs_target:
         raise ValueError(f"y must hold labels, got -1 for all {count} samples: {loss.labels_missing()}")
     check_classes_left(labels, outputs)
@@ -56,7 +57,7 @@ def prepare(model, options: FitOptions) -> TrainingData:
     if options.target_model is not None:
         samples, online_teacher = _taught(model, loss, samples, options)
         model.was_taught = True
-    tally = Tally(model, model.metrics if has_labels else [], sparse)
+    tally = Tally(model, model.metrics if has_labels else [], sparse, loss.distills)
     _try_functions(model, tally, samples, min(options.batch_size, count))
     return TrainingData(loss, samples, count, validation, tally, online_teacher)
 
@@ -80,7 +81,7 @@ def _keep_validation_aside(model, loss, samples: Samples, options: FitOptions) -
                 f"{_WITHOUT_LABELS}, minidl.distill(..., test_data=(x_test, None))"
             )
         validation = check_samples(model, loss, x, y, *weight, argument="validation ")
-        return count, labelled_only(model, validation, "validation y")
+        return count, labelled_only(model, loss, validation, "validation y")
     if options.validation_split == 0:
         return count, None
     kept = math.floor(count * (1 - options.validation_split))
@@ -95,7 +96,7 @@ def _keep_validation_aside(model, loss, samples: Samples, options: FitOptions) -
         )
     validation = samples.take(slice(kept, count))
     name = f"the last {count - kept} of y, held out for validation,"
-    return kept, labelled_only(model, validation, name)
+    return kept, labelled_only(model, loss, validation, name)
 
 
 def _training_loss(model, options: FitOptions) -> Loss:

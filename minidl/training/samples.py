@@ -56,12 +56,13 @@ def check_samples(model, loss, x, y, sample_weight=None, class_weight=None, argu
     samples = Samples(x, labels, targets, None, weight)
     if class_weight is not None:
         samples = with_class_weight(samples, class_weight, math.prod(model.output_shape))
+    loss.check_on(model, samples)
     return samples
 
 
-def labelled_only(model, samples: Samples, argument: str) -> Samples:
+def labelled_only(model, loss, samples: Samples, argument: str) -> Samples:
     """Without the rows that have no label (-1), of which validation could say nothing."""
-    if samples.targets is not None or samples.labels.min() >= 0:
+    if samples.targets is not None or not loss.distills or samples.labels.min() >= 0:
         return samples
     rows = np.flatnonzero(samples.labels >= 0)
     if not len(rows):
@@ -86,7 +87,8 @@ def with_class_weight(samples: Samples, class_weight, outputs: int) -> Samples:
             raise ValueError("class_weight needs y, got y=None")
         else:
             classes = np.argmax(samples.targets, axis=1)
-        chosen = np.where(classes >= 0, weights[classes], 1.0)
+        is_class = (classes >= 0) & (classes < outputs)  # others are unlabelled or ignored
+        chosen = np.where(is_class, weights[np.where(is_class, classes, 0)], 1.0)
     return samples._replace(weight=samples.weight * chosen if samples.weight.size else chosen)
 
 

@@ -30,7 +30,7 @@ CHECKS = {
     "best_logs": lambda value: _numbers("best", value),
     "stop_training": functools.partial(check_bool, "stop_training"),
     "optimizer": lambda value: None if value is None else optimizers.get(value),
-    "loss": losses.get,
+    "loss": losses.get_to_train,
     "metrics": lambda value: value if metrics.get_all(value) == value else metrics.get_all(value),
 }
 """Attributes of a model, each with the function that checks it for constructor, setter and file."""
@@ -82,7 +82,7 @@ def restore_training(model, config: dict, arrays: dict[str, np.ndarray], custom:
     model.epoch = training["epoch"]
     if config["compile"] is not None:
         compiled = revive(config["compile"], custom)
-        listed = [metrics.deserialize(metric, custom) for metric in compiled["metrics"]]
+        listed = [metrics.deserialize(metric) for metric in compiled["metrics"]]
         model.compile(compiled["optimizer"], compiled["loss"], listed)
         if found or training["iterations"]:
             model.prepare_optimizer()

@@ -15,10 +15,11 @@ from .samples import Samples
 class Tally:
     """Where the sums of ``metrics`` stand in a vector of ``size`` numbers, those with a kernel first.
 
-    ``by_kernel`` and ``others`` are the metrics of both kinds. ``sparse``: whether y holds class indices.
+    ``by_kernel`` and ``others`` are the metrics of both kinds. ``sparse``: whether y holds class indices,
+    of which -1, if the loss ``distills``, means that there is none.
     """
 
-    def __init__(self, model, metrics, sparse: bool):
+    def __init__(self, model, metrics, sparse: bool, distills: bool = False):
         outputs = math.prod(model.output_shape)
         self.metrics = list(metrics)
         self.by_kernel = [metric for metric in metrics if metric.has_kernel]
@@ -33,6 +34,7 @@ class Tally:
         for metric in (*self.by_kernel, *self.others):
             first, self.size = self.size, self.size + (1 if metric.has_kernel else metric.sums_size(outputs))
             self._places[metric.name] = slice(first, self.size)
+        self._distills = distills
         self._error: Exception | None = None
 
     def add(
@@ -43,7 +45,7 @@ class Tally:
         If one raises, as a function of the user's may, its sums become NaN, and `raise_error` raises it later: the
         step is over, and the model must say so.
         """
-        if labels.size and labels.min() < 0:
+        if self._distills and labels.size and labels.min() < 0:
             rows = np.flatnonzero(labels >= 0)
             predictions, labels = predictions[rows], labels[rows]
         if not len(predictions):
