@@ -202,6 +202,12 @@ class OfSums(Metric):
         raise TypeError(f"{self.name} is no mean over the samples: it has no value for each of them")
 
 
+def in_single(array: np.ndarray) -> np.ndarray:
+    """float32, in which Keras compares."""
+    with np.errstate(over="ignore"):
+        return np.asarray(array, np.float32)
+
+
 def divided(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """a / b, and 0 where b is 0."""
     return np.divide(a, b, out=np.zeros(np.broadcast(a, b).shape), where=b != 0)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .. import validation
-from .base import METRICS, OfSums, divided, plain
+from .base import METRICS, OfSums, divided, in_single, plain
 
 EPSILON = 1e-7
 """Keras's: AUC's outermost thresholds lie so far outside of [0, 1]."""
@@ -51,7 +51,7 @@ def exceeded(pred: np.ndarray, thresholds: Thresholds) -> np.ndarray:
 
     Of evenly spread ones that is computed from a prediction clipped to [0, 1], as Keras does.
     """
-    pred = np.asarray(pred, np.float32)
+    pred = in_single(pred)
     is_nan = np.isnan(pred)
     if thresholds.are_even:
         pred = np.clip(np.where(is_nan, np.float32(0), pred), 0.0, 1.0)
@@ -122,7 +122,7 @@ def largest_of(pred: np.ndarray, k: int) -> np.ndarray:
     """``pred`` with `NOT_AMONG_THEM` in all but the k largest places of each row; of equal ones the first count."""
     kept = np.argsort(-pred, axis=1, kind="stable")[:, :k]
     out = np.full(pred.shape, NOT_AMONG_THEM, np.float32)
-    np.put_along_axis(out, kept, np.take_along_axis(pred, kept, 1).astype(np.float32), 1)
+    np.put_along_axis(out, kept, in_single(np.take_along_axis(pred, kept, 1)), 1)
     return out
 
 

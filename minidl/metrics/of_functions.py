@@ -14,8 +14,9 @@ class FunctionMetric(OfSums):
     """The mean over all samples of ``function(y_true, y_pred)``, a plain function of NumPy arrays.
 
     It is called once a batch. y_true: class indices, int64 (B,), or targets (B, C); y_pred: the model's outputs
-    (B, C). It returns a number for each sample, (B,) or more axes, over which the mean is taken; or one number, and then
-    the result is the mean over the batches, each counting the same, as in Keras. Which direction is better is not known.
+    (B, C). It returns a number for each sample, (B,) or more axes, over which the mean is taken; or one number, and
+    then the result is the mean over the batches, each counting the same, as in Keras. Which direction is better is not
+    known.
 
     ``Sequential.compile(metrics=[function])`` makes one of a function; its name is the function's ``__name__``.
     """

@@ -78,12 +78,11 @@ class Tally:
 
     def results(self, sums: np.ndarray, rows: int) -> dict:
         """Each metric's result by its name, for ``rows`` samples with a label."""
-        of_kernel = [(sums[self._places[metric.name]].item(), rows) for metric in self.by_kernel]
-        given = dict(zip((metric.name for metric in self.by_kernel), of_kernel, strict=True))
-        return {
-            metric.name: metric.result_of(given.get(metric.name, sums[self._places[metric.name]]))
-            for metric in self.metrics
-        }
+        found = {}
+        for metric in self.metrics:
+            part = sums[self._places[metric.name]]
+            found[metric.name] = metric.result_of(np.array([part[0], rows]) if metric.has_kernel else part)
+        return found
 
     def named(self, sums: np.ndarray) -> dict[str, float | list[float]]:
         """The sums by the metrics' names, as plain data: a number each, of the others a list."""
@@ -100,10 +99,8 @@ class Tally:
         sums = np.zeros(self.size)
         for metric in self.metrics:
             place = self._places[metric.name]
-            part = np.atleast_1d(np.asarray(named[metric.name], np.float64))
-            if len(part) != place.stop - place.start or metric.has_kernel != isinstance(
-                named[metric.name], float
-            ):
+            part = named[metric.name] if isinstance(named[metric.name], list) else [named[metric.name]]
+            if len(part) != sums[place].size:
                 return None
             sums[place] = part
         return sums
