@@ -82,6 +82,7 @@ def _cases() -> dict[str, tuple[str, dict, str]]:
         for method in ("interpolation", "minoring", "majoring"):
             listed.append(("AUC", {"curve": curve, "summation_method": method}, _OF_SCORES))
     listed += [
+        ("AUC", {"curve": "PRGAIN"}, ("binary", "edges", "no positives")),
         ("AUC", {"num_thresholds": 2}, ("edges",)),
         ("AUC", {"num_thresholds": 3}, ("edges",)),
         ("AUC", {"thresholds": [0.75, 0.1, 0.3]}, ("edges", "several")),

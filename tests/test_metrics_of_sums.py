@@ -153,6 +153,7 @@ def test_a_function_is_a_metric():
     saved["config"]["function"] = gap
     assert metrics.deserialize(saved).name == "g" and metrics.deserialize(saved).function is gap
     assert metrics.FunctionMetric.from_config(metric.get_config()).function is gap
+    assert metrics.get(losses.huber).direction == "down"
     worst = metrics.get(lambda y, p: abs(y - p).max())  # one number: each batch counts the same
     worst.update_state([0.0, 0.0, 0.0], [0.1, 0.2, 0.3])
     worst.update_state([0.0], [0.5])
@@ -183,7 +184,7 @@ def test_what_a_function_returns_is_checked(returned, message):
     ("make", "message"),
     [
         (lambda: metrics.AUC(1), "num_thresholds must be >= 2, got 1"),
-        (lambda: metrics.AUC(curve="RUC"), "curve must be one of 'ROC', 'PR', 'roc', 'pr', got 'RUC'"),
+        (lambda: metrics.AUC(curve="RUC"), "curve must be one of 'ROC', 'PR', 'PRGAIN', .*, got 'RUC'"),
         (lambda: metrics.AUC(summation_method="mean"), "summation_method must be one of"),
         (lambda: metrics.AUC(thresholds=[0.5, 2]), "each of thresholds must be <= 1, got 2"),
         (lambda: metrics.AUC(thresholds=0.5), "thresholds must be a list of numbers, got 0.5"),

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from .. import validation
+from ..losses import CLASS_OF
 from .base import Metric, OfSums, mean_sums
 
 EXPECTED = "a number for each sample, shape (B, ...), or one number"
@@ -16,12 +17,11 @@ class FunctionMetric(OfSums):
     It is called once a batch. y_true: class indices, int64 (B,), or targets (B, C); y_pred: the model's outputs
     (B, C). It returns a number for each sample, (B,) or more axes, over which the mean is taken; or one number, and
     then the result is the mean over the batches, each counting the same, as in Keras. Which direction is better is not
-    known.
+    known, unless it is one of ``minidl.losses``.
 
     ``Sequential.compile(metrics=[function])`` makes one of a function; its name is the function's ``__name__``.
     """
 
-    direction = None
     wants_labels = None
 
     def __init__(self, function: Callable, name: str | None = None):
@@ -35,6 +35,11 @@ class FunctionMetric(OfSums):
     @property
     def function_name(self) -> str:
         return getattr(self.function, "__name__", type(self.function).__name__)
+
+    @property
+    def direction(self):
+        """That of a loss is known, as in Keras."""
+        return "down" if any(self.function is loss for loss in CLASS_OF) else None
 
     def sums_size(self, outputs):
         return 2
