@@ -82,6 +82,7 @@ def _cases() -> dict[str, tuple[str, dict, str]]:
         for method in ("interpolation", "minoring", "majoring"):
             listed.append(("AUC", {"curve": curve, "summation_method": method}, _OF_SCORES))
     listed += [
+        ("AUC", {"curve": "PRGAIN"}, ("binary", "edges", "no positives")),
         ("AUC", {"num_thresholds": 2}, ("edges",)),
         ("AUC", {"num_thresholds": 3}, ("edges",)),
         ("AUC", {"thresholds": [0.75, 0.1, 0.3]}, ("edges", "several")),
@@ -121,7 +122,14 @@ def _cases() -> dict[str, tuple[str, dict, str]]:
         ("CategoricalCrossentropy", {"from_logits": True, "label_smoothing": 0.2}, ("one-hot",)),
         ("SparseCategoricalCrossentropy", {}, ("labels",)),
         ("SparseCategoricalCrossentropy", {"from_logits": True}, ("labels",)),
+        ("SparseCategoricalCrossentropy", {"ignore_class": 2}, ("labels",)),
         ("KLDivergence", {}, ("one-hot",)),
+        ("Poisson", {}, ("several",)),
+        ("MeanSquaredLogarithmicError", {}, ("several", "numbers")),
+        ("LogCoshError", {}, ("numbers",)),
+        ("Hinge", {}, ("logits",)),
+        ("SquaredHinge", {}, ("logits",)),
+        ("CategoricalHinge", {}, ("one-hot",)),
     ]
     return {
         " ".join([name, *(f"{key}={value}" for key, value in settings.items()), f"on {data}"]): (name, settings, data)

@@ -259,6 +259,8 @@ PUBLIC_NAMES = {
         squared_hinge""",
     "metrics": """
         AUC Accuracy BinaryAccuracy BinaryCrossentropy CategoricalAccuracy CategoricalCrossentropy CosineSimilarity
+        CategoricalHinge Hinge LogCoshError MeanSquaredLogarithmicError Poisson SquaredHinge categorical_hinge hinge
+        log_cosh mean_squared_logarithmic_error poisson squared_hinge
         F1Score FBetaScore FunctionMetric KLDivergence MeanAbsoluteError MeanAbsolutePercentageError MeanSquaredError
         Metric Precision R2Score Recall RootMeanSquaredError SparseCategoricalAccuracy SparseCategoricalCrossentropy
         SparseTopKCategoricalAccuracy TopKCategoricalAccuracy binary_accuracy binary_crossentropy

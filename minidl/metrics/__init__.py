@@ -4,17 +4,26 @@
 functions of several sums, ``of_functions`` what a plain function of the user's becomes.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 
 from ..kernels import metrics as kernel
 from ..losses import (
     binary_crossentropy,
+    binary_focal_crossentropy,
     categorical_crossentropy,
+    categorical_focal_crossentropy,
+    categorical_hinge,
+    hinge,
     huber,
     kl_divergence,
+    log_cosh,
     mean_absolute_error,
+    mean_absolute_percentage_error,
     mean_squared_error,
+    mean_squared_logarithmic_error,
+    poisson,
     sparse_categorical_crossentropy,
+    squared_hinge,
 )
 from ..registry import check_kind, refuse_overridden
 from ..registry import serialize as _serialize
@@ -40,24 +49,32 @@ from .of_functions import FunctionMetric
 from .of_losses import (
     BinaryCrossentropy,
     CategoricalCrossentropy,
+    CategoricalHinge,
     CosineSimilarity,
+    Hinge,
     KLDivergence,
+    LogCoshError,
     MeanAbsolutePercentageError,
+    MeanSquaredLogarithmicError,
+    Poisson,
     SparseCategoricalCrossentropy,
-    mean_absolute_percentage_error,
+    SquaredHinge,
 )
 from .scores import F1Score, FBetaScore, R2Score
 
 __all__ = [
     "AUC", "METRICS", "Accuracy", "BinaryAccuracy", "BinaryCrossentropy", "CategoricalAccuracy",
-    "CategoricalCrossentropy", "CosineSimilarity", "F1Score", "FBetaScore", "FunctionMetric", "KLDivergence",
-    "MeanAbsoluteError", "MeanAbsolutePercentageError", "MeanSquaredError", "Metric", "Precision", "R2Score",
-    "Recall", "RootMeanSquaredError", "SparseCategoricalAccuracy", "SparseCategoricalCrossentropy",
-    "SparseTopKCategoricalAccuracy", "TopKCategoricalAccuracy", "binary_accuracy", "binary_crossentropy",
-    "categorical_accuracy", "categorical_crossentropy", "deserialize", "get", "get_all", "huber", "kl_divergence",
-    "mean_absolute_error", "mean_absolute_percentage_error", "mean_squared_error", "serialize",
-    "sparse_categorical_accuracy", "sparse_categorical_crossentropy", "sparse_top_k_categorical_accuracy",
-    "top_k_categorical_accuracy",
+    "CategoricalCrossentropy", "CategoricalHinge", "CosineSimilarity", "F1Score", "FBetaScore",
+    "FunctionMetric", "Hinge", "KLDivergence", "LogCoshError", "MeanAbsoluteError",
+    "MeanAbsolutePercentageError", "MeanSquaredError", "MeanSquaredLogarithmicError", "Metric", "Poisson",
+    "Precision", "R2Score", "Recall", "RootMeanSquaredError", "SparseCategoricalAccuracy",
+    "SparseCategoricalCrossentropy", "SparseTopKCategoricalAccuracy", "SquaredHinge", "TopKCategoricalAccuracy",
+    "binary_accuracy", "binary_crossentropy", "binary_focal_crossentropy", "categorical_accuracy",
+    "categorical_crossentropy", "categorical_focal_crossentropy", "categorical_hinge", "deserialize", "get",
+    "get_all", "hinge", "huber", "kl_divergence", "log_cosh", "mean_absolute_error",
+    "mean_absolute_percentage_error", "mean_squared_error", "mean_squared_logarithmic_error", "poisson",
+    "serialize", "sparse_categorical_accuracy", "sparse_categorical_crossentropy",
+    "sparse_top_k_categorical_accuracy", "squared_hinge", "top_k_categorical_accuracy",
 ]  # fmt: skip
 
 
@@ -92,22 +109,22 @@ def _of_function(function: Callable) -> Metric:
 
 
 def serialize(metric: Metric) -> dict | None:
-    """``{"class_name", "config"}``; of a function of the user's ``{"function", "name"}``, its name and the log's."""
+    """``{"class_name", "config"}``; a function of the user's is in the config by its name, as of a loss."""
+    saved = _serialize(metric)
     if isinstance(metric, FunctionMetric):
-        return {"function": metric.function_name, "name": metric.name}
-    return _serialize(metric)
+        saved["config"]["function"] = {"class_name": metric.function_name, "config": {}}
+    return saved
 
 
-def deserialize(config, custom_objects: Mapping[str, Callable] | None = None) -> Metric:
-    """The inverse of ``serialize``; ``custom_objects``: the user's functions by their names."""
-    if not isinstance(config, dict) or "function" not in config:
+def deserialize(config) -> Metric:
+    """The inverse of ``serialize``, once `custom_objects` have put a function in the place of its name."""
+    if not isinstance(config, dict) or config.get("class_name") != FunctionMetric.__name__:
         return get(config)
-    name = config["function"]
-    if name not in (custom_objects or {}):
-        raise ValueError(
-            f"metric {name!r} is a function, which no file holds: pass custom_objects={{{name!r}: {name}}}"
-        )
-    return FunctionMetric(custom_objects[name], config.get("name"))
+    function = config["config"]["function"]
+    if not callable(function):
+        name = function.get("class_name") if isinstance(function, dict) else function
+        raise ValueError(f"metric {name} is a function of your own: pass custom_objects={{{name!r}: {name}}}")
+    return FunctionMetric(function, config["config"].get("name"))
 
 
 def get_all(metrics: str | Metric | Callable | Iterable | None) -> list[Metric]:

@@ -36,6 +36,7 @@ class Metric(Configurable):
     """Of a metric without a kernel: whether y must hold class indices, or rows of targets; None: either."""
     loss_kind: int | None = None
     """The number of the loss whose kernel gives the rows' values, of a metric that is the mean of one."""
+    ignore_class: int | None = None
     counts = False
     """Whether `sums` are whole numbers: then several batches may be added up at once, with the same bits."""
     k = 1
@@ -106,7 +107,7 @@ class Metric(Configurable):
         self._warn_of_unlabelled(true, sparse, outputs)
         labels, targets = np.empty(0, np.int64), np.empty((0, 0), dtype)
         if sparse:
-            labels = validation.check_labels(true, outputs, "y_true", unlabelled=self.has_kernel)
+            labels = validation.check_labels(true, outputs, "y_true", self.has_kernel, self.ignore_class)
         else:
             flat = true.reshape(len(true), -1)
             targets = np.require(validation.check_targets(flat, (outputs,), dtype, "y_true"), dtype, "CAW")
@@ -155,8 +156,13 @@ class Metric(Configurable):
         self._sums: np.ndarray | None = None
 
     def update_state(self, y_true, y_pred, sample_weight=None) -> None:
-        values = self.rows(y_true, y_pred)
-        self._add(mean_sums(values, self._checked_weight(sample_weight, len(values))))
+        pred, true = validation.check_array("y_pred", y_pred), validation.check_array("y_true", y_true)
+        if pred.ndim > 2:
+            values = self.rows(true, pred)
+            self._add(mean_sums(values, self._checked_weight(sample_weight, len(values))))
+            return
+        arrays = self._as_arrays(pred, true)
+        self._add(self.sums(*arrays, self._checked_weight(sample_weight, len(arrays[0]))))
 
     def _checked_weight(self, sample_weight, rows: int) -> np.ndarray | None:
         return None if sample_weight is None else validation.check_sample_weight(sample_weight, rows)
@@ -188,14 +194,18 @@ class OfSums(Metric):
     direction = "up"
 
     def update_state(self, y_true, y_pred, sample_weight=None) -> None:
-        pred, true = validation.check_array("y_pred", y_pred), validation.check_array("y_true", y_true)
-        if pred.ndim > 2:
-            raise ValueError(f"y_pred must have shape (N, C), got {pred.shape}")
-        arrays = self._as_arrays(pred, true)
-        self._add(self.sums(*arrays, self._checked_weight(sample_weight, len(arrays[0]))))
+        if np.ndim(y_pred) > 2:
+            raise ValueError(f"y_pred must have shape (N, C), got {np.shape(y_pred)}")
+        super().update_state(y_true, y_pred, sample_weight)
 
     def rows(self, y_true, y_pred):
         raise TypeError(f"{self.name} is no mean over the samples: it has no value for each of them")
+
+
+def in_single(array: np.ndarray) -> np.ndarray:
+    """float32, in which Keras compares."""
+    with np.errstate(over="ignore"):
+        return np.asarray(array, np.float32)
 
 
 def divided(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .. import validation
-from .base import METRICS, OfSums, divided, plain
+from .base import METRICS, OfSums, divided, in_single, plain
 
 EPSILON = 1e-7
 """Keras's: AUC's outermost thresholds lie so far outside of [0, 1]."""
@@ -51,7 +51,7 @@ def exceeded(pred: np.ndarray, thresholds: Thresholds) -> np.ndarray:
 
     Of evenly spread ones that is computed from a prediction clipped to [0, 1], as Keras does.
     """
-    pred = np.asarray(pred, np.float32)
+    pred = in_single(pred)
     is_nan = np.isnan(pred)
     if thresholds.are_even:
         pred = np.clip(np.where(is_nan, np.float32(0), pred), 0.0, 1.0)
@@ -122,7 +122,7 @@ def largest_of(pred: np.ndarray, k: int) -> np.ndarray:
     """``pred`` with `NOT_AMONG_THEM` in all but the k largest places of each row; of equal ones the first count."""
     kept = np.argsort(-pred, axis=1, kind="stable")[:, :k]
     out = np.full(pred.shape, NOT_AMONG_THEM, np.float32)
-    np.put_along_axis(out, kept, np.take_along_axis(pred, kept, 1).astype(np.float32), 1)
+    np.put_along_axis(out, kept, in_single(np.take_along_axis(pred, kept, 1)), 1)
     return out
 
 
@@ -178,7 +178,7 @@ class Recall(_AtThresholds):
 
 @METRICS.register()
 class AUC(Confusion):
-    """The area under the ROC curve, or the precision-recall curve, from its points at ``num_thresholds`` thresholds.
+    """The area under the ROC curve, or another ``curve``, from its points at ``num_thresholds`` thresholds.
 
     They are -1e-7, then evenly spread in (0, 1), then 1 + 1e-7; or ``thresholds`` between the outer two, and then
     ``num_thresholds`` means nothing. Few predictions between two thresholds, or all between the same two, make it
@@ -186,7 +186,8 @@ class AUC(Confusion):
 
     Parameters
     ----------
-    curve : "ROC", recall over the share of false positives; "PR", precision over recall.
+    curve : "ROC", recall over the share of false positives; "PR", precision over recall; "PRGAIN", precision gain over
+        recall gain (Flach and Kull 2015).
     summation_method : "interpolation" takes the mean height between two points, for "PR" what lies between them if
         true and false positives change evenly (Davis and Goadrich 2006); "minoring" the lower, "majoring" the higher.
     multi_label : an area for each output, and their mean; else all entries of y count as one output's.
@@ -208,7 +209,7 @@ class AUC(Confusion):
     ):
         super().__init__(name)
         self.num_thresholds = validation.check_int("num_thresholds", num_thresholds, minimum=2)
-        known = ("ROC", "PR", "roc", "pr")
+        known = (*_CURVES, *map(str.lower, _CURVES))
         self.curve = str(validation.check_choice("curve", curve, known)).upper()
         methods = ("interpolation", "minoring", "majoring", "Interpolation", "Minoring", "Majoring")
         method = validation.check_choice("summation_method", summation_method, methods)
@@ -248,14 +249,25 @@ class AUC(Confusion):
         if self.curve == "PR" and self.summation_method == "interpolation":
             parts = _interpolated_precision(true, true + false, positives)
         else:
-            recall = divided(true, positives)
-            x, y = divided(false, negatives), recall
-            if self.curve == "PR":
-                x, y = recall, divided(true, true + false)
+            x, y = _CURVES[self.curve](true, false, positives, negatives)
             parts = (x[:-1] - x[1:]) * _HEIGHTS[self.summation_method](y[:-1], y[1:])
         return float(np.mean(np.sum(parts, axis=0)))
 
 
+def _gains(true, false, positives, negatives):
+    """Both relative to always saying yes; without a true positive 0 and 1, and a recall below that share counts 0."""
+    ratio = divided(positives, negatives)
+    recall = np.where(true == 0, 0.0, 1 - ratio * divided(positives - true, true))
+    precision = np.where(true == 0, 1.0, 1 - ratio * divided(false, true))
+    return np.maximum(recall, 0.0), precision
+
+
+# (x, y) of each threshold's point
+_CURVES = {
+    "ROC": lambda true, false, positives, negatives: (divided(false, negatives), divided(true, positives)),
+    "PR": lambda true, false, positives, negatives: (divided(true, positives), divided(true, true + false)),
+    "PRGAIN": _gains,
+}
 _HEIGHTS = {
     "interpolation": lambda a, b: (a + b) / 2,
     "minoring": np.minimum,

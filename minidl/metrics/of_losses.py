@@ -1,4 +1,7 @@
-"""Metrics that are the mean over the samples of a loss, or of something like one. Keras's formulas and defaults."""
+"""Metrics that are the mean over the samples of a loss. Keras's formulas and defaults.
+
+A class has the loss whose kernel gives its rows' values, and the settings that it takes as Keras does.
+"""
 
 import functools
 
@@ -6,24 +9,16 @@ import numpy as np
 
 from .. import losses, validation
 from ..kernels.losses import Batch, loss_batch
-from ..registry import constructor_arguments, function_of
+from ..registry import constructor_arguments
 from .base import METRICS, Metric
 
-EPSILON = 1e-7
-"""Keras's: below it nothing is divided by."""
 
-
-class OfRows(Metric):
-    """Base of the means over the samples that no kernel of a metric gives: ``values`` does."""
+class OfLoss(Metric):
+    """Base: the mean over the samples of ``loss_class``'s loss, without weights of its own."""
 
     has_kernel = False
     needs_output = True
     wants_labels = False
-
-
-class OfLoss(OfRows):
-    """Base of the means of a loss: the kernel of the loss of that name gives its value for each row."""
-
     loss_class: type[losses.Loss]
     from_logits = False
     label_smoothing = 0.0
@@ -95,15 +90,41 @@ class CategoricalCrossentropy(_Crossentropy):
 
 @METRICS.register()
 class SparseCategoricalCrossentropy(OfLoss):
-    """Mean over the samples of ``-log q_y``, y a class index; else as `CategoricalCrossentropy`."""
+    """Mean over the samples of ``-log q_y``, y a class index; else as `CategoricalCrossentropy`.
+
+    A sample of the class ``ignore_class``, any whole number, has value 0; as in Keras it still counts in the mean,
+    unless there is a ``sample_weight``.
+    """
 
     loss_class = losses.SparseCategoricalCrossentropy
     wants_labels = True
 
-    def __init__(self, name: str | None = None, from_logits: bool = False, axis: int = -1):
+    def __init__(
+        self,
+        name: str | None = None,
+        from_logits: bool = False,
+        ignore_class: int | None = None,
+        axis: int = -1,
+    ):
         super().__init__(name)
         self.from_logits = validation.check_bool("from_logits", from_logits)
+        self.ignore_class = ignore_class
+        if ignore_class is not None:
+            self.ignore_class = validation.check_int("ignore_class", ignore_class, -(2**31), 2**31 - 1)
         self.axis = _check_axis(axis)
+
+    def values(self, pred, labels, targets):
+        is_class = (labels >= 0) & (labels < pred.shape[1])
+        values = super().values(pred, np.where(is_class, labels, 0), targets)
+        values[~is_class] = np.nan  # where the loss ignores a class that this metric does not
+        if self.ignore_class is not None:
+            values[labels == self.ignore_class] = 0.0
+        return values
+
+    def sums(self, pred, labels, targets, weight=None):
+        if weight is not None and self.ignore_class is not None:
+            weight = weight * (labels != self.ignore_class)
+        return super().sums(pred, labels, targets, weight)
 
 
 @METRICS.register()
@@ -113,25 +134,66 @@ class KLDivergence(OfLoss):
     loss_class = losses.KLDivergence
 
 
+@METRICS.register()
+class Poisson(OfLoss):
+    """Mean over samples and outputs of ``o - y log(o + 1e-7)``."""
+
+    loss_class = losses.Poisson
+
+
 @METRICS.register("mape", "MAPE")
-class MeanAbsolutePercentageError(OfRows):
+class MeanAbsolutePercentageError(OfLoss):
     """100 times the mean over samples and outputs of ``|y - y_pred| / max(|y|, 1e-7)``."""
 
-    def values(self, pred, labels, targets):
-        y = np.asarray(targets, np.float64)
-        return 100.0 * np.mean(np.abs(y - pred) / np.maximum(np.abs(y), EPSILON), axis=1)
+    loss_class = losses.MeanAbsolutePercentageError
 
 
-mean_absolute_percentage_error = function_of(MeanAbsolutePercentageError, Metric.rows)
+@METRICS.register("msle", "MSLE")
+class MeanSquaredLogarithmicError(OfLoss):
+    """Mean over samples and outputs of ``[log(1 + y) - log(1 + y_pred)]^2``, y and y_pred at least 1e-7."""
+
+    loss_class = losses.MeanSquaredLogarithmicError
 
 
 @METRICS.register()
-class CosineSimilarity(OfRows):
+class LogCoshError(OfLoss):
+    """Mean over samples and outputs of ``log(cosh(y - y_pred))``. Its name is "logcosh", as in Keras."""
+
+    loss_class = losses.LogCosh
+
+    def __init__(self, name: str | None = None):
+        super().__init__("logcosh" if name is None else name)
+
+
+@METRICS.register()
+class Hinge(OfLoss):
+    """Mean over samples and outputs of ``max(1 - y y_pred, 0)``, y -1 and 1, or 0 and 1."""
+
+    loss_class = losses.Hinge
+
+
+@METRICS.register()
+class SquaredHinge(OfLoss):
+    """Mean over samples and outputs of ``max(1 - y y_pred, 0)^2``, y -1 and 1, or 0 and 1."""
+
+    loss_class = losses.SquaredHinge
+
+
+@METRICS.register()
+class CategoricalHinge(OfLoss):
+    """Mean over the samples of ``max(max_j (1 - y_j) o_j - sum_j y_j o_j + 1, 0)``, y a one-hot row."""
+
+    loss_class = losses.CategoricalHinge
+
+
+@METRICS.register()
+class CosineSimilarity(OfLoss):
     """Mean over the samples of the cosine between the rows y and y_pred; the length of a row counts as 1e-7 at least.
 
-    ``axis``, along which the rows lie, is the last: -1 or 1.
+    The loss of that name is less by its sign. ``axis``, along which the rows lie, is the last: -1 or 1.
     """
 
+    loss_class = losses.CosineSimilarity
     direction = "up"
 
     def __init__(self, name: str | None = None, axis: int = -1):
@@ -139,12 +201,7 @@ class CosineSimilarity(OfRows):
         self.axis = _check_axis(axis)
 
     def values(self, pred, labels, targets):
-        return np.sum(_unit(targets) * _unit(pred), axis=1)
-
-
-def _unit(rows: np.ndarray) -> np.ndarray:
-    rows = np.asarray(rows, np.float64)
-    return rows / np.maximum(np.sqrt(np.sum(rows * rows, axis=1, keepdims=True)), EPSILON)
+        return -super().values(pred, labels, targets)
 
 
 def _check_axis(axis: object) -> object:

@@ -3,7 +3,7 @@
 import numpy as np
 
 from .. import validation
-from .base import METRICS, OfSums, plain
+from .base import METRICS, OfSums, in_single, plain
 
 EPSILON = 1e-7
 """Keras's: it is added to what an F score divides by."""
@@ -41,7 +41,7 @@ class FBetaScore(OfSums):
         return 3 * (1 if self.average == "micro" else outputs)
 
     def sums(self, pred, labels, targets, weight=None):
-        pred, y = np.asarray(pred, np.float32), np.asarray(targets, np.float64)
+        pred, y = in_single(pred), np.asarray(targets, np.float64)
         if self.threshold is None:
             is_positive = (pred >= pred.max(axis=1, keepdims=True)) & (np.abs(pred) > _ZERO)
         else:
@@ -98,8 +98,9 @@ class R2Score(OfSums):
 
     def sums(self, pred, labels, targets, weight=None):
         y, ones = np.asarray(targets, np.float64), np.ones(targets.shape)
-        parts = np.stack([y, y * y, (y - pred) ** 2, ones])
-        found = (parts if weight is None else parts * weight[:, None]).sum(axis=1)
+        with np.errstate(over="ignore", invalid="ignore"):  # of a training that diverges
+            parts = np.stack([y, y * y, (y - pred) ** 2, ones])
+            found = (parts if weight is None else parts * weight[:, None]).sum(axis=1)
         return np.concatenate([found, ones.sum(axis=0)[None]]).ravel()
 
     def result_of(self, sums):

@@ -102,7 +102,8 @@ def train_on_batch(model, x, y, sample_weight, class_weight, teacher_logits) -> 
     model.warn_of_what_cannot_learn()
     batch = batch._replace(x=np.ascontiguousarray(batch.x, dtype=model.dtype))
     rows = len(batch.x) - unlabelled if batch.y is not None else 0
-    tally = Tally(model, model.metrics if rows else [], batch.targets is None)  # they compare with labels
+    metrics = model.metrics if rows else []  # they compare with labels
+    tally = Tally(model, metrics, batch.targets is None, loss.distills)
 
     def step():
         return layerwise_step(model, batch, loss, tally, step=model.optimizer.iterations)

@@ -65,7 +65,7 @@ def prepare(model, options: FitOptions) -> TrainingData:
     if options.target_model is not None:
         samples, online_teacher = _taught(model, loss, samples, options)
         model.was_taught = True
-    tally = Tally(model, model.metrics if has_labels else [], sparse)
+    tally = Tally(model, model.metrics if has_labels else [], sparse, loss.distills)
     _try_functions(model, tally, samples, min(options.batch_size, count))
     return TrainingData(loss, samples, count, validation, tally, online_teacher)
 

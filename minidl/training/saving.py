@@ -83,7 +83,7 @@ def restore_training(model, config: dict, arrays: dict[str, np.ndarray], custom:
     model.epoch = training["epoch"]
     if config["compile"] is not None:
         compiled = revive(config["compile"], custom)
-        listed = [metrics.deserialize(metric, custom) for metric in compiled["metrics"]]
+        listed = [metrics.deserialize(metric) for metric in compiled["metrics"]]
         model.compile(compiled["optimizer"], compiled["loss"], listed)
         if found or training["iterations"]:
             model.prepare_optimizer()
@@ -109,22 +109,23 @@ def _unfinished(node) -> Unfinished | None:
     check_int("batch_size", found.batch_size, minimum=1, maximum=found.samples)
     check_int("step", found.step, minimum=1, maximum=-(-found.samples // found.batch_size) - 1)
     check_bool("shuffle", found.shuffle)
-    lists = {name: sums for name, sums in found.metric_sums.items() if isinstance(sums, list)}
-    for name, sums in lists.items():
-        lists[name] = list(
-            _numbers("sum", {f"{name}[{place}]": each for place, each in enumerate(sums)}).values()
-        )
-    numbers = {name: sums for name, sums in found.metric_sums.items() if name not in lists}
-    numbers = _numbers("sum", {"loss": found.loss_sum, **numbers})
-    sums = {name: lists.get(name, numbers.get(name)) for name in found.metric_sums}
-    return found._replace(loss_sum=numbers["loss"], metric_sums=sums)
+    sums = _numbers("sum", {"loss": found.loss_sum, **found.metric_sums}, lists=True)
+    return found._replace(loss_sum=sums.pop("loss"), metric_sums=sums)
 
 
-def _numbers(what: str, named: dict) -> dict[str, float]:
-    """``named`` with each value a float: NaN is among what it may be."""
+def _numbers(what: str, named: dict, lists: bool = False) -> dict:
+    """``named`` with each value a float, which may be NaN, or a list of them where there may be ``lists``."""
     if not isinstance(named, dict):
         raise TypeError(f"the {what} of each log must be in a dict, got {describe(named)}")
-    for name, number in named.items():
-        if isinstance(number, bool) or not isinstance(number, (int, float)):
-            raise TypeError(f"the {what} of {name} must be a number, got {describe(number)}")
-    return {name: float(number) for name, number in named.items()}
+
+    def number(name, value) -> float:
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise TypeError(f"the {what} of {name} must be a number, got {describe(value)}")
+        return float(value)
+
+    return {
+        name: [number(name, each) for each in value]
+        if lists and isinstance(value, list)
+        else number(name, value)
+        for name, value in named.items()
+    }

@@ -15,10 +15,11 @@ from .samples import Samples
 class Tally:
     """Where the sums of ``metrics`` stand in a vector of ``size`` numbers, those with a kernel first.
 
-    ``by_kernel`` and ``others`` are the metrics of both kinds. ``sparse``: whether y holds class indices.
+    ``by_kernel`` and ``others`` are the metrics of both kinds. ``sparse``: whether y holds class indices,
+    of which -1, if the loss ``distills``, means that there is none.
     """
 
-    def __init__(self, model, metrics, sparse: bool):
+    def __init__(self, model, metrics, sparse: bool, distills: bool = False):
         outputs = math.prod(model.output_shape)
         self.metrics = list(metrics)
         self.by_kernel = [metric for metric in metrics if metric.has_kernel]
@@ -33,6 +34,7 @@ class Tally:
         for metric in (*self.by_kernel, *self.others):
             first, self.size = self.size, self.size + (1 if metric.has_kernel else metric.sums_size(outputs))
             self._places[metric.name] = slice(first, self.size)
+        self._distills = distills
         self._error: Exception | None = None
 
     def add(
@@ -43,7 +45,7 @@ class Tally:
         If one raises, as a function of the user's may, its sums become NaN, and `raise_error` raises it later: the
         step is over, and the model must say so.
         """
-        if labels.size and labels.min() < 0:
+        if self._distills and labels.size and labels.min() < 0:
             rows = np.flatnonzero(labels >= 0)
             predictions, labels = predictions[rows], labels[rows]
             targets = None if targets is None else targets[rows]
@@ -77,12 +79,11 @@ class Tally:
 
     def results(self, sums: np.ndarray, rows: int) -> dict:
         """Each metric's result by its name, for ``rows`` samples with a label."""
-        of_kernel = [(sums[self._places[metric.name]].item(), rows) for metric in self.by_kernel]
-        given = dict(zip((metric.name for metric in self.by_kernel), of_kernel, strict=True))
-        return {
-            metric.name: metric.result_of(given.get(metric.name, sums[self._places[metric.name]]))
-            for metric in self.metrics
-        }
+        found = {}
+        for metric in self.metrics:
+            part = sums[self._places[metric.name]]
+            found[metric.name] = metric.result_of(np.array([part[0], rows]) if metric.has_kernel else part)
+        return found
 
     def named(self, sums: np.ndarray) -> dict[str, float | list[float]]:
         """The sums by the metrics' names, as plain data: a number each, of the others a list."""
@@ -99,10 +100,8 @@ class Tally:
         sums = np.zeros(self.size)
         for metric in self.metrics:
             place = self._places[metric.name]
-            part = np.atleast_1d(np.asarray(named[metric.name], np.float64))
-            if len(part) != place.stop - place.start or metric.has_kernel != isinstance(
-                named[metric.name], float
-            ):
+            part = named[metric.name] if isinstance(named[metric.name], list) else [named[metric.name]]
+            if len(part) != sums[place].size:
                 return None
             sums[place] = part
         return sums
