@@ -7,8 +7,9 @@ import numpy as np
 
 from .. import archive, validation
 from ..validation import check_array, check_finite, check_rows, check_targets
+from .answers import hint_of_two, refuse_probabilities
 from .conversion import as_teacher
-from .kinds import ArrayTeacher, fingerprint, hint_of_two, refuse_probabilities
+from .kinds import ArrayTeacher, fingerprint
 
 _FORMAT = "minidl logits 1"
 
