@@ -62,6 +62,7 @@ class DistillationReport:
     seconds: float = 0.0  # the time training took
     history: object = None  # what ``fit`` returned
     plain_history: object = None
+    tuning: object = None  # what ``temperature="auto"`` tried and chose: ``minidl.training.Tuning``
 
     @property
     def rows(self) -> list[Figures]:
@@ -88,11 +89,13 @@ class DistillationReport:
         return self.table(markdown=True) + "\n\n" + "".join(f"- {line}\n" for line in self._lines())
 
     def _lines(self) -> list[str]:
-        return [f"{self.loss}, {self.seconds:.1f} s", *self.notes]
+        tuning = self.tuning.lines() if self.tuning else []
+        return [f"{self.loss}, {self.seconds:.1f} s", *tuning, *self.notes]
 
     def to_dict(self) -> dict:
         """All figures as a dictionary that ``json.dumps`` takes."""
         told = {name: getattr(self, name) for name in ("loss", "seconds", "unseen")}
+        told["tuning"] = self.tuning.to_dict() if self.tuning else None
         return {"models": [asdict(figures) for figures in self.rows], **told, "notes": list(self.notes)}
 
     def concerns(self) -> list[str]:
@@ -109,7 +112,11 @@ class DistillationReport:
                 "the student's answers are not finite: its training diverged, which a smaller learning rate or "
                 "clipping prevents"
             )
-        if None not in (plain and plain.errors, student.errors) and student.errors >= plain.errors:
+        taught = (
+            getattr(getattr(self.tuning, "loss", None), "soft_weight", 1.0) != 0
+        )  # else they are the same
+        known = None not in (plain and plain.errors, student.errors)
+        if taught and known and student.errors >= plain.errors:
             more = count_of(student.errors - plain.errors, "error")
             found.append(
                 f"distillation did not help here: {more} more than the plain student. "

@@ -89,7 +89,7 @@ def distill_sweep(
     seeds : one run each; they decide initial weights and shuffling.
     validation_data : ``(x, y)`` the errors are counted on. The best setting is chosen by them: judge it on
         other data afterwards. Required.
-    plain_student : also train on labels alone, as a setting of its own.
+    plain_student : also train on labels alone, for as many steps, as a setting of its own.
     processes : runs at a time, each on one thread; by default one per processor. 1 runs them here, one after
         another. A script that uses more must do so under ``if __name__ == "__main__":``.
     verbose : 0 says nothing; by default each run says a line when it is done.
@@ -235,7 +235,7 @@ def _run(run: _Run) -> dict:
     data = dict(x=load("x"), y=load("y") if (folder / "y.npy").exists() else None)
     model = Sequential.from_config(run.config)
     if run.loss is None:
-        train_on_labels(model, run.optimizer, {**data, **run.fit_arguments})
+        train_on_labels(model, run.optimizer, {**data, **run.fit_arguments}, as_many_steps=True)
     else:
         model.compile(optimizer=run.optimizer, loss=run.loss, metrics=["accuracy"])
         model.fit(**data, target_model=load(run.teacher_logits), **run.fit_arguments)

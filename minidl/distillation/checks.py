@@ -11,7 +11,7 @@ from ..losses import KnowledgeDistillation
 from ..models import Sequential
 from ..report import as_labels, has_labels, holds_rows
 from ..teachers import Teacher, as_teacher
-from ..training.options import FitOptions
+from ..training.options import AUTO, FitOptions
 
 _MISPLACED = {
     # an argument that distill does not take: what to write instead
@@ -102,6 +102,22 @@ def check_pair(student: Sequential, argument: str, given: Any, lengths: tuple[in
     if y is not None and y.ndim == 1:
         validation.check_classes_left(y, student.output_shape[-1], f"{argument} y")
     return x, y
+
+
+def chosen_loss(loss: object, y: object, **given: Any) -> tuple[object, bool]:
+    """The loss of ``distill``'s arguments, None for the default one, and whether its numbers are to be chosen.
+
+    ``given``: temperature, hard_weight and soft_weight. Without labels, and weights, only the teacher's answers count.
+    """
+    settings = {name: value for name, value in given.items() if not (value is None or value == AUTO)}
+    if not settings:
+        return loss, loss is None
+    if loss is not None:
+        name, value = next(iter(settings.items()))
+        raise ValueError(f"{name} belongs to the loss, which is given: leave {name}={value} out, or loss")
+    if y is None and list(settings) == ["temperature"]:
+        settings |= {"hard_weight": 0.0, "soft_weight": 1.0}
+    return KnowledgeDistillation(**settings), False
 
 
 def distillation_loss(loss: object, y: np.ndarray | None) -> losses.Loss:
