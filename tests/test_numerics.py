@@ -73,7 +73,7 @@ def test_it_is_found_in_distillation_too(after, rate, augmented):
         student = Sequential(layers, seed=1)
         teacher = (lambda x: 3 * x[:, :CLASSES]) if augmented else TEACHER
         settings = dict(batch_size=BATCH, epochs=4, verbose=0, optimizer=optimizer, callbacks=[callback])
-        return student, distill(teacher, student, X, Y, **settings)
+        return student, distill(teacher, student, X, Y, temperature=4.0, **settings)
 
     recorder = Recorder()
     with pytest.warns(RuntimeWarning, match=rf"epoch \d of 4, step \d+ of {STEPS}: "):

@@ -26,10 +26,10 @@ class Task(NamedTuple):
             return model.predict(x).reshape(len(x), -1)
         return model.predict_logits(x)
 
-    def made_loss(self, y, **settings) -> losses.DistillationLoss:
-        """The task's loss; without labels, y None, one that needs none."""
-        weights = {} if y is not None else {"hard_weight": 0.0, "soft_weight": 1.0}
-        return self.loss(**weights, **settings)
+    def check_settings(self, settings: dict) -> None:
+        if self.name == "regression" and "temperature" in settings:
+            value = settings["temperature"]
+            raise ValueError(f"temperature softens probabilities; a regression has none, got {value}")
 
 
 TASKS = {
