@@ -12,7 +12,7 @@ from ..figures import TASK_FIGURES, as_labels, has_labels, holds_rows, skill
 from ..models import Sequential
 from ..sparse import SparseRows
 from ..teachers import InputsTeacher, Teacher, as_teacher
-from ..training.options import FitOptions
+from ..training.options import AUTO, FitOptions
 from ..training.tasks import Task, choose_task, task_of
 
 _MISPLACED = {
@@ -46,14 +46,15 @@ def check_job(
     transfer: np.ndarray | None = None,
     from_probs: bool = False,
     teacher_inputs: np.ndarray | None = None,
+    settings: dict | None = None,
 ) -> Job:
     """The arguments of ``distill``, checked; ``x`` and ``y`` are in ``fit_arguments``."""
     check_fit_arguments("distill", fit_arguments)
-    if loss is not None:
-        loss = distillation_loss(loss, fit_arguments["y"])
+    if loss is not None:  # refused before the student is built
+        loss = chosen_loss(loss, student, fit_arguments["y"], settings or {})
     x = build_for(student, fit_arguments["x"])
     if loss is None:
-        loss = choose_task(student, fit_arguments["y"]).made_loss(fit_arguments["y"])
+        loss = chosen_loss(None, student, fit_arguments["y"], settings or {})
     task = task_of(loss)
     teacher = as_teacher(teacher, student, from_probs, loss.fused_activation)
     if teacher_inputs is not None:
@@ -119,6 +120,28 @@ def check_pair(
     if y is not None and y.ndim == 1:
         validation.check_classes_left(y, student.output_shape[-1], f"{argument} y")
     return x, y
+
+
+def chosen_loss(loss: object, student: Sequential, y: object, settings: dict) -> losses.Loss:
+    """The loss of ``distill``'s arguments; ``settings`` are the temperature and weights that were given as numbers.
+
+    Without labels, and weights, only the teacher's answers count.
+    """
+    if settings and loss is not None:
+        name, value = next(iter(settings.items()))
+        raise ValueError(f"{name} belongs to the loss, which is given: leave {name}={value} out, or loss")
+    if loss is not None:
+        return distillation_loss(loss, y)
+    task = choose_task(student, y)
+    task.check_settings(settings)
+    if y is None and not settings.keys() - {"temperature"}:
+        settings = settings | {"hard_weight": 0.0, "soft_weight": 1.0}
+    return distillation_loss(task.loss(**settings), y)
+
+
+def given_settings(**given: Any) -> dict:
+    """Those of temperature, hard_weight and soft_weight that are numbers or schedules."""
+    return {name: value for name, value in given.items() if not (value is None or value == AUTO)}
 
 
 def distillation_loss(loss: object, y: np.ndarray | None) -> losses.Loss:

@@ -12,6 +12,8 @@ from ..validation import check_bool, check_float, check_int, describe
 P = ParamSpec("P")
 Options = TypeVar("Options")
 Result = TypeVar("Result")
+AUTO = "auto"
+"""The temperature that stands for a search for temperature and weights: `training.tuning`."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ class FitOptions:
     validation_freq: int = 1
     _: KW_ONLY
     target_model: Any = None
-    temperature: float | None = None
+    temperature: float | str | None = None
     hard_weight: float | None = None
     soft_weight: float | None = None
 
