@@ -62,7 +62,7 @@ def test_from_a_csv_file_to_a_student_that_is_used_as_printed(capsys):
         "column 'bark': 3 words",
         "one value in all training rows: park\n",
         "task: classification of 3 classes (guessed, as 'kind' holds 3 different words; --task says otherwise)",
-        f"to choose the epoch, {sizes[2]} to judge (seed 0); the most frequent class everywhere makes",
+        f"to choose the epoch, {sizes[2]} to judge (seed 0)\nthe most frequent class everywhere makes",
         "2 x 6-32-3",
         "trees-student.npz",
     ):
@@ -121,6 +121,29 @@ def test_arrays(form, capsys):
     about = json.load(open("s.json"))
     assert about["classes"] == ([0, 1] if form == "npz" else ["no", "yes"]) and about["columns"] is None
     assert np.mean(load_model("s.npz").predict(x).argmax(axis=1) == y) > 0.8
+
+
+def test_numbers_to_predict(capsys):
+    """The student answers in the target's own unit."""
+    price = 5000 * (WIDTH + LABELS) + 300_000 + 100 * rng.normal(size=ROWS)
+    lines = trees().splitlines()
+    values = ["price", *(f"{value:.2f}" for value in price)]
+    write("".join(f"{line},{value}\n" for line, value in zip(lines, values, strict=True)))
+    options = ["--target", "price", *QUICK, "--steps", "600", "--output", "r.json", "--save", "s.npz"]
+    assert main(["distill", "trees.csv", *options]) == 0
+    text = capsys.readouterr().out
+    assert "task: regression (guessed, as 'price' holds 150 different numbers" in text
+    nobody = float(re.search("the mean everywhere has an RMSE of (.*)", text)[1])
+    distilled = json.load(open("r.json"))["models"][-1]
+    assert distilled["rmse_mean"] < 0.5 * nobody and 0.7 < distilled["r2_mean"] < 1
+    parts = own_data.split(None, ROWS, 0)
+    assert nobody == pytest.approx(
+        np.sqrt(np.mean((price[parts[2]] - price[parts[0]].mean()) ** 2)), rel=1e-3
+    )
+    names: dict = {}
+    exec("\n".join(re.findall(r"^    (.*)$", text, re.M)).replace("new.csv", "trees.csv"), names)
+    error = np.sqrt(np.mean((names["answers"] - price)[parts[2]] ** 2))
+    assert any(error == pytest.approx(rmse, rel=1e-2) for rmse in distilled["rmse"])
 
 
 def test_the_main_job_on_digits_knows_nothing_of_it(monkeypatch):

@@ -120,11 +120,16 @@ class Task(NamedTuple):
     why: str
     classes: list | None  # None: numbers
 
-    def guess_of_nobody(self, y: np.ndarray, y_test: np.ndarray) -> float:
-        """The figure of one answer for all: the most frequent class, or the mean."""
+    def without_a_model(self, y: np.ndarray, y_test: np.ndarray) -> str:
+        """How good one answer for all rows is."""
         if self.classes is None:
-            return float(np.sqrt(np.mean((y_test - y.mean()) ** 2)))
-        return float(np.count_nonzero(y_test != np.bincount(y).argmax()))
+            return f"the mean everywhere has an RMSE of {np.sqrt(np.mean((y_test - y.mean()) ** 2)):.4g}"
+        errors = np.count_nonzero(y_test != np.bincount(y).argmax())
+        return f"the most frequent class everywhere makes {errors:,} errors of {len(y_test):,}"
+
+    def unit(self, y: np.ndarray) -> tuple[float, float]:
+        """Mean and deviation of numbers, by which they are normalised for training; (0, 1) of classes."""
+        return (0.0, 1.0) if self.classes is not None else (float(y.mean()), float(y.std()) or 1.0)
 
 
 def choose_task(data: Data, wanted: str) -> tuple[Task, np.ndarray]:
@@ -188,18 +193,28 @@ def normalisation(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return mean, np.where(is_constant, 0.0, 1.0 / np.where(is_constant, 1.0, deviation))
 
 
-def fold(model: Sequential, mean: np.ndarray, factor: np.ndarray, x: np.ndarray) -> Sequential:
-    """``model`` for inputs that are not normalised: ``W' = factor W``, ``b' = b - mean factor W``.
+def fold(
+    model: Sequential,
+    mean: np.ndarray,
+    factor: np.ndarray,
+    x: np.ndarray,
+    unit: tuple[float, float] = (0.0, 1.0),
+) -> Sequential:
+    """``model`` for inputs that are not normalised: ``W' = factor W``, ``b' = b - mean factor W`` in its first layer.
 
-    In float64 where the rows ``x`` show that float32 would lose digits, as of seconds since 1970.
+    ``unit``: mean and deviation that its outputs get, by its last layer. In float64 where the rows ``x`` show that
+    float32 would lose digits, as of seconds since 1970.
     """
+    center, spread = unit
     expected = model.predict(((x - mean) * factor).astype(np.float32))
     weight, bias, *rest = (np.asarray(each, np.float64) for each in model.get_weights())
     weight = factor[:, None] * weight
+    bias = bias - mean @ weight
+    rest[-2:] = rest[-2] * spread, rest[-1] * spread + center
     for dtype in ("float32", "float64"):
         folded = Sequential.from_config({**model.get_config(), "dtype": dtype})
-        folded.set_weights([weight, bias - mean @ weight, *rest])
-        if np.allclose(folded.predict(x), expected, rtol=1e-3, atol=1e-4):
+        folded.set_weights([weight, bias, *rest])
+        if np.allclose((folded.predict(x) - center) / spread, expected, rtol=1e-3, atol=1e-4):
             break
     return folded
 
@@ -242,5 +257,6 @@ def save(path: str, model: Sequential, data: Data, task: Task) -> None:
     else:
         lines.append("from minidl.datasets.table import encode, read_table")
         lines.append("x = encode(read_table('new.csv'), about['columns'])  # the target may be missing there")
-    lines.append("answers = [about['classes'][k] for k in model.predict(x).argmax(axis=1)]")
+    classes = "[about['classes'][k] for k in model.predict(x).argmax(axis=1)]"
+    lines.append(f"answers = {'model.predict(x)[:, 0]' if task.classes is None else classes}")
     print("".join(f"    {line}\n" for line in lines))

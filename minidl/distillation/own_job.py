@@ -17,7 +17,13 @@ import numpy as np
 
 from ..callbacks import EarlyStopping, LambdaCallback
 from ..layers import Dense, Dropout, Input
-from ..losses import KnowledgeDistillation, Loss, SparseCategoricalCrossentropy
+from ..losses import (
+    KnowledgeDistillation,
+    Loss,
+    MeanSquaredError,
+    RegressionDistillation,
+    SparseCategoricalCrossentropy,
+)
 from ..models import Sequential
 from ..optimizers import Adam
 from ..optimizers.schedules import CosineDecay
@@ -57,6 +63,7 @@ class _Job(NamedTuple):
     task: Task
     x: list[np.ndarray]
     y: list[np.ndarray]
+    unit: tuple[float, float]  # mean and deviation of y before
     ended: threading.Event
 
     def kinds(self) -> list[_Kind]:
@@ -75,7 +82,7 @@ class _Job(NamedTuple):
         options = self.options
         weights = options.hard_weight, options.soft_weight
         if self.task.classes is None:
-            raise ValueError("--task regression cannot be distilled yet: make classes of the numbers")
+            return MeanSquaredError(), RegressionDistillation(*weights)
         return SparseCategoricalCrossentropy(), KnowledgeDistillation(options.temperature, *weights)
 
     def new_model(self, kind: _Kind, seed: int, steps: int = 1) -> Sequential:
@@ -125,7 +132,11 @@ class _Job(NamedTuple):
         return time.perf_counter() - started
 
     def figures(self, outputs: np.ndarray) -> dict[str, float]:
-        """Of the outputs, or logits, for the test rows."""
+        """Of the outputs, or logits, for the test rows; RMSE in the unit of the target."""
+        if self.task.classes is None:
+            squares = np.square(outputs[:, 0].astype(np.float64) - self.y[2])
+            r2 = 1 - squares.sum() / max(np.square(self.y[2] - self.y[2].mean()).sum(), 1e-300)
+            return {"rmse": float(np.sqrt(squares.mean())) * self.unit[1], "r2": float(r2)}
         errors = int(np.count_nonzero(outputs.argmax(axis=1) != self.y[2]))
         return {"errors": errors, "accuracy": 1 - errors / len(self.y[2])}
 
@@ -134,6 +145,8 @@ _SHOWN = {
     # of a figure: its title, and its mean and deviation as text
     "errors": ("test errors", "{:.1f} +- {:.1f}"),
     "accuracy": ("accuracy", "{:.2%} +- {:.2%}"),
+    "rmse": ("test RMSE", "{:.4g} +- {:.2g}"),
+    "r2": ("R2", "{:.4f} +- {:.4f}"),
 }
 
 
@@ -149,10 +162,13 @@ def run(options: argparse.Namespace) -> None:
     parts = split(None if task.classes is None else y, len(y), options.seed)
     mean, factor = normalisation(data.x[parts[0]])
     x = [((data.x[rows] - mean) * factor).astype(np.float32) for rows in parts]
-    job = _Job(options, task, x, [y[rows] for rows in parts], threading.Event())
+    unit = task.unit(y[parts[0]])
+    answers = [y[rows] if task.classes is not None else (y[rows] - unit[0]) / unit[1] for rows in parts]
+    job = _Job(options, task, x, answers, unit, threading.Event())
     job.losses()
     saved = check_place(options.save or f"{Path(data.source).stem}-student.npz")
     _introduce(data, task, job, factor)
+    print(task.without_a_model(y[parts[0]], y[parts[2]]))
     say_what_compiling_took(job.compile_kernels)
 
     kinds, seeds = job.kinds(), range(options.seed, options.seed + options.seeds)
@@ -167,10 +183,10 @@ def run(options: argparse.Namespace) -> None:
         groups = [nets, *([each.result() for each in group] for group in trainings)]
     rows = [_row(job, kind.name, models) for kind, models in zip(kinds, groups, strict=True)]
     rows.insert(1, _row(job, "teacher, all of them", [teacher]))
-    text, verdict = _table(rows), _verdict(rows, next(iter(_SHOWN)))
+    text, verdict = _table(rows), _verdict(rows)
     print(f"\n{text}\n\n{verdict}")
     chosen = min(groups[-1], key=lambda model: model.evaluate(x[1], job.y[1], verbose=0))
-    save(saved, fold(chosen, mean, factor, data.x[parts[1]]), data, task)
+    save(saved, fold(chosen, mean, factor, data.x[parts[1]], unit), data, task)
     seconds = time.perf_counter() - started
     print(f"{seconds:.0f} seconds.")
     if options.output:
@@ -195,10 +211,8 @@ def _introduce(data: Data, task: Task, job: _Job, factor: np.ndarray) -> None:
     classes = "" if task.classes is None else f" of {len(task.classes)} classes"
     print(f"task: {task.name}{classes} ({task.why})")
     train, validation, test = (f"{len(rows):,}" for rows in job.x)
-    nobody = task.guess_of_nobody(job.y[0], job.y[2])
-    one = f"the most frequent class everywhere makes {nobody:.0f} errors of {test}"
     print(
-        f"{train} rows to train, {validation} to choose the epoch, {test} to judge (seed {job.options.seed}); {one}"
+        f"{train} rows to train, {validation} to choose the epoch, {test} to judge (seed {job.options.seed})"
     )
 
 
@@ -238,9 +252,10 @@ def _table(rows: list[dict], markdown: bool = False) -> str:
     return format_table(head, lines, markdown)
 
 
-def _verdict(rows: list[dict], key: str) -> str:
+def _verdict(rows: list[dict]) -> str:
     """What a teacher was worth."""
     *_, alone, distilled = rows
+    key = next(key for key in _SHOWN if key in distilled)
     gain, error = gain_of(alone, distilled, key)
     title, form = _SHOWN[key]
     mean = form.split(" +-")[0]

@@ -47,13 +47,15 @@ def sample_weights(
         classes = labels
     else:
         raise ValueError("class_weight needs y, got y=None")
+    has_label = labels >= 0 if labels.size else np.ones(len(classes), bool)
     if isinstance(class_weight, str) and class_weight == "balanced":
-        if one and not np.array_equal(classes, targets[:, 0]):
+        if one and not np.array_equal(classes, targets[:, 0]):  # a regression
             wanted = "class_weight='balanced' needs y of whole numbers, the classes"
             raise ValueError(f"{wanted}, got {targets[classes != targets[:, 0]][0, 0]}")
         trained_on = classes[:count]
-        by_class = balanced(trained_on if one else trained_on[trained_on >= 0])
+        by_class = balanced(trained_on[has_label[:count]])
     else:
         by_class = check_class_weight(class_weight, None if one else outputs)
     present, of = np.unique(classes, return_inverse=True)
-    return np.array([by_class.get(float(each), 1.0) for each in present])[of]
+    weights = np.array([by_class.get(float(each), 1.0) for each in present])[of]
+    return np.where(has_label, weights, 1.0)
