@@ -1,6 +1,7 @@
 """``python -m minidl``: distil a student on real digits, look at a training step, time the matrix product.
 
 python -m minidl [distill]   train a teacher, a plain student and a distilled one; one table
+python -m minidl distill data.csv --target COLUMN   the same on your own data
 python -m minidl explain     every number of one training step of a tiny net
 python -m minidl matmul      minidl.matmul beside NumPy's
 python -m minidl info        versions, processor, threads, folders
@@ -23,7 +24,7 @@ import numpy as np
 
 from . import __version__, runtime
 from .datasets import mnist
-from .distillation import main_job
+from .distillation import main_job, own_data, own_job
 from .explain import explain
 from .kernels import cache, target
 from .kernels.jit import JIT_DISABLED
@@ -86,7 +87,16 @@ def _parser() -> argparse.ArgumentParser:
         added.set_defaults(run=run)
         return added.add_argument
 
-    main_job.add_options(command("distill", main_job.run, "the main job (default)"))
+    def run_distill(options):
+        if own_data.is_asked_for(options):
+            return own_job.run(options)
+        for name in own_data.OPTIONS:
+            delattr(options, name)
+        main_job.run(options)
+
+    add = command("distill", run_distill, "the main job (default), on digits or on your own data")
+    own_data.add_options(add)
+    main_job.add_options(add)
 
     def run_explain(options):
         print(explain(options.temperature, options.learning_rate), end="")

@@ -282,7 +282,7 @@ def _teacher_logits(job: Job, data: _ReportData, test: _TestTeacher) -> np.ndarr
                 "test_teacher_inputs go with teacher_inputs, and with test_data or validation_data whose samples they "
                 "belong to"
             )
-        data.teacher_inputs = check_array("test_teacher_inputs", test.inputs)
+        data.teacher_inputs = check_array("test_teacher_inputs", test.inputs, may_be_sparse=True)
         check_rows("test_teacher_inputs", len(data.teacher_inputs), len(data.x), "the test data")
         return cached_logits(teacher.teacher, data.teacher_inputs, classes=teacher.classes)
     if test.answers is not None:
@@ -403,6 +403,7 @@ def _repeated(part: np.ndarray, count: int) -> np.ndarray:
 
 def _labelled(task: Task, x: np.ndarray, y: np.ndarray, *weight: np.ndarray | None) -> tuple:
     """The samples that have a label (not -1), with what else belongs to them."""
+    y = check_array("y", y)
     known = TASK_FIGURES[task.name].has_label(y)
     rows = slice(None) if known.all() else known
     parts = [None if part is None else check_array("x", part, may_be_sparse=True) for part in (x, y, *weight)]

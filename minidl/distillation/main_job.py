@@ -5,11 +5,12 @@ differs is whom they learn from, and whether they use digits without labels. The
 """
 
 import argparse
+import contextlib
 import json
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -45,8 +46,11 @@ def add_options(add: Callable) -> None:
     add("--teacher", type=sizes, default="256-256", metavar="SIZES", help="the teacher's hidden layers")
     add("--student", type=sizes, default="64-64", metavar="SIZES", help="the student's hidden layers")
     add("--temperature", type=float, default=2.0, help="softens the answers of both")
-    add("--hard-weight", type=float, default=0.1, help="weight of the labels")
-    add("--soft-weight", type=float, default=0.9, help="weight of the teacher's answers")
+    weight: dict = dict(type=float, default=argparse.SUPPRESS)  # digits and a user's own data have their own
+    add("--hard-weight", **weight, help="weight of the labels (default: 0.1, of your own data 0.5)")
+    add(
+        "--soft-weight", **weight, help="weight of the teacher's answers (default: 0.9, of your own data 0.5)"
+    )
     add("--teacher-steps", type=int, default=2_000, help="of each teacher")
     add("--steps", type=int, default=5_000, help="of each student")
     add("--batch-size", type=int, default=32, help="of the students; the teacher's is twice that")
@@ -101,11 +105,8 @@ def _kinds(options: argparse.Namespace) -> list[_Kind]:
 def run(options: argparse.Namespace) -> None:
     """For each seed a teacher and a student of each kind; then the table."""
     started = time.perf_counter()
-    for name in ("seeds", "steps", "teacher_steps", "batch_size"):
-        if getattr(options, name) < 1:
-            raise ValueError(f"--{name.replace('_', '-')} must be >= 1, got {getattr(options, name)}")
-    if options.threads is not None:
-        set_num_threads(options.threads)
+    set_weights(options, 0.1, 0.9)
+    check_counts(options)
     kinds = _kinds(options)
     (x, y), (x_test, y_test) = mnist.load_subset() if options.data is None else mnist.load_data(options.data)
     labelled = _first_of_each_class(y, options.labels or len(y))
@@ -134,6 +135,20 @@ def run(options: argparse.Namespace) -> None:
         groups[-1][-1].save(options.save)
 
 
+@contextlib.contextmanager
+def one_thread_each(ended: threading.Event) -> Iterator[ThreadPoolExecutor]:
+    """A pool of as many workers as minidl has threads, each with one; ``ended`` is set when nobody waits any more."""
+    threads = get_num_threads()
+    set_num_threads(1)
+    pool = ThreadPoolExecutor(threads)
+    try:
+        yield pool
+    finally:
+        ended.set()
+        pool.shutdown(cancel_futures=True)
+        set_num_threads(threads)
+
+
 def say_what_compiling_took(compile_or_load: Callable[[], float]) -> float:
     """Compile ahead, or load from the disk, and print how long it took; returns the seconds."""
     print("kernels: ", end="", flush=True)
@@ -141,6 +156,21 @@ def say_what_compiling_took(compile_or_load: Callable[[], float]) -> float:
     kept = "kept on disk" if cache.folder() else f"not kept; {cache.ADVICE}"
     print(f"{seconds:.1f} s to {f'compile, and {kept}' if seconds > 2 else 'load from disk'}")
     return seconds
+
+
+def set_weights(options: argparse.Namespace, hard: float, soft: float) -> None:
+    """Those of the loss, where the options do not have them."""
+    for name, weight in (("hard_weight", hard), ("soft_weight", soft)):
+        vars(options).setdefault(name, weight)
+
+
+def check_counts(options: argparse.Namespace) -> None:
+    """Refuse numbers below 1, and set the number of threads."""
+    for name in ("seeds", "steps", "teacher_steps", "batch_size"):
+        if getattr(options, name) < 1:
+            raise ValueError(f"--{name.replace('_', '-')} must be >= 1, got {getattr(options, name)}")
+    if options.threads is not None:
+        set_num_threads(options.threads)
 
 
 def _first_of_each_class(y: np.ndarray, count: int) -> np.ndarray:
@@ -183,19 +213,12 @@ class _Job(NamedTuple):
         Each is trained on one thread: in nets this small, several would wait for each other.
         """
         seeds = range(self.options.seed, self.options.seed + self.options.seeds)
-        threads = get_num_threads()
-        set_num_threads(1)
         # it works in the order of `submit`: no student waits for a teacher to begin
-        pool = ThreadPoolExecutor(threads)
-        try:
+        with one_thread_each(self.ended) as pool:
             teachers = {seed: pool.submit(self._train_teacher, seed) for seed in seeds}
             train = self._train_student
             students = [[pool.submit(train, kind, *each) for each in teachers.items()] for kind in kinds]
             return [[training.result() for training in group] for group in (teachers.values(), *students)]
-        finally:
-            self.ended.set()
-            pool.shutdown(cancel_futures=True)
-            set_num_threads(threads)
 
     def _new_model(self, kind: _Kind, seed: int, steps: int = 1) -> Sequential:
         """The teacher, or a student of a kind; its learning rate decays over so many steps.
@@ -272,17 +295,17 @@ def _lines(rows: list[dict]) -> list[list[str]]:
     for row in rows:
         errors, saving = f"{row['errors_mean']:.1f} +- {row['errors_std']:.1f}", ""
         if row["model"] != "teacher" and row is not rows[-1]:
-            saving = "{:.1f} +- {:.1f}".format(*_saving(row, rows[-1]))
+            saving = "{:.1f} +- {:.1f}".format(*gain_of(row, rows[-1]))
         trained_on = [f"{row['digits']:,}", f"{row['labels']:,}", "yes" if row["shifted"] else "no"]
         cells = [row["model"], row["layers"], f"{row['bytes'] / 1000:,.0f} kB", *trained_on]
         lines.append([*cells, errors, saving, f"{row['agreement_mean']:.2%}", f"{row['latency_us']:.1f}"])
     return lines
 
 
-def _saving(row: dict, last: dict) -> tuple[float, float]:
+def gain_of(row: dict, last: dict, key: str = "errors") -> tuple[float, float]:
     """How many errors ``last`` makes fewer than ``row``, and the standard error of that for independent runs."""
-    error = math.hypot(row["errors_std"], last["errors_std"]) / math.sqrt(last["runs"])
-    return row["errors_mean"] - last["errors_mean"], error
+    error = math.hypot(row[f"{key}_std"], last[f"{key}_std"]) / math.sqrt(last["runs"])
+    return row[f"{key}_mean"] - last[f"{key}_mean"], error
 
 
 def _verdict(students: list[dict]) -> str:
@@ -290,7 +313,7 @@ def _verdict(students: list[dict]) -> str:
     last = students[-1]
     equals = [row for row in students if row["shifted"] == last["shifted"] and not row["taught"]]
     best = min(equals, key=lambda row: row["errors_mean"])
-    gain, error = _saving(best, last)
+    gain, error = gain_of(best, last)
     did, sure = "saved" if gain > 0 else "cost", "more" if abs(gain) > 2 * error else "less"
     seeds = f"over {last['runs']} seeds: {sure} than two standard errors"
     certain = seeds if last["runs"] > 1 else "with one seed, which says little"

@@ -134,7 +134,7 @@ class InputsTeacher(Teacher):
             raise ValueError(
                 "teacher_inputs are for a teacher that is asked, got an array, whose rows are its answers already"
             )
-        self.inputs = check_array("teacher_inputs", inputs)
+        self.inputs = check_array("teacher_inputs", inputs, may_be_sparse=True)
         self.samples, self.classes, self.name = len(self.inputs), self.teacher.classes, self.teacher.name
         self.activation, self.softens = self.teacher.activation, self.teacher.softens
 

@@ -51,7 +51,7 @@ def sample_weights(
     if labels.size:
         is_class &= labels >= 0
     if isinstance(class_weight, str) and class_weight == "balanced":
-        if one and not np.array_equal(classes, targets[:, 0]):
+        if one and not np.array_equal(classes, targets[:, 0]):  # a regression
             wanted = "class_weight='balanced' needs y of whole numbers, the classes"
             raise ValueError(f"{wanted}, got {targets[classes != targets[:, 0]][0, 0]}")
         by_class = balanced(classes[:count][is_class[:count]])
