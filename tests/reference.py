@@ -205,6 +205,22 @@ def soft_kl(v, z, temperature):
     return (np.exp(log_p) * (log_p - log_q)).sum(axis=-1)
 
 
+def sigmoid_kl(v, z, temperature):
+    """The sum over the outputs of KL between two answers each, of probabilities sigmoid(v / T) and sigmoid(z / T)."""
+    a, b = np.asarray(v, np.float64) / temperature, np.asarray(z, np.float64) / temperature
+    p = np.exp(-np.logaddexp(0, -a))
+    each = p * (np.logaddexp(0, -b) - np.logaddexp(0, -a)) + (1 - p) * (
+        np.logaddexp(0, b) - np.logaddexp(0, a)
+    )
+    return each.sum(axis=-1)
+
+
+def bounded_error(y, z, v, margin):
+    """The student's squared error where it is larger than the teacher's less a margin, else 0."""
+    error = squared_error(y, z)
+    return np.where(error + margin > squared_error(y, v), error, 0.0)
+
+
 def standardize(z):
     return (z - z.mean(axis=-1, keepdims=True)) / (1e-7 + z.std(axis=-1, ddof=1, keepdims=True))
 

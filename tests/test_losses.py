@@ -135,11 +135,12 @@ DISTILLING = [kind for kind in kernels.Loss if "hard_weight" in kernels.SETTINGS
 ON_PROBS = [
     kind for kind in kernels.Loss if kind.name.endswith("_ON_PROBS") or kind == kernels.Loss.KL_DIVERGENCE
 ]
+OF_TARGETS = [kind for kind in DISTILLING if kind.name.startswith(("BINARY_", "REGRESSION_", "TEACHER_"))]
 SETTINGS = {"temperature": 3.0, "hard_weight": 0.4, "delta": 1.3, "label_smoothing": 0.0, "standardize": 0.0}
 
 
 def any_loss(kind, z, labels, targets, teacher=None, gradient=True):
-    sparse = kind.name.startswith("SPARSE_") or kind in DISTILLING
+    sparse = kind.name.startswith("SPARSE_") or (kind in DISTILLING and kind not in OF_TARGETS)
     settings = {name: SETTINGS.get(name, 0.7) for name in kernels.SETTINGS[kind]}
     y = dict(labels=labels) if sparse else dict(targets=targets)
     return loss_rows(

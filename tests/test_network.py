@@ -54,7 +54,14 @@ ROWS = np.eye(4, dtype="f4")[LABELS]
 def every(base):
     """The library's classes under ``base``, so that a new one is tested without wiring."""
     found = [part for cls in base.__subclasses__() for part in [cls, *every(cls)]]
-    return [cls for cls in found if cls.__module__.startswith("minidl.")]
+    return [cls for cls in found if cls.__module__.startswith("minidl.") and cls.__name__[0] != "_"]
+
+
+def dense_for(loss):
+    """A student's layers and y, as the distillation loss wants them."""
+    final = {"softmax": "softmax", "sigmoid": "sigmoid", None: None}[loss.fused_activation]
+    y = LABELS if loss.sparse is None else np.where(np.arange(SAMPLES)[:, None] % 5, ROWS, -1.0)
+    return lambda: [*dense()[:-1], Dense(4, activation=final)], y
 
 
 # name: (layers, x, y, compile arguments, fit arguments)
@@ -127,7 +134,7 @@ CASES = {
     },
     **{
         f"distil {loss().name}": (
-            dense, vectors, LABELS, {"loss": loss},
+            dense_for(loss)[0], vectors, dense_for(loss)[1], {"loss": loss},
             {"target_model": (3 * rng.standard_normal((SAMPLES, 4))).astype("f4")},
         )
         for loss in every(DistillationLoss)

@@ -28,7 +28,7 @@ layers losses optimizers metrics callbacks warmup runtime
 teachers
 training
 models
-gradcheck explain plotting distillation report sweep
+gradcheck explain plotting distillation figures report sweep
 interop __main__ __init__
 """
 ALONE = {"tiny"}  # imports nothing of minidl, and nothing imports it
@@ -240,7 +240,8 @@ PUBLIC_NAMES = {
         Activation Dense Dropout Flatten GaussianNoise Input Layer LeakyReLU Parameter RandomTranslation ReLU
         Rescaling Softmax""",
     "losses": """
-        BinaryCrossentropy CategoricalCrossentropy DIST DecoupledKD DistillationLoss HalfMeanSquaredError Huber
+        BinaryCrossentropy BinaryKnowledgeDistillation RegressionDistillation TeacherBoundedRegression
+        CategoricalCrossentropy DIST DecoupledKD DistillationLoss HalfMeanSquaredError Huber
         KLDivergence KnowledgeDistillation LogitMatching Loss MeanAbsoluteError MeanSquaredError NormalizedKD Ramp
         SparseCategoricalCrossentropy binary_crossentropy boltzmann categorical_crossentropy check_logits
         deserialize get half_mean_squared_error huber kl_divergence log_softmax mean_absolute_error
@@ -262,8 +263,8 @@ PUBLIC_NAMES = {
     "runtime": "get_num_threads matmul set_num_threads warmup",
     "sweep": "Sweep distill_sweep",
     "teachers": """
-        ArrayTeacher CallableTeacher Ensemble ModelTeacher Teacher as_teacher cached_logits fingerprint load_logits
-        save_logits""",
+        ArrayTeacher CallableTeacher Ensemble InputsTeacher ModelTeacher Teacher as_teacher cached_logits fingerprint
+        load_logits save_logits""",
     "utils": "next_seed set_random_seed to_categorical",
 }
 """What users may import from where, as it has been since version 0.1. Helpers the package has for itself alone

@@ -7,7 +7,7 @@ and the parametrized tests follow.
 
 from numba.core import types
 
-from . import distillation, supervised, target_aware  # noqa: F401  (they fill LOSSES)
+from . import distillation, supervised, target_aware, taught_outputs  # noqa: F401  (they fill LOSSES)
 from .barrier import meet, share, start_together
 from .dist import DistSettings, dist_batch
 from .jit import jit

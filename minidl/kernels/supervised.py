@@ -170,7 +170,10 @@ def mean_by_share(x, count):  # rounded apart from `mean`
 
 
 def of_outputs(reduction, *settings):
-    """The decorator for a formula: the loss of a row is ``reduction`` of its sum over the outputs."""
+    """The decorator for a formula: the loss of a row is ``reduction`` of its sum over the outputs.
+
+    The name stays that of the formula, which others may use.
+    """
     reduction = jit(reduction, inline=True)
 
     def register(function):
@@ -191,6 +194,8 @@ def of_outputs(reduction, *settings):
                     store(row.dlogits, at + j, row.written - j, slope * step)
                 value += np.float64(total(part))
             return reduction(value, count)
+
+        return formula
 
     return register
 

@@ -41,6 +41,7 @@ class Loss(Configurable):
     vector_is_sample = True
     """What two vectors mean to ``__call__``: one sample, as in Keras, or B samples of one output."""
     label_smoothing = 0.0  # of the losses that have no such argument
+    target_limits = (0.0, 1.0)  # of the targets, where there is a fused activation
 
     def __init_subclass__(cls, **kwargs) -> None:
         """Find the kernels of a loss of minidl's own by its name: ``HUBER`` of ``Huber``."""
@@ -182,7 +183,7 @@ class Loss(Configurable):
         validation.check_rows(argument, len(y), rows, of)
         if self.holds_labels(y, outputs):
             return validation.check_labels(y, outputs, argument, unlabelled=self.distills), None
-        limits = (0.0, 1.0) if self.fused_activation else None
+        limits = self.target_limits if self.fused_activation else None
         targets = validation.check_targets(y, shape, dtype, argument, limits=limits)
         return NO_LABELS, targets.reshape(len(targets), outputs)
 

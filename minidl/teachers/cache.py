@@ -8,8 +8,9 @@ import numpy as np
 
 from .. import archive, validation
 from ..validation import check_array, check_finite, check_rows, check_targets
-from .conversion import Ensemble, as_teacher
-from .kinds import ArrayTeacher, Teacher, fingerprint, refuse_probabilities
+from .combined import Ensemble
+from .conversion import as_teacher
+from .kinds import ArrayTeacher, Teacher, fingerprint, hint_of_two, refuse_probabilities
 
 _FORMAT = "minidl logits 1"
 
@@ -45,7 +46,8 @@ def cached_logits(
     if teacher.samples is not None:
         check_rows("teacher", teacher.samples, len(x))
     if classes is not None and teacher.classes not in (None, classes):
-        raise ValueError(f"teacher must have {classes} classes, got {teacher.classes}")
+        hint = hint_of_two(teacher.classes, classes)
+        raise ValueError(f"teacher must have {classes} classes, got {teacher.classes}{hint}")
     if isinstance(teacher, ArrayTeacher):
         if teacher.array.dtype == dtype:
             return teacher.array
@@ -60,6 +62,8 @@ def cached_logits(
         logits = teacher.logits(batch, rows=rows, temperature=temperature)
         if out.shape[1] == 0:  # a function tells the number of classes by its first answer
             out = np.empty((len(x), logits.shape[1]), dtype)
+        if hint := hint_of_two(logits.shape[1], out.shape[1]):
+            raise ValueError(f"teacher must return one logit a sample, got {logits.shape[1]}{hint}")
         check_rows("what teacher returned", len(logits), len(batch))
         out[rows] = check_targets(logits, out.shape[1:], dtype, "what teacher returned")
     return out
@@ -71,6 +75,7 @@ class _Remembering(Teacher):
     def __init__(self, teacher: Teacher):
         self._teacher, self._answers = teacher, {}
         self.name, self.classes, self.samples = teacher.name, teacher.classes, teacher.samples
+        self.activation = teacher.activation
 
     def logits(self, x, rows=None, temperature=1.0):
         stretch = rows.start, rows.stop

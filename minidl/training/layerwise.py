@@ -8,13 +8,12 @@ import math
 
 import numpy as np
 
-from .. import losses
 from ..kernels.processor import denormals_mode, flush_denormals, restore_denormals
 from ..kernels.updates import add_regularizer, max_norm
-from ..validation import check_classes_left, check_rows, check_targets
+from ..validation import check_rows, check_targets
 from .objective import metric_values, score_rows
 from .preparation import TrainingData
-from .samples import Samples, check_samples
+from .samples import Samples, check_labels_left, check_samples
 
 
 def layerwise_step(
@@ -82,17 +81,18 @@ def train_on_batch(model, x, y, sample_weight, class_weight, teacher_logits) -> 
     model.objective(loss)  # refuses a loss that does not fit the model
     batch = check_samples(model, loss, x, y, sample_weight, class_weight)
     if loss.distills:
-        logits = losses.check_logits("teacher_logits", teacher_logits)
+        logits = loss.check_teacher("teacher_logits", teacher_logits)
         logits = check_targets(logits, model.output_shape, model.dtype, "teacher_logits")
         check_rows("teacher_logits", len(logits), len(batch.x))
         batch = batch._replace(teacher_logits=logits)
     elif teacher_logits is not None:
         raise ValueError(f"teacher_logits are for a distilling loss, and loss {loss.name} is none")
-    check_classes_left(batch.labels, math.prod(model.output_shape), batch=True)
+    check_labels_left(batch, math.prod(model.output_shape), batch=True)
     model.prepare_optimizer()
     model.warn_of_what_cannot_learn()
     batch = batch._replace(x=np.ascontiguousarray(batch.x, dtype=model.dtype))
-    rows = len(batch.x) if batch.targets is not None else int(np.count_nonzero(batch.labels >= 0))
+    without = np.count_nonzero(batch.labels < 0) if batch.y is not None else len(batch.x)
+    rows = len(batch.x) - int(without)
     metrics = model.metrics if rows else []  # they compare with labels
 
     def step():

@@ -7,12 +7,14 @@ import numpy as np
 
 from .. import teachers
 from ..callbacks import say
+from ..kernels.metrics import BINARY_ACCURACY
 from ..layers.stack import AUGMENTING
-from ..losses import KnowledgeDistillation, Loss, NormalizedKD
+from ..losses import Loss, NormalizedKD
 from ..metrics import Metric
-from ..validation import check_classes_left, warn
+from ..validation import warn
 from .options import FitOptions
-from .samples import Samples, check_samples, labelled_only, with_class_weight
+from .samples import Samples, check_labels_left, check_samples, labelled_only, with_class_weight
+from .tasks import choose_task
 
 _ASKED_AT_A_TIME = 1024  # samples
 
@@ -42,14 +44,19 @@ def prepare(model, options: FitOptions, loss: Loss | None = None) -> TrainingDat
     outputs = math.prod(model.output_shape)
     if options.class_weight is not None:  # as in Keras it leaves the validation samples alone
         samples = with_class_weight(samples, options.class_weight, outputs)
-    for metric in model.metrics:
-        metric.kernel_for(samples.targets is None, outputs)
+    judged = [] if samples.y is None else model.metrics
+    kinds = {metric.name: metric.kernel_for(samples.targets is None, outputs) for metric in judged}
     labels = samples.labels[:count]
     without = int(np.count_nonzero(labels < 0))
-    has_labels = samples.targets is not None or without < len(labels)
+    has_labels = without < len(labels) or (samples.targets is not None and not without)
     if not has_labels and loss.needs_target:
         raise ValueError(f"y must hold labels, got -1 for all {count} samples: {loss.labels_missing()}")
-    check_classes_left(labels, outputs)
+    check_labels_left(samples, outputs, slice(count))
+    if without and samples.targets is not None and set(kinds.values()) - {BINARY_ACCURACY}:
+        raise ValueError(
+            f"metrics must be binary_accuracy where rows of y are -1, no label, got {list(kinds)}: others would "
+            "compare with the -1"
+        )
     if without and options.verbose:
         say(f"y is -1, no label, for {without} of {count} samples: they learn from the teacher alone\n")
     online_teacher = None
@@ -103,11 +110,11 @@ def _training_loss(model, options: FitOptions) -> Loss:
         return loss
     if loss is not None and loss.distills and not settings:
         return loss
-    return KnowledgeDistillation(**settings)
+    return choose_task(model, options.y).loss_of(settings)
 
 
 def _taught(model, loss, samples: Samples, options: FitOptions) -> tuple[Samples, teachers.Teacher | None]:
-    teacher = teachers.as_teacher(options.target_model, student=model)
+    teacher = teachers.as_teacher(options.target_model, model, activation=loss.fused_activation)
     if not _is_of_labels_alone(loss):
         if note := teachers.untrained_note(teacher, model, resumed=options.initial_epoch > 0):
             warn(note + ": train it first")
@@ -130,8 +137,10 @@ def ask_teacher(
     augmenting = model.augmenting_layer()
     if augmenting is not None:
         if teacher.samples is not None:
+            asked = isinstance(teacher, teachers.InputsTeacher)
+            known = "has inputs of its own" if asked else "is an array of logits"
             raise ValueError(
-                f"target_model is an array of logits, but the student's layer {augmenting.name!r} changes its inputs "
+                f"target_model {known}, but the student's layer {augmenting.name!r} changes its inputs "
                 "in every epoch, so they are not those the logits belong to: give the teacher itself, which is "
                 "then asked about each changed batch, or leave that layer out"
             )

@@ -26,7 +26,9 @@ class Samples(NamedTuple):
     """Checked inputs and what goes with each row of them."""
 
     x: np.ndarray
-    labels: np.ndarray  # int64 (N,) or (0,)
+    labels: (
+        np.ndarray
+    )  # int64 (N,) or (0,): classes; beside targets, 0 for a row that has a label; -1 for none
     targets: np.ndarray | None  # (N, outputs) of any real dtype
     teacher_logits: np.ndarray | None
     weight: np.ndarray  # float64 (N,) or (0,)
@@ -61,13 +63,28 @@ def check_samples(model, loss, x, y, sample_weight=None, class_weight=None, argu
 
 def labelled_only(model, samples: Samples, argument: str) -> Samples:
     """Without the rows that have no label (-1), of which validation could say nothing."""
-    if samples.targets is not None or samples.labels.min() >= 0:
+    if samples.labels.min(initial=0) >= 0:
         return samples
     rows = np.flatnonzero(samples.labels >= 0)
     if not len(rows):
         raise ValueError(f"{argument} must have labels, got -1 in each of its {len(samples.labels)} rows")
-    check_classes_left(samples.labels, math.prod(model.output_shape), argument)
+    check_labels_left(samples, math.prod(model.output_shape), argument=argument)
     return samples.take(rows)
+
+
+def check_labels_left(
+    samples: Samples, outputs: int, rows: slice = slice(None), argument: str = "y", batch: bool = False
+) -> None:
+    """Say so if -1 may be meant as a class: as `check_classes_left`, for sigmoids too."""
+    labels = samples.labels[rows]
+    if samples.targets is None:
+        check_classes_left(labels, outputs, argument, batch)
+    elif outputs == 1 and not batch and labels.min(initial=0) < 0:
+        if np.all(samples.targets[rows][labels >= 0] == 1) and labels.max() >= 0:
+            raise ValueError(
+                f"{argument} must hold labels of 0 and 1, got 1 {np.count_nonzero(labels >= 0)} times and -1 "
+                f"{np.count_nonzero(labels < 0)} times: -1 means 'no label'; of -1 and 1, (y + 1) // 2 makes 0 and 1"
+            )
 
 
 def with_class_weight(samples: Samples, class_weight, outputs: int) -> Samples:
@@ -80,12 +97,13 @@ def with_class_weight(samples: Samples, class_weight, outputs: int) -> Samples:
         weights = np.ones(outputs)
         for index, weight in check_class_weight(class_weight, outputs).items():
             weights[index] = weight
-        if samples.labels.size:
-            classes = samples.labels
-        elif samples.targets is None:
-            raise ValueError("class_weight needs y, got y=None")
-        else:
+        classes = samples.labels
+        if samples.targets is not None:
             classes = np.argmax(samples.targets, axis=1)
+            if samples.labels.size:
+                classes[samples.labels < 0] = -1
+        elif not samples.labels.size:
+            raise ValueError("class_weight needs y, got y=None")
         chosen = np.where(classes >= 0, weights[classes], 1.0)
     return samples._replace(weight=samples.weight * chosen if samples.weight.size else chosen)
 
@@ -94,9 +112,13 @@ def loss_without_teacher(model, loss, y) -> losses.Loss:
     """``loss``, or what a distilling loss is on labels alone: validation and evaluation have no teacher."""
     if not loss.distills:
         return loss
-    sparse = y is None or loss.holds_labels(check_array("y", y), math.prod(model.output_shape))
-    kind = losses.SparseCategoricalCrossentropy if sparse else losses.CategoricalCrossentropy
-    return kind(from_logits=model.final_activation != "softmax")
+    if loss.fused_activation is None:
+        return losses.MeanSquaredError()
+    kind: type[losses.Loss] = losses.BinaryCrossentropy
+    if loss.fused_activation == "softmax":
+        sparse = y is None or loss.holds_labels(check_array("y", y), math.prod(model.output_shape))
+        kind = losses.SparseCategoricalCrossentropy if sparse else losses.CategoricalCrossentropy
+    return kind(from_logits=model.final_activation != loss.fused_activation)
 
 
 def is_native(array: np.ndarray) -> bool:
