@@ -362,7 +362,7 @@ def test_refuses_wrong_teachers(teacher):
     with pytest.raises(TypeError, match="student must be a Sequential"):
         distill(teacher, "student", X, Y)
     with pytest.raises(
-        ValueError, match="student ends in one output without an activation, and y holds 0 and 1"
+        ValueError, match="student ends in 1 output without an activation, and y holds 0 and 1 alone"
     ):
         distill(linear_teacher(1), Sequential([Input((6,)), Dense(1)]), X, Y % 2)
 

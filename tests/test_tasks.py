@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import reference
 
-from minidl import losses
+from minidl import losses, plotting
 from minidl.distillation import born_again, distill, mutual_learning
 from minidl.figures import area_under_curve
 from minidl.layers import Dense, Dropout, Flatten, GaussianNoise, Input, RandomTranslation
@@ -116,11 +116,13 @@ def test_the_table_of_tasks(model, y, task):
     assert choose_task(model, y).name == task
 
 
-def test_one_output_and_a_y_of_two_numbers_may_mean_either():
-    with pytest.raises(
-        ValueError, match='end with activation="sigmoid" to learn two classes, or give loss=Regr'
-    ):
-        choose_task(plain(1), CLASSES > 1)
+@pytest.mark.parametrize("model, y", [(plain(1), CLASSES > 1), (plain(3), SCORES > 0)])
+def test_a_y_of_two_numbers_may_mean_either(model, y):
+    message = (
+        'without an activation, and y holds 0 and 1 alone: end with activation="sigmoid" .* or give loss=Regr'
+    )
+    with pytest.raises(ValueError, match=message):
+        choose_task(model, y)
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -223,6 +225,23 @@ def test_the_metric_leaves_out_what_has_no_label(teachers):
         ValueError, match=r"metrics must be binary_accuracy where rows of y are -1.*\['mse'\]"
     ):
         model.fit(X, y, verbose=0, target_model=teachers["sigmoids"])
+
+
+def test_a_class_weight_leaves_samples_without_a_label_alone(teachers):
+    for name in ("one sigmoid", "sigmoids"):
+        y = np.array(TASKS[name][0], float).reshape(300, -1)
+        y[::2] = -1
+        weight = np.where(y[:, 0] < 0, 1.0, np.where(y.argmax(axis=1) == 0, 2.0, 1.0))
+        if name == "one sigmoid":
+            weight = np.where(y[:, 0] == 0, 2.0, 1.0)
+        parameters = []
+        for given in (dict(class_weight={0: 2.0}), dict(sample_weight=weight), {}):
+            model = compiled(net(name), BinaryKnowledgeDistillation())
+            model.fit(X, y, verbose=0, target_model=teachers[name], **given)
+            parameters.append(model.params)
+        assert np.array_equal(parameters[0], parameters[1]) and not np.array_equal(
+            parameters[0], parameters[2]
+        )
 
 
 def test_classes_of_minus_and_plus_one_are_refused(teachers):
@@ -642,6 +661,17 @@ def test_sweep(name, teachers):
     _, report = run(name, teachers[name], model, loss=loss, epochs=2)
     row = next(each for each in swept.runs if each["seed"] == 1 and each["setting"] == report.loss)
     assert row[judge] == getattr(report.student, judge)
+
+
+def test_a_sweep_is_drawn_by_its_figure(teachers):
+    matplotlib = pytest.importorskip("matplotlib")
+    matplotlib.use("Agg")
+    for name, label in (("one sigmoid", "AUC"), ("numbers", "RMSE")):
+        arguments = dict(
+            epochs=1, seeds=(0,), processes=1, verbose=0, validation_data=(X[TEST], TASKS[name][0][TEST])
+        )
+        swept = distill_sweep(teachers[name], net(name), X[TRAIN], TASKS[name][0][TRAIN], **arguments)
+        assert plotting.sweep(swept).get_ylabel() == label
 
 
 def test_sweep_refuses(teachers):

@@ -8,9 +8,10 @@ import numpy as np
 
 from .. import archive, validation
 from ..validation import check_array, check_finite, check_rows, check_targets
+from .answers import hint_of_two, refuse_probabilities
 from .combined import Ensemble
 from .conversion import as_teacher
-from .kinds import ArrayTeacher, Teacher, fingerprint, hint_of_two, refuse_probabilities
+from .kinds import ArrayTeacher, Teacher, fingerprint
 
 _FORMAT = "minidl logits 1"
 
