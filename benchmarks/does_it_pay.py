@@ -175,7 +175,7 @@ def train_teacher(kind: str, data: Data, seed: int) -> object:
     if kind == "forest":
         estimator = ensemble.RandomForestClassifier(100, random_state=seed)
     else:
-        estimator = ensemble.HistGradientBoostingClassifier(max_iter=100, random_state=seed)
+        estimator = ensemble.HistGradientBoostingClassifier(max_iter=50, random_state=seed)
     return sklearn_teacher(estimator.fit(x.reshape(len(x), -1), y))
 
 
@@ -254,6 +254,9 @@ def distilled(task: Task, data: Data, logits: np.ndarray, seed: int, setting: di
 
 
 def run(jobs: list[Job], processes: int) -> Iterator[dict]:
+    os.environ.setdefault(
+        "OMP_NUM_THREADS", "1"
+    )  # of the boosting: threads of all processes would wait for each other
     if processes == 1:
         yield from map(run_job, jobs)
         return

@@ -145,8 +145,7 @@ class DistillationReport:
             )
         judge = next(iter(task.swept))
         ours, theirs = getattr(student, judge), plain and getattr(plain, judge)
-        # else they are the same
-        taught = getattr(getattr(self.tuning, "loss", None), "soft_weight", 1.0) != 0
+        taught = self.tuning is None or not self.tuning.alone  # else they are the same model
         if taught and None not in (ours, theirs) and (ours == theirs or task.better(ours, theirs) == theirs):
             what = f"{judge.upper()} {ours:.4g}, that of the plain student is {theirs:.4g}"
             if judge == "errors":

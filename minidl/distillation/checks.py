@@ -48,13 +48,17 @@ def check_job(
     teacher_inputs: np.ndarray | None = None,
     settings: dict | None = None,
 ) -> Job:
-    """The arguments of ``distill``, checked; ``x`` and ``y`` are in ``fit_arguments``."""
+    """The arguments of ``distill``, checked; ``x`` and ``y`` are in ``fit_arguments``.
+
+    ``settings``: temperature and weights of the task's loss, where no loss is given.
+    """
     check_fit_arguments("distill", fit_arguments)
-    if loss is not None:  # refused before the student is built
-        loss = chosen_loss(loss, student, fit_arguments["y"], settings or {})
+    y = fit_arguments["y"]
+    if loss is not None:
+        loss = distillation_loss(loss, y)
     x = build_for(student, fit_arguments["x"])
     if loss is None:
-        loss = chosen_loss(None, student, fit_arguments["y"], settings or {})
+        loss = distillation_loss(choose_task(student, y).made_loss(y, settings or {}), y)
     task = task_of(loss)
     teacher = as_teacher(teacher, student, from_probs, loss.fused_activation)
     if teacher_inputs is not None:
@@ -122,26 +126,13 @@ def check_pair(
     return x, y
 
 
-def chosen_loss(loss: object, student: Sequential, y: object, settings: dict) -> losses.Loss:
-    """The loss of ``distill``'s arguments; ``settings`` are the temperature and weights that were given as numbers.
-
-    Without labels, and weights, only the teacher's answers count.
-    """
-    if settings and loss is not None:
+def check_settings(loss: object, given: dict) -> dict:
+    """The numbers among temperature, hard_weight and soft_weight; a loss has its own."""
+    settings = {name: value for name, value in given.items() if not (value is None or value == AUTO)}
+    if loss is not None and settings:
         name, value = next(iter(settings.items()))
         raise ValueError(f"{name} belongs to the loss, which is given: leave {name}={value} out, or loss")
-    if loss is not None:
-        return distillation_loss(loss, y)
-    task = choose_task(student, y)
-    task.check_settings(settings)
-    if y is None and not settings.keys() - {"temperature"}:
-        settings = settings | {"hard_weight": 0.0, "soft_weight": 1.0}
-    return distillation_loss(task.loss(**settings), y)
-
-
-def given_settings(**given: Any) -> dict:
-    """Those of temperature, hard_weight and soft_weight that are numbers or schedules."""
-    return {name: value for name, value in given.items() if not (value is None or value == AUTO)}
+    return settings
 
 
 def distillation_loss(loss: object, y: np.ndarray | None) -> losses.Loss:

@@ -29,7 +29,7 @@ from ..training.samples import loss_without_teacher
 from ..training.tasks import TASKS, Task
 from ..validation import blocks, check_array, check_rows
 from ..warmup import compile_before_fit
-from .checks import Job, check_job, check_not_swapped, check_pair, check_some_labels, given_settings
+from .checks import Job, check_job, check_not_swapped, check_pair, check_settings, check_some_labels
 
 _STEERING = {callbacks.EarlyStopping, callbacks.TerminateOnNaN}
 _STEERING |= {callbacks.LearningRateScheduler, callbacks.ReduceLROnPlateau}
@@ -60,11 +60,11 @@ def distill(
     plain_student: bool = False,
     test_teacher: np.ndarray | None = None,
     from_probs: bool = False,
-    teacher_inputs: np.ndarray | None = None,
-    test_teacher_inputs: np.ndarray | None = None,
     temperature: Schedule | str = AUTO,
     hard_weight: Schedule | None = None,
     soft_weight: Schedule | None = None,
+    teacher_inputs: np.ndarray | None = None,
+    test_teacher_inputs: np.ndarray | None = None,
     **fit_arguments,
 ) -> DistillationReport:
     """Train ``student`` to give the teacher's answers, and report how well it does.
@@ -82,10 +82,10 @@ def distill(
     y : labels ``(N,)`` with -1 where there is none, or one-hot rows ``(N, C)``; or None: no labels at all. Of
         sigmoids 0 or 1, ``(N,)`` or ``(N, C)``, and rows of -1 for samples without a label; of a regression
         numbers, ``(N,)`` or ``(N, C)``.
-    temperature, hard_weight, soft_weight : numbers or schedules of the loss: ``KnowledgeDistillation``, for sigmoids
-        ``BinaryKnowledgeDistillation``, for a regression, which has no temperature, ``RegressionDistillation``. By
-        default they are chosen on held-out training samples, labels alone among the candidates; that costs at most as
-        much as three further trainings (``minidl.training.tuning``). Weights alone keep that loss's own temperature.
+    temperature, hard_weight, soft_weight : of the task's loss, ``KnowledgeDistillation``, for sigmoids
+        ``BinaryKnowledgeDistillation``, for a regression, which has no temperature, ``RegressionDistillation``; numbers
+        or schedules. By default they are chosen on held-out training samples, labels alone among the candidates; that
+        costs at most as much as three further trainings (``minidl.training.tuning``).
     loss : a distillation loss in their place; it counts before all else.
     optimizer : by default the one the student was compiled with, or Adam.
     validation_data, validation_split : as in ``fit``; evaluated during training.
@@ -113,9 +113,10 @@ def distill(
     fit_arguments |= dict(x=x, y=y, batch_size=batch_size, epochs=epochs)
     fit_arguments |= dict(validation_data=validation_data, validation_split=validation_split)
     verbose = callbacks.check_verbose(fit_arguments.get("verbose", "auto"))
-    given = given_settings(temperature=temperature, hard_weight=hard_weight, soft_weight=soft_weight)
-    is_auto = loss is None and not given
-    job = check_job(teacher, student, loss, fit_arguments, transfer, from_probs, teacher_inputs, given)
+    given = dict(temperature=temperature, hard_weight=hard_weight, soft_weight=soft_weight)
+    settings = check_settings(loss, given)
+    is_auto = loss is None and not settings
+    job = check_job(teacher, student, loss, fit_arguments, transfer, from_probs, teacher_inputs, settings)
     optimizer = optimizers.get(student.optimizer or "adam" if optimizer is None else optimizer)
     y, validates = job.fit_arguments["y"], validation_data is not None or validation_split > 0
     used = [job.loss, None] if plain_student or validates else [job.loss]
@@ -350,13 +351,13 @@ def fresh_optimizer(optimizer: object) -> object:
 
 def _notes_on_plain(job: Job) -> list[str]:
     seen, _ = _split_rows(len(job.fit_arguments["x"]), job.fit_arguments["validation_split"])
-    has_label = TASK_FIGURES[job.task.name].has_label(job.fit_arguments["y"])[seen]
-    count, labelled = len(has_label), int(has_label.sum())
-    if labelled == count:
+    known = TASK_FIGURES[job.task.name].has_label(job.fit_arguments["y"][seen])
+    if known.all():
         return []
+    labelled = count_of(int(known.sum()), "labelled sample")
     return [
-        f"the plain student took as many steps as the distilled one: its {count_of(labelled, 'labelled sample')} came "
-        f"{count / labelled:.1f} times an epoch"
+        f"the plain student took as many steps as the distilled one: its {labelled} came "
+        f"{len(known) / known.sum():.1f} times an epoch"
     ]
 
 
@@ -385,7 +386,8 @@ def train_on_labels(
         weight = None if weight is None else check_array("sample_weight", weight)[seen]
         given = _labelled(task, x[seen], y[seen], weight)
         if as_many_steps:
-            given = tuple(part if part is None else _repeated(part, len(x[seen])) for part in given)
+            again = np.arange(len(x[seen])) % len(given[0])
+            given = tuple(part if part is None else part[again] for part in given)
         arguments |= zip(("x", "y", "sample_weight"), given, strict=True)
     if arguments.get("validation_data") is not None:
         x_val, y_val, *weight = _labelled(task, *arguments["validation_data"])
@@ -394,11 +396,6 @@ def train_on_labels(
         arguments["validation_data"] = (x_val, y_val, *weight)
     model.compile(optimizer=optimizer, loss=loss, metrics=task.metrics(model))
     return model.fit(**arguments)
-
-
-def _repeated(part: np.ndarray, count: int) -> np.ndarray:
-    """``count`` rows: those of ``part``, again and again."""
-    return part[np.arange(count) % len(part)]
 
 
 def _labelled(task: Task, x: np.ndarray, y: np.ndarray, *weight: np.ndarray | None) -> tuple:

@@ -76,6 +76,7 @@ class _Remembering(Teacher):
     def __init__(self, teacher: Teacher):
         self._teacher, self._answers = teacher, {}
         self.name, self.classes, self.samples = teacher.name, teacher.classes, teacher.samples
+        self.activation = teacher.activation
 
     def logits(self, x, rows=None, temperature=1.0):
         stretch = rows.start, rows.stop

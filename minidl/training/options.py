@@ -44,7 +44,8 @@ class FitOptions:
         ``temperature`` (4.0), ``hard_weight`` (0.1) and ``soft_weight`` (0.9); of a model that ends in sigmoids
         ``BinaryKnowledgeDistillation`` with the same, of one that learns numbers ``RegressionDistillation`` with
         ``hard_weight`` and ``soft_weight`` (0.5 each). ``docs/methods.md`` has the table. A teacher with inputs of its
-        own is an ``InputsTeacher``.
+        own is an ``InputsTeacher``. ``temperature="auto"`` chooses the numbers on held-out samples
+        (``minidl.training.tuning``); the ``tuning`` of the history says what was tried.
 
     While it runs, callbacks, handlers of signals and other threads may save, copy and ask the model: they see one and
     the same step. What a handler does waits for the end of a slice of steps, about 0.1 s.

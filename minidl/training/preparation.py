@@ -123,9 +123,7 @@ def _training_loss(model, options: FitOptions) -> Loss:
         return loss
     if loss is not None and loss.distills and not settings:
         return loss
-    task = choose_task(model, options.y)
-    task.check_settings(settings)
-    return task.loss(**settings)
+    return choose_task(model, options.y).loss_of(settings)
 
 
 def _taught(model, loss, samples: Samples, options: FitOptions) -> tuple[Samples, teachers.Teacher | None]:

@@ -26,10 +26,17 @@ class Task(NamedTuple):
             return model.predict(x).reshape(len(x), -1)
         return model.predict_logits(x)
 
-    def check_settings(self, settings: dict) -> None:
-        if self.name == "regression" and "temperature" in settings:
-            value = settings["temperature"]
-            raise ValueError(f"temperature softens probabilities; a regression has none, got {value}")
+    def loss_of(self, settings: dict) -> losses.DistillationLoss:
+        """The task's loss with this temperature and these weights, as far as they are given."""
+        if "temperature" in settings and self.name == "regression":
+            given = settings["temperature"]
+            raise ValueError(f"temperature softens probabilities; a regression has none, got {given}")
+        return self.loss(**settings)
+
+    def made_loss(self, y, settings: dict) -> losses.DistillationLoss:
+        """As `loss_of`; without labels, y None, one that by default needs none."""
+        weights = {} if y is not None else {"hard_weight": 0.0, "soft_weight": 1.0}
+        return self.loss_of(weights | settings)
 
 
 TASKS = {

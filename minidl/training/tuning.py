@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -24,11 +24,11 @@ from .fit import fit
 from .options import FitOptions
 from .preparation import TrainingData, ask_teacher, prepare
 from .samples import Samples
-from .tasks import Task, choose_task, task_of
+from .tasks import Task, choose_task
 
 CANDIDATES = ((2.0, 0.5, 0.5), (4.0, 0.1, 0.9), (2.0, 1.0, 0.0))
-"""Temperature, hard_weight and soft_weight of each: the safe one first, the last are labels alone. A regression has
-the same without a temperature."""
+"""Temperature, hard_weight and soft_weight of each: the safe one first, the last are labels alone. A regression has no
+temperature."""
 _SHARE = 0.3
 _FEWEST = 20  # to hold out: fewer say nothing
 _MOST_BYTES = 1 << 30
@@ -40,8 +40,8 @@ class Trial(NamedTuple):
     """A candidate, and how it did on the held-out samples."""
 
     setting: str
-    score: float  # mean squared distance of the probabilities from the label (Brier), or of numbers from y
-    errors: int | None  # None of a regression
+    score: float  # the mean squared distance of the answers from the labels; of probabilities that is Brier's score
+    errors: int | None  # of classes and of answers yes or no
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +56,11 @@ class Tuning:
     reason: str = ""  # why nothing was tried
 
     @property
+    def alone(self) -> bool:
+        """Whether the student was trained on labels alone."""
+        return _is_alone(self.loss)
+
+    @property
     def chosen(self) -> str:
         return describe_setting(self.loss)
 
@@ -63,13 +68,18 @@ class Tuning:
         """The search in a few sentences."""
         if not self.trials:
             return [f'temperature="auto" tried nothing, because {self.reason}: {self.chosen}']
-        tried = (f"{trial.setting}: {_shown(trial)}" for trial in self.trials)
+        tried = [
+            f"{trial.setting}: "
+            + f"{trial.errors} errors, " * (trial.errors is not None)
+            + f"score {trial.score:.4f}"
+            for trial in self.trials
+        ]
         found = [
             f'temperature="auto" tried, on {self.held_out} held-out training samples: {"; ".join(tried)}',
             f"chosen: {self.chosen}; the search took {self.steps / self.student_steps:.1f} times the student's "
             f"{self.student_steps:,} steps",
         ]
-        if getattr(self.loss, "soft_weight", 1.0) == 0:
+        if self.alone:
             found.append("labels alone were best: this student did not learn from the teacher")
         return found
 
@@ -78,22 +88,31 @@ class Tuning:
         return {"chosen": self.chosen, "trials": [trial._asdict() for trial in self.trials], **told}
 
 
-def _shown(trial: Trial) -> str:
-    errors = "" if trial.errors is None else f"{trial.errors} errors, "
-    return f"{errors}score {trial.score:.4f}"
+def _is_alone(loss: Any) -> bool:
+    return loss.soft_weight == 0
 
 
-def describe_setting(loss: Loss) -> str:
-    if getattr(loss, "soft_weight", 1.0) == 0:
+def describe_setting(loss: Any) -> str:
+    if _is_alone(loss):
         return "labels alone"
-    temperature = f"temperature {loss.temperature:g}, " if "temperature" in loss.get_config() else ""
+    temperature = f"temperature {loss.temperature:g}, " if hasattr(loss, "temperature") else ""
     return f"{temperature}weights {loss.hard_weight:g} and {loss.soft_weight:g}"
+
+
+def candidates_of(task: Task) -> list[Loss]:
+    """The losses to try."""
+    return [_made(task, *setting) for setting in CANDIDATES]
+
+
+def _made(task: Task, temperature: float, hard_weight: float, soft_weight: float) -> Loss:
+    settings: dict[str, Any] = dict(hard_weight=hard_weight, soft_weight=soft_weight)
+    return task.loss(**settings if task.name == "regression" else {"temperature": temperature, **settings})
 
 
 def tuned_fit(model, options: FitOptions) -> History:
     """Choose temperature and weights, then train ``model`` on all samples as ``fit`` does with these numbers.
 
-    A model that is compiled with a distillation loss is then compiled with the chosen one.
+    A model that is compiled with the task's distillation loss is then compiled with the chosen one.
     """
     for name in ("hard_weight", "soft_weight"):
         if (value := getattr(options, name)) is not None:
@@ -103,16 +122,17 @@ def tuned_fit(model, options: FitOptions) -> History:
     if options.target_model is None:
         raise ValueError('temperature="auto" belongs to distillation: it needs target_model')
     task = choose_task(model, options.y)
-    teacher = as_teacher(options.target_model, model, activation=task.loss.fused_activation)
+    safe, soft_only = candidates_of(task)[0], _made(task, CANDIDATES[0][0], 0.0, 1.0)
+    teacher = as_teacher(options.target_model, model, activation=safe.fused_activation)
     if model.augmenting_layer() is None:
         teacher = remembering(teacher)
     options = dataclasses.replace(options, target_model=teacher, temperature=None)
-    data = prepare(model, options, _soft_only(task) if options.y is None else _candidate(task, CANDIDATES[0]))
-    tuning = _Search(model, options, data, teacher).run()
+    data = prepare(model, options, soft_only if options.y is None else safe)
+    tuning = _Search(model, options, data, teacher).run(task)
     if options.verbose:
         say("".join(f"{line}\n" for line in tuning.lines()))
     samples, online_teacher = ask_teacher(model, tuning.loss, data.samples, teacher)
-    if model.loss is not None and model.loss.distills:
+    if type(model.loss) is type(tuning.loss):
         model.loss = tuning.loss
     data = data._replace(loss=tuning.loss, samples=samples, online_teacher=online_teacher)
     history = fit(model, options, data)
@@ -120,28 +140,21 @@ def tuned_fit(model, options: FitOptions) -> History:
     return history
 
 
-def _candidate(task: Task, setting: tuple[float, float, float]) -> Loss:
-    return task.loss(*(setting[1:] if task.name == "regression" else setting))
-
-
-def _soft_only(task: Task) -> Loss:
-    return _candidate(task, (CANDIDATES[0][0], 0.0, 1.0))
-
-
 class _Search:
     """The trials of one ``tuned_fit``."""
 
     def __init__(self, model, options: FitOptions, data: TrainingData, teacher: Teacher):
         self._model, self._options, self._data, self._teacher = model, options, data, teacher
-        self._task = task_of(data.loss)
         self._epochs = max(options.epochs - options.initial_epoch, 0)
 
-    def run(self) -> Tuning:
+    def run(self, task: Task) -> Tuning:
         """Try the candidates, or say why not."""
-        data, classes = self._data, _classes(self._data.samples, self._task)[: self._data.count]
+        data, losses = self._data, candidates_of(task)
+        safe = losses[0]
+        classes = _classes(data.samples, task)[: data.count]
         if not (classes >= 0).any():
-            return Tuning(_soft_only(self._task), reason="no sample has a label to be judged by")
-        safe = _candidate(self._task, CANDIDATES[0])
+            soft_only = _made(task, CANDIDATES[0][0], 0.0, 1.0)
+            return Tuning(soft_only, reason="no sample has a label to be judged by")
         if self._epochs == 0:
             return Tuning(safe, reason="there are no epochs to train")
         rows, held = self._choose_rows(classes)
@@ -149,11 +162,10 @@ class _Search:
             count = int((classes >= 0).sum())
             return Tuning(safe, reason=f"{count} samples with a label are too few to hold some out")
         learnt, judged = data.samples.take(rows), data.samples.take(held)
-        losses = [_candidate(self._task, setting) for setting in CANDIDATES]
         trials, scores, steps = [], [], 0
         for loss in losses:
             trial, taken = self._train_copy(loss, rows, learnt)
-            score, errors = _judge(trial, judged, self._task)
+            score, errors = _judge(trial, judged, task)
             trials.append(Trial(describe_setting(loss), float(score.mean()), errors))
             scores.append(score)
             steps += taken
@@ -193,34 +205,34 @@ def _steps(samples: int, batch_size: int) -> int:
 
 
 def _classes(samples: Samples, task: Task) -> np.ndarray:
-    """The class of each sample, by which samples are held out; -1 where it has no label."""
+    """The class of each sample, -1 where it has no label. All numbers are one class, and so are several answers."""
+    if task.name == "classification" and samples.targets is not None:
+        return samples.targets.argmax(axis=1)
     if samples.targets is None:
         return samples.labels if samples.labels.size else np.full(len(samples.x), -1)
-    if task.name == "classification":
-        return samples.targets.argmax(axis=1)
-    classes = np.zeros(len(samples.x), np.int64)  # of numbers, and of several answers, there are none
-    if task.name == "binary" and samples.targets.shape[1] == 1:
-        classes = (samples.targets[:, 0] > 0.5).astype(np.int64)
-    return np.where(samples.labels < 0, -1, classes) if samples.labels.size else classes
+    known = samples.labels >= 0 if samples.labels.size else np.ones(len(samples.x), bool)
+    is_one_answer = task.name == "binary" and samples.targets.shape[1] == 1
+    return np.where(known, samples.targets[:, 0] > 0.5 if is_one_answer else 0, -1)
 
 
 def _judge(model, samples: Samples, task: Task) -> tuple[np.ndarray, int | None]:
-    """Each sample's score (see `Trial`), weighted as in training, and how many of the model's answers are wrong."""
-    answers, errors = task.answers(model, samples.x).astype(np.float64), None
+    """Each sample's squared distance of the answer from the label, weighted as in training; how many are wrong."""
+    answers = model.predict_logits(samples.x).reshape(len(samples.x), -1).astype(np.float64)
     if task.name == "classification":
-        classes = _classes(samples, task)
         answers = softmax(answers)
-        wanted = np.eye(answers.shape[1])[classes] if samples.targets is None else samples.targets
-        errors = int((answers.argmax(axis=1) != classes).sum())
-    else:
-        wanted = samples.targets
-        if task.name == "binary":
-            errors = int(((answers > 0) != (wanted > 0.5)).sum())
-            answers = np.exp(-np.logaddexp(0.0, -answers))
+    elif task.name == "binary":
+        answers = 0.5 * (1 + np.tanh(answers / 2))  # the sigmoid, which cannot overflow so
+    wanted = samples.targets
+    if wanted is None:
+        wanted = np.eye(answers.shape[1])[samples.labels]
     score = np.where(np.isfinite(answers), (answers - wanted) ** 2, np.inf).sum(axis=1)
     if samples.weight.size and samples.weight.any():
         score = score * (samples.weight / samples.weight.mean())
-    return score, errors
+    if task.name == "regression":
+        return score, None
+    if task.name == "binary":
+        return score, int(((answers > 0.5) != (wanted > 0.5)).sum())
+    return score, int((answers.argmax(axis=1) != wanted.argmax(axis=1)).sum())
 
 
 def _choose(scores: list[np.ndarray]) -> int:
