@@ -51,6 +51,14 @@ def _cases() -> dict[str, dict]:
     cases["amsgrad"] = {"optimizer": _with(_ADAM, amsgrad=True)}
     cases["rmsprop, momentum"] = {"optimizer": _with(_RMSPROP, momentum=0.5)}
     cases["rmsprop, centered"] = {"optimizer": _with(_RMSPROP, centered=True, epsilon=1e-5)}
+    for name, rate in {"Nadam": 0.002, "Adamax": 0.005, "Adagrad": 0.05, "Lion": 0.0005}.items():
+        cases[name.lower()] = {"optimizer": (name, {"learning_rate": rate})}
+    for name, settings in {
+        "NonNeg": {},
+        "UnitNorm": {},
+        "MinMaxNorm": {"min_value": 0.5, "rate": 0.5},
+    }.items():
+        cases[name] = {"optimizer": _ADAM, "constraint": (name, settings)}
     schedules = {
         "cosine": ("CosineDecay", {"initial_learning_rate": 0.2, "decay_steps": 90, "alpha": 0.1}),
         "warmup": (

@@ -151,13 +151,17 @@ class Optimizer(Configurable):
     def slots(self) -> list[np.ndarray]:
         """Three flat arrays, of the parameters' size or empty; an empty list before ``build``."""
         if self._slots:
+            begin = getattr(self, kernel.BEGINS[self.kind]) if self.kind in kernel.BEGINS else 0.0
+            size, dtype = self._built_for
             for place in kernel.KEEPS[self.kind]:
                 if self._slots[place].size == 0:  # a setting has changed: for example momentum from 0 to 0.9
-                    self._slots[place] = np.zeros(*self._built_for)
+                    self._slots[place] = np.full(size, begin, dtype)
         return self._slots
 
     def build(self, params: np.ndarray, segments: np.ndarray | None = None) -> None:
-        """Make the slots for a flat vector, filled with zeros. A second call with an equal vector changes nothing.
+        """Make the slots for a flat vector, filled with 0 or what the rule begins with.
+
+        A second call with an equal vector changes nothing.
 
         ``segments`` (n, 2): offset and size of each variable, for ``clipnorm``; by default the vector is one
         variable. Raises ValueError for a vector of another size or dtype than in the first call.
