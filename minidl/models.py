@@ -136,7 +136,7 @@ class Sequential(Sealed, Stack):
         try:
             yield
         except (ValueError, TypeError):
-            if not was_built and not (self.optimizer is not None and self.optimizer.iterations):
+            if not was_built and not (self.optimizer is not None and self.optimizer.batches):
                 self._unbuild()
             raise
 
@@ -157,7 +157,7 @@ class Sequential(Sealed, Stack):
             return
         self.leave_epoch()
         self.best_logs = {}
-        self._weights_given_at = 0 if self.optimizer is None else self.optimizer.iterations
+        self._weights_given_at = 0 if self.optimizer is None else self.optimizer.batches
         if self._weights_given_at == 0:
             self.draw_epoch = 0
 
@@ -204,7 +204,7 @@ class Sequential(Sealed, Stack):
                     metric.kernel_for(loss.sparse, math.prod(self.output_shape))
         if optimizer is not self.optimizer:
             self.leave_epoch()
-            done = 0 if self.optimizer is None else self.optimizer.iterations
+            done = 0 if self.optimizer is None else self.optimizer.batches
             if self._weights_given_at == done:
                 self.draw_epoch = 0
             elif done:

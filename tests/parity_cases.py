@@ -53,6 +53,14 @@ def _cases() -> dict[str, dict]:
     cases["rmsprop, centered"] = {"optimizer": _with(_RMSPROP, centered=True, epsilon=1e-5)}
     for name, rate in {"Nadam": 0.002, "Adamax": 0.005, "Adagrad": 0.05, "Lion": 0.0005}.items():
         cases[name.lower()] = {"optimizer": (name, {"learning_rate": rate})}
+    average = {"use_ema": True, "ema_momentum": 0.9, "ema_overwrite_frequency": 7}
+    cases["average"] = {"optimizer": _with(_ADAM, **average)}
+    cases["accumulated"] = {"optimizer": _with(_MOMENTUM, gradient_accumulation_steps=3, clipnorm=0.1)}
+    cases["average, accumulated, everything"] = {
+        "optimizer": _with(_ADAMW, **average, gradient_accumulation_steps=4),
+        "regularizer": ("L2", {"l2": 1e-3}),
+        "constraint": ("MaxNorm", {"max_value": 1.0}),
+    }
     for name, settings in {
         "NonNeg": {},
         "UnitNorm": {},

@@ -104,3 +104,18 @@ for optimizer in (Nadam(0.01), Adamax(), Adagrad(learning_rate=0.1), Lion(1e-3, 
 """)
     assert list(names["last"]) == ["nadam", "adamax", "adagrad", "lion"]
     assert all(names["last"][name] < loss for name, loss in names["first"].items())
+
+
+def test_averages_and_accumulated_gradients():
+    names = run("""
+import keras
+
+model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(16, "relu"), keras.layers.Dense(2, "softmax")])
+optimizer = keras.optimizers.Adam(
+    learning_rate=0.01, use_ema=True, ema_momentum=0.9, gradient_accumulation_steps=4, clipnorm=1.0
+)
+model.compile(optimizer, "sparse_categorical_crossentropy")
+history = model.fit(x, y, epochs=20, batch_size=8, verbose=0).history
+score = model.evaluate(x, y, verbose=0)
+""")
+    assert names["optimizer"].iterations == 60 and names["score"] < names["history"]["loss"][0]

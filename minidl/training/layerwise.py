@@ -44,7 +44,6 @@ def layerwise_step(
         params, grads, optimizer = model.params, model.grads, model.optimizer
         segments = model.learning_segments
         penalty = add_regularizer(grads, params, segments, model.penalties)
-        optimizer.apply_clipping(grads, segments)
         optimizer.update(params, grads, segments if len(segments) < len(model.parameters) else None)
         constrain(params, *model.constraint_table)
         for constraint, view in model.own_constraints:
@@ -96,7 +95,7 @@ def train_on_batch(model, x, y, sample_weight, class_weight, teacher_logits) -> 
     metrics = model.metrics if rows else []  # they compare with labels
 
     def step():
-        return layerwise_step(model, batch, loss, metrics, step=model.optimizer.iterations)
+        return layerwise_step(model, batch, loss, metrics, step=model.optimizer.batches)
 
     value, sums = model.turns.change(model.turns.train, "train_on_batch", step)
     return {"loss": value, **{m.name: float(s) / rows for m, s in zip(metrics, sums, strict=True)}}
