@@ -14,8 +14,12 @@ from .schedules import LearningRateSchedule
 _AVERAGE = 3
 """The place of the average in ``slots``, after those of the rule; what is accumulated comes last."""
 _LEFT_OUT = {
-    "use_ema": False, "ema_momentum": 0.99, "ema_overwrite_frequency": None, "gradient_accumulation_steps": None,
-}  # fmt: skip
+    "use_ema": False,
+    "ema_momentum": 0.99,
+    "ema_overwrite_frequency": None,
+    "loss_scale_factor": None,
+    "gradient_accumulation_steps": None,
+}
 _NO_SEGMENTS = np.empty((0, 2), np.int64)
 
 
@@ -70,8 +74,7 @@ class Optimizer(Configurable):
     ``kernels/updates.py``. The rule names the settings it reads.
     """
 
-    not_in_config = frozenset({"learning_rate", "loss_scale_factor"})
-    """`get_config` adds the rate itself: it may be a schedule."""
+    not_in_config = frozenset({"learning_rate"})  # `get_config` adds it itself: it may be a schedule
 
     def __init__(
         self,
@@ -110,6 +113,7 @@ class Optimizer(Configurable):
                 "loss_scale_factor must be None: it guards arithmetic in float16, which minidl does not use, got "
                 f"{describe(loss_scale_factor)}"
             )
+        self.loss_scale_factor = None
         steps = _check_count("gradient_accumulation_steps", gradient_accumulation_steps, 2)
         self.gradient_accumulation_steps = steps
         self.batches = 0
