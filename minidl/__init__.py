@@ -48,7 +48,7 @@ from .layers import (
 )
 from .losses import KnowledgeDistillation, boltzmann, log_softmax, softmax
 from .models import Model, Sequential, clone_model, load_model
-from .optimizers import SGD, Adam, AdamW, RMSprop
+from .optimizers import SGD, Adagrad, Adam, Adamax, AdamW, Lion, Nadam, RMSprop
 from .optimizers.schedules import (
     CosineDecay,
     CosineDecayRestarts,
@@ -77,6 +77,6 @@ __all__ = [
     "RMSprop", "save_logits",
     "Sequential", "set_num_threads", "set_random_seed", "SGD", "Softmax", "softmax", "teachers",
     "TerminateOnNaN", "to_categorical", "utils", "warmup",
-    "activations", "CosineDecayRestarts", "InverseTimeDecay", "MinMaxNorm", "NonNeg", "PolynomialDecay",
-    "UnitNorm",
+    "activations", "Adagrad", "Adamax", "CosineDecayRestarts", "InverseTimeDecay", "Lion", "MinMaxNorm", "Nadam",
+    "NonNeg", "PolynomialDecay", "UnitNorm",
 ]  # fmt: skip

@@ -46,7 +46,7 @@ class ModelFiles(Stack):
             return
         self.leave_epoch()
         self.best_logs = {}
-        self._weights_given_at = 0 if self.optimizer is None else self.optimizer.iterations
+        self._weights_given_at = 0 if self.optimizer is None else self.optimizer.batches
         if self._weights_given_at == 0:
             self.draw_epoch = 0
 

@@ -141,7 +141,7 @@ class Sequential(Sealed, KerasMethods, ModelFiles):
         try:
             yield
         except (ValueError, TypeError):
-            if not was_built and not (self.optimizer is not None and self.optimizer.iterations):
+            if not was_built and not (self.optimizer is not None and self.optimizer.batches):
                 self._unbuild()
             raise
 
@@ -188,7 +188,7 @@ class Sequential(Sealed, KerasMethods, ModelFiles):
                     metric.check_fits(loss.sparse, math.prod(self.output_shape))
         if optimizer is not self.optimizer:
             self.leave_epoch()
-            done = 0 if self.optimizer is None else self.optimizer.iterations
+            done = 0 if self.optimizer is None else self.optimizer.batches
             if self._weights_given_at == done:
                 self.draw_epoch = 0
             elif done:

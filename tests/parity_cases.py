@@ -51,6 +51,22 @@ def _cases() -> dict[str, dict]:
     cases["amsgrad"] = {"optimizer": _with(_ADAM, amsgrad=True)}
     cases["rmsprop, momentum"] = {"optimizer": _with(_RMSPROP, momentum=0.5)}
     cases["rmsprop, centered"] = {"optimizer": _with(_RMSPROP, centered=True, epsilon=1e-5)}
+    for name, rate in {"Nadam": 0.002, "Adamax": 0.005, "Adagrad": 0.05, "Lion": 0.0005}.items():
+        cases[name.lower()] = {"optimizer": (name, {"learning_rate": rate})}
+    average = {"use_ema": True, "ema_momentum": 0.9, "ema_overwrite_frequency": 7}
+    cases["average"] = {"optimizer": _with(_ADAM, **average)}
+    cases["accumulated"] = {"optimizer": _with(_MOMENTUM, gradient_accumulation_steps=3, clipnorm=0.1)}
+    cases["average, accumulated, everything"] = {
+        "optimizer": _with(_ADAMW, **average, gradient_accumulation_steps=4),
+        "regularizer": ("L2", {"l2": 1e-3}),
+        "constraint": ("MaxNorm", {"max_value": 1.0}),
+    }
+    for name, settings in {
+        "NonNeg": {},
+        "UnitNorm": {},
+        "MinMaxNorm": {"min_value": 0.5, "rate": 0.5},
+    }.items():
+        cases[name] = {"optimizer": _ADAM, "constraint": (name, settings)}
     schedules = {
         "cosine": ("CosineDecay", {"initial_learning_rate": 0.2, "decay_steps": 90, "alpha": 0.1}),
         "warmup": (

@@ -97,6 +97,35 @@ def rmsprop(w, g, state, lr, rho=0.9, momentum=0.0, epsilon=1e-7, centered=False
     return w - u
 
 
+def nadam(w, g, state, lr, beta_1=0.9, beta_2=0.999, epsilon=1e-7):
+    """The momenta one after the other, as the paper multiplies them."""
+    t = state["t"] = state.get("t", 0) + 1
+    m = state["m"] = beta_1 * state.get("m", 0.0) + (1 - beta_1) * g
+    v = state["v"] = beta_2 * state.get("v", 0.0) + (1 - beta_2) * g**2
+    u, following = (beta_1 * (1 - 0.96**i / 2) for i in (t, t + 1))
+    product = state["product"] = state.get("product", 1.0) * u
+    ahead = following * m / (1 - product * following) + (1 - u) * g / (1 - product)
+    return w - lr * ahead / (np.sqrt(v / (1 - beta_2**t)) + epsilon)
+
+
+def adamax(w, g, state, lr, beta_1=0.9, beta_2=0.999, epsilon=1e-7):
+    t = state["t"] = state.get("t", 0) + 1
+    m = state["m"] = beta_1 * state.get("m", 0.0) + (1 - beta_1) * g
+    u = state["u"] = np.maximum(beta_2 * state.get("u", 0.0), np.abs(g))
+    return w - lr * m / ((1 - beta_1**t) * (u + epsilon))
+
+
+def adagrad(w, g, state, lr, initial=0.1, epsilon=1e-7):
+    a = state["a"] = state.get("a", initial) + g**2
+    return w - lr * g / np.sqrt(a + epsilon)
+
+
+def lion(w, g, state, lr, beta_1=0.9, beta_2=0.99):
+    m = state.get("m", 0.0)
+    state["m"] = beta_2 * m + (1 - beta_2) * g
+    return w - lr * np.sign(beta_1 * m + (1 - beta_1) * g)
+
+
 def max_norm(w, limit):
     norm = np.sqrt(np.sum(w**2, axis=0))
     return w * np.clip(norm, 0, limit) / (1e-7 + norm)

@@ -13,7 +13,7 @@ PLACES = {
     "models": "Sequential load_model",
     "layers": "Input Dense Activation ReLU LeakyReLU Softmax Dropout Flatten Rescaling GaussianNoise "
     "RandomTranslation",
-    "optimizers": "SGD Adam AdamW RMSprop",
+    "optimizers": "SGD Adagrad Adam Adamax AdamW Lion Nadam RMSprop",
     "optimizers.schedules": "CosineDecay CosineDecayRestarts ExponentialDecay InverseTimeDecay "
     "PiecewiseConstantDecay PolynomialDecay",
     "callbacks": "EarlyStopping ModelCheckpoint LearningRateScheduler ReduceLROnPlateau CSVLogger "

@@ -88,3 +88,34 @@ norms = [np.linalg.norm(weight, axis=0) for weight in (first, second)]
     assert names["norms"][0].min() > 0.499 and names["norms"][0].max() < 1.001
     np.testing.assert_allclose(names["norms"][1], 1, rtol=1e-5)
     assert names["last"].min() >= 0 and names["bias"].min() >= 0
+
+
+def test_optimizers():
+    names = run("""
+import keras
+from keras.optimizers import Adagrad, Adamax, Lion, Nadam
+
+first, last = {}, {}
+for optimizer in (Nadam(0.01), Adamax(), Adagrad(learning_rate=0.1), Lion(1e-3, weight_decay=0.1), "nadam"):
+    model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(16, "relu"), keras.layers.Dense(2, "softmax")])
+    model.compile(optimizer=optimizer, loss="sparse_categorical_crossentropy")
+    losses = model.fit(x, y, epochs=8, batch_size=16, verbose=0).history["loss"]
+    first[model.optimizer.name], last[model.optimizer.name] = losses[0], losses[-1]
+""")
+    assert list(names["last"]) == ["nadam", "adamax", "adagrad", "lion"]
+    assert all(names["last"][name] < loss for name, loss in names["first"].items())
+
+
+def test_averages_and_accumulated_gradients():
+    names = run("""
+import keras
+
+model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(16, "relu"), keras.layers.Dense(2, "softmax")])
+optimizer = keras.optimizers.Adam(
+    learning_rate=0.01, use_ema=True, ema_momentum=0.9, gradient_accumulation_steps=4, clipnorm=1.0
+)
+model.compile(optimizer, "sparse_categorical_crossentropy")
+history = model.fit(x, y, epochs=20, batch_size=8, verbose=0).history
+score = model.evaluate(x, y, verbose=0)
+""")
+    assert names["optimizer"].iterations == 60 and names["score"] < names["history"]["loss"][0]

@@ -230,6 +230,16 @@ def test_updates_stay_inside(dtype):
         fences(restraints.clip_by_value, grads, 0.5)
         fences(restraints.clip_by_norm, grads, segments, 0.5)
         fences(restraints.clip_by_global_norm, grads, 0.5)
+        for steps in (0, 3):
+            fences(
+                lambda g, a, at, n=steps: restraints.accumulate(g, a, at, n),
+                grads,
+                numbers(size, dtype, 3),
+                segments,
+            )
+        for updates_done in (0, 3):
+            averaging = np.array([0.9, 2.0])
+            fences(restraints.move_average, numbers(size, dtype, 3), params, averaging, updates_done)
         places = [[0, size // 3, 3], [size - size // 3, 1, size // 3]]
         places = np.array(
             [[kind, *place] for kind in (restraints.NORMS, restraints.NOT_NEGATIVE) for place in places]

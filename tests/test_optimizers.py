@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 import minidl.optimizers as optimizers
 from minidl import Dense, Input, Sequential, constraints, load_model, losses, regularizers
 from minidl.kernels.updates import KEEPS
-from minidl.optimizers import SGD, Adam, AdamW, RMSprop, schedules
+from minidl.optimizers import SGD, Adagrad, Adam, Adamax, AdamW, Lion, Nadam, RMSprop, schedules
 from minidl.optimizers.schedules import (
     CosineDecay,
     CosineDecayRestarts,
@@ -32,6 +32,11 @@ EVERY = [
     RMSprop(0.01, momentum=0.5),
     RMSprop(0.01, centered=True),
     RMSprop(ExponentialDecay(0.1, 10, 0.5), centered=True, momentum=0.5, name="mine"),
+    Nadam(0.01),
+    Adamax(0.01, beta_2=0.9, clipnorm=0.5),
+    Adagrad(0.1),
+    Adagrad(0.1, initial_accumulator_value=0.5, weight_decay=0.01),
+    Lion(0.01, weight_decay=0.1),
 ]
 
 
@@ -65,6 +70,15 @@ def test_keras_defaults():
     config = RMSprop().get_config()
     assert (config["learning_rate"], config["rho"], config["momentum"]) == (0.001, 0.9, 0.0)
     assert (config["epsilon"], config["centered"]) == (1e-7, False)
+    common = dict.fromkeys(("weight_decay", "clipnorm", "clipvalue", "global_clipnorm")) | {
+        "learning_rate": 0.001
+    }
+    moments = {"beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-7}
+    assert Nadam().get_config() == {**common, **moments, "name": "nadam"}
+    assert Adamax().get_config() == {**common, **moments, "name": "adamax"}
+    begin = {"initial_accumulator_value": 0.1, "epsilon": 1e-7}
+    assert Adagrad().get_config() == {**common, **begin, "name": "adagrad"}
+    assert Lion().get_config() == {**common, "beta_1": 0.9, "beta_2": 0.99, "name": "lion"}
 
 
 def test_one_step_by_hand():
@@ -88,6 +102,33 @@ def test_one_step_by_hand():
     params = np.array([10.0])  # the example of Keras's documentation
     RMSprop(0.1).step(params, np.array([10.0]))
     assert params[0] == pytest.approx(9.683772, abs=1e-6)
+
+
+def test_first_steps_of_the_others_by_hand():
+    for optimizer, expected in (
+        (Adagrad(0.1, initial_accumulator_value=0.75, epsilon=0.0), 1 - 0.1 * 0.5),  # 0.5 / sqrt(0.75 + 0.25)
+        (Adamax(0.1, epsilon=0.0), 1 - 0.1),  # m / (1 - beta_1) is g, u is |g|
+        (Lion(0.1, weight_decay=0.5), 1 - 1 * 0.5 * 0.1 - 0.1),
+    ):
+        params = np.array([1.0])
+        optimizer.step(params, np.array([0.5]))
+        assert params[0] == pytest.approx(expected, rel=1e-14)
+    params, u, v = np.array([1.0]), 0.9 * (1 - 0.48), 0.9 * (1 - 0.5 * 0.96**2)
+    Nadam(0.1, epsilon=0.0).step(params, np.array([3.0]))
+    assert params[0] == pytest.approx(1 - 0.1 * (v * 0.1 / (1 - u * v) + 1), rel=1e-13)
+
+
+@pytest.mark.parametrize("value", [0.1, 0.0, 2.5])
+def test_adagrad_begins_with_its_value_wherever_its_slot_is_made(value):
+    optimizer = Adagrad(initial_accumulator_value=value)
+    optimizer.build(np.ones(3, np.float32))
+    assert (optimizer.slots[0] == np.float32(value)).all() and optimizer.slots[0].dtype == np.float32
+    model = Sequential([Dense(2, input_dim=3)])
+    model.compile(fresh(optimizer), "mse")
+    model.fit(np.zeros((4, 3)), np.zeros((4, 2)), epochs=1, verbose=0)
+    assert (
+        model.optimizer.slots[0][: model.layers[0].weight.size] == np.float32(value)
+    ).all()  # no gradient: x is 0
 
 
 @pytest.mark.parametrize("name", [7, "", True])
@@ -114,7 +155,7 @@ def test_config_survives_json_and_gives_the_same_run(optimizer):
     assert type(one) is type(optimizer) and one.get_config() == optimizer.get_config()
     np.testing.assert_array_equal(walk(one), walk(two))
     assert one.iterations == 6
-    assert len(one.slots) == 3 and sum(slot.size > 0 for slot in one.slots) == len(KEEPS[one.kind])
+    assert len(one.slots) == 5 and sum(slot.size > 0 for slot in one.slots) == len(KEEPS[one.kind])
     changed = fresh(optimizer)
     if changed.schedule is None:
         changed.learning_rate = 0.5 * changed.learning_rate
@@ -168,7 +209,8 @@ def test_clipping_goes_by_variable_and_comes_first():
 
 
 def test_names():
-    for name, cls in {"sgd": SGD, "Adam": Adam, "ADAMW": AdamW, "RMSprop": RMSprop}.items():
+    others = {"nadam": Nadam, "Adamax": Adamax, "adagrad": Adagrad, "LION": Lion}
+    for name, cls in ({"sgd": SGD, "Adam": Adam, "ADAMW": AdamW, "RMSprop": RMSprop} | others).items():
         assert type(optimizers.get(name)) is cls
     assert type(optimizers.get(Adam)) is Adam
     mine = Adam(0.5)
@@ -201,6 +243,11 @@ def test_names():
         (lambda: AdamW(weight_decay=None), "weight_decay must be a number >= 0 for AdamW, got None"),
         (lambda: AdamW(weight_decay=-1), "weight_decay must be >= 0, got -1"),
         (lambda: RMSprop(rho=1), "rho must be < 1, got 1"),
+        (lambda: Nadam(beta_1=1), "beta_1 must be < 1, got 1"),
+        (lambda: Adamax(epsilon=-1), "epsilon must be >= 0"),
+        (lambda: Adagrad(initial_accumulator_value=-1), "initial_accumulator_value must be >= 0, got -1"),
+        (lambda: Lion(beta_1=0), "beta_1 must be > 0, got 0"),
+        (lambda: Lion(beta_2=1.5), "beta_2 must be <= 1, got 1.5"),
         (lambda: SGD(clipnorm=0), "clipnorm must be > 0, got 0"),
         (lambda: SGD(clipnorm=1, clipvalue=1), "at most one of clipnorm, clipvalue and global_clipnorm"),
         (lambda: CosineDecay(0.0, 10), "initial_learning_rate must be > 0"),
@@ -480,9 +527,9 @@ def test_a_subclass_needs_its_own_settings_and_a_kind():
         optimizers.get("momentum")
 
 
-@pytest.mark.parametrize("cls", [SGD, Adam, AdamW, RMSprop])
+@pytest.mark.parametrize("cls", [SGD, Adam, AdamW, RMSprop, Nadam, Adamax, Adagrad, Lion])
 def test_unknown_keywords_are_refused_by_name(cls):
     with pytest.raises(TypeError, match="unexpected keyword argument 'decay'"):
         cls(decay=0.1)
     with pytest.raises(TypeError, match="positional argument"):
-        cls(*[0.1] * 12)
+        cls(*[0.1] * 20)

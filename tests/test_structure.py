@@ -216,7 +216,8 @@ PUBLIC_NAMES = {
         distill_sweep get_num_threads initializers layers load_logits load_model log_softmax losses matmul metrics
         models mutual_learning optimizers plotting regularizers save_logits set_num_threads set_random_seed
         softmax teachers to_categorical utils warmup
-        activations CosineDecayRestarts InverseTimeDecay MinMaxNorm NonNeg PolynomialDecay UnitNorm""",
+        activations Adagrad Adamax CosineDecayRestarts InverseTimeDecay Lion MinMaxNorm Nadam NonNeg PolynomialDecay
+        UnitNorm""",
     "activations": """
         deserialize elu gelu get leaky_relu linear relu serialize sigmoid silu softmax softplus swish tanh""",
     "callbacks": """
@@ -268,7 +269,8 @@ PUBLIC_NAMES = {
         mean_absolute_error mean_absolute_percentage_error mean_squared_error serialize sparse_categorical_accuracy
         sparse_categorical_crossentropy sparse_top_k_categorical_accuracy top_k_categorical_accuracy""",
     "models": "Sequential clone_model load_model",
-    "optimizers": "Adam AdamW Optimizer RMSprop SGD deserialize get schedules serialize",
+    "optimizers": """
+        Adagrad Adam AdamW Adamax Lion Nadam Optimizer RMSprop SGD deserialize get schedules serialize""",
     "optimizers.schedules": """
         CosineDecay CosineDecayRestarts ExponentialDecay InverseTimeDecay LearningRateSchedule
         PiecewiseConstantDecay PolynomialDecay deserialize serialize""",

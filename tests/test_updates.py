@@ -24,7 +24,12 @@ ORACLE = {
     kernel.RMSPROP_CENTERED_MOMENTUM: (
         reference.rmsprop, {"centered": True, "momentum": 0.5, "epsilon": 1e-2},
     ),
+    kernel.NADAM: (reference.nadam, {"beta_1": 0.8, "beta_2": 0.99, "epsilon": 1e-3}),
+    kernel.ADAMAX: (reference.adamax, {"beta_1": 0.8, "beta_2": 0.99, "epsilon": 1e-3}),
+    kernel.ADAGRAD: (reference.adagrad, {"epsilon": 1e-3}),
+    kernel.LION: (reference.lion, {"beta_1": 0.8, "beta_2": 0.9}),
 }  # fmt: skip
+BEGIN = 0.1  # of the slots, where they do not begin with 0
 DEFAULTS = {"beta_1": 0.9, "beta_2": 0.999, "rho": 0.9, "epsilon": 1e-7, "momentum": 0.0}
 TOLERANCE = {np.dtype(np.float32): 2e-5, np.dtype(np.float64): 1e-12}
 dtypes = st.sampled_from([np.float32, np.float64])
@@ -41,7 +46,8 @@ def hyper_of(kind, weight_decay=0.0):
 def run(kind, params, gradients, hyper, cuts=(), rate=0.01):
     """Every step on a copy of params, each over the ranges between ``cuts``."""
     params = params.copy()
-    slots = [np.zeros(params.size if i in kernel.KEEPS[kind] else 0, params.dtype) for i in range(3)]
+    begin = BEGIN if kind in kernel.BEGINS else 0.0
+    slots = [np.full(params.size if i in kernel.KEEPS[kind] else 0, begin, params.dtype) for i in range(3)]
     scalars, edges = np.zeros(8), [0, *cuts, params.size]
     for t, grads in enumerate(gradients, 1):
         kernel.step_scalars(scalars, kind, hyper, rate, t)
@@ -147,6 +153,23 @@ def test_epsilon_stands_outside_the_corrected_root():
     root = np.sqrt(0.001)
     assert params[0] == pytest.approx(-(root / 0.1) * (0.1 * g) / (root * g + epsilon), rel=1e-12)
     assert params[0] != pytest.approx(-g / (g + epsilon), rel=1e-2)  # epsilon inside, as PyTorch has it
+
+
+def test_the_momenta_of_thousands_of_steps():
+    """Nadam's product of momenta is no product of all of them: it must agree at any step, and cost the same."""
+    for beta_1 in (0.0, 0.5, 0.9, 0.9999):
+        hyper, scalars, product = np.array([beta_1, 0.999, 1e-7, 0, 0, 0, 0, 0]), np.zeros(8), 1.0
+        for t in range(1, 5001):
+            momentum, following = (beta_1 * (1 - 0.96**i / 2) for i in (t, t + 1))
+            product *= momentum
+            if t < 20 or t in (800, 999, 1000, 1001, 5000):
+                kernel.step_scalars(scalars, kernel.NADAM, hyper, 0.01, t)
+                root = np.sqrt(1 - 0.999**t)
+                expected = following / (1 - product * following), (1 - momentum) / (1 - product)
+                np.testing.assert_allclose(scalars[:2], 0.01 * root * np.array(expected), rtol=1e-10)
+                assert scalars[4] == 1e-7 * root
+    kernel.step_scalars(scalars, kernel.NADAM, hyper, 0.01, 10**12)
+    assert np.isfinite(scalars).all()
 
 
 def test_steady_gradient_never_makes_the_centred_root_nan():

@@ -186,7 +186,7 @@ def _train(job: Job, optimizer: optimizers.Optimizer, is_auto: bool) -> callback
 
     If that is refused, or interrupted before the first step, it is compiled as it was before.
     """
-    student, done = job.student, optimizer.iterations
+    student, done = job.student, optimizer.batches
     compiled = {name: getattr(student, name) for name in _SET_BY_COMPILE}
     try:
         student.compile(optimizer=optimizer, loss=job.loss, metrics=job.task.metrics(student))
@@ -194,7 +194,7 @@ def _train(job: Job, optimizer: optimizers.Optimizer, is_auto: bool) -> callback
             target_model=job.teacher, temperature=AUTO if is_auto else None, **job.fit_arguments
         )
     except BaseException as error:
-        untrained = optimizer.iterations == done
+        untrained = optimizer.batches == done
         if untrained or isinstance(error, (TypeError, ValueError)):
             for name in _SET_BY_COMPILE if untrained else _SET_BY_COMPILE[:3]:
                 setattr(student, name, compiled[name])

@@ -3,7 +3,7 @@
 dW = x^T dout sums over all rows of the batch, so here the threads partition the weights, not the rows. A thread
 computes the gradient of a small block of its weights, updates the block at once while that gradient is still in its
 own cache, and goes on to the next block. The gradient of the whole model is stored only if something needs all of it
-at once: penalties, clipping, constraints (`Restraints`). Each element of dW is one chain of multiply-adds over the
+at once: penalties, clipping, constraints, ... (`Restraints`). Each element of dW is one chain of multiply-adds over the
 rows of the batch, in order, so its bits do not depend on who computes it.
 """
 
@@ -38,7 +38,7 @@ from .program import (
     UPDATE_ROWS,
     WEIGHT,
 )
-from .restraints import call_constrain, call_penalize
+from .restraints import call_average, call_constrain, call_penalize
 from .rows import sum_of_rows
 from .simd import NextRows, Shape, part_of
 from .target import PANEL_BYTES, TILE_ROWS
@@ -48,7 +48,7 @@ from .updates import PENALTY, call_scalars, call_update
 def learn(run, mine):
     """Compute the batch's loss and this thread's share of dW and db. Update by them, or leave that to `restrain`."""
     team, program, buffers, table, state = run.team, run.program, run.buffers, run.table, run.state
-    rate, count = state.learning_rates[mine.step], state.iterations + mine.step + 1
+    rate, count = state.learning_rates[mine.step], (state.batches + mine.step) // state.restraints.steps + 1
     call_scalars(state.fill_scalars, buffers.scalars[team.thread], state.hyper, rate, count)
     if team.thread == 0:
         _add_up(buffers, table, mine)
@@ -152,20 +152,32 @@ def _update_range(program, state, at, size, grads, scalars):
 
 
 def restrain(run, mine):
-    """Penalties and clipping on all gradients, then the update, then constraints; the penalty is added to the loss."""
+    """Penalties, accumulation and clipping on all gradients, then the update, the average, constraints.
+
+    The penalty is added to the loss. There is an update with the last batch of ``steps`` only; the rest is done always.
+    """
     team, program, state = run.team, run.program, run.state
     params, grads, restraints = program.params, program.grads, state.restraints
-    scalars = run.buffers.scalars[team.thread]
+    scalars, average = run.buffers.scalars[team.thread], restraints.average
+    updates, place = divmod(state.batches + mine.step, restraints.steps)
+    steps = restraints.steps if place == restraints.steps - 1 else np.int64(0)
     meet(team)  # until all gradients are complete
     if team.thread == 0:
         segments, clips = restraints.segments, restraints.clips
-        call_penalize(restraints.penalize, grads, params, segments, restraints.penalties, clips, scalars)
+        penalties, accumulated = restraints.penalties, restraints.accumulated
+        call_penalize(
+            restraints.penalize, grads, params, segments, penalties, accumulated, steps, clips, scalars
+        )
         run.table.losses[mine.step] += scalars[PENALTY]
     meet(team)
     for index in range(restraints.segments.shape[0]):
         low, high = share(restraints.segments[index, 1], team, 64)
         at = restraints.segments[index, 0] + low
-        _update_range(program, state, at, high - low, part_of(grads, at, high - low), scalars)
+        if steps > 0:
+            _update_range(program, state, at, high - low, part_of(grads, at, high - low), scalars)
+        if average.size > 0:
+            mine_of = part_of(average, at, high - low), part_of(params, at, high - low)
+            call_average(restraints.move_average, *mine_of, restraints.averaging, updates)
     meet(team)
     if team.thread == 0:
         call_constrain(restraints.constrain, params, restraints.places, restraints.numbers)

@@ -244,14 +244,19 @@ DONE, END, NANOSECONDS = range(3)
 
 
 class Restraints(NamedTuple):
-    """What needs whole gradients or weights at once: penalties, clipping, constraints."""
+    """What needs whole gradients or weights at once: penalties, clipping, constraints; and what is rare enough."""
 
     active: bool
     penalize: int  # addresses of units
+    move_average: int
     constrain: int
     segments: np.ndarray  # int64 (n, 2): offset and size of each parameter that learns
     penalties: np.ndarray  # float64 (n, 2): l1, l2
     clips: np.ndarray  # float64 (3,): value, norm, global norm; 0: none
+    steps: int  # batches to an update
+    accumulated: np.ndarray  # their gradients so far, if they are several; else of size 0
+    average: np.ndarray  # of the parameters, or of size 0
+    averaging: np.ndarray  # float64 (2,), see `restraints.move_average`
     places: np.ndarray  # int64 (constraints, 4) and float64 (constraints, 3), see `restraints.constrain`
     numbers: np.ndarray
 
@@ -266,7 +271,7 @@ class UpdateState(NamedTuple):
     slot1: np.ndarray
     slot2: np.ndarray
     learning_rates: np.ndarray  # float64 (steps,)
-    iterations: int  # steps taken before this slice
+    batches: int  # steps taken before this slice
     restraints: Restraints
 
 
@@ -282,7 +287,8 @@ def sample_arguments(dtype: np.dtype) -> tuple:
     """Arguments of `network.train` whose types are those of every call."""
     vector, matrix, row = np.zeros(1, dtype), np.zeros((1, 1), dtype), np.zeros(1)
     table, numbers, integers = np.zeros((1, 1), np.int64), np.zeros((1, 1)), np.zeros(1, np.int64)
-    rows, restraints = rows_of(matrix), Restraints(False, 0, 0, table, numbers, row, table, numbers)
+    rows = rows_of(matrix)
+    restraints = Restraints(False, 0, 0, 0, table, numbers, row, 1, vector, vector, row, table, numbers)
     return (
         ALONE,
         Program(table, numbers, vector, vector, False, 0, Parts(*[0] * 6)),

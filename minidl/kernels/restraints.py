@@ -1,4 +1,7 @@
-"""What needs whole gradients or whole weights: penalties, clipping, constraints. The formulas are Keras 3's."""
+"""What needs whole gradients or whole weights: penalties, accumulation, clipping, averages, constraints.
+
+The formulas are Keras 3's.
+"""
 
 import numpy as np
 from numba.core import types
@@ -96,6 +99,43 @@ def clip_by_global_norm(grads, limit):
         _scale(grads, limit / norm if norm < np.inf else np.nan)
 
 
+# ---- gradients of several batches, averages of parameters
+
+
+@jit
+def accumulate(grads, accumulated, segments, steps):
+    """Add a batch's gradients to ``accumulated``, segment by segment (offset, size).
+
+    With the last of ``steps`` batches ``grads`` becomes the mean over all of them, and ``accumulated`` 0 again; before
+    it ``steps`` is 0.
+    """
+    count = grads.dtype.type(max(steps, 1))
+    for s in range(segments.shape[0]):
+        for i in range(segments[s, 0], segments[s, 0] + segments[s, 1]):
+            total = grads[i] + accumulated[i]
+            if steps > 0:
+                grads[i], accumulated[i] = total / count, 0
+            else:
+                accumulated[i] = total
+
+
+@jit
+def move_average(average, params, averaging, updates):
+    """average = momentum * average + (1 - momentum) * params, after each batch; at every n-th update params = average.
+
+    ``averaging`` (float64, 2) is momentum and n (0: never), ``updates`` how many updates were finished before this
+    batch. Before the first is, the average is the parameters.
+    """
+    real = params.dtype.type
+    kept = real(averaging[0] if updates > 0 else 0.0)
+    fresh = real(1) - kept
+    overwrites = averaging[1] > 0 and (updates + 1) % max(int(averaging[1]), 1) == 0
+    for i in range(params.size):
+        average[i] = kept * average[i] + fresh * params[i]
+        if overwrites:
+            params[i] = average[i]
+
+
 # ---- constraints
 
 NORMS, NOT_NEGATIVE = range(2)
@@ -148,12 +188,16 @@ def _move_norms(weight, low, high, rate):
 # ---- what the compiled loop calls for all of this
 
 
-def penalize_and_clip(grads, params, segments, penalties, clips, scalars):
-    """Add the regularizers' gradients, then clip by ``clips``: value, norm, global norm; 0 for none.
+def penalize_and_clip(grads, params, segments, penalties, accumulated, steps, clips, scalars):
+    """Add the regularizers' gradients, `accumulate`, then clip by ``clips``: value, norm, global norm; 0 for none.
 
-    Leaves the penalty at scalars[PENALTY].
+    ``accumulated`` is of size 0 where each batch has an update. Leaves the penalty at scalars[PENALTY].
     """
     scalars[PENALTY] = add_regularizer(grads, params, segments, penalties)
+    if accumulated.size > 0:
+        accumulate(grads, accumulated, segments, steps)
+    if steps == 0:
+        return
     if clips[1] > 0.0:
         clip_by_norm(grads, segments, clips[1])
     if clips[2] > 0.0:
@@ -164,7 +208,8 @@ def penalize_and_clip(grads, params, segments, penalties, clips, scalars):
 
 def _penalize_arguments(real):
     vector, table = array(real), array(types.int64, 2)
-    return vector, vector, table, array(types.float64, 2), array(types.float64), array(types.float64)
+    numbers = array(types.float64)
+    return vector, vector, table, array(types.float64, 2), vector, types.int64, numbers, numbers
 
 
 PENALIZE = Units("restrain", {"penalize_and_clip": penalize_and_clip}, _penalize_arguments)
@@ -173,4 +218,9 @@ CONSTRAIN = Units(
     {"constrain": constrain},
     lambda real: (array(real), array(types.int64, 2), array(types.float64, 2)),
 )
-call_penalize, call_constrain = PENALIZE.caller, CONSTRAIN.caller
+AVERAGE = Units(
+    "restrain",
+    {"move_average": move_average},
+    lambda real: (array(real), array(real), array(types.float64), types.int64),
+)
+call_penalize, call_average, call_constrain = PENALIZE.caller, AVERAGE.caller, CONSTRAIN.caller

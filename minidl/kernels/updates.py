@@ -6,6 +6,8 @@ ranges gives the same bits. The compiled loop calls it on the block of parameter
 to whole gradients before, and to whole weights after, is in ``restraints.py``.
 """
 
+import itertools
+import operator
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -41,6 +43,35 @@ def rmsprop_numbers(numbers, hyper, learning_rate, step):
     numbers[3], numbers[4] = momentum, epsilon
 
 
+_FIRST_MOMENTA = 1000
+"""1 - 0.5 * 0.96**i is 1 in float64 for i > 900."""
+_MOMENTA = np.array(
+    list(itertools.accumulate((1 - 0.5 * 0.96**i for i in range(1, _FIRST_MOMENTA + 1)), operator.mul))
+)
+"""At place t - 1 the product of 1 - 0.5 * 0.96**i for i = 1 ... t."""
+
+
+def nadam_numbers(numbers, hyper, learning_rate, step):
+    """What m, and what g, is multiplied by; 1 - beta_1, 1 - beta_2; epsilon.
+
+    With the momenta u_t = beta_1*(1 - 0.5*0.96**t) and their product p = u_1*...*u_t these are
+    lr*u_(t+1)/(1 - p*u_(t+1)) and lr*(1 - u_t)/(1 - p); they, and epsilon, times sqrt(1 - beta_2**t).
+    """
+    beta_1, beta_2, epsilon = hyper[0], hyper[1], hyper[2]
+    t = float(step)
+    momentum, following = beta_1 * (1.0 - 0.5 * 0.96**t), beta_1 * (1.0 - 0.5 * 0.96 ** (t + 1.0))
+    product, root = beta_1**t * _MOMENTA[min(step, _FIRST_MOMENTA) - 1], np.sqrt(1.0 - beta_2**t)
+    numbers[0] = learning_rate * root * following / (1.0 - product * following)
+    numbers[1] = learning_rate * root * (1.0 - momentum) / (1.0 - product)
+    numbers[2], numbers[3], numbers[4] = 1.0 - beta_1, 1.0 - beta_2, epsilon * root
+
+
+def adamax_numbers(numbers, hyper, learning_rate, step):
+    """lr / (1 - beta_1**t), 1 - beta_1, beta_2, epsilon."""
+    numbers[0], numbers[1] = learning_rate / (1.0 - hyper[0] ** float(step)), 1.0 - hyper[0]
+    numbers[2], numbers[3] = hyper[1], hyper[2]
+
+
 # ---- the rules
 
 
@@ -53,12 +84,14 @@ class Row(NamedTuple):
     keeps: tuple[int, ...]
     """Saved optimizers hold slots by place, so places stay."""
     numbers: Callable
+    begins: str
+    """The optimizer's attribute that its slots begin with; "": they begin with 0."""
 
 
 RULES: dict[str, Row] = {}
 
 
-def rule(*settings, numbers=rate_and_settings, **names):
+def rule(*settings, numbers=rate_and_settings, begins="", **names):
     """The decorator that enters a formula in the table, under each name with the slots that it keeps.
 
     The formula is that of one parameter. From its gradient g, its entries in the three slots, the five numbers of this
@@ -66,7 +99,7 @@ def rule(*settings, numbers=rate_and_settings, **names):
     the parameter.
     """
     return lambda formula: RULES.update(
-        (name, Row(formula, settings, keeps, numbers)) for name, keeps in names.items()
+        (name, Row(formula, settings, keeps, numbers, begins)) for name, keeps in names.items()
     )
 
 
@@ -131,6 +164,40 @@ def rmsprop(g, v, u, a, numbers, kept):
     return v, step, a, step
 
 
+@rule("beta_1", "beta_2", "epsilon", numbers=nadam_numbers, NADAM=(0, 1))
+def nadam(g, m, v, c, numbers, kept):
+    """Adam's m and v; w -= lr*(u_(t+1)*m/(1 - p*u_(t+1)) + (1 - u_t)*g/(1 - p)) / (sqrt(v/(1 - beta_2**t)) + epsilon)
+    with u and p of `nadam_numbers`"""
+    of_m, of_g, fresh_1, fresh_2, epsilon = numbers
+    m = fma(g - m, fresh_1, m)
+    v = fma(fma(g, g, -v), fresh_2, v)
+    return m, v, c, (of_m * m + of_g * g) / (np.sqrt(v) + epsilon)
+
+
+@rule("beta_1", "beta_2", "epsilon", numbers=adamax_numbers, ADAMAX=(0, 1))
+def adamax(g, m, u, c, numbers, kept):
+    """m += (g - m)*(1 - beta_1); u = max(beta_2*u, |g|); w -= lr/(1 - beta_1**t) * m / (u + epsilon)"""
+    rate, fresh, beta_2, epsilon, _ = numbers
+    m = fma(g - m, fresh, m)
+    faded, size = beta_2 * u, abs(g)
+    u = faded if faded >= size else size  # a NaN in g stays in m
+    return m, u, c, rate * m / (u + epsilon)
+
+
+@rule("epsilon", begins="initial_accumulator_value", ADAGRAD=(0,))
+def adagrad(g, a, b, c, numbers, kept):
+    """a += g*g; w -= lr*g / sqrt(a + epsilon)"""
+    a = fma(g, g, a)
+    return a, b, c, numbers[0] * g / np.sqrt(a + numbers[1])
+
+
+@rule("beta_1", "beta_2", LION=(0,))
+def lion(g, m, b, c, numbers, kept):
+    """w -= lr*sign(beta_1*m + (1 - beta_1)*g); m = beta_2*m + (1 - beta_2)*g"""
+    rate, beta_1, beta_2, _, _ = numbers  # in the parameters' precision; a bare 1 - beta_1 would leave it
+    return g + beta_2 * (m - g), b, c, rate * np.sign(g + beta_1 * (m - g))
+
+
 _DECAY, PENALTY = 5, 6
 """The places of weight_decay * learning_rate and of the penalty in ``scalars``, after the five numbers of the rule."""
 
@@ -167,6 +234,10 @@ SETTINGS = {Rule[name]: row.settings for name, row in RULES.items()}
 """What stands in the first places of ``hyper``."""
 KEEPS = {Rule[name]: row.keeps for name, row in RULES.items()}
 """Which of the three slots each rule keeps; the others have size 0."""
+
+
+BEGINS = {Rule[name]: row.begins for name, row in RULES.items() if row.begins}
+"""The optimizer's attribute that a rule's slots begin with, where that is not 0."""
 
 
 def _filler_of(row):

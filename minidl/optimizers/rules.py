@@ -122,3 +122,90 @@ class RMSprop(Optimizer):
         if self.centered:
             return kernel.RMSPROP_CENTERED_MOMENTUM if self.momentum else kernel.RMSPROP_CENTERED
         return kernel.RMSPROP_MOMENTUM if self.momentum else kernel.RMSPROP
+
+
+class _WithMoments(Optimizer):
+    """The settings of Nadam and Adamax."""
+
+    def __init__(
+        self,
+        learning_rate: float | LearningRateSchedule = 0.001,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-7,
+        *common: Any,
+        **options: Unpack[CommonOptions],
+    ):
+        super().__init__(learning_rate, *common, **options)
+        self.beta_1 = check_float("beta_1", beta_1, minimum=0, below=1)
+        self.beta_2 = check_float("beta_2", beta_2, minimum=0, below=1)
+        self.epsilon = check_float("epsilon", epsilon, minimum=0)
+
+
+@OPTIMIZERS.register()
+class Nadam(_WithMoments):
+    """Adam with Nesterov's look-ahead (Dozat 2016), and a momentum that grows to beta_1.
+
+    m and v as in ``Adam``; ``u_t = beta_1*(1 - 0.5*0.96**t)``, ``p = u_1*...*u_t``,
+    ``w -= lr * (u_(t+1)*m/(1 - p*u_(t+1)) + (1 - u_t)*g/(1 - p)) / (sqrt(v/(1 - beta_2**t)) + epsilon)``.
+    Other keywords: see ``Optimizer``.
+    """
+
+    kind = kernel.NADAM
+
+
+@OPTIMIZERS.register()
+class Adamax(_WithMoments):
+    """Adam with the infinity norm (Kingma & Ba 2015).
+
+    ``m += (1 - beta_1)*(g - m); u = max(beta_2*u, |g|); w -= lr/(1 - beta_1**t) * m / (u + epsilon)``.
+    Other keywords: see ``Optimizer``.
+    """
+
+    kind = kernel.ADAMAX
+
+
+@OPTIMIZERS.register()
+class Adagrad(Optimizer):
+    """Adagrad (Duchi et al. 2011): ``a += g*g; w -= lr*g / sqrt(a + epsilon)``.
+
+    a begins with ``initial_accumulator_value``. Other keywords: see ``Optimizer``.
+    """
+
+    kind = kernel.ADAGRAD
+
+    def __init__(
+        self,
+        learning_rate: float | LearningRateSchedule = 0.001,
+        initial_accumulator_value: float = 0.1,
+        epsilon: float = 1e-7,
+        *common: Any,
+        **options: Unpack[CommonOptions],
+    ):
+        super().__init__(learning_rate, *common, **options)
+        value = check_float("initial_accumulator_value", initial_accumulator_value, minimum=0)
+        self.initial_accumulator_value = value
+        self.epsilon = check_float("epsilon", epsilon, minimum=0)
+
+
+@OPTIMIZERS.register()
+class Lion(Optimizer):
+    """Lion (Chen et al. 2023): a step of lr in each direction, by the sign of two averages of the gradients.
+
+    ``w -= lr*sign(beta_1*m + (1 - beta_1)*g); m = beta_2*m + (1 - beta_2)*g``. The authors take a learning rate 3 to
+    10 times smaller than Adam's. Other keywords: see ``Optimizer``.
+    """
+
+    kind = kernel.LION
+
+    def __init__(
+        self,
+        learning_rate: float | LearningRateSchedule = 0.001,
+        beta_1: float = 0.9,
+        beta_2: float = 0.99,
+        *common: Any,
+        **options: Unpack[CommonOptions],
+    ):
+        super().__init__(learning_rate, *common, **options)
+        self.beta_1 = check_float("beta_1", beta_1, above=0, maximum=1)
+        self.beta_2 = check_float("beta_2", beta_2, minimum=0, maximum=1)

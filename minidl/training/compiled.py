@@ -10,7 +10,7 @@ from ..kernels import activations, network, program, threads
 from ..kernels.losses import UNITS as LOSSES
 from ..kernels.metrics import UNITS as METRICS
 from ..kernels.program import DENSE, BatchParts, Op, training_buffers
-from ..kernels.restraints import CONSTRAIN, PENALIZE
+from ..kernels.restraints import AVERAGE, CONSTRAIN, PENALIZE
 from ..kernels.target import aligned_zeros
 from ..kernels.thread_choice import CALL_SECONDS, choice_for
 from ..kernels.updates import SCALARS, UPDATES
@@ -179,11 +179,11 @@ class CompiledSteps:
         table = program.LossTable(
             loss, hyper, self._metric_units, self._metric_ks, losses, kernel_sums, progress, predictions
         )
-        rates = optimizer.learning_rates(optimizer.iterations, steps)
+        rates = optimizer.learning_rates(optimizer.batches, steps)
         _, *slots = self._copy_panels(back=False)
         rule = [units.address(optimizer.kind, self._model.dtype) for units in (UPDATES, SCALARS)]
         state = program.UpdateState(
-            *rule, optimizer.hyper, *slots, rates, optimizer.iterations, self._restraints
+            *rule, optimizer.hyper, *slots, rates, optimizer.batches, self._restraints
         )
         moment = program.Moment(self._model.seed, self._model.draw_epoch, first_step)
         data = self._data(orders)
@@ -194,7 +194,7 @@ class CompiledSteps:
                 break
         self._copy_panels(back=True)
         done = int(progress[program.DONE])
-        optimizer.iterations += done
+        optimizer.batches += done
         metric_sums[:, : len(self._metric_units)] = kernel_sums
         if self._tally.others:
             self._add_up(metric_sums, predictions, orders, done)
@@ -241,7 +241,7 @@ class CompiledSteps:
 
     def _copy_panels(self, back: bool) -> list[np.ndarray]:
         """Copy parameters and slots to where they are trained, or ``back``; returns that place."""
-        learned = [self._model.params, *self._model.optimizer.slots]
+        learned = [self._model.params, *self._model.optimizer.slots[:3]]
         if not self._in_panels:
             return learned
         panels = self._memory.panels
@@ -275,16 +275,16 @@ def _unit_names(model, objective, ops, optimizer, metric_kinds: list[int], parts
 
 
 def _restraints(model) -> program.Restraints:
-    """Penalties, clipping and constraints as data."""
+    """Penalties, accumulation, clipping, averages and constraints as data."""
     optimizer, penalties, (places, numbers) = model.optimizer, model.penalties, model.constraint_table
     clips = [
         float(limit or 0) for limit in (optimizer.clipvalue, optimizer.clipnorm, optimizer.global_clipnorm)
     ]
-    active, units = bool(penalties.any() or len(places) or any(clips)), (0, 0)
+    average, accumulated = optimizer.slots[3:]
+    active = bool(penalties.any() or len(places) or any(clips) or average.size or accumulated.size)
+    units = [0, 0, 0]
     if active:
-        units = (
-            PENALIZE.address("penalize_and_clip", model.dtype),
-            CONSTRAIN.address("constrain", model.dtype),
-        )
-    segments = model.learning_segments
-    return program.Restraints(active, *units, segments, penalties, np.array(clips), places, numbers)
+        named = (PENALIZE, "penalize_and_clip"), (AVERAGE, "move_average"), (CONSTRAIN, "constrain")
+        units = [table.address(name, model.dtype) for table, name in named]
+    rest = optimizer.batches_to_an_update, accumulated, average, optimizer.averaging, places, numbers
+    return program.Restraints(active, *units, model.learning_segments, penalties, np.array(clips), *rest)

@@ -48,7 +48,6 @@ def layerwise_step(
         params, grads, optimizer = model.params, model.grads, model.optimizer
         segments = model.learning_segments
         penalty = add_regularizer(grads, params, segments, model.penalties)
-        optimizer.apply_clipping(grads, segments)
         optimizer.update(params, grads, segments if len(segments) < len(model.parameters) else None)
         constrain(params, *model.constraint_table)
         for constraint, view in model.own_constraints:
@@ -106,7 +105,7 @@ def train_on_batch(model, x, y, sample_weight, class_weight, teacher_logits) -> 
     tally = Tally(model, metrics, batch.targets is None, loss.distills)
 
     def step():
-        return layerwise_step(model, batch, loss, tally, step=model.optimizer.iterations)
+        return layerwise_step(model, batch, loss, tally, step=model.optimizer.batches)
 
     value, sums = model.turns.change(model.turns.train, "train_on_batch", step)
     tally.raise_error()

@@ -11,7 +11,7 @@ from ..registry import is_minidls
 from ..validation import check_bool, check_int, describe, known_names
 from .fit import Unfinished
 
-SLOTS = ("slot0", "slot1", "slot2")
+SLOTS = ("slot0", "slot1", "slot2", "average", "accumulated")
 """Names of the optimizer's arrays in a file, where it has them."""
 _LARGEST_COUNT = 2**53
 
@@ -63,7 +63,7 @@ def training_config(model) -> dict:
     training = {
         "epoch": model.epoch,
         "draw_epoch": model.draw_epoch,
-        "iterations": 0 if optimizer is None else optimizer.iterations,
+        "iterations": 0 if optimizer is None else optimizer.batches,
         "unfinished": None if left is None else left._asdict(),
         "best_logs": model.best_logs,
     }
@@ -92,7 +92,7 @@ def restore_training(model, config: dict, arrays: dict[str, np.ndarray], custom:
                 raise ValueError(f"optimizer {model.optimizer.name} needs {list(wanted)}, got {found}")
             for name, slot in wanted.items():
                 slot[...] = arrays[name]
-        model.optimizer.iterations = training["iterations"]
+        model.optimizer.batches = training["iterations"]
     elif found:
         raise ValueError("it holds an optimizer's state, but no optimizer")
     model.draw_epoch = training.get("draw_epoch", model.epoch)  # files of 0.1.0 have none

@@ -16,7 +16,7 @@ class Snapshot:
     """A copy of all that a step changes: parameters, the optimizer's state, and the metrics' sums before it."""
 
     def __init__(self, model, metric_sums: np.ndarray):
-        self._optimizer, self._iterations = model.optimizer, model.optimizer.iterations
+        self._optimizer, self._batches = model.optimizer, model.optimizer.batches
         self._arrays = [model.params, *model.optimizer.slots]
         self.params, *_ = self._copies = [array.copy() for array in self._arrays]
         self.metric_sums = metric_sums.copy()
@@ -24,7 +24,7 @@ class Snapshot:
     def restore(self) -> None:
         for array, copy in zip(self._arrays, self._copies, strict=True):
             array[...] = copy
-        self._optimizer.iterations = self._iterations
+        self._optimizer.batches = self._batches
 
 
 class Watch:
