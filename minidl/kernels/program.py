@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from . import activations, rowwise
+from . import activations, featurewise, rowwise
 from .barrier import ALONE
 from .jit import copy, jit
 from .matmul import PREFETCHING as PREFETCHING_UNITS
@@ -22,28 +22,38 @@ class Operation(IntEnum):
     GAUSSIAN_NOISE = 3
     RANDOM_TRANSLATION = 4
     RESCALING = 5
+    BATCH_NORMALIZATION = 6
+    MOVING_NORMALIZATION = 7
+    LAYER_NORMALIZATION = 8
+    PRELU = 9
 
 
-DENSE, ACTIVATION, DROPOUT, GAUSSIAN_NOISE, RANDOM_TRANSLATION, RESCALING = Operation
+DENSE, ACTIVATION, DROPOUT, GAUSSIAN_NOISE, RANDOM_TRANSLATION, RESCALING = list(Operation)[:6]
+BATCH_NORMALIZATION, MOVING_NORMALIZATION, LAYER_NORMALIZATION, PRELU = list(Operation)[6:]
 
 
 class Op(NamedTuple):
     """One primitive operation on rows of ``in_size`` numbers.
 
-    ``weight`` and ``bias`` are offsets into the flat parameter vector (-1: none), ``layer`` is the
-    layer's position in its model (random operations key their draws with it). ``trainable``: whether weight and
-    bias learn. ``seed``: a random layer's own, in the place of the model's (-1: none).
+    ``weight`` and ``bias`` are offsets into the flat parameter vector (-1: none): of gamma and beta, or of alpha, where
+    a feature has parameters of its own. ``layer`` is the layer's position in its model (random operations key their
+    draws with it). ``trainable``: whether the layer learns. ``seed``: a random layer's own, in the place of the
+    model's (-1: none).
 
-    ==================  ===================================================================  =============
-    kind                i                                                                    f
-    ==================  ===================================================================  =============
+    ====================  =================================================================  =================
+    kind                  i                                                                  f
+    ====================  =================================================================  =================
     DENSE
     ACTIVATION                                                                               slope
     DROPOUT                                                                                  rate
     GAUSSIAN_NOISE                                                                           stddev
-    RANDOM_TRANSLATION  height, width, channels, low_dy, high_dy, low_dx, high_dx            fill value
+    RANDOM_TRANSLATION    height, width, channels, low_dy, high_dy, low_dx, high_dx          fill value
     RESCALING                                                                                scale, offset
-    ==================  ===================================================================  =============
+    BATCH_NORMALIZATION   offset and number of the moving averages                           epsilon, momentum
+    MOVING_NORMALIZATION  the same                                                           the same
+    LAYER_NORMALIZATION                                                                      epsilon
+    PRELU
+    ====================  =================================================================  =================
     """
 
     kind: Operation
@@ -61,8 +71,12 @@ class Op(NamedTuple):
 
 # Columns of the table: an `Op`, whose seven integers begin at FIRST_I; where its input and output lie, and what its
 # backward reads besides dout; the addresses of its `units`. A dense layer has the product in FORWARD and in BACKWARD.
+# TRAINABLE: whether it has parameters that learn. Of a line of `featurewise.FEATUREWISE`: its averages (see `Op`), the
+# place and number of what it keeps of a batch, and which columns or rows a thread takes.
 KIND, IN, OUT, WEIGHT, BIAS, CODE, LAYER_INDEX, FIRST_I = range(8)
-IN_AT, OUT_AT, SEEN_AT, FORWARD, BACKWARD, PREFETCHING, TRAINABLE, SEED, COLUMNS = range(14, 23)
+IN_AT, OUT_AT, SEEN_AT, FORWARD, BACKWARD, PREFETCHING, TRAINABLE, SEED = range(14, 22)
+GRADIENTS, KEPT_AT, KEPT, IS_FEATUREWISE, OF_BATCH, COLUMNS = range(22, 28)
+AVERAGES_AT, AVERAGES = FIRST_I, FIRST_I + 1
 
 UPDATE_ROWS, UPDATE_PANELS = 16 * TILE_ROWS, 4
 """Rows and panels of a weight whose gradient is computed, used and forgotten together: 96 KB. The update reads it
@@ -102,17 +116,27 @@ class Plan(NamedTuple):
 
 
 def plan(ops, batch: int, dtype: np.dtype, training: bool = True) -> Plan:
-    """Lay out the outputs of ``ops`` one after the other; an activation overwrites a dense output where it may."""
+    """Lay out the outputs of ``ops`` one after the other, each with what the operation keeps behind it.
+
+    An activation overwrites an output that its operation does not need again, where it may.
+    """
     table = np.zeros((len(ops), COLUMNS), np.int64)
     settings = np.zeros((len(ops), 2), np.float64)
     at, end = 0, 0
     for index, op in enumerate(ops):
-        after_dense = index > 0 and ops[index - 1].kind == DENSE
+        after_dense = index > 0 and (ops[index - 1].kind == DENSE or _row_of(ops[index - 1]) is not None)
         in_place = op.kind == ACTIVATION and op.activation not in activations.NEEDS_INPUT and after_dense
         in_at, at = at, at if in_place else end
         if not in_place:
-            end += -(-batch * op.out_size // 16) * 16
-        forward, backward, code = _units(op)
+            end += _aligned(batch * op.out_size)
+        row, kept_at, kept = _row_of(op), end, 0
+        if row is not None:
+            kept = row.kept(batch, op.out_size)
+            end += _aligned(kept)
+        (forward, *further), code = _units(op)
+        backward, gradients = (
+            (units.address(code, dtype) if training else 0) for units in (*further, forward)[:2]
+        )
         table[index] = (
             op.kind,
             op.in_size,
@@ -126,28 +150,46 @@ def plan(ops, batch: int, dtype: np.dtype, training: bool = True) -> Plan:
             at,
             in_at if op.activation in activations.NEEDS_INPUT else at,
             forward.address(code, dtype),
-            backward.address(code, dtype) if training else 0,
+            backward,
             PREFETCHING_UNITS.address("prefetching_panel", dtype) if training and index == 0 else 0,
-            op.trainable,
+            op.trainable and (op.kind == DENSE or row is not None),
             op.seed,
+            gradients,
+            kept_at,
+            kept,
+            row is not None,
+            row is not None and row.of_batch,
         )
         settings[index] = op.f
     return Plan(table, settings, end)
 
 
+def _aligned(size: int) -> int:
+    return -(-size // 16) * 16
+
+
+def _row_of(op) -> featurewise.Row | None:
+    """The line of an operation that has parameters of its own for each feature."""
+    return featurewise.FEATUREWISE.get(Operation(op.kind).name)
+
+
 def _units(op) -> tuple:
-    """The tables that have an operation's forward and backward, and its code in both."""
+    """The tables that have an operation's forward, backward and, of some, gradients; and its code in them."""
     if op.kind == DENSE:
-        return PRODUCT, PRODUCT, "product"
-    tables, code = (
-        (activations, op.activation) if op.kind == ACTIVATION else (rowwise, Operation(op.kind).name)
-    )
-    return tables.FORWARD, tables.BACKWARD, code
+        return (PRODUCT, PRODUCT), "product"
+    if op.kind == ACTIVATION:
+        return (activations.FORWARD, activations.BACKWARD), op.activation
+    name = Operation(op.kind).name
+    if name in featurewise.FEATUREWISE:
+        return (featurewise.FORWARD, featurewise.BACKWARD, featurewise.GRADIENTS), name
+    return (rowwise.FORWARD, rowwise.BACKWARD), name
 
 
 def unit_names(ops, training: bool) -> list[str]:
     """What `plan` compiles for ``ops``."""
-    names = [units.name(code) for *both, code in map(_units, ops) for units in both[: 1 + training]]
+    names = [
+        units.name(code) for all_, code in map(_units, ops) for units in (all_ if training else all_[:1])
+    ]
     return [*names, PREFETCHING_UNITS.name("prefetching_panel")] if training else names
 
 

@@ -34,7 +34,10 @@ layer runs layer by layer in Python, not in the compiled loop (see `Layer.ops`).
 
 from .base import LAYERS, Layer, Parameter
 from .dense import Activation, Dense, LeakyReLU, ReLU, Softmax
+from .featurewise import PReLU
+from .normalization import BatchNormalization, LayerNormalization
 from .rowwise import Dropout, Flatten, GaussianNoise, Input, RandomTranslation, Rescaling
 
 __all__ = ["LAYERS", "Activation", "Dense", "Dropout", "Flatten", "GaussianNoise", "Input", "Layer"]
 __all__ += ["LeakyReLU", "Parameter", "RandomTranslation", "ReLU", "Rescaling", "Softmax"]
+__all__ += ["BatchNormalization", "LayerNormalization", "PReLU"]

@@ -43,7 +43,11 @@ def given_name(name: str | None, kind: str) -> str:
 
 @dataclass
 class Parameter:
-    """One trainable array of a layer. ``offset``: its place in the model's flat vectors, -1 until attached."""
+    """One array of a layer. ``offset``: its place in the model's flat vectors, -1 until attached.
+
+    ``learns``: False for what no gradient changes, as moving averages; ``trainable``: whether it learns now, which it
+    does not while its layer is frozen.
+    """
 
     name: str
     shape: tuple[int, ...]
@@ -52,6 +56,7 @@ class Parameter:
     constraint: Constraint | None = None
     offset: int = -1
     trainable: bool = True
+    learns: bool = True
 
     @property
     def size(self) -> int:
@@ -198,8 +203,13 @@ class Layer(Configurable):
         initializer: str | Initializer = "zeros",
         regularizer: str | Regularizer | None = None,
         constraint: str | Constraint | None = None,
+        trainable: bool = True,
     ) -> None:
-        """Declare a trainable array: ``self.<name>`` and ``self.d<name>`` once the layer is attached."""
+        """Declare an array: ``self.<name>`` and ``self.d<name>`` once the layer is attached.
+
+        One that is not ``trainable`` is saved and copied with the others, and no gradient, penalty or weight decay
+        changes it: the layer writes it itself.
+        """
         if not (isinstance(name, str) and name.isidentifier()):
             raise ValueError(f"name of a weight must be a Python identifier, got {name!r}")
         taken = {*dir(self), *(prefix + p.name for p in self.parameters for prefix in ("", "d"))}
@@ -208,7 +218,9 @@ class Layer(Configurable):
                 raise ValueError(f"layer {self.name} already has {attribute!r}: rename its weight {name!r}")
         shape, initializer = check_shape("shape", shape), initializers.get(initializer)
         regularizer, constraint = regularizers.get(regularizer), constraints.get(constraint)
-        made = Parameter(name, shape, initializer, regularizer, constraint, trainable=self.trainable)
+        learns = check_bool("trainable", trainable)
+        made = Parameter(name, shape, initializer, regularizer, constraint, learns=learns)
+        made.trainable = self.trainable and learns
         self.parameters.append(made)
 
     def unbuild(self) -> None:
@@ -298,7 +310,7 @@ class Layer(Configurable):
         for parameter in self.parameters:
             like = remade.get(parameter.name, parameter)
             parameter.regularizer, parameter.constraint = like.regularizer, like.constraint
-            parameter.trainable = self.trainable
+            parameter.trainable = self.trainable and parameter.learns
 
     def __repr__(self):
         return f"<{type(self).__name__} {self.name}: {self.input_shape} -> {self.output_shape}>"

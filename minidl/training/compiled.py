@@ -9,7 +9,7 @@ import numpy as np
 from ..kernels import activations, network, program, threads
 from ..kernels.losses import UNITS as LOSSES
 from ..kernels.metrics import UNITS as METRICS
-from ..kernels.program import DENSE, BatchParts, Op, training_buffers
+from ..kernels.program import BATCH_NORMALIZATION, DENSE, BatchParts, Op, training_buffers
 from ..kernels.target import aligned_zeros
 from ..kernels.thread_choice import CALL_SECONDS, choice_for
 from ..kernels.updates import BOUND, PENALIZE, SCALARS, UPDATES
@@ -90,7 +90,6 @@ class CompiledSteps:
         self._x = program.rows_of(samples.x) if self._reads_x_directly else None
         self._targets = as_rows(samples.targets, model.dtype)
         self._teacher = as_rows(samples.teacher_logits, model.dtype)
-        self._part = max(_PART_ROWS, int(_PART_FLOPS / max(1, 4 * model.params.size)))
         self._step_flops = 6 * model.params.size * batch_size
         # the clock ends a slice whose steps are long
         self.pace = max(64, int(_FIRST_FLOPS / self._step_flops))
@@ -106,8 +105,12 @@ class CompiledSteps:
         model, metrics, samples, batch_size = self._model, self._metrics, self._samples, self._batch_size
         dtype, objective = model.dtype, model.objective(self._loss)
         self._version, self._restraints = model.version, _restraints(model)
+        model.clear_gradients_of_what_does_not_learn()
         shared = self._most_threads > 1 and model.params.nbytes <= _MOST_IN_PANELS
         self._in_panels = shared and not (self._stepwise or self._restraints.active)
+        self._part = max(_PART_ROWS, int(_PART_FLOPS / max(1, 4 * model.params.size)))
+        if any(op.kind == BATCH_NORMALIZATION for op in ops):
+            self._part = max(self._part, batch_size)  # its rows depend on each other
         batch_bytes = batch_size * ops[0].in_size * dtype.itemsize
         copied = self._in_panels and ops[0].kind == DENSE and batch_bytes <= _MOST_COPIED
         sparse, outputs = samples.targets is None, math.prod(model.output_shape)

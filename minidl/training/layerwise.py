@@ -26,7 +26,7 @@ def layerwise_step(
     as this step augments them. Returns the loss before the update, penalties included, and each metric's sum over
     the rows.
     """
-    mode = denormals_mode()
+    mode, averages = denormals_mode(), [average.copy() for average in model.averages]
     try:
         flush_denormals()
         model.set_step(model.draw_epoch, step)
@@ -49,6 +49,10 @@ def layerwise_step(
         max_norm(params, *model.max_norms)
         for constraint, view in model.own_constraints:
             view[...] = constraint(view)
+    except BaseException:
+        for view, before in zip(model.averages, averages, strict=True):  # a step that failed moves nothing
+            view[...] = before
+        raise
     finally:
         restore_denormals(mode)
     # added one after the other, as the compiled loop does
