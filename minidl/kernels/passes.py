@@ -1,10 +1,10 @@
 """Forward and backward through all operations of a program, for the rows of one batch.
 
 A thread takes its own rows through one operation after the other, and needs no other thread. Batch normalisation needs
-the moments of each column, so there a thread takes its own columns of all rows. At dense layers (`_shares_columns`:
-the wide ones, and those whose panels divide among the threads) the threads share the columns, too: then each packs only the
-part of the weight that it uses. The threads meet before and after, because each reads what the others wrote. An output
-is one chain of multiply-adds over its row and column, in order, so its bits do not depend on who computes it.
+the moments of each column, so there a thread takes its own columns of all rows. At some dense layers, too: at wide
+ones, and where panels divide among the threads (`_shares_columns`). Then each packs only the part of the weight
+that it uses. The threads meet before and after, because each reads what the others wrote. An output is one chain of
+multiply-adds over its row and column, in order, so its bits do not depend on who computes it.
 """
 
 import numpy as np

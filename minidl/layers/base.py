@@ -43,11 +43,7 @@ def given_name(name: str | None, kind: str) -> str:
 
 @dataclass
 class Parameter:
-    """One array of a layer. ``offset``: its place in the model's flat vectors, -1 until attached.
-
-    ``learns``: False for what no gradient changes, as moving averages; ``trainable``: whether it learns now, which it
-    does not while its layer is frozen.
-    """
+    """One array of a layer. ``offset``: its place in the model's flat vectors, -1 until attached."""
 
     name: str
     shape: tuple[int, ...]
@@ -56,7 +52,7 @@ class Parameter:
     constraint: Constraint | None = None
     offset: int = -1
     trainable: bool = True
-    learns: bool = True
+    learns: bool = True  # False: no gradient ever changes it, as a moving average
 
     @property
     def size(self) -> int:
@@ -205,11 +201,7 @@ class Layer(Configurable):
         constraint: str | Constraint | None = None,
         trainable: bool = True,
     ) -> None:
-        """Declare an array: ``self.<name>`` and ``self.d<name>`` once the layer is attached.
-
-        One that is not ``trainable`` is saved and copied with the others, and no gradient, penalty or weight decay
-        changes it: the layer writes it itself.
-        """
+        """Declare ``self.<name>`` and ``self.d<name>``. What is not ``trainable`` is moved by no gradient."""
         if not (isinstance(name, str) and name.isidentifier()):
             raise ValueError(f"name of a weight must be a Python identifier, got {name!r}")
         taken = {*dir(self), *(prefix + p.name for p in self.parameters for prefix in ("", "d"))}
@@ -218,10 +210,8 @@ class Layer(Configurable):
                 raise ValueError(f"layer {self.name} already has {attribute!r}: rename its weight {name!r}")
         shape, initializer = check_shape("shape", shape), initializers.get(initializer)
         regularizer, constraint = regularizers.get(regularizer), constraints.get(constraint)
-        learns = check_bool("trainable", trainable)
-        made = Parameter(name, shape, initializer, regularizer, constraint, learns=learns)
-        made.trainable = self.trainable and learns
-        self.parameters.append(made)
+        learns = check_bool("trainable", trainable) and self.trainable, trainable
+        self.parameters.append(Parameter(name, shape, initializer, regularizer, constraint, -1, *learns))
 
     def unbuild(self) -> None:
         """Undo ``build``: parameters and shapes are forgotten, except the ``input_shape`` of the constructor."""

@@ -9,6 +9,7 @@ import numpy as np
 from ..kernels import activations, network, program, threads
 from ..kernels.losses import UNITS as LOSSES
 from ..kernels.metrics import UNITS as METRICS
+from ..kernels.plan import plan, unit_names
 from ..kernels.program import BATCH_NORMALIZATION, DENSE, BatchParts, Op, training_buffers
 from ..kernels.target import aligned_zeros
 from ..kernels.thread_choice import CALL_SECONDS, choice_for
@@ -56,7 +57,7 @@ class _Memory:
 
     def __init__(self, layout: _Layout):
         ops, _, batch_size, dtype, *rest, _ = layout
-        self.plan = program.plan(ops, batch_size, dtype)
+        self.plan = plan(ops, batch_size, dtype)
         self.buffers = training_buffers(ops, self.plan.size, batch_size, dtype, *rest)
         self.panels = [aligned_zeros(0, dtype) for _ in range(4)]
 
@@ -242,7 +243,7 @@ def names_to_train(model, loss, optimizer, metric_kinds: list[int]) -> list[str]
 def _unit_names(model, objective, ops, optimizer, metric_kinds: list[int], parts: tuple) -> list[str]:
     """What training and evaluating ``model`` needs."""
     return [
-        *program.unit_names(ops, training=True),
+        *unit_names(ops, training=True),
         activations.FORWARD.name(activations.CODES[model.final_activation]),
         LOSSES.name(objective.kind),
         *map(METRICS.name, metric_kinds),
