@@ -254,6 +254,16 @@ def compare_training(report: Report, kept: dict) -> None:
         report.line(name, difference["loss"], cases.LOSS_TOLERANCE, more)
 
 
+def compare_layers(report: Report, kept: dict) -> None:
+    keras, minidl = load_keras(), load_minidl()
+    print("\nLayers between dense ones, difference to Keras after an epoch")
+    for name in cases.BETWEEN:
+        expected = cases.with_layers_between(keras, name)
+        kept.update({f"between/{name}/{key}": value for key, value in expected.items()})
+        difference = cases.between_disagreement(cases.with_layers_between(minidl, name), expected)
+        report.line(name, difference, cases.GRADIENT_TOLERANCE)
+
+
 def compare_losses(report: Report, kept: dict) -> None:
     import torch
 
@@ -306,6 +316,7 @@ def main(arguments: list[str] | None = None) -> int:
     compare_losses(report, kept)
     compare_distillation(report, kept)
     compare_training(report, kept)
+    compare_layers(report, kept)
     if report.failed:
         print(f"\nNot in agreement: {'; '.join(report.failed)}", file=sys.stderr)
         return 1

@@ -2,8 +2,10 @@
 
 import copy
 import pickle
+from pathlib import Path
 
 import numpy as np
+import parity_cases as cases
 import pytest
 import reference
 from test_layers import DTYPES, assert_gradients, ready
@@ -13,6 +15,7 @@ import minidl
 from minidl.callbacks import EarlyStopping, LambdaCallback, TerminateOnNaN
 from minidl.constraints import MaxNorm
 from minidl.gradcheck import GradientError
+from minidl.initializers import Constant
 from minidl.kernels import featurewise, program
 from minidl.kernels.matmul import Block
 from minidl.kernels.thread_choice import ThreadChoice
@@ -31,6 +34,7 @@ from minidl.optimizers import SGD, Adam, AdamW
 from minidl.regularizers import L2
 from minidl.training import compiled as compiled_steps
 
+GOLDEN = Path(__file__).parent / "golden" / "parity.npz"
 SPARSE = "sparse_categorical_crossentropy"
 SAMPLES, BATCH = 50, 16  # the last batch has 2 rows
 rng = np.random.default_rng(3)
@@ -469,3 +473,25 @@ def test_configs_and_settings():
 def test_what_is_not_known_is_refused_by_name(make, message):
     with pytest.raises((ValueError, TypeError), match=message):
         make()
+
+
+# -- against Keras -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name, changed",
+    [
+        ("batch normalization", {"momentum": 0.9001}),
+        ("layer normalization", {"epsilon": 0.00102}),
+        ("prelu", {"alpha_initializer": Constant(0.9999)}),
+    ],
+)
+def test_trains_and_predicts_as_keras_does(name, changed):
+    with np.load(GOLDEN, allow_pickle=False) as file:
+        start = f"between/{name}/"
+        expected = {key[len(start) :]: file[key] for key in file.files if key.startswith(start)}
+    assert set(expected) == {"loss", "predictions", "weights"}
+    found = cases.with_layers_between(minidl, name)
+    assert cases.between_disagreement(found, expected) < cases.GRADIENT_TOLERANCE
+    found = cases.with_layers_between(minidl, name, **changed)
+    assert cases.between_disagreement(found, expected) > cases.GRADIENT_TOLERANCE
