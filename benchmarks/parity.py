@@ -260,6 +260,16 @@ def compare_training(report: Report, kept: dict) -> None:
         report.line(name, difference["loss"], cases.LOSS_TOLERANCE, more)
 
 
+def compare_layers(report: Report, kept: dict) -> None:
+    keras, minidl = load_keras(), load_minidl()
+    print("\nLayers between dense ones, difference to Keras after an epoch")
+    for name in cases.BETWEEN:
+        expected = cases.with_layers_between(keras, name)
+        kept.update({f"between/{name}/{key}": value for key, value in expected.items()})
+        difference = cases.between_disagreement(cases.with_layers_between(minidl, name), expected)
+        report.line(name, difference, cases.GRADIENT_TOLERANCE)
+
+
 def compare_losses(report: Report, kept: dict) -> None:
     import torch
 
@@ -367,6 +377,7 @@ def main(arguments: list[str] | None = None) -> int:
     compare_distillation(report, kept)
     metrics = compare_metrics(report)
     compare_training(report, kept)
+    compare_layers(report, kept)
     if report.failed:
         print(f"\nNot in agreement: {'; '.join(report.failed)}", file=sys.stderr)
         return 1

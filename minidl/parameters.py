@@ -119,15 +119,25 @@ class FlatParameters:
 
     @property
     def non_trainable_weights(self) -> list[np.ndarray]:
-        """Views of the parameters of frozen layers."""
+        """Views of the parameters of frozen layers, and of moving averages."""
         return [view for view, entry in self._views() if not entry.trainable]
 
     def _views(self) -> Iterable[tuple[np.ndarray, Any]]:
         return zip(self.weights, self.parameters, strict=True) if self.built else ()
 
     def learning(self, wanted: bool = True) -> list:
-        """The `Parameter` entries that training changes, or those of frozen layers. All below is about the first."""
+        """The `Parameter` entries that training changes, or the others. All below is about the first."""
         return [entry for entry in self.parameters if entry.trainable == wanted] if self.built else []
+
+    @property
+    def averages(self) -> list[np.ndarray]:
+        """Views of what no gradient changes: moving averages."""
+        return [view for view, entry in self._views() if not entry.learns]
+
+    def clear_gradients_of_what_does_not_learn(self) -> None:
+        """Set them to 0: clipping by the global norm reads all gradients."""
+        for entry in self.learning(False):
+            self.grads[entry.offset : entry.offset + entry.size] = 0
 
     @property
     def learning_segments(self) -> np.ndarray:

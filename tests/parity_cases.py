@@ -182,6 +182,48 @@ def disagreement(found: dict, expected: dict) -> dict[str, float]:
     }
 
 
+# ---- layers between the dense ones, against Keras
+
+BETWEEN = {
+    "batch normalization": ("BatchNormalization", {"momentum": 0.9}),
+    "layer normalization": ("LayerNormalization", {}),
+    "prelu": ("PReLU", {"alpha_initializer": "ones"}),
+}
+
+
+def with_layers_between(lib, name: str, **changed) -> dict[str, np.ndarray]:
+    """An epoch of Adam on a net with the layer after each hidden Dense: losses, predictions, moving averages."""
+    x, y, x_test, _ = digits()
+    kind, settings = BETWEEN[name]
+    model = lib.models.Sequential()
+    model.add(lib.layers.Input((784,)))
+    for units in (24, 16):
+        # without a bias, of which batch normalisation leaves a gradient of rounding errors alone
+        model.add(lib.layers.Dense(units, use_bias=False))
+        model.add(getattr(lib.layers, kind)(**settings | changed))
+        model.add(lib.layers.Activation("tanh"))
+    model.add(lib.layers.Dense(10, activation="softmax"))
+    weights = initial_weights((784, 24, 16, 10))
+    for layer, given in zip(model.layers[::3], ([weights[0]], [weights[2]], weights[4:]), strict=True):
+        layer.set_weights(given)
+    model.compile(optimizer=lib.optimizers.Adam(0.002), loss="categorical_crossentropy")
+    y = np.eye(10, dtype=np.float32)[y]
+    history = model.fit(x, y, batch_size=BATCH_SIZE, epochs=1, shuffle=False, verbose=0).history
+    layers = [model.layers[1], model.layers[4]]
+    return {
+        "loss": np.array(history["loss"], np.float64),
+        "predictions": np.asarray(model.predict(x_test[:30], verbose=0), np.float32),
+        "weights": np.concatenate([np.asarray(w) for layer in layers for w in layer.get_weights()]),
+    }
+
+
+def between_disagreement(found: dict, expected: dict) -> float:
+    """The largest difference, by the largest entry of each array."""
+    return max(
+        float(np.max(np.abs(found[key] - expected[key])) / np.max(np.abs(expected[key]))) for key in expected
+    )
+
+
 # ---- losses and their gradients, against PyTorch's autograd
 
 LOSSES = {

@@ -361,6 +361,19 @@ def logit_matching(z, v):
     return ((d - d.mean(axis=-1, keepdims=True)) ** 2).mean(axis=-1)
 
 
+def batch_normalization(x, gamma, beta, epsilon):
+    mean, variance = x.mean(axis=0), ((x - x.mean(axis=0)) ** 2).mean(axis=0)
+    return gamma * (x - mean) / np.sqrt(variance + epsilon) + beta, mean, variance
+
+
+def layer_normalization(x, gamma, beta, epsilon):
+    return batch_normalization(x.T, 1.0, 0.0, epsilon)[0].T * gamma + beta
+
+
+def prelu(x, alpha):
+    return np.maximum(x, 0) + alpha * np.minimum(x, 0)
+
+
 def differences(value, x, step=1e-6):
     """The gradient of ``value(x)`` by central differences, entry by entry."""
     x = np.array(x, np.float64)

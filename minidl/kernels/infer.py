@@ -8,9 +8,22 @@ from .batch import gather
 from .emit import smaller
 from .jit import copy, jit
 from .matmul import Block
-from .passes import dense_block
+from .passes import dense_block, featurewise_forward
 from .processor import flush_denormals, restore_denormals
-from .program import ACTIVATION, DENSE, FIRST_I, FLOAT32, FLOAT64, FORWARD, IN, IN_AT, KIND, OUT, OUT_AT
+from .program import (
+    ACTIVATION,
+    DENSE,
+    FIRST_I,
+    FLOAT32,
+    FLOAT64,
+    FORWARD,
+    IN,
+    IN_AT,
+    IS_FEATUREWISE,
+    KIND,
+    OUT,
+    OUT_AT,
+)
 from .reference import reference
 from .rowwise import call_rowwise
 from .simd import part_of, reals_at, rows_at
@@ -55,6 +68,9 @@ def infer_rows(ops, settings, params, values, scratch, source, rows, out):
         op = ops[index]
         if op[KIND] == DENSE:
             dense_block(params, False, op, values, results, Block(0, rows, 0, op[OUT]), scratch)
+        elif op[IS_FEATUREWISE]:
+            block = Block(np.int64(0), rows, np.int64(0), op[OUT])
+            featurewise_forward(op, settings[index], params, values, results, rows, block)
         else:
             to = rows_at(values, op[OUT_AT], op[OUT], 0, rows)
             x = rows_at(results, op[IN_AT], op[IN], 0, rows)

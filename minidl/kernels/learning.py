@@ -11,7 +11,8 @@ import numpy as np
 
 from .barrier import meet, share
 from .batch import rows_to_prefetch
-from .emit import smaller
+from .emit import larger, smaller
+from .featurewise import call_gradients
 from .jit import jit
 from .matmul import (
     NO_PANELS,
@@ -24,13 +25,16 @@ from .matmul import (
     from_zero,
     starting_at,
 )
+from .passes import features_of, kept_of
 from .program import (
+    AVERAGES,
+    AVERAGES_AT,
     BIAS,
-    DENSE,
     FORWARD,
+    GRADIENTS,
     IN,
     IN_AT,
-    KIND,
+    IS_FEATUREWISE,
     OUT,
     OUT_AT,
     PREFETCHING,
@@ -40,7 +44,7 @@ from .program import (
 )
 from .restraints import call_average, call_constrain, call_penalize
 from .rows import sum_of_rows
-from .simd import NextRows, Shape, part_of
+from .simd import NextRows, Shape, part_of, rows_at
 from .target import PANEL_BYTES, TILE_ROWS
 from .updates import PENALTY, call_scalars, call_update
 
@@ -54,7 +58,9 @@ def learn(run, mine):
         _add_up(buffers, table, mine)
     next_rows = rows_to_prefetch(team, run.data, program.ops[0, IN], mine)
     for index in range(program.ops.shape[0]):
-        if program.ops[index, KIND] == DENSE and program.ops[index, TRAINABLE]:
+        if program.ops[index, IS_FEATUREWISE] and program.ops[index, TRAINABLE]:
+            _learn_features(run, mine, index)
+        elif program.ops[index, TRAINABLE]:
             _learn_weight(run, mine, index, next_rows)
             if program.ops[index, BIAS] >= 0:
                 _learn_bias(run, mine, index)
@@ -134,6 +140,33 @@ def _learn_bias(run, mine, index):
         column_sums(dbias, by_rows(buffers.dvalues, op[OUT_AT] + first, op[OUT]), mine.rows, size)
         if not state.restraints.active:
             _update_range(program, state, at, size, dbias, buffers.scalars[team.thread])
+
+
+@jit
+def _learn_features(run, mine, index):
+    """Compute the gradients of this thread's features, update their parameters, and move their averages."""
+    team, program, buffers, state = run.team, run.program, run.buffers, run.state
+    op, params, grads = program.ops[index], program.params, program.grads
+    inputs = buffers.inputs[mine.copy] if index == 0 else buffers.values
+    first, last = share(op[OUT], team, 16)
+    if first == last:
+        return
+    dweight, dbias = features_of(grads, op[WEIGHT], first, last), features_of(grads, op[BIAS], first, last)
+    call_gradients(
+        op[GRADIENTS],
+        dweight,
+        dbias,
+        part_of(params, op[AVERAGES_AT], op[AVERAGES]),
+        rows_at(buffers.dvalues, op[OUT_AT], op[OUT], 0, mine.rows),
+        rows_at(inputs, op[IN_AT], op[IN], 0, mine.rows),
+        kept_of(op, params, buffers.values),
+        program.settings[index],
+        Block(np.int64(0), mine.rows, first, last),
+    )
+    if not state.restraints.active:
+        scalars = buffers.scalars[team.thread]
+        _update_range(program, state, larger(op[WEIGHT], 0) + first, dweight.size, dweight, scalars)
+        _update_range(program, state, larger(op[BIAS], 0) + first, dbias.size, dbias, scalars)
 
 
 @jit

@@ -1,9 +1,9 @@
 """Forward and backward through all operations of a program, for the rows of one batch.
 
-A thread takes its own rows through one operation after the other, and needs no other thread. Only at some dense
-layers (`_shares_columns`: wide ones, and those whose panels divide among the threads) the threads share the columns
-instead of the rows: then each packs only the part of the weight that it uses,
-and the threads meet before and after, because each reads what the others wrote. An output is one chain of
+A thread takes its own rows through one operation after the other, and needs no other thread. Batch normalisation needs
+the moments of each column, so there a thread takes its own columns of all rows. At some dense layers, too: at wide
+ones, and where panels divide among the threads (`_shares_columns`). Then each packs only the part of the weight
+that it uses. The threads meet before and after, because each reads what the others wrote. An output is one chain of
 multiply-adds over its row and column, in order, so its bits do not depend on who computes it.
 """
 
@@ -12,10 +12,13 @@ import numpy as np
 from .activations import call_backward, call_forward
 from .barrier import meet, share
 from .emit import larger
+from .featurewise import call_featurewise, call_featurewise_backward
 from .jit import jit
 from .matmul import NO_PANELS, Block, Panels, by_columns, by_rows, call_product, from_zero, starting_at
 from .program import (
     ACTIVATION,
+    AVERAGES,
+    AVERAGES_AT,
     BACKWARD,
     BIAS,
     DENSE,
@@ -23,8 +26,13 @@ from .program import (
     FORWARD,
     IN,
     IN_AT,
+    IS_FEATUREWISE,
+    KEPT,
+    KEPT_AT,
     KIND,
     LAYER_INDEX,
+    MOVING_NORMALIZATION,
+    OF_BATCH,
     OUT,
     OUT_AT,
     SEED,
@@ -34,7 +42,7 @@ from .program import (
 )
 from .random import LAYER, make_key
 from .rowwise import call_rowwise
-from .simd import FROM_BIAS, FROM_ZERO, Shape, Start, rows_at
+from .simd import FROM_BIAS, FROM_ZERO, Shape, Start, part_of, rows_at
 from .target import PANEL_BYTES
 
 WIDE = 256
@@ -80,6 +88,65 @@ def _dense_block_backward(program, op, dvalues, block, scratch):
     )
 
 
+@jit(inline=True)
+def features_of(params, at, first, last):
+    """The entries first..last of a parameter that begins at ``at``; none if that is -1."""
+    return part_of(params, larger(at, 0) + first, last - first if at >= 0 else 0)
+
+
+@jit(inline=True)
+def kept_of(op, params, values):
+    """What a featurewise operation keeps of a batch, or the moving averages in its place."""
+    is_moving = op[KIND] == MOVING_NORMALIZATION
+    memory = params if is_moving else values
+    at, size = (op[AVERAGES_AT], op[AVERAGES]) if is_moving else (op[KEPT_AT], op[KEPT])
+    return part_of(memory, at, size)
+
+
+@jit
+def featurewise_forward(op, f, params, values, source, rows, block):
+    """A `Block` of a featurewise operation's output; ``values`` and ``source`` are whole buffers."""
+    call_featurewise(
+        op[FORWARD],
+        rows_at(values, op[OUT_AT], op[OUT], 0, rows),
+        rows_at(source, op[IN_AT], op[IN], 0, rows),
+        features_of(params, op[WEIGHT], 0, op[OUT]),
+        features_of(params, op[BIAS], 0, op[OUT]),
+        kept_of(op, params, values),
+        f,
+        block,
+    )
+
+
+@jit
+def _featurewise_backward(run, mine, index, block):
+    program, values, dvalues, op = (
+        run.program,
+        run.buffers.values,
+        run.buffers.dvalues,
+        run.program.ops[index],
+    )
+    call_featurewise_backward(
+        op[BACKWARD],
+        rows_at(dvalues, op[IN_AT], op[IN], 0, mine.rows),
+        rows_at(dvalues, op[OUT_AT], op[OUT], 0, mine.rows),
+        rows_at(values, op[IN_AT], op[IN], 0, mine.rows),
+        features_of(program.params, op[WEIGHT], 0, op[OUT]),
+        kept_of(op, program.params, values),
+        program.settings[index],
+        block,
+    )
+
+
+@jit
+def _own_block(team, op, mine):
+    """What this thread takes of a featurewise operation: its columns of all rows, or its rows."""
+    if op[OF_BATCH]:
+        first, last = share(op[OUT], team, 16)
+        return Block(mine.begin, mine.end, first, last)
+    return Block(mine.low, mine.high, np.int64(0), op[OUT])
+
+
 @jit
 def _call_rowwise(unit, to, source, program, index, mine):
     op = program.ops[index]
@@ -119,6 +186,13 @@ def forward(run, mine):
             dense_block(program.params, program.in_panels, op, values, source, block, scratch)
             if shares_columns:
                 meet(team)
+        elif op[IS_FEATUREWISE]:
+            if op[OF_BATCH]:
+                meet(team)
+            block = _own_block(team, op, mine)
+            featurewise_forward(op, program.settings[index], program.params, values, source, mine.rows, block)
+            if op[OF_BATCH]:
+                meet(team)
         else:
             out = rows_at(values, op[OUT_AT], op[OUT], mine.low, mine.high)
             x = rows_at(source, op[IN_AT], op[IN], mine.low, mine.high)
@@ -133,7 +207,7 @@ def backward(run, mine):
     team, program, buffers = run.team, run.program, run.buffers
     values, dvalues, scratch = buffers.values, buffers.dvalues, buffers.scratch[team.thread]
     first, count = 0, program.ops.shape[0]
-    while first < count and not (program.ops[first, KIND] == DENSE and program.ops[first, TRAINABLE]):
+    while first < count and not program.ops[first, TRAINABLE]:
         first += 1
     for index in range(count - 1, first, -1):
         op = program.ops[index]
@@ -146,6 +220,12 @@ def backward(run, mine):
                 meet(team)
             _dense_block_backward(program, op, dvalues, block, scratch)
             if shares_columns:
+                meet(team)
+        elif op[IS_FEATUREWISE]:
+            if op[OF_BATCH]:
+                meet(team)
+            _featurewise_backward(run, mine, index, _own_block(team, op, mine))
+            if op[OF_BATCH]:
                 meet(team)
         else:
             dx = rows_at(dvalues, op[IN_AT], op[IN], mine.low, mine.high)

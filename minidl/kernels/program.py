@@ -5,11 +5,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from . import activations, rowwise
 from .barrier import ALONE
 from .jit import copy, jit
-from .matmul import PREFETCHING as PREFETCHING_UNITS
-from .matmul import PRODUCT, scratch_size, store_panels
+from .matmul import scratch_size, store_panels
 from .target import ALIGNMENT, PANEL_BYTES, TILE_ROWS, aligned_zeros
 
 
@@ -22,29 +20,39 @@ class Operation(IntEnum):
     GAUSSIAN_NOISE = 3
     RANDOM_TRANSLATION = 4
     RESCALING = 5
+    BATCH_NORMALIZATION = 6
+    MOVING_NORMALIZATION = 7
+    LAYER_NORMALIZATION = 8
+    PRELU = 9
 
 
-DENSE, ACTIVATION, DROPOUT, GAUSSIAN_NOISE, RANDOM_TRANSLATION, RESCALING = Operation
+DENSE, ACTIVATION, DROPOUT, GAUSSIAN_NOISE, RANDOM_TRANSLATION, RESCALING = list(Operation)[:6]
+BATCH_NORMALIZATION, MOVING_NORMALIZATION, LAYER_NORMALIZATION, PRELU = list(Operation)[6:]
 
 
 class Op(NamedTuple):
     """One primitive operation on rows of ``in_size`` numbers.
 
-    ``weight`` and ``bias`` are offsets into the flat parameter vector (-1: none), ``layer`` is the
-    layer's position in its model (random operations key their draws with it). ``trainable``: whether weight and
-    bias learn. ``seed``: a random layer's own, in the place of the model's (-1: none).
+    ``weight`` and ``bias`` are offsets into the flat parameter vector (-1: none): of gamma and beta, or of alpha, where
+    a feature has parameters of its own. ``layer`` is the layer's position in its model (random operations key their
+    draws with it). ``trainable``: whether the layer learns. ``seed``: a random layer's own, in the place of the
+    model's (-1: none).
 
-    ==================  ===================================================================  =============
-    kind                i                                                                    f
-    ==================  ===================================================================  =============
+    ====================  =================================================================  =================
+    kind                  i                                                                  f
+    ====================  =================================================================  =================
     DENSE
     ACTIVATION                                                                               slope
     DROPOUT                                                                                  rate
     GAUSSIAN_NOISE                                                                           stddev
-    RANDOM_TRANSLATION  height, width, channels, low_dy, high_dy, low_dx, high_dx            fill value
-    RESCALING           0                                                                    scale, offset
-    RESCALING           columns: each has a center, a scale and an offset                    those of all
-    ==================  ===================================================================  =============
+    RANDOM_TRANSLATION    height, width, channels, low_dy, high_dy, low_dx, high_dx          fill value
+    RESCALING             0                                                                  scale, offset
+    RESCALING             columns: each has a center, a scale and an offset                  those of all
+    BATCH_NORMALIZATION   offset and number of the moving averages                           epsilon, momentum
+    MOVING_NORMALIZATION  the same                                                           the same
+    LAYER_NORMALIZATION                                                                      epsilon
+    PRELU
+    ====================  =================================================================  =================
     """
 
     kind: Operation
@@ -62,8 +70,12 @@ class Op(NamedTuple):
 
 # Columns of the table: an `Op`, whose seven integers begin at FIRST_I; where its input and output lie, and what its
 # backward reads besides dout; the addresses of its `units`. A dense layer has the product in FORWARD and in BACKWARD.
+# TRAINABLE: whether it has parameters that learn. Of a line of `featurewise.FEATUREWISE`: its averages (see `Op`), the
+# place and number of what it keeps of a batch, and which columns or rows a thread takes.
 KIND, IN, OUT, WEIGHT, BIAS, CODE, LAYER_INDEX, FIRST_I = range(8)
-IN_AT, OUT_AT, SEEN_AT, FORWARD, BACKWARD, PREFETCHING, TRAINABLE, SEED, COLUMNS = range(14, 23)
+IN_AT, OUT_AT, SEEN_AT, FORWARD, BACKWARD, PREFETCHING, TRAINABLE, SEED = range(14, 22)
+GRADIENTS, KEPT_AT, KEPT, IS_FEATUREWISE, OF_BATCH, COLUMNS = range(22, 28)
+AVERAGES_AT, AVERAGES = FIRST_I, FIRST_I + 1
 
 UPDATE_ROWS, UPDATE_PANELS = 16 * TILE_ROWS, 4
 """Rows and panels of a weight whose gradient is computed, used and forgotten together: 96 KB. The update reads it
@@ -92,64 +104,6 @@ class Parts(NamedTuple):
     backward: int
     learn: int
     restrain: int = 0  # only where `Restraints` are active
-
-
-class Plan(NamedTuple):
-    """The operations of a model and where their outputs lie in a buffer of ``batch`` rows."""
-
-    ops: np.ndarray
-    settings: np.ndarray
-    size: int  # elements of the buffer
-
-
-def plan(ops, batch: int, dtype: np.dtype, training: bool = True) -> Plan:
-    """Lay out the outputs of ``ops`` one after the other; an activation overwrites a dense output where it may."""
-    table = np.zeros((len(ops), COLUMNS), np.int64)
-    settings = np.zeros((len(ops), max([2, *(len(op.f) for op in ops)])), np.float64)
-    at, end = 0, 0
-    for index, op in enumerate(ops):
-        after_dense = index > 0 and ops[index - 1].kind == DENSE
-        in_place = op.kind == ACTIVATION and op.activation not in activations.NEEDS_INPUT and after_dense
-        in_at, at = at, at if in_place else end
-        if not in_place:
-            end += -(-batch * op.out_size // 16) * 16
-        forward, backward, code = _units(op)
-        table[index] = (
-            op.kind,
-            op.in_size,
-            op.out_size,
-            op.weight,
-            op.bias,
-            op.activation,
-            op.layer,
-            *op.i,
-            in_at,
-            at,
-            in_at if op.activation in activations.NEEDS_INPUT else at,
-            forward.address(code, dtype),
-            backward.address(code, dtype) if training else 0,
-            PREFETCHING_UNITS.address("prefetching_panel", dtype) if training and index == 0 else 0,
-            op.trainable,
-            op.seed,
-        )
-        settings[index, : len(op.f)] = op.f
-    return Plan(table, settings, end)
-
-
-def _units(op) -> tuple:
-    """The tables that have an operation's forward and backward, and its code in both."""
-    if op.kind == DENSE:
-        return PRODUCT, PRODUCT, "product"
-    tables, code = (
-        (activations, op.activation) if op.kind == ACTIVATION else (rowwise, Operation(op.kind).name)
-    )
-    return tables.FORWARD, tables.BACKWARD, code
-
-
-def unit_names(ops, training: bool) -> list[str]:
-    """What `plan` compiles for ``ops``."""
-    names = [units.name(code) for *both, code in map(_units, ops) for units in both[: 1 + training]]
-    return [*names, PREFETCHING_UNITS.name("prefetching_panel")] if training else names
 
 
 @jit
@@ -302,7 +256,7 @@ def sample_arguments(dtype: np.dtype) -> tuple:
 
 
 class Inference(NamedTuple):
-    """What predictions need of a model: see `program.Plan`."""
+    """What predictions need of a model: see `plan.Plan`."""
 
     ops: np.ndarray
     settings: np.ndarray

@@ -101,6 +101,10 @@ class Term:
         kind = self.value.type
         return self._new(emit.call(self.builder, f"llvm.fabs.{emit.suffix(kind)}", kind, self.value))
 
+    def sqrt(self) -> Term:
+        kind = self.value.type
+        return self._new(emit.call(self.builder, f"llvm.sqrt.{emit.suffix(kind)}", kind, self.value))
+
     def where(self, comparison, other, if_true, if_false) -> Term:
         """if_true where self <comparison> other, else if_false: a NaN compares as false."""
         mask = self.builder.fcmp_ordered(comparison, self.value, self._operand(other))
@@ -165,6 +169,7 @@ fma = elementwise(lambda a, b, c: a.fma(b, c), lambda a, b, c: a * b + c)
 
 maximum = elementwise(lambda a, b: a.where(">", b, a, b), lambda a, b: np.where(a > b, a, b))
 absolute = elementwise(lambda a: a.abs(), lambda a: np.abs(a))
+sqrt = elementwise(lambda a: a.sqrt(), lambda a: np.sqrt(a))
 where_le = elementwise(lambda a, b, c, d: a.where("<=", b, c, d), lambda a, b, c, d: np.where(a <= b, c, d))
 """where_le(a, b, c, d): c where a <= b, else d; a NaN in a or b gives d."""
 

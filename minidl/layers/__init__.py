@@ -34,8 +34,30 @@ layer runs layer by layer in Python, not in the compiled loop (see `Layer.ops`).
 
 from .base import LAYERS, Layer, Parameter
 from .dense import ELU, Activation, Dense, LeakyReLU, ReLU, Softmax
+from .featurewise import PReLU
+from .normalization import BatchNormalization, LayerNormalization
 from .preprocessing import Normalization, Rescaling
 from .rowwise import Dropout, Flatten, GaussianNoise, Input, RandomTranslation
 
-__all__ = ["ELU", "LAYERS", "Activation", "Dense", "Dropout", "Flatten", "GaussianNoise", "Input", "Layer"]
-__all__ += ["LeakyReLU", "Normalization", "Parameter", "RandomTranslation", "ReLU", "Rescaling", "Softmax"]
+__all__ = [
+    "ELU",
+    "LAYERS",
+    "Activation",
+    "BatchNormalization",
+    "Dense",
+    "Dropout",
+    "Flatten",
+    "GaussianNoise",
+    "Input",
+]
+__all__ += [
+    "Layer",
+    "LayerNormalization",
+    "LeakyReLU",
+    "Normalization",
+    "PReLU",
+    "Parameter",
+    "RandomTranslation",
+    "ReLU",
+]
+__all__ += ["Rescaling", "Softmax"]

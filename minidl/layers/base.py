@@ -39,7 +39,7 @@ def given_name(name: str | None, kind: str) -> str:
 
 @dataclass
 class Parameter:
-    """One trainable array of a layer. ``offset``: its place in the model's flat vectors, -1 until attached."""
+    """One array of a layer. ``offset``: its place in the model's flat vectors, -1 until attached."""
 
     name: str
     shape: tuple[int, ...]
@@ -48,6 +48,7 @@ class Parameter:
     constraint: Constraint | None = None
     offset: int = -1
     trainable: bool = True
+    learns: bool = True  # False: no gradient ever changes it, as a moving average
 
     @property
     def size(self) -> int:
@@ -206,8 +207,9 @@ class Layer(Configurable):
         initializer: str | Initializer = "zeros",
         regularizer: str | Regularizer | None = None,
         constraint: str | Constraint | None = None,
+        trainable: bool = True,
     ) -> None:
-        """Declare a trainable array: ``self.<name>`` and ``self.d<name>`` once the layer is attached."""
+        """Declare ``self.<name>`` and ``self.d<name>``. What is not ``trainable`` is moved by no gradient."""
         if not (isinstance(name, str) and name.isidentifier()):
             raise ValueError(f"name of a weight must be a Python identifier, got {name!r}")
         taken = {*dir(self), *(prefix + p.name for p in self.parameters for prefix in ("", "d"))}
@@ -216,8 +218,8 @@ class Layer(Configurable):
                 raise ValueError(f"layer {self.name} already has {attribute!r}: rename its weight {name!r}")
         shape, initializer = check_shape("shape", shape), initializers.get(initializer)
         regularizer, constraint = regularizers.get(regularizer), constraints.get(constraint)
-        made = Parameter(name, shape, initializer, regularizer, constraint, trainable=self.trainable)
-        self.parameters.append(made)
+        learns = check_bool("trainable", trainable) and self.trainable, trainable
+        self.parameters.append(Parameter(name, shape, initializer, regularizer, constraint, -1, *learns))
 
     def unbuild(self) -> None:
         """Undo ``build``: parameters and shapes are forgotten, except the ``input_shape`` of the constructor."""
@@ -306,7 +308,7 @@ class Layer(Configurable):
         for parameter in self.parameters:
             like = remade.get(parameter.name, parameter)
             parameter.regularizer, parameter.constraint = like.regularizer, like.constraint
-            parameter.trainable = self.trainable
+            parameter.trainable = self.trainable and parameter.learns
 
     def __repr__(self):
         return f"<{type(self).__name__} {self.name}: {self.input_shape} -> {self.output_shape}>"

@@ -7,7 +7,15 @@ from collections.abc import Callable, Iterable
 import numpy as np
 
 from ..callbacks import say
-from ..kernels.program import ACTIVATION, DROPOUT, GAUSSIAN_NOISE, RANDOM_TRANSLATION, Op
+from ..kernels.program import (
+    ACTIVATION,
+    BATCH_NORMALIZATION,
+    DROPOUT,
+    GAUSSIAN_NOISE,
+    MOVING_NORMALIZATION,
+    RANDOM_TRANSLATION,
+    Op,
+)
 from ..kernels.random import LAYER, make_key
 from ..parameters import FlatParameters
 from ..registry import overridden, refuse_uncalled
@@ -19,6 +27,8 @@ from .rowwise import Dropout, Flatten, GaussianNoise, Input, RandomLayer, Random
 AUGMENTING = (GaussianNoise, RandomTranslation)
 """Layers that change inputs at random. A teacher is asked about the changed inputs."""
 _IN_TRAINING_ONLY = (DROPOUT, GAUSSIAN_NOISE, RANDOM_TRANSLATION)
+_IN_INFERENCE = {BATCH_NORMALIZATION: MOVING_NORMALIZATION}
+"""What takes an operation's place there."""
 _WITHOUT_ACTIVATION = (Dropout, Flatten, GaussianNoise)
 
 
@@ -285,8 +295,7 @@ class Stack(FlatParameters):
             layers = []
         for layer in reversed(layers[learns.index(True) if any(learns) else len(learns) :]):
             dout = layer.backward(dout)
-        for entry in self.learning(False):
-            self.grads[entry.offset : entry.offset + entry.size] = 0
+        self.clear_gradients_of_what_does_not_learn()
 
     def __call__(self, x: np.ndarray, training: bool = False) -> np.ndarray:
         return self.forward(x, training=training)
@@ -307,9 +316,15 @@ class Stack(FlatParameters):
             ops = layer.ops() if _ops_describe(type(layer)) else None
             if ops is None:
                 return None
-            learns = any(parameter.trainable for parameter in layer.parameters)
+            learns = layer.trainable and bool(layer.parameters)  # moving averages learn, too
             ops = [op._replace(layer=index, trainable=learns, seed=_own_seed(layer)) for op in ops]
-            found += [op for op in ops if training or op.kind not in _IN_TRAINING_ONLY]
+            if not training:
+                ops = [
+                    op._replace(kind=_IN_INFERENCE.get(op.kind, op.kind))
+                    for op in ops
+                    if op.kind not in _IN_TRAINING_ONLY
+                ]
+            found += ops
         if logits and self._logits_layers is not self._layers:
             assert found[-1].kind == ACTIVATION
             found.pop()

@@ -9,7 +9,8 @@ import numpy as np
 from ..kernels import activations, network, program, threads
 from ..kernels.losses import UNITS as LOSSES
 from ..kernels.metrics import UNITS as METRICS
-from ..kernels.program import DENSE, BatchParts, Op, training_buffers
+from ..kernels.plan import plan, unit_names
+from ..kernels.program import BATCH_NORMALIZATION, DENSE, BatchParts, Op, training_buffers
 from ..kernels.restraints import AVERAGE, CONSTRAIN, PENALIZE
 from ..kernels.target import aligned_zeros
 from ..kernels.thread_choice import CALL_SECONDS, choice_for
@@ -57,7 +58,7 @@ class _Memory:
 
     def __init__(self, layout: _Layout):
         ops, _, batch_size, dtype, *rest, _ = layout
-        self.plan = program.plan(ops, batch_size, dtype)
+        self.plan = plan(ops, batch_size, dtype)
         self.buffers = training_buffers(ops, self.plan.size, batch_size, dtype, *rest)
         self.panels = [aligned_zeros(0, dtype) for _ in range(4)]
 
@@ -91,7 +92,6 @@ class CompiledSteps:
         self._x = program.rows_of(samples.x) if self._reads_x_directly else None
         self._targets = as_rows(samples.targets, model.dtype)
         self._teacher = as_rows(samples.teacher_logits, model.dtype)
-        self._part = max(_PART_ROWS, int(_PART_FLOPS / max(1, 4 * model.params.size)))
         self._step_flops = 6 * model.params.size * batch_size
         # the clock ends a slice whose steps are long
         self.pace = max(64, int(_FIRST_FLOPS / self._step_flops))
@@ -111,8 +111,12 @@ class CompiledSteps:
         metrics, keeps_outputs = self._tally.by_kernel, bool(self._tally.others)
         dtype, objective = model.dtype, model.objective(self._loss)
         self._version, self._restraints = model.version, _restraints(model)
+        model.clear_gradients_of_what_does_not_learn()
         shared = self._most_threads > 1 and model.params.nbytes <= _MOST_IN_PANELS
         self._in_panels = shared and not (self._stepwise or self._restraints.active)
+        self._part = max(_PART_ROWS, int(_PART_FLOPS / max(1, 4 * model.params.size)))
+        if any(op.kind == BATCH_NORMALIZATION for op in ops):
+            self._part = max(self._part, batch_size)  # its rows depend on each other
         batch_bytes = batch_size * ops[0].in_size * dtype.itemsize
         copied = self._in_panels and ops[0].kind == DENSE and batch_bytes <= _MOST_COPIED
         sparse, outputs = samples.targets is None, math.prod(model.output_shape)
@@ -265,7 +269,7 @@ def names_to_train(model, loss, optimizer, metric_kinds: list[int]) -> list[str]
 def _unit_names(model, objective, ops, optimizer, metric_kinds: list[int], parts: tuple) -> list[str]:
     """What training and evaluating ``model`` needs."""
     return [
-        *program.unit_names(ops, training=True),
+        *unit_names(ops, training=True),
         activations.FORWARD.name(activations.CODES[model.final_activation]),
         LOSSES.name(objective.kind),
         *map(METRICS.name, metric_kinds),

@@ -7,6 +7,7 @@ import numpy as np
 
 from ..callbacks import CallbackList, check_verbose
 from ..kernels import infer, program, threads
+from ..kernels.plan import plan, unit_names
 from ..kernels.program import DENSE, aligned_rows
 from ..layers import Normalization
 from ..validation import check_inputs, check_int
@@ -24,12 +25,12 @@ class Predictor:
 
     def __init__(self, model, logits: bool):
         ops = model.ops(logits=logits)
-        compile_before_predict(model.dtype.name, program.unit_names(ops, training=False))
+        compile_before_predict(model.dtype.name, unit_names(ops, training=False))
         self._shape, self._dtype = model.input_shape, model.dtype
         self._adapting = [(each, each._version) for each in model.layers if isinstance(each, Normalization)]
         self._in_size, self._outputs = math.prod(model.input_shape), math.prod(model.output_shape)
         self._flops = 2.0 * sum(op.in_size * op.out_size for op in ops if op.kind == DENSE)
-        laid_out = program.plan(ops, _CHUNK, model.dtype, training=False)
+        laid_out = plan(ops, _CHUNK, model.dtype, training=False)
         self._model = program.Inference(laid_out.ops, laid_out.settings, model.params)
         packing = program.packing_size(ops, _CHUNK, model.dtype.itemsize)
         self._sizes = laid_out.size, packing, _CHUNK * self._in_size

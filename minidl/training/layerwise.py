@@ -26,7 +26,7 @@ def layerwise_step(
     as this step augments them. Returns the loss before the update, penalties included, and what the batch adds to
     the metrics' sums.
     """
-    mode = denormals_mode()
+    mode, averages = denormals_mode(), [average.copy() for average in model.averages]
     try:
         flush_denormals()
         model.set_step(model.draw_epoch, step)
@@ -52,6 +52,10 @@ def layerwise_step(
         constrain(params, *model.constraint_table)
         for constraint, view in model.own_constraints:
             view[...] = constraint(view)
+    except BaseException:
+        for view, before in zip(model.averages, averages, strict=True):  # a step that failed moves nothing
+            view[...] = before
+        raise
     finally:
         restore_denormals(mode)
     # added one after the other, as the compiled loop does

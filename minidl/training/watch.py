@@ -82,8 +82,7 @@ class Watch:
                 break
         what = what or self._nonfinite_parameter(after.params) or "the loss"
         undone = any(callback.restore for callback in self._terminators)
-        if not undone:
-            after.restore()
+        (before if undone else after).restore()  # the forward passes have moved averages
         for callback in self._terminators:
             callback.found = f"{self._place(model.epoch, step)}: {what} is not finite"
         return undone
