@@ -1,5 +1,6 @@
 """Prepares a `fit`: its loss, its data and its teacher are checked before anything is trained."""
 
+import dataclasses
 import math
 from typing import NamedTuple
 
@@ -13,6 +14,7 @@ from ..metrics import Metric
 from ..validation import check_classes_left, warn
 from .options import FitOptions
 from .samples import Samples, check_samples, labelled_only, with_class_weight
+from .streams import Stream, everything, is_stream
 
 _ASKED_AT_A_TIME = 1024  # samples
 
@@ -25,7 +27,7 @@ class TrainingData(NamedTuple):
     loss: Loss
     samples: Samples  # the validation split's rows are the last, after ``count``
     count: int  # samples to train on
-    validation: Samples | None
+    validation: Samples | Stream | None
     metrics: list[Metric]  # those of training: none where no sample has a label
     online_teacher: teachers.Teacher | None
     """Asked about each batch; None: the samples hold its logits, or there is none."""
@@ -58,9 +60,29 @@ def prepare(model, options: FitOptions) -> TrainingData:
     )
 
 
-def _keep_validation_aside(model, loss, samples: Samples, options: FitOptions) -> tuple[int, Samples | None]:
+def read_validation(model, data: TrainingData, options: FitOptions) -> Samples | None:
+    """The samples of the next validation: of a stream its next epoch, joined."""
+    if not isinstance(data.validation, Stream):
+        return data.validation
+    found = everything(data.validation)
+    if found is None:
+        return None
+    given = dataclasses.replace(options, validation_data=found, validation_steps=None)
+    return _keep_validation_aside(model, data.loss, data.samples, given)[1]  # type: ignore[return-value]
+
+
+def _keep_validation_aside(
+    model, loss, samples: Samples, options: FitOptions
+) -> tuple[int, Samples | Stream | None]:
     """(samples left to train on, validation samples or None)."""
     count = len(samples.x)
+    if is_stream(options.validation_data):
+        stream = Stream(
+            "validation_data", options.validation_data, options.validation_steps, "validation_steps"
+        )
+        x, y, weight, _ = stream.first()
+        check_samples(model, loss, x, y, weight, argument="validation ")
+        return count, stream
     if options.validation_data is not None:
         x, y, *weight = options.validation_data
         if y is None:
