@@ -12,6 +12,7 @@ import numpy as np
 from .archive import plain
 from .layers.chain import Symbol
 from .layers.stack import Stack
+from .training.streams import Stream, is_stream, refuse_with_stream, windows
 from .validation import check_bool, check_int, describe, known_names
 
 
@@ -29,6 +30,15 @@ class KerasMethods(Stack):
     def predict_on_batch(self, x) -> np.ndarray:
         """``predict`` on one batch."""
         return self.predict(x)
+
+    def predict_stream(self, x, batch_size: int | None, steps: int | None) -> np.ndarray:
+        """``predict`` on an iterable of batches, one window after the other."""
+        if not is_stream(x):
+            raise ValueError(f"steps counts the batches of an iterable, but x is {describe(x)}")
+        refuse_with_stream(batch_size=batch_size)
+        stream = Stream("x", x, steps, "steps")
+        stream.first()
+        return np.concatenate([self.predict(window.x) for window in windows(stream)])
 
     @property
     def metrics_names(self) -> list[str]:

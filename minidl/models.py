@@ -229,9 +229,12 @@ class Sequential(Sealed, KerasMethods, ModelFiles):
         return self.turns.train("fit", self._fit, options)
 
     def _fit(self, options: FitOptions) -> History:
-        with self._built_for(options.x):
+        stream, x = training.open_stream(options)
+        with self._built_for(x):
             self.prepare_optimizer()
             self.warn_of_what_cannot_learn()
+            if stream is not None:
+                return training.fit_stream(self, options, stream)
             fit = training.tuned_fit if options.temperature == training.AUTO else training.fit
             return fit(self, options)
 
@@ -259,16 +262,25 @@ class Sequential(Sealed, KerasMethods, ModelFiles):
         verbose: int | str = "auto",
         sample_weight=None,
         return_dict: bool = False,
+        steps: int | None = None,
     ) -> float | list[float] | dict[str, float]:
-        """Loss and metrics on ``x, y`` in inference mode: ``[loss, metric, ...]``, or the loss alone."""
+        """Loss and metrics on ``x, y`` in inference mode: ``[loss, metric, ...]``, or the loss alone.
+
+        ``x`` may be an iterable of batches, as in ``fit``: ``steps`` of them, by default all, are joined.
+        """
         check_bool("return_dict", return_dict)
         self.require_compiled("evaluate")
+        x, y, sample_weight = training.arrays_of(x, y, sample_weight, batch_size, steps)
         with self._built_for(x):
             logs = self.turns.read(lambda: training.evaluate(self, x, y, batch_size, verbose, sample_weight))
         return logs if return_dict else self._in_order(logs)
 
-    def predict(self, x, batch_size: int | None = None, verbose: int | str = 0) -> np.ndarray:
-        """The output (N, ...) for every sample of ``x``. Nothing is printed, whatever ``verbose``."""
+    def predict(
+        self, x, batch_size: int | None = None, verbose: int | str = 0, steps: int | None = None
+    ) -> np.ndarray:
+        """The output (N, ...) for all of ``x``; of an iterable for all batches or ``steps``. Says nothing."""
+        if steps is not None or (type(x) is not np.ndarray and training.is_stream(x)):
+            return self.predict_stream(x, batch_size, steps)
         if type(verbose) is not int or verbose != 0:  # an array would answer != with an array
             check_verbose(verbose)
         return self._predict(x, batch_size, False)

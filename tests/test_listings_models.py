@@ -52,6 +52,40 @@ for epoch in range(3):
 loss, accuracy = model.test_on_batch(x, y)
 assert model.predict_on_batch(x[:7]).shape == (7, 3)
 """,
+    "a generator": """
+import keras
+import numpy as np
+
+def batches(size=30):
+    while True:
+        for first in range(0, len(x), size):
+            yield x[first : first + size], y[first : first + size]
+
+model = keras.Sequential([keras.Input((20,)), keras.layers.Dense(16, "relu"), keras.layers.Dense(3, "softmax")])
+model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+history = model.fit(
+    batches(), steps_per_epoch=10, epochs=25, validation_data=batches(), validation_steps=5, verbose=0
+)
+assert len(history.history["val_accuracy"]) == 25 and history.history["accuracy"][-1] > 0.8
+loss, accuracy = model.evaluate(batches(), steps=10, verbose=0)
+assert model.predict(batches(), steps=10).shape == (300, 3)
+""",
+    "a sequence of batches": """
+import keras
+
+class Batches:  # the methods of keras.utils.Sequence
+    def __len__(self):
+        return 10
+
+    def __getitem__(self, index):
+        rows = slice(30 * index, 30 * (index + 1))
+        return x[rows], y[rows]
+
+model = keras.Sequential([keras.Input((20,)), keras.layers.Dense(16, "relu"), keras.layers.Dense(3, "softmax")])
+model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+model.fit(Batches(), epochs=25, verbose=0)
+assert model.evaluate(Batches(), verbose=0)[1] > 0.8
+""",
     "the architecture as text": """
 import keras
 

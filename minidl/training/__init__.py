@@ -1,9 +1,11 @@
 """Training and prediction: the fit loop, its two ways to run a step, what guards it, evaluate and predict."""
 
+from .batches import fit_stream
 from .fit import Unfinished, fit
 from .inference import evaluate, predict
 from .layerwise import train_on_batch
 from .options import AUTO, FitOptions
+from .streams import arrays_of, is_stream, open_stream
 from .tuning import Tuning, tuned_fit
 
 __all__ = [
@@ -11,9 +13,10 @@ __all__ = [
     "FitOptions",
     "Tuning",
     "Unfinished",
+    "arrays_of",
     "evaluate",
     "fit",
-    "predict",
-    "train_on_batch",
-    "tuned_fit",
+    "fit_stream",
+    "is_stream",
 ]
+__all__ += ["open_stream", "predict", "train_on_batch", "tuned_fit"]

@@ -19,7 +19,7 @@ from .inference import evaluate_samples
 from .interrupts import uninterrupted, watch_signals
 from .layerwise import LayerwiseSteps
 from .options import FitOptions
-from .preparation import TrainingData, prepare
+from .preparation import TrainingData, prepare, read_validation
 from .samples import loss_without_teacher
 from .watch import Watch
 
@@ -56,7 +56,7 @@ def fit(model, options: FitOptions, data: TrainingData | None = None) -> History
             f"nothing is trained: initial_epoch={options.initial_epoch} lies beyond epochs={options.epochs}, which is "
             "the number of the last epoch, not of further ones"
         )
-    loop = _EpochLoop(model, data, batch_size, options, callbacks)
+    loop = EpochLoop(model, data, batch_size, options, callbacks)
     model.stop_training = False
     logs: dict[str, float] = {}
     callbacks.on_train_begin()
@@ -70,11 +70,8 @@ def fit(model, options: FitOptions, data: TrainingData | None = None) -> History
             data.loss.set_epoch(epoch)
             callbacks.on_epoch_begin(epoch)
             logs = loop.run(epoch)
-            if data.validation is not None and (epoch + 1) % options.validation_freq == 0:
-                loss = loss_without_teacher(model, data.loss, data.validation.y)
-                size = options.validation_batch_size or batch_size
-                values = evaluate_samples(model, loss, model.metrics, data.validation, size, callbacks)
-                logs.update((f"val_{name}", value) for name, value in values.items())
+            if (epoch + 1) % options.validation_freq == 0:
+                logs.update(validate(model, data, options, batch_size, callbacks))
             callbacks.on_epoch_end(epoch, logs)
             epoch += 1
         if model.stop_training:
@@ -84,6 +81,17 @@ def fit(model, options: FitOptions, data: TrainingData | None = None) -> History
     callbacks.on_train_end(logs)
     loop.stepper.keep_memory()
     return callbacks.history
+
+
+def validate(model, data: TrainingData, options: FitOptions, batch_size: int, callbacks) -> dict[str, float]:
+    """The logs of a validation, their names with "val_" before them; none where there is nothing to validate on."""
+    samples = read_validation(model, data, options)
+    if samples is None:
+        return {}
+    loss = loss_without_teacher(model, data.loss, samples.y)
+    size = options.validation_batch_size or batch_size
+    values = evaluate_samples(model, loss, model.metrics, samples, size, callbacks)
+    return {f"val_{name}": value for name, value in values.items()}
 
 
 def _begin_epochs(model, options: FitOptions, batch_size: int, count: int) -> None:
@@ -110,7 +118,7 @@ def _begin_epochs(model, options: FitOptions, batch_size: int, count: int) -> No
     model.turns.change(begin_anew)
 
 
-def _choose_stepper(model, data: TrainingData, batch_size: int, stepwise: bool, options: FitOptions):
+def choose_stepper(model, data: TrainingData, batch_size: int, stepwise: bool, options: FitOptions):
     """The compiled loop where it knows all parts of model and loss, else steps layer by layer."""
     # the compiled loop splits a batch between threads, which a loss of the whole batch does not allow
     if data.online_teacher is None and not data.loss.whole_batch:
@@ -121,7 +129,7 @@ def _choose_stepper(model, data: TrainingData, batch_size: int, stepwise: bool, 
     return LayerwiseSteps(model, data)
 
 
-class _EpochLoop:
+class EpochLoop:
     """Runs the epochs of a fit in slices, with running means for the callbacks; its stepper runs the steps."""
 
     def __init__(self, model, data: TrainingData, batch_size: int, options: FitOptions, callbacks):
@@ -138,7 +146,7 @@ class _EpochLoop:
         self._watches_anew = bool(options.callbacks)  # one may have set a handler for a signal
         self._every_batch = callbacks.wants_every_batch
         stepwise = self._every_batch or self._watch.careful
-        self.stepper = _choose_stepper(model, data, batch_size, stepwise, options)
+        self.stepper = choose_stepper(model, data, batch_size, stepwise, options)
         nobody_watches = all(type(callback) is History for callback in callbacks.callbacks)
         epochs_are_alike = type(data.loss).set_epoch is Loss.set_epoch and self._has_label is None
         self._in_one = nobody_watches and epochs_are_alike and data.validation is None

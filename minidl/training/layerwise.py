@@ -1,7 +1,7 @@
 """Training steps layer by layer, in Python: ``layerwise_step`` is one training step to read.
 
 The compiled loop (``kernels/network.py``) does the same with the same kernels in the same order, and ends with the
-same bits. What the compiled loop cannot do trains here: see `fit._choose_stepper`.
+same bits. What the compiled loop cannot do trains here: see `fit.choose_stepper`.
 """
 
 import math

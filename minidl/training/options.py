@@ -8,6 +8,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from ..callbacks import check_verbose
 from ..validation import check_bool, check_float, check_int, describe
+from .streams import check_fit_data, is_stream
 
 P = ParamSpec("P")
 Options = TypeVar("Options")
@@ -24,6 +25,10 @@ class FitOptions:
     ----------
     x : (N, *input_shape), any real dtype; may be a memory map. Rows are converted batch by batch, those of a CSR matrix
         of SciPy made dense. Row i of x, y and weights belong together, whatever the index of a data frame says.
+        Or an iterable of batches (x, y) or (x, y, sample_weight): a generator, a list, a loader, a Keras Sequence. Then
+        y, sample_weight, batch_size and validation_split are left out, and the order is the iterable's: ``shuffle``
+        does nothing. Batches are read ahead, for about 0.1 s. Such an epoch cannot be gone on with in its middle: it
+        begins anew, with other draws.
     y : class indices or rows of targets, as the loss wants them. With a teacher -1 marks a sample without
         a label, which metrics and validation leave out; None: no labels, where ``hard_weight`` is 0.
     batch_size : samples a step. The last batch may be smaller.
@@ -35,7 +40,9 @@ class FitOptions:
     verbose : 0 nothing, 1 a progress bar, 2 a line an epoch, "auto" 1 on a terminal and 2 elsewhere.
     callbacks : ``minidl.callbacks``.
     validation_split : this share of the samples, the last ones, is kept for validation.
-    validation_data : (x, y) or (x, y, sample_weight) instead.
+    validation_data : (x, y) or (x, y, sample_weight) instead; or an iterable of such batches, joined for a validation.
+    steps_per_epoch, validation_steps : how many batches an epoch, or a validation, takes of an iterable; by default
+        all. A generator goes on where it was, and warns when it ends early.
     shuffle : a new order each epoch, also from one fit to the next.
     class_weight : {class: weight}, or "balanced": n_samples / (n_classes * count of the class) over the labelled
         samples trained on, as in scikit-learn; sample_weight : (N,). The weighted losses' sum is divided by B.
@@ -66,6 +73,8 @@ class FitOptions:
     class_weight: Any = None
     sample_weight: Any = None
     initial_epoch: int = 0
+    steps_per_epoch: int | None = None
+    validation_steps: int | None = None
     validation_batch_size: int | None = None
     validation_freq: int = 1
     _: KW_ONLY
@@ -90,7 +99,9 @@ class FitOptions:
         for name, value in checked.items():
             object.__setattr__(self, name, value)  # the dataclass is frozen
         data = self.validation_data
-        if data is not None and (not isinstance(data, (tuple, list)) or len(data) not in (2, 3)):
+        check_fit_data(self)
+        is_tuple = isinstance(data, (tuple, list)) and len(data) in (2, 3)
+        if data is not None and not is_tuple and not is_stream(data):
             raise ValueError(f"validation_data must be (x, y) or (x, y, sample_weight), got {describe(data)}")
 
 

@@ -1,5 +1,6 @@
 """Prepares a `fit`: its loss, its data and its teacher are checked before anything is trained."""
 
+import dataclasses
 import math
 from typing import NamedTuple
 
@@ -15,6 +16,7 @@ from ..validation import warn
 from .inference import predict_checked
 from .options import FitOptions
 from .samples import Samples, check_labels_left, check_samples, labelled_only, with_class_weight
+from .streams import Stream, everything, is_stream
 from .tally import Tally
 from .tasks import choose_task
 
@@ -29,7 +31,7 @@ class TrainingData(NamedTuple):
     loss: Loss
     samples: Samples  # the validation split's rows are the last, after ``count``
     count: int  # samples to train on
-    validation: Samples | None
+    validation: Samples | Stream | None
     tally: Tally  # of the metrics of training: none where no sample has a label
     online_teacher: teachers.Teacher | None
     """Asked about each batch; None: the samples hold its logits, or there is none."""
@@ -81,9 +83,29 @@ def _try_functions(model, tally: Tally, samples: Samples, rows: int) -> None:
         tally.raise_error()
 
 
-def _keep_validation_aside(model, loss, samples: Samples, options: FitOptions) -> tuple[int, Samples | None]:
+def read_validation(model, data: TrainingData, options: FitOptions) -> Samples | None:
+    """The samples of the next validation: of a stream its next epoch, joined."""
+    if not isinstance(data.validation, Stream):
+        return data.validation
+    found = everything(data.validation)
+    if found is None:
+        return None
+    given = dataclasses.replace(options, validation_data=found, validation_steps=None)
+    return _keep_validation_aside(model, data.loss, data.samples, given)[1]  # type: ignore[return-value]
+
+
+def _keep_validation_aside(
+    model, loss, samples: Samples, options: FitOptions
+) -> tuple[int, Samples | Stream | None]:
     """(samples left to train on, validation samples or None)."""
     count = len(samples.x)
+    if is_stream(options.validation_data):
+        stream = Stream(
+            "validation_data", options.validation_data, options.validation_steps, "validation_steps"
+        )
+        x, y, weight, _ = stream.first()
+        check_samples(model, loss, x, y, weight, argument="validation ")
+        return count, stream
     if options.validation_data is not None:
         x, y, *weight = options.validation_data
         if y is None:

@@ -34,12 +34,16 @@ class Watch:
     slices must be single steps, because the last one has a bad step.
     """
 
-    def __init__(self, model, x: np.ndarray, epochs: int, steps: int, callbacks):
+    def __init__(self, model, x: np.ndarray, epochs: int, steps: int | None, callbacks):
         self._model, self._x, self._epochs, self._steps = model, x, epochs, steps
         self._optimizer, self._params = model.optimizer, model.params
         self._terminators = [callback for callback in callbacks if isinstance(callback, TerminateOnNaN)]
         self._warned = self.stepwise = False
         self.careful = bool(self._terminators)
+
+    def follow(self, x: np.ndarray, steps: int | None) -> None:
+        """Go on with other rows, in epochs of so many steps, if that is known."""
+        self._x, self._steps = x, steps
 
     def run_slice(
         self, stepper, order: np.ndarray, first_step: int, metric_sums: np.ndarray
@@ -104,7 +108,8 @@ class Watch:
             warn(f"{found}. {advice}", RuntimeWarning)
 
     def _place(self, epoch: int, step: int) -> str:
-        return f"epoch {epoch + 1} of {self._epochs}, step {step} of {self._steps}"
+        of_steps = "" if self._steps is None else f" of {self._steps}"
+        return f"epoch {epoch + 1} of {self._epochs}, step {step}{of_steps}"
 
     def _nonfinite_parameter(self, params: np.ndarray) -> str:
         """The last layer's first, where the backward pass begins. "" if all are finite."""
