@@ -95,7 +95,7 @@ def _is_alone(loss: Any) -> bool:
 def describe_setting(loss: Any) -> str:
     if _is_alone(loss):
         return "labels alone"
-    temperature = f"temperature {loss.temperature:g}, " if hasattr(loss, "temperature") else ""
+    temperature = f"temperature {loss.temperature:g}, " if "temperature" in loss.get_config() else ""
     return f"{temperature}weights {loss.hard_weight:g} and {loss.soft_weight:g}"
 
 
@@ -217,7 +217,7 @@ def _classes(samples: Samples, task: Task) -> np.ndarray:
 
 def _judge(model, samples: Samples, task: Task) -> tuple[np.ndarray, int | None]:
     """Each sample's squared distance of the answer from the label, weighted as in training; how many are wrong."""
-    answers = model.predict_logits(samples.x).reshape(len(samples.x), -1).astype(np.float64)
+    answers = task.answers(model, samples.x).astype(np.float64)
     if task.name == "classification":
         answers = softmax(answers)
     elif task.name == "binary":
