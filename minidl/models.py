@@ -20,8 +20,7 @@ from . import archive, losses, optimizers, training, utils
 from . import metrics as metrics_module
 from .callbacks import History, check_verbose
 from .keras_methods import CompileOptions, KerasMethods, check_compile_options
-from .layers import Layer
-from .layers.base import given_name
+from .layers.base import Layer, given_name
 from .layers.chain import path as chain_path
 from .layers.configs import check_custom_objects, layer_config, layers_from_configs
 from .model_files import ModelFiles, read

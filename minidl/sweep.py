@@ -14,7 +14,8 @@ import numpy as np
 
 from .callbacks import check_verbose, say
 from .distillation.checks import build_for, check_answers, check_pair, check_some_labels, distillation_loss
-from .distillation.distill import compile_kernels, fresh_optimizer, train_on_labels
+from .distillation.distill import compile_kernels
+from .distillation.plain import fresh_optimizer, train_on_labels
 from .figures import TASK_FIGURES, area_under_curve, as_labels, has_labels
 from .models import Sequential
 from .report import count_of, describe_loss, format_table, mean_and_std, measure

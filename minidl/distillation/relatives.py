@@ -16,7 +16,8 @@ from ..teachers import Ensemble, as_teacher
 from ..training.tasks import Task, choose_task, task_of
 from ..validation import check_float, check_int, describe
 from .checks import build_for, check_answers, check_fit_arguments, distillation_loss
-from .distill import announce, compile_kernels, distill, fresh_optimizer, train_on_labels
+from .distill import announce, compile_kernels, distill
+from .plain import fresh_optimizer, train_on_labels
 
 _OF_DISTILL_ALONE = ("test_data", "transfer", "plain_student")
 _ABOUT_TEACHER = ("from_probs", "test_teacher", "teacher_inputs", "test_teacher_inputs")

@@ -23,6 +23,7 @@ from ..validation import check_array, check_bool, check_input_shape, check_int, 
 from .base import Layer
 from .dense import Activation, Dense, Softmax
 from .rowwise import Dropout, Flatten, GaussianNoise, Input, RandomLayer, RandomTranslation
+from .summary import summary_lines
 
 AUGMENTING = (GaussianNoise, RandomTranslation)
 """Layers that change inputs at random. A teacher is asked about the changed inputs."""
@@ -345,28 +346,7 @@ class Stack(FlatParameters):
 
     def summary(self, line_length: int = 65, print_fn: Callable[[str], object] | None = None) -> None:
         """Print the layers with their output shapes and numbers of parameters; ``print_fn`` is given each line."""
-        first, second = round(line_length * 0.45), round(line_length * 0.4)
-        lines = [f'Model: "{self.name}"', "_" * line_length]
-        lines += [" Layer (type)".ljust(first) + "Output Shape".ljust(second) + "Param #", "=" * line_length]
-        for layer in self._layers:
-            shape = "?" if layer.output_shape is None else str((None, *layer.output_shape))
-            title = f" {layer.name} ({type(layer).__name__})"
-            if len(title) >= first:
-                title = title[: first - 4] + "..."
-            count = f"{layer.count_params():,}" if layer.built else "? (unbuilt)"
-            lines.append(title.ljust(first) + shape.ljust(second) + count)
-        lines.append("=" * line_length)
-        counts = {"Total": self.weights, "Trainable": self.trainable_weights}
-        counts["Non-trainable"] = self.non_trainable_weights
-        for which, views in counts.items():
-            count, size = sum(view.size for view in views), sum(view.nbytes for view in views) / 1024
-            found = (
-                f"{count:,} ({size:,.2f} KB, {self.dtype})"
-                if self.built
-                else "unknown until the model is built"
-            )
-            lines.append(f"{which} params: {found}")
-        for line in lines:
+        for line in summary_lines(self, line_length):
             say(f"{line}\n") if print_fn is None else print_fn(line)
 
     # -- copies --------------------------------------------------------------------------------------
