@@ -11,7 +11,7 @@ import contextlib
 import copy
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -311,7 +311,7 @@ class Sequential(Sealed, KerasMethods, ModelFiles):
         }
 
     @classmethod
-    def from_config(cls, config: dict, custom_objects: dict[str, type] | None = None) -> Sequential:
+    def from_config(cls, config: dict, custom_objects: Mapping[str, Callable] | None = None) -> Sequential:
         """An untrained model from ``get_config``; ``custom_objects`` maps your own classes' names to them."""
         return _from_config(config, {cls.__name__: cls, **check_custom_objects(custom_objects)})
 
@@ -335,10 +335,10 @@ def _from_config(config: dict, custom: dict[str, type], size: int | None = None)
     return model
 
 
-def load_model(path, custom_objects: dict[str, type] | None = None) -> Sequential:
+def load_model(path, custom_objects: Mapping[str, Callable] | None = None) -> Sequential:
     """The model of a file ``Sequential.save`` wrote, compiled and with its optimizer's state if it was.
 
-    Only minidl's own classes and those in ``custom_objects`` (name: class) are ever built, nothing is
+    Only minidl's own classes and those in ``custom_objects`` (name: class or function) are ever built, nothing is
     unpickled. Raises ValueError, naming the file, if it is corrupt, foreign or of another version.
     """
     custom = check_custom_objects(custom_objects)

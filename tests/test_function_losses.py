@@ -173,6 +173,8 @@ def test_it_is_saved_by_its_name(tmp_path):
     model.save(path)
     with pytest.raises(ValueError, match=r"pass custom_objects=\{'squared_each': squared_each\}"):
         load_model(path)
+    with pytest.raises(TypeError, match="custom_objects must be a dict of name: class or function"):
+        load_model(path, {"squared_each": losses.get(squared_each)})
     again = load_model(path, {"squared_each": squared_each})
     copies = [again, copy.deepcopy(model), pickle.loads(pickle.dumps(model))]
     for one in (model, *copies):

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from ..registry import serialize
+from ..registry import Configurable, serialize
 from ..validation import describe
 from .base import LAYERS, Layer
 
@@ -20,7 +20,8 @@ def check_custom_objects(custom_objects: object) -> dict[str, type]:
     if custom_objects is None:
         return {}
     if not isinstance(custom_objects, Mapping) or not all(
-        isinstance(name, str) and callable(cls) for name, cls in custom_objects.items()
+        isinstance(name, str) and callable(own) and not isinstance(own, Configurable)
+        for name, own in custom_objects.items()
     ):
         raise TypeError(
             f"custom_objects must be a dict of name: class or function, got {describe(custom_objects)}"

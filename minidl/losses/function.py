@@ -25,9 +25,10 @@ class FunctionLoss(Loss):
     - value (B,), one a sample, and in each row of gradient that sample's. This takes ``sample_weight``, too.
 
     As minidl has no autograd, a wrong gradient would train something else in silence. So it is compared with central
-    differences on first use, on a few samples, in float64. It trains layer by layer. ``check_gradients`` looks at the
-    whole model. Raises ValueError for a gradient that is wrong, with the entry, and TypeError for a function that
-    returns something else.
+    differences on first use, on a few samples, in float64; ``check_gradients`` looks at the whole model. Training runs
+    layer by layer. A saved model asks for the function, ``load_model(path, custom_objects={"f": f})``; a lambda cannot
+    be saved. Raises ValueError for a gradient that is wrong, with the entry, and TypeError for a function that returns
+    something else.
     """
 
     _is_own = True
