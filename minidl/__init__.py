@@ -1,6 +1,7 @@
 """minidl: train and distil multilayer perceptrons on the CPU. See README.md."""
 
 from . import (
+    activations,
     callbacks,
     constraints,
     datasets,
@@ -26,10 +27,11 @@ from .callbacks import (
     ReduceLROnPlateau,
     TerminateOnNaN,
 )
-from .constraints import MaxNorm
+from .constraints import MaxNorm, MinMaxNorm, NonNeg, UnitNorm
 from .distillation import DistillationReport, born_again, distill, mutual_learning
 from .gradcheck import GradientError, check_gradients
 from .layers import (
+    ELU,
     Activation,
     Dense,
     Dropout,
@@ -38,15 +40,23 @@ from .layers import (
     Input,
     Layer,
     LeakyReLU,
+    Normalization,
     RandomTranslation,
     ReLU,
     Rescaling,
     Softmax,
 )
 from .losses import KnowledgeDistillation, boltzmann, log_softmax, softmax
-from .models import Sequential, clone_model, load_model
+from .models import Model, Sequential, clone_model, load_model
 from .optimizers import SGD, Adam, AdamW, RMSprop
-from .optimizers.schedules import CosineDecay, ExponentialDecay, PiecewiseConstantDecay
+from .optimizers.schedules import (
+    CosineDecay,
+    CosineDecayRestarts,
+    ExponentialDecay,
+    InverseTimeDecay,
+    PiecewiseConstantDecay,
+    PolynomialDecay,
+)
 from .regularizers import L1, L1L2, L2
 from .runtime import get_num_threads, matmul, set_num_threads, warmup
 from .sweep import distill_sweep
@@ -58,12 +68,15 @@ __version__ = "0.1.0"
 __all__ = [
     "__version__", "Activation", "Adam", "AdamW", "boltzmann", "born_again", "Callback", "callbacks",
     "check_gradients", "clone_model", "constraints", "CosineDecay", "CSVLogger", "datasets", "Dense",
-    "distill", "distill_sweep", "DistillationReport", "Dropout", "EarlyStopping", "Ensemble", "Flatten",
+    "distill", "distill_sweep", "DistillationReport", "Dropout", "EarlyStopping", "ELU", "Ensemble", "Flatten",
     "ExponentialDecay", "GaussianNoise", "get_num_threads", "GradientError", "History", "initializers", "Input",
     "KnowledgeDistillation", "L1", "L1L2", "L2", "LambdaCallback", "Layer", "layers", "LeakyReLU",
     "LearningRateScheduler", "load_logits", "load_model", "log_softmax", "losses", "matmul", "MaxNorm",
-    "metrics", "ModelCheckpoint", "models", "mutual_learning", "optimizers", "PiecewiseConstantDecay", "plotting",
-    "RandomTranslation", "ReduceLROnPlateau", "regularizers", "ReLU", "Rescaling", "RMSprop", "save_logits",
+    "metrics", "Model", "ModelCheckpoint", "models", "mutual_learning", "Normalization", "optimizers",
+    "PiecewiseConstantDecay", "plotting", "RandomTranslation", "ReduceLROnPlateau", "regularizers", "ReLU", "Rescaling",
+    "RMSprop", "save_logits",
     "Sequential", "set_num_threads", "set_random_seed", "SGD", "Softmax", "softmax", "teachers",
     "TerminateOnNaN", "to_categorical", "utils", "warmup",
+    "activations", "CosineDecayRestarts", "InverseTimeDecay", "MinMaxNorm", "NonNeg", "PolynomialDecay",
+    "UnitNorm",
 ]  # fmt: skip

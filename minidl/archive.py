@@ -133,14 +133,14 @@ def write_members(path, members: dict[str, np.ndarray]) -> None:
                 np.lib.format.write_array(stream, array, allow_pickle=False)
 
 
-def _to_json(config: dict) -> np.ndarray:
-    def plain(value):
-        if isinstance(value, np.generic):
-            return value.item()
-        raise TypeError(
-            f"a config must hold plain data (numbers, strings, lists, dicts), got {describe(value)}"
-        )
+def plain(value):
+    """A number of NumPy's as JSON has it; a TypeError for anything else."""
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"a config must hold plain data (numbers, strings, lists, dicts), got {describe(value)}")
 
+
+def _to_json(config: dict) -> np.ndarray:
     return np.frombuffer(json.dumps(config, default=plain).encode(), np.uint8)
 
 

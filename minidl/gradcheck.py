@@ -107,7 +107,7 @@ def _batch(model, loss, x, y, teacher_logits, sample_weight) -> Samples:
     if loss.distills:
         teacher_logits = check_targets(teacher_logits, model.output_shape, argument="teacher_logits")
         check_rows("teacher_logits", len(teacher_logits), len(x))
-        losses.check_logits("teacher_logits", teacher_logits)  # and no probabilities
+        loss.check_teacher("teacher_logits", teacher_logits)  # and no probabilities
     elif teacher_logits is not None:
         raise ValueError(f"teacher_logits must be None for loss {loss.name}, which has no teacher")
     weight = loss.batch_weights(labels, weight, len(x))

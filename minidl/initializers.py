@@ -196,12 +196,48 @@ class LecunNormal(_Named, scale=1.0, mode="fan_in", distribution="truncated_norm
     """Truncated normal of variance 1 / fan_in."""
 
 
-zeros, ones, constant = Zeros, Ones, Constant
+@INITIALIZERS.register()
+class Orthogonal(_Random):
+    """``gain`` times a uniformly drawn matrix with orthonormal columns, or rows if it has fewer (Saxe et al. 2014).
+
+    Q of the QR decomposition of a matrix of standard normal draws, each column with the sign of R's diagonal entry.
+    Of more than two axes, all but the last are taken as rows. A vector raises a ValueError.
+    """
+
+    def __init__(self, gain: float = 1.0, seed: int | None = None):
+        super().__init__(seed)
+        self.gain = check_float("gain", gain)
+
+    def draw(self, shape, rng):
+        if len(shape) < 2:
+            raise ValueError(f"shape must have at least two axes for Orthogonal, got {shape}")
+        rows, columns = math.prod(shape[:-1]), shape[-1]
+        draws = rng.standard_normal((max(rows, columns), min(rows, columns)))
+        q, r = np.linalg.qr(draws)
+        q *= np.sign(np.diag(r))
+        return self.gain * (q.T if rows < columns else q).reshape(shape)
+
+
+@INITIALIZERS.register()
+class Identity(Initializer):
+    """``gain`` on the diagonal, 0 elsewhere, for a matrix of any two sizes. Other shapes raise a ValueError."""
+
+    def __init__(self, gain: float = 1.0):
+        self.gain = check_float("gain", gain)
+
+    def draw(self, shape, rng):
+        if len(shape) != 2:
+            raise ValueError(f"shape must have two axes for Identity, got {shape}")
+        return self.gain * np.eye(*shape)
+
+
+zeros, ones, constant, identity = Zeros, Ones, Constant, Identity
 random_normal, truncated_normal, random_uniform = RandomNormal, TruncatedNormal, RandomUniform
 variance_scaling = VarianceScaling
 glorot_uniform, glorot_normal = GlorotUniform, GlorotNormal
 he_uniform, he_normal = HeUniform, HeNormal
 lecun_uniform, lecun_normal = LecunUniform, LecunNormal
+orthogonal = Orthogonal
 
 
 def get(identifier) -> Initializer:

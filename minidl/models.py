@@ -6,33 +6,38 @@ training step to read), how parameters lie in ``parameters.py``, files in ``arch
 
 from __future__ import annotations
 
+import abc
 import contextlib
 import copy
+import json
 import math
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from . import archive, losses, optimizers, training, utils
 from . import metrics as metrics_module
 from .callbacks import History, check_verbose
+from .keras_methods import CompileOptions, KerasMethods, check_compile_options
 from .layers import Layer
-from .layers.base import check_custom_objects, given_name, layer_config, layers_from_configs
-from .layers.stack import Stack
-from .registry import Configurable, Sealed, overridden
+from .layers.base import given_name
+from .layers.chain import path as chain_path
+from .layers.configs import check_custom_objects, layer_config, layers_from_configs
+from .model_files import ModelFiles, read
+from .registry import Configurable, Sealed, Unpack, overridden
 from .training.interrupts import Turns, taken, untrained
 from .training.objective import Objective, objective_of
 from .training.options import FitOptions, takes
-from .training.saving import CHECKS, SLOTS, check_attribute, restore_training, slot_arrays, training_config
+from .training.saving import CHECKS, check_attribute, restore_training
 from .validation import check_bool, check_dtype, check_int, check_shape, describe
 
-_ARRAYS = ("params", *SLOTS)
 _CONFIG_ERRORS = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 """What building a model from a foreign config can raise."""
 _OF_CALLS = 2**62  # in the place of an epoch: the draws of ``model(x, training=True)``
 
 
-class Sequential(Sealed, Stack):
+class Sequential(Sealed, KerasMethods, ModelFiles):
     """A stack of layers.
 
     A subclass may override ``forward`` (with its arguments ``training`` and ``logits``) and ``backward``: training and
@@ -141,32 +146,6 @@ class Sequential(Sealed, Stack):
             raise
 
     @taken
-    def set_weights(self, weights: Iterable) -> None:
-        """Overwrite all parameters with arrays shaped as those of ``get_weights``, or change nothing."""
-        super().set_weights(weights)
-        self._begin_with_weights()
-
-    @taken
-    def get_weights(self) -> list[np.ndarray]:
-        """Copies of all parameters, as [weight, bias, weight, bias, ...]."""
-        return super().get_weights()
-
-    def _begin_with_weights(self) -> None:
-        """A model that is given its weights and a new optimizer, in either order, draws as a new one."""
-        if self.turns.trained:  # as by a callback: the epoch goes on with them
-            return
-        self.leave_epoch()
-        self.best_logs = {}
-        self._weights_given_at = 0 if self.optimizer is None else self.optimizer.iterations
-        if self._weights_given_at == 0:
-            self.draw_epoch = 0
-
-    def leave_epoch(self) -> None:
-        """Never go on in the epoch that was begun, if one was: the next draws anew."""
-        self.draw_epoch += self.unfinished is not None
-        self.unfinished = None
-
-    @taken
     def __call__(self, x: np.ndarray, training: bool = False) -> np.ndarray:
         """``forward(x, training)``; with ``training`` every call draws dropout and noise anew."""
         if check_bool("training", training):
@@ -177,7 +156,9 @@ class Sequential(Sealed, Stack):
     # -- what training needs to know -----------------------------------------------------------------
 
     @untrained
-    def compile(self, optimizer="rmsprop", loss=None, metrics=None) -> None:
+    def compile(
+        self, optimizer="rmsprop", loss=None, metrics=None, **of_keras: Unpack[CompileOptions]
+    ) -> None:
         """Set how the model is trained.
 
         Parameters
@@ -185,10 +166,13 @@ class Sequential(Sealed, Stack):
         optimizer : a name ("adam") or a ``minidl.optimizers`` object, which serves one model.
         loss : a name ("mse"), a ``minidl.losses`` object, or your own ``(y_true, y_pred) -> (value, gradient)``.
         metrics : names ("accuracy"), ``minidl.metrics`` objects, functions of ``(y_true, y_pred)``.
+        of_keras : jit_compile, run_eagerly, steps_per_execution and auto_scale_loss are taken and change nothing.
+            loss_weights and weighted_metrics are refused, as they would change results.
 
         A crossentropy on a model that ends with the matching softmax or sigmoid is applied to the logits,
         fused with that activation: the same value, and exact at any size of logits.
         """
+        check_compile_options(of_keras)
         optimizer = optimizers.get(optimizer)
         if optimizer.built and optimizer is not self.optimizer:
             raise ValueError(
@@ -302,38 +286,6 @@ class Sequential(Sealed, Stack):
 
     # -- files, copies ------------------------------------------------------------------
 
-    @taken
-    def save(self, path, overwrite: bool = True) -> None:
-        """Write the model with its optimizer's state and all that is needed to train on."""
-        self.require_built("save")
-        config = {**self._file_config("model"), "model": self.get_config(), **training_config(self)}
-        archive.write(path, config, {"params": self.params, **slot_arrays(self)}, overwrite)
-
-    @taken
-    def save_weights(self, path, overwrite: bool = True) -> None:
-        """Write the parameters alone."""
-        self.require_built("save_weights")
-        archive.write(path, self._file_config("weights"), {"params": self.params}, overwrite)
-
-    def _file_config(self, kind: str) -> dict:
-        shapes = [list(parameter.shape) for parameter in self.parameters]
-        return {"kind": kind, "dtype": self.dtype.name, "shapes": shapes}
-
-    @taken
-    def load_weights(self, path) -> None:
-        """Take the parameters from a file of ``save_weights`` or ``save`` of a model with the same shapes."""
-        self.require_built("load_weights")
-        config, arrays = archive.read(path, _ARRAYS)
-        shown, shapes = archive.check_path(path), config.get("shapes")
-        wanted = [list(parameter.shape) for parameter in self.parameters]
-        if shapes != wanted:
-            raise ValueError(f"{shown} holds weights of shapes {describe(shapes)}, the model has {wanted}")
-        found, size = len(arrays["params"]), self.params.size
-        if found != size:
-            raise ValueError(f"cannot read {shown}: it holds {found} parameters, the model has {size}")
-        self.params[...] = arrays["params"]
-        self._begin_with_weights()
-
     def get_config(self) -> dict:
         """The architecture as plain data: name, dtype, seed, input_shape, each layer's class and config."""
         own = {"class_name": type(self).__name__} if overridden(self, "forward", "backward") else {}
@@ -378,7 +330,7 @@ def load_model(path, custom_objects: dict[str, type] | None = None) -> Sequentia
     unpickled. Raises ValueError, naming the file, if it is corrupt, foreign or of another version.
     """
     custom = check_custom_objects(custom_objects)
-    config, arrays = archive.read(path, _ARRAYS)
+    config, arrays = read(path)
     shown = archive.check_path(path)
     if config.get("kind") == "weights":
         raise ValueError(f"{shown} holds weights only: make the model and call its load_weights")
@@ -393,6 +345,15 @@ def load_model(path, custom_objects: dict[str, type] | None = None) -> Sequentia
     return model
 
 
+def model_from_json(json_string: str, custom_objects: dict[str, type] | None = None) -> Sequential:
+    """An untrained model of ``to_json``'s text."""
+    if not isinstance(json_string, (str, bytes)):
+        raise TypeError(f"json_string must be what to_json gave, got {describe(json_string)}")
+    with archive.naming("json_string", _CONFIG_ERRORS):
+        node = json.loads(json_string)
+        return _from_config(node["config"], check_custom_objects(custom_objects))
+
+
 def clone_model(model: Sequential) -> Sequential:
     """A new model of the same architecture with initial weights of its own seed, not compiled."""
     if not isinstance(model, Sequential):
@@ -400,3 +361,28 @@ def clone_model(model: Sequential) -> Sequential:
     parts = [part for layer in model.layers for part in (layer, *vars(layer).values())]
     own = {type(part).__name__: type(part) for part in parts if isinstance(part, Configurable)}
     return type(model).from_config({**model.get_config(), "seed": utils.next_seed()}, own)
+
+
+if TYPE_CHECKING:
+
+    class Model(Sequential):
+        def __init__(self, inputs, outputs, name: str | None = None, seed: int | None = None): ...
+
+else:
+
+    class Model(abc.ABC):  # noqa: B024
+        """``Model(inputs, outputs, name=None, seed=None)``: a functional chain of one path, as a `Sequential`.
+
+        ``inputs`` is an ``Input``, whose dtype is the model's; ``outputs`` what the last layer gave that was called.
+        A second input or output, and a layer used twice, are refused. Every `Sequential` is an instance of `Model`.
+        """
+
+        def __new__(cls, inputs, outputs, name=None, seed=None):
+            first, *layers = chain_path(inputs, outputs)
+            name, dtype = given_name(name, "functional"), first._dtype or "float32"
+            return Sequential([first, *layers], name, dtype, seed)
+
+        def __init_subclass__(cls, **kwargs):
+            raise TypeError(f"class {cls.__name__} must derive from minidl.Sequential, not from Model")
+
+    Model.register(Sequential)

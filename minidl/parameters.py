@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from .constraints import Constraint, MaxNorm
+from . import constraints
 from .kernels.random import INITIALIZER
+from .kernels.restraints import add_regularizer
 from .kernels.target import aligned_zeros
-from .kernels.updates import add_regularizer
 from .validation import check_array, describe
 
 
@@ -148,19 +148,17 @@ class FlatParameters:
         return float(add_regularizer(self.params[:0], self.params, self.learning_segments, penalties))
 
     @property
-    def max_norms(self) -> tuple[np.ndarray, np.ndarray]:
-        """int64 (n, 3) offset, rows, columns and float64 (n,) limits of the ``MaxNorm`` constraints."""
-        bound = [p for p in self.learning() if type(p.constraint) is MaxNorm]
-        places = [MaxNorm.segment(p.offset, p.shape) for p in bound]
-        return np.array(places, np.int64).reshape(-1, 3), np.array([p.constraint.max_value for p in bound])
+    def constraint_table(self) -> tuple[np.ndarray, np.ndarray]:
+        """The constraints that kernels know, as `kernels.restraints.constrain` reads them."""
+        return constraints.table((p.constraint, p.offset, p.shape) for p in self.learning())
 
     @property
-    def own_constraints(self) -> list[tuple[Constraint, np.ndarray]]:
+    def own_constraints(self) -> list[tuple[constraints.Constraint, np.ndarray]]:
         """The constraints that only Python knows, of the user's own classes, each with its parameter's view."""
-        if {type(entry.constraint) for entry in self.learning()} <= {MaxNorm, type(None)}:
+        if all(constraints.has_kernel(entry.constraint) for entry in self.learning()):
             return []
         pairs = [(entry.constraint, view) for view, entry in self._views() if entry.trainable]
-        return [(own, view) for own, view in pairs if own is not None and type(own) is not MaxNorm]
+        return [(own, view) for own, view in pairs if not constraints.has_kernel(own)]
 
 
 def _segments(entries: list) -> np.ndarray:

@@ -128,7 +128,7 @@ def reliability(logits: Any, y: np.ndarray, bins: int = 15, ax=None):
 
 
 def sweep(result: Any, ax=None):
-    """Errors against temperature of a ``distill_sweep``, a line for each method and pair of weights.
+    """Errors (AUC, RMSE) against temperature of a ``distill_sweep``, a line for each method and pair of weights.
 
     The bars are one standard deviation to either side. A setting without a single temperature (the plain
     student, logit matching, a schedule) is a dashed line in a band of that width.
@@ -137,8 +137,9 @@ def sweep(result: Any, ax=None):
         raise TypeError(f"result must be what distill_sweep returned, got {describe(result)}")
     ax = _axes(ax)
     lines: dict[str, list] = {}
+    judge = getattr(result, "judge", "errors")
     for label, row in zip(_labels_of(result.rows), result.rows, strict=True):
-        lines.setdefault(label, []).append((row["temperature"], row["errors_mean"], row["errors_std"]))
+        lines.setdefault(label, []).append((row["temperature"], row[f"{judge}_mean"], row[f"{judge}_std"]))
     for i, (label, points) in enumerate(lines.items()):
         temperature, mean, std = points[0]
         if temperature is None:
@@ -148,9 +149,11 @@ def sweep(result: Any, ax=None):
             temperature, mean, std = zip(*sorted(points), strict=True)
             ax.errorbar(temperature, mean, std, color=f"C{i}", marker="o", capsize=3, label=label)
     shown = sorted({row["temperature"] for row in result.rows} - {None})
-    ax.set(xlabel="temperature", ylabel="errors", xscale="log")
-    ax.set_xticks(shown, [f"{temperature:g}" for temperature in shown])
-    ax.set_xticks([], minor=True)
+    ax.set(ylabel=judge if judge == "errors" else judge.upper())
+    if shown:  # a regression has none
+        ax.set(xlabel="temperature", xscale="log")
+        ax.set_xticks(shown, [f"{temperature:g}" for temperature in shown])
+        ax.set_xticks([], minor=True)
     # above the plot, where it hides no points
     ax.legend(loc="lower left", bbox_to_anchor=(0, 1), fontsize="x-small")
     return ax

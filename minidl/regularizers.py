@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from .kernels import updates as kernel
+from .kernels import restraints as kernel
 from .registry import Configurable, Registry
 from .registry import serialize as serialize
 from .validation import check_float

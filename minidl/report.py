@@ -7,8 +7,26 @@ from dataclasses import asdict, dataclass, field
 
 import numpy as np
 
-from .losses import log_softmax
-from .validation import check_array, check_int
+from .figures import (
+    TASK_FIGURES,
+    as_labels,
+    calibration_bins,
+    expected_calibration_error,
+    has_labels,
+    holds_rows,
+)
+
+__all__ = ["DistillationReport", "Figures", "as_labels", "calibration_bins", "expected_calibration_error"]
+__all__ += [
+    "has_labels",
+    "holds_rows",
+    "count_of",
+    "describe_layers",
+    "describe_loss",
+    "format_table",
+    "latency",
+]
+__all__ += ["mean_and_std", "measure"]
 
 
 @dataclass
@@ -21,29 +39,31 @@ class Figures:
     bytes: int | None = None  # how much memory they take
     latency: float | None = None  # microseconds per sample, predicted one at a time (the median)
     samples: int | None = None
-    loss: float | None = None  # mean cross-entropy with the labels, natural logarithm, temperature 1
-    errors: int | None = None  # wrong answers among ``samples``
+    loss: float | None = None  # mean cross-entropy with the labels (temperature 1), or mean squared error
+    errors: int | None = None  # wrong answers among ``samples``, of several sigmoids those of all outputs
     accuracy: float | None = None  # fraction of right answers
     agreement: float | None = None  # fraction of samples on which model and teacher give the same answer
     teacher_kl: float | None = None  # mean KL(teacher || model) at temperature 1, summed over classes
     calibration_error: float | None = None  # see `expected_calibration_error`
-    class_errors: list[int] | None = None  # wrong answers among the samples of each class
+    class_errors: list[int] | None = None  # wrong answers among the samples of each class, or of each output
+    errors_of: str = "class"  # what ``class_errors`` are of
+    all_right: float | None = None  # fraction of samples with all of several outputs right
+    auc: float | None = None  # see `area_under_curve`; of several outputs the mean
+    rmse: float | None = None  # root of the mean squared error
+    mae: float | None = None  # mean absolute error
+    r2: float | None = None  # 1 - squared errors / squared deviations of y; of several outputs the mean
+    teacher_rmse: float | None = None  # root of the mean squared distance from the teacher's outputs
+    task: str = "classification"  # or "binary", answers of yes and no, or "regression"
 
 
-COLUMNS = {
+_SIZE = {
     # title: (attribute of Figures, format)
     "model": ("role", ""),
     "layers": ("layers", ""),
     "parameters": ("parameters", ","),
     "bytes": ("bytes", ","),
-    "loss": ("loss", ".4f"),
-    "errors": ("errors", ","),
-    "accuracy": ("accuracy", ".2%"),
-    "agreement": ("agreement", ".2%"),
-    "KL to teacher": ("teacher_kl", ".4f"),
-    "calibration error": ("calibration_error", ".2%"),
-    "us a sample": ("latency", ".1f"),
 }
+_SPEED = {"us a sample": ("latency", ".1f")}
 
 
 @dataclass
@@ -69,13 +89,15 @@ class DistillationReport:
 
     def table(self, markdown: bool = False) -> str:
         """The figures as an aligned table, or in Markdown."""
-        cells = []
+        cells, columns = [], _SIZE | TASK_FIGURES[self.student.task].columns | _SPEED
+        if self.student.all_right is None:  # but for several sigmoids
+            columns = {title: shown for title, shown in columns.items() if shown[0] != "all_right"}
         for figures in self.rows:
-            values = ((getattr(figures, attribute), form) for attribute, form in COLUMNS.values())
+            values = ((getattr(figures, attribute), form) for attribute, form in columns.values())
             cells.append(["" if value is None else format(value, form) for value, form in values])
-        text = format_table(list(COLUMNS), cells, markdown)
+        text = format_table(list(columns), cells, markdown)
         if self.student.class_errors is not None:
-            head = ["errors of class", *map(str, range(len(self.student.class_errors)))]
+            head = [f"errors of {self.student.errors_of}", *map(str, range(len(self.student.class_errors)))]
             rows = [[f.role, *map(str, f.class_errors)] for f in self.rows if f.class_errors is not None]
             text += "\n\n" + format_table(head, rows, markdown)
         return text
@@ -99,20 +121,33 @@ class DistillationReport:
         """Notes on figures that hint at a mistake or a failure."""
         found = []
         teacher, plain, student = self.teacher, self.plain, self.student
-        if teacher and teacher.class_errors and teacher.accuracy < 1.5 / len(teacher.class_errors):
-            found.append(
-                f"the teacher has only {teacher.accuracy:.1%} right, hardly more than by chance: does it get its "
-                "inputs as it was trained on them (scaled, flattened), and are its classes in the order of y?"
+        task = TASK_FIGURES[student.task]
+        if teacher and (poor := task.poor(teacher)):
+            as_y = (
+                "are its outputs in the unit of y"
+                if student.task == "regression"
+                else "are its classes in the order of y"
             )
-        if any(math.isnan(value) for value in (student.loss, student.teacher_kl) if value is not None):
+            found.append(
+                f"{poor}: does it get its inputs as it was trained on them (scaled, flattened), and {as_y}?"
+            )
+        if any(
+            math.isnan(value)
+            for value in (student.loss, student.teacher_kl, student.teacher_rmse)
+            if value is not None
+        ):
             found.append(
                 "the student's answers are not finite: its training diverged, which a smaller learning rate or "
                 "clipping prevents"
             )
-        if None not in (plain and plain.errors, student.errors) and student.errors >= plain.errors:
-            more = count_of(student.errors - plain.errors, "error")
+        judge = next(iter(task.swept))
+        ours, theirs = getattr(student, judge), plain and getattr(plain, judge)
+        if None not in (ours, theirs) and (ours == theirs or task.better(ours, theirs) == theirs):
+            what = f"{judge.upper()} {ours:.4g}, that of the plain student is {theirs:.4g}"
+            if judge == "errors":
+                what = f"{count_of(ours - theirs, 'error')} more than the plain student"
             found.append(
-                f"distillation did not help here: {more} more than the plain student. "
+                f"distillation did not help here: {what}. "
                 "A single run says little: distill_sweep repeats it over seeds"
             )
         return found
@@ -158,22 +193,6 @@ def describe_loss(loss) -> str:
     return f"{type(loss).__name__}({', '.join(listed)})"
 
 
-def holds_rows(y: np.ndarray) -> bool:
-    """Whether ``y`` holds a row of class probabilities per sample, (N, C), rather than class indices."""
-    return np.ndim(y) == 2 and np.shape(y)[1] > 1
-
-
-def as_labels(y: np.ndarray) -> np.ndarray:
-    """Class indices (N,) of labels ``(N,)`` or ``(N, 1)``, or of rows of probabilities."""
-    y = np.asarray(y)
-    return y.argmax(axis=1) if holds_rows(y) else y.reshape(len(y)).astype(np.int64)
-
-
-def has_labels(y: np.ndarray | None) -> bool:
-    """Whether any sample has a label; -1 stands for none."""
-    return y is not None and bool((as_labels(y) >= 0).any())
-
-
 def measure(
     role: str,
     logits: np.ndarray,
@@ -181,27 +200,25 @@ def measure(
     teacher_logits: np.ndarray | None = None,
     model: object = None,
     x: np.ndarray | None = None,
+    task: str = "classification",
 ) -> Figures:
     """The figures of one model.
 
-    ``role`` is its name in the report, ``logits`` (N, C) are its answers. ``y``: class indices ``(N,)``, -1 where
-    unknown, or rows of probabilities ``(N, C)``. ``teacher_logits``: (N, C). ``model``, ``x``: for size and speed,
-    the model or the teacher, and samples to time it on.
+    ``role`` is its name in the report, ``logits`` (N, C) are its answers: logits, or the outputs of a regression.
+    ``y``: class indices ``(N,)``, -1 where unknown, or rows of probabilities or targets ``(N, C)``.
+    ``teacher_logits``: (N, C). ``model``, ``x``: for size and speed, the model or the teacher, and samples to time it
+    on. ``task``: of `TASK_FIGURES`.
 
     Logits that are not finite, after a training that diverged, count as wrong answers; their other figures are NaN.
     """
-    figures = Figures(role, samples=len(logits))
-    logits = np.asarray(logits, dtype=np.float64)
-    diverged = ~np.isfinite(logits).all(axis=1)
-    log_q = log_softmax(np.where(diverged[:, None], 0.0, logits))
-    answers = np.where(diverged, -1, log_q.argmax(axis=1))
-    log_q[diverged] = np.nan
-    if y is not None:
-        _compare_with_labels(figures, log_q, answers, y)
+    figures, of_task = Figures(role, samples=len(logits), task=task), TASK_FIGURES[task]
+    logits, found = np.asarray(logits, dtype=np.float64), {}
+    if has_labels(y, task):
+        known = np.flatnonzero(of_task.has_label(y))
+        found = {"samples": len(known), **of_task.beside_labels(logits[known], np.asarray(y)[known])}
     if teacher_logits is not None:
-        log_p = log_softmax(np.asarray(teacher_logits, dtype=np.float64))
-        figures.agreement = float((answers == log_p.argmax(axis=1)).mean())
-        figures.teacher_kl = float((np.exp(log_p) * (log_p - log_q)).sum(axis=1).mean())
+        found |= of_task.beside_teacher(logits, np.asarray(teacher_logits, dtype=np.float64))
+    vars(figures).update(found)
     models = _models_of(model)
     if models:
         figures.layers = " + ".join(describe_layers(each) for each in models)
@@ -210,24 +227,6 @@ def measure(
         if x is not None:
             figures.latency = latency(model, x)
     return figures
-
-
-def _compare_with_labels(figures: Figures, log_q: np.ndarray, answers: np.ndarray, y: np.ndarray) -> None:
-    """Fill in the figures that need labels, from the samples that have one."""
-    labels = as_labels(y)
-    known = np.flatnonzero(labels >= 0)
-    if not len(known):
-        return
-    labels = labels[known]
-    wrong = answers[known] != labels
-    figures.samples = len(known)
-    figures.errors, figures.accuracy = int(wrong.sum()), float(1 - wrong.mean())
-    picked = (np.asarray(y) * log_q).sum(axis=1) if holds_rows(y) else log_q[known, labels]
-    figures.loss = float(-picked.mean())
-    probs = np.exp(log_q[known])
-    unknown = np.isnan(probs).any()
-    figures.calibration_error = math.nan if unknown else expected_calibration_error(probs, labels)
-    figures.class_errors = np.bincount(labels[wrong], minlength=log_q.shape[1]).tolist()
 
 
 def _models_of(model: object) -> list:
@@ -262,27 +261,3 @@ def latency(model, x: np.ndarray, repeats: int = 200) -> float:
         answer(row)
         seconds.append(time.perf_counter() - started)
     return float(np.median(seconds[warm_up:]) * 1e6)
-
-
-def expected_calibration_error(probs: np.ndarray, labels: np.ndarray, bins: int = 15) -> float:
-    """How far confidence is from accuracy: ``sum_b n_b/N * |accuracy_b - confidence_b|``.
-
-    The samples, probabilities (N, C) and class indices (N,), are put in ``bins`` equal intervals of their largest
-    probability, ``(b/bins, (b+1)/bins]`` (Guo et al., "On calibration of modern neural networks", ICML 2017).
-    """
-    confidence, accuracy, counts = calibration_bins(probs, labels, bins)
-    return float((counts * np.abs(accuracy - confidence)).sum() / counts.sum())
-
-
-def calibration_bins(
-    probs: np.ndarray, labels: np.ndarray, bins: int = 15
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean confidence, accuracy and number of samples of each bin; 0 where a bin is empty."""
-    probs, labels = check_array("probs", probs, ndim=2), check_array("labels", labels, ndim=1)
-    bins = check_int("bins", bins, minimum=1)
-    confidence = probs.max(axis=1).astype(np.float64)
-    right = probs.argmax(axis=1) == labels
-    index = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
-    counts = np.bincount(index, minlength=bins)
-    divisor = np.maximum(counts, 1)
-    return np.bincount(index, confidence, bins) / divisor, np.bincount(index, right, bins) / divisor, counts

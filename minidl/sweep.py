@@ -15,15 +15,13 @@ import numpy as np
 from .callbacks import check_verbose, say
 from .distillation.checks import build_for, check_answers, check_pair, check_some_labels, distillation_loss
 from .distillation.distill import compile_kernels, fresh_optimizer, train_on_labels
-from .losses import KnowledgeDistillation
+from .figures import TASK_FIGURES, area_under_curve, as_labels, has_labels
 from .models import Sequential
-from .report import as_labels, count_of, describe_loss, format_table, has_labels, mean_and_std, measure
+from .report import count_of, describe_loss, format_table, mean_and_std, measure
 from .runtime import set_num_threads
 from .teachers import Teacher, as_teacher, cached_logits, untrained_note
-from .validation import check_int, describe
-
-_MEASURED = {"errors": ".1f", "accuracy": ".2%", "agreement": ".2%", "loss": ".4f"}
-"""The figures of each run, and how a table shows them."""
+from .training.tasks import TASKS, Task, choose_task, task_of
+from .validation import check_array, check_int, check_rows, describe
 
 
 @dataclass
@@ -33,18 +31,19 @@ class Sweep:
     rows: list[dict]
     runs: list[dict]
     notes: list[str] = field(default_factory=list)
+    task: str = "classification"  # or "binary", or "regression"
 
     def table(self, markdown: bool = False) -> str:
         """Mean +- standard deviation (ddof 1) over the seeds, a row per setting."""
+        measured = TASK_FIGURES[self.task].swept
 
         def cells(row):
             means = (
-                f"{row[key + '_mean']:{form}} +- {row[key + '_std']:{form}}"
-                for key, form in _MEASURED.items()
+                f"{row[key + '_mean']:{form}} +- {row[key + '_std']:{form}}" for key, form in measured.items()
             )
             return [row["setting"], str(row["runs"]), *means]
 
-        return format_table(["student", "runs", *_MEASURED], list(map(cells, self.rows)), markdown)
+        return format_table(["student", "runs", *measured], list(map(cells, self.rows)), markdown)
 
     def __str__(self) -> str:
         return "\n".join([self.table(), "", *self.notes])
@@ -57,8 +56,13 @@ class Sweep:
 
     @property
     def best(self) -> dict:
-        """The row with the fewest errors on average."""
-        return min(self.rows, key=lambda row: row["errors_mean"])
+        """The row with the fewest errors on average; of sigmoids the largest AUC, of a regression the least RMSE."""
+        return TASK_FIGURES[self.task].better(self.rows, key=lambda row: row[f"{self.judge}_mean"])
+
+    @property
+    def judge(self) -> str:
+        """The figure by which settings are compared: "errors", "auc" or "rmse"."""
+        return next(iter(TASK_FIGURES[self.task].swept))
 
 
 def distill_sweep(
@@ -66,8 +70,8 @@ def distill_sweep(
     student: Sequential,
     x: np.ndarray,
     y: np.ndarray | None = None,
-    temperatures: Sequence[float] = (1.0, 2.0, 4.0, 8.0),
-    weights: Sequence[tuple[float, float]] = ((0.1, 0.9),),
+    temperatures: Sequence[float] | None = None,
+    weights: Sequence[tuple[float, float]] | None = None,
     loss_list: Sequence[object] = (),
     seeds: Sequence[int] = (0, 1, 2),
     epochs: int = 20,
@@ -77,6 +81,7 @@ def distill_sweep(
     plain_student: bool = True,
     processes: int | None = None,
     verbose: int | str = "auto",
+    teacher_inputs: tuple | None = None,
 ) -> Sweep:
     """Distil the student under many settings, each from several seeds; mean and standard deviation of each.
 
@@ -84,15 +89,18 @@ def distill_sweep(
     ----------
     student : gives the architecture; every run begins with a new model of it, and it is not changed itself.
     temperatures, weights : every pair of a temperature and a ``(hard_weight, soft_weight)`` is one
-        ``KnowledgeDistillation``.
+        ``KnowledgeDistillation``, or the loss of the student's task, which `distill` tells. By default 1, 2, 4, 8 and
+        (0.1, 0.9). A regression has no temperature, and by default the weights (0.9, 0.1), (0.5, 0.5), (0.1, 0.9).
     loss_list : further distillation losses to try.
     seeds : one run each; they decide initial weights and shuffling.
-    validation_data : ``(x, y)`` the errors are counted on. The best setting is chosen by them: judge it on
-        other data afterwards. Required.
+    validation_data : ``(x, y)`` the errors are counted on, of sigmoids the AUC, of a regression the RMSE. The best
+        setting is chosen by them: judge it on other data afterwards. Required.
     plain_student : also train on labels alone, as a setting of its own.
     processes : runs at a time, each on one thread; by default one per processor. 1 runs them here, one after
         another. A script that uses more must do so under ``if __name__ == "__main__":``.
     verbose : 0 says nothing; by default each run says a line when it is done.
+    teacher_inputs : what the teacher is asked about in place of ``x`` and of the x of ``validation_data``: a pair of
+        arrays, row i for sample i.
 
     Returns a ``Sweep``: ``print`` it, or read ``rows`` (a dict per setting, with ``errors_mean``, ``errors_std``
     and so on), ``runs`` and ``best``; ``minidl.plotting.sweep`` draws it.
@@ -100,39 +108,39 @@ def distill_sweep(
     Raises ValueError or TypeError before anything is trained for arguments that do not fit, for a teacher that
     only knows the logits of ``x``, and for a student that augments its inputs, which has to be taught online.
     """
+    x = build_for(student, x)
+    task = choose_task(student, y)
+    temperatures, weights = _default_lists(task, temperatures, weights)
     _check_lists(temperatures, weights, loss_list, seeds)
     seeds = [check_int(f"seeds[{i}]", seed, minimum=0) for i, seed in enumerate(seeds)]
     if not seeds:
         raise ValueError("seeds must hold one seed or more, got none")
     verbose = check_verbose(verbose)
     processes = check_int("processes", os.cpu_count() if processes is None else processes, minimum=1)
-    x = build_for(student, x)
-    teacher = as_teacher(teacher, student)
-    x_val, y_val = check_pair(student, "validation_data", validation_data, lengths=(2,))
-    if y_val is None:
-        raise ValueError("validation_data must be (x, y), got y=None: errors are counted by labels")
-    if not has_labels(y_val):
-        raise ValueError("validation_data y must hold labels to count errors by, got none >= 0")
-    y_val = as_labels(y_val)
+    teacher = as_teacher(teacher, student, activation=task.loss.fused_activation)
+    x_val, y_val = check_pair(student, "validation_data", validation_data, task.loss(), lengths=(2,))
+    y_val = _check_judged(task, y_val)
     plain_student = plain_student and y is not None
-    y = check_answers(student, y, len(x))
+    y = check_answers(student, y, len(x), task.loss())
     if plain_student:
-        check_some_labels(y)
+        check_some_labels(y, task)
     note = untrained_note(teacher, Sequential.from_config(student.get_config()))
     _refuse_online(teacher, student)
-    candidates = [KnowledgeDistillation(t, *pair) for t, pair in itertools.product(temperatures, weights)]
-    candidates = _check_losses([*candidates, *loss_list], y, processes)
+    asked = _check_teacher_inputs(teacher_inputs, len(x), len(x_val)) or (x, x_val)
+    softened: list[tuple] = [()] if task.name == "regression" else [(t,) for t in temperatures]
+    candidates = [task.loss(*t, *pair) for t, pair in itertools.product(softened, weights)]
+    candidates = _check_losses([*candidates, *loss_list], y, processes, task)
     settings = ([None] if plain_student else []) + candidates
     if processes > 1:  # once, and not in each of them
-        compile_kernels([(student, loss, optimizer, y) for loss in settings], verbose != 0)
+        compile_kernels([(student, loss, optimizer, y) for loss in settings], verbose != 0, task)
 
     arrays = {"x": x, "x_val": x_val, "y_val": y_val} | ({} if y is None else {"y": y})
     arguments = dict(epochs=epochs, batch_size=batch_size, verbose=0)
     configs = [{**student.get_config(), "seed": seed} for seed in seeds]
     with tempfile.TemporaryDirectory(prefix="minidl_sweep_") as folder:
-        logits_files = _write_arrays(folder, arrays, teacher, settings, student.dtype)
+        logits_files = _write_arrays(folder, arrays, teacher, asked, settings, student.dtype)
         runs = [
-            _Run(folder, config, setting, file, fresh_optimizer(optimizer), arguments)
+            _Run(folder, config, setting, file, fresh_optimizer(optimizer), arguments, task.name)
             for setting, file in zip(settings, logits_files, strict=True)
             for config in configs
         ]
@@ -140,12 +148,63 @@ def distill_sweep(
         for each in _run_all(runs, min(processes, len(runs))):
             figures.append(each)
             if verbose != 0:
-                what = f"{each['setting']}, seed {each['seed']}: {count_of(each['errors'], 'error')}"
+                what = f"{each['setting']}, seed {each['seed']}: {_shown(each, task)}"
                 say(f"{len(figures)}/{len(runs)} {what}\n")
-    labelled = count_of(int((y_val >= 0).sum()), "labelled sample")
-    judged = f"errors among the {labelled} of validation_data; the best setting is to be judged on others"
+    count, judge = (
+        int(TASK_FIGURES[task.name].has_label(y_val).sum()),
+        next(iter(TASK_FIGURES[task.name].swept)),
+    )
+    judged = (
+        f"{judge if judge == 'errors' else judge.upper()} among the {count_of(count, 'labelled sample')} of "
+    )
+    judged += "validation_data; the best setting is to be judged on others"
     notes = [judged, note] if note else [judged]
-    return Sweep([_statistics(setting, figures) for setting in settings], figures, notes)
+    return Sweep([_statistics(setting, figures, task) for setting in settings], figures, notes, task.name)
+
+
+def _shown(run: dict, task: Task) -> str:
+    """The figure of a run that settings are compared by."""
+    judge, form = next(iter(TASK_FIGURES[task.name].swept.items()))
+    return count_of(run[judge], "error") if judge == "errors" else f"{judge.upper()} {run[judge]:{form}}"
+
+
+def _default_lists(task: Task, temperatures: Any, weights: Any) -> tuple:
+    """Temperatures and pairs of weights, by default those of the task."""
+    if task.name == "regression":
+        if temperatures is not None:
+            raise ValueError(
+                f"temperatures must be None: a regression has none, got {describe(temperatures)}"
+            )
+        return (), ((0.9, 0.1), (0.5, 0.5), (0.1, 0.9)) if weights is None else weights
+    if temperatures is None:
+        temperatures = (1.0, 2.0, 4.0, 8.0)
+    return temperatures, ((0.1, 0.9),) if weights is None else weights
+
+
+def _check_teacher_inputs(given: Any, rows: int, validation_rows: int) -> tuple | None:
+    if given is None:
+        return None
+    if not isinstance(given, (tuple, list)) or len(given) != 2:
+        raise ValueError(
+            f"teacher_inputs must be a pair, for x and for the x of validation_data, got {describe(given)}"
+        )
+    found = tuple(check_array(f"teacher_inputs[{i}]", inputs) for i, inputs in enumerate(given))
+    check_rows("teacher_inputs[0]", len(found[0]), rows)
+    check_rows("teacher_inputs[1]", len(found[1]), validation_rows, "validation_data")
+    return found
+
+
+def _check_judged(task: Task, y_val: np.ndarray | None) -> np.ndarray:
+    """The labels of the validation data, from which a figure to compare by can be had."""
+    if y_val is None:
+        raise ValueError("validation_data must be (x, y), got y=None: errors are counted by labels")
+    if not has_labels(y_val, task.name):
+        raise ValueError("validation_data y must hold labels to count errors by, got none >= 0")
+    if task.name == "binary" and area_under_curve(y_val > 0.5, np.zeros(y_val.shape)) is None:
+        raise ValueError(
+            "validation_data y must hold both 0 and 1 to compare settings by AUC, got one of them alone"
+        )
+    return as_labels(y_val) if task.name == "classification" else y_val
 
 
 def _check_lists(temperatures: Any, weights: Any, loss_list: Any, seeds: Any) -> None:
@@ -171,9 +230,12 @@ def _refuse_online(teacher: Teacher, student: Sequential) -> None:
         )
 
 
-def _check_losses(candidates: list, y: np.ndarray | None, processes: int) -> list:
+def _check_losses(candidates: list, y: np.ndarray | None, processes: int, task: Task) -> list:
     """The losses to try, each once."""
     candidates = [distillation_loss(loss, y) for loss in candidates]
+    for loss in candidates:
+        if task_of(loss) is not task:
+            raise ValueError(f"loss_list must hold losses for the student's task, {task.name}, got {loss!r}")
     settings = [value for loss in candidates for value in loss.get_config().values()]
     if processes > 1 and any(callable(value) for value in settings):
         raise ValueError(
@@ -193,17 +255,23 @@ class _Run(NamedTuple):
     teacher_logits: str  # name of their file
     optimizer: object
     fit_arguments: dict
+    task: str
 
 
-def _write_arrays(folder: str, arrays: dict, teacher: Teacher, settings: list, dtype: np.dtype) -> list[str]:
-    """Write the arrays and the teacher's logits; returns the name of the logits that each setting learns from."""
-    arrays = {**arrays, "teacher_val": cached_logits(teacher, arrays["x_val"])}
+def _write_arrays(
+    folder: str, arrays: dict, teacher: Teacher, asked: tuple, settings: list, dtype: np.dtype
+) -> list[str]:
+    """Write the arrays and the teacher's logits; returns the name of the logits that each setting learns from.
+
+    ``asked``: what the teacher is asked about, for the training and the validation samples.
+    """
+    arrays = {**arrays, "teacher_val": cached_logits(teacher, asked[1])}
     names = []
     for setting in settings:
         temperature = float(getattr(setting, "temperature", 1.0)) if teacher.softens else 1.0
         names.append(f"teacher_{temperature!r}")
         if setting is not None and names[-1] not in arrays:
-            arrays[names[-1]] = cached_logits(teacher, arrays["x"], temperature=temperature, dtype=dtype)
+            arrays[names[-1]] = cached_logits(teacher, asked[0], temperature=temperature, dtype=dtype)
     for name, array in arrays.items():
         np.save(Path(folder) / f"{name}.npy", array)
     return names
@@ -234,17 +302,19 @@ def _run(run: _Run) -> dict:
 
     data = dict(x=load("x"), y=load("y") if (folder / "y.npy").exists() else None)
     model = Sequential.from_config(run.config)
+    task = next(task for task in TASKS.values() if task.name == run.task)
     if run.loss is None:
-        train_on_labels(model, run.optimizer, {**data, **run.fit_arguments})
+        train_on_labels(model, run.optimizer, {**data, **run.fit_arguments}, task)
     else:
-        model.compile(optimizer=run.optimizer, loss=run.loss, metrics=["accuracy"])
+        model.compile(optimizer=run.optimizer, loss=run.loss, metrics=task.metrics(model))
         model.fit(**data, target_model=load(run.teacher_logits), **run.fit_arguments)
-    figures = measure("student", model.predict_logits(load("x_val")), load("y_val"), load("teacher_val"))
+    answers = task.answers(model, load("x_val"))
+    figures = measure("student", answers, load("y_val"), load("teacher_val"), task=task.name)
     described = {"setting": describe_loss(run.loss), "seed": run.config["seed"]}
-    return described | {name: getattr(figures, name) for name in _MEASURED}
+    return described | {name: getattr(figures, name) for name in TASK_FIGURES[task.name].swept}
 
 
-def _statistics(loss: Any, runs: list[dict]) -> dict:
+def _statistics(loss: Any, runs: list[dict], task: Task) -> dict:
     """Mean and standard deviation of the runs with this loss."""
     name, method = describe_loss(loss), None if loss is None else type(loss).__name__
     runs = [run for run in runs if run["setting"] == name]
@@ -252,4 +322,4 @@ def _statistics(loss: Any, runs: list[dict]) -> dict:
     settings = {} if loss is None else loss.get_config()
     for key in ("temperature", "hard_weight", "soft_weight"):  # None too where a schedule changes it
         row[key] = settings.get(key) if isinstance(settings.get(key), float) else None
-    return row | mean_and_std(runs, _MEASURED)
+    return row | mean_and_std(runs, TASK_FIGURES[task.name].swept)

@@ -4,16 +4,20 @@ Kernels assume clean input. A data set is looked at block by block and never cop
 """
 
 import difflib
+import math
 import numbers
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
+from .frames import is_pandas, pandas_to_array
 from .kernels import infer, threads
 from .kernels.jit import JIT_DISABLED
+from .one_input import one_input
+from .sparse import SparseRows, is_sparse, to_sparse_rows
 
 _BLOCK_BYTES = 1 << 20
 _LARGE_BYTES = 1 << 24
@@ -150,13 +154,36 @@ def describe(value: object) -> str:
     return f"{shorten(value)} ({type(value).__name__})"
 
 
-def check_array(argument: str, value: object, ndim: int | None = None, allow_empty=False) -> np.ndarray:
+def check_array(
+    argument: str, value: object, ndim: int | None = None, allow_empty=False, may_be_sparse=False
+) -> np.ndarray:
     """``value`` as an array of real numbers, not copied if it is one already (a memory map stays one).
 
-    Booleans, integers and floats of any size are real; complex numbers, strings, dates, objects are refused.
+    Lists, frames and series of pandas, and what has ``__array__`` are taken; rows count by their position. A CSR matrix
+    of SciPy becomes `SparseRows` if it ``may_be_sparse``. Booleans, integers and floats of any size are real; complex
+    numbers, strings, dates, objects are refused.
     """
     if value is None:
         raise ValueError(f"{argument} must be an array, got None")
+    array = _as_array(argument, value, may_be_sparse)
+    if ndim is not None and array.ndim != ndim:
+        raise ValueError(f"{argument} must have {ndim} axes, got shape {array.shape}")
+    if array.ndim == 0:
+        raise ValueError(f"{argument} must have at least one axis, got a single number {array[()]}")
+    if array.size == 0 and not allow_empty:
+        raise ValueError(f"{argument} must not be empty, got shape {array.shape}")
+    return array
+
+
+def _as_array(argument: str, value: Any, may_be_sparse: bool) -> Any:
+    """`check_array` without the checks of its shape."""
+    if is_sparse(value):
+        if not may_be_sparse:
+            kind = type(value).__name__
+            raise TypeError(f"{argument} must be a dense array, got a {kind}: write {argument}.toarray()")
+        return to_sparse_rows(argument, value)
+    if is_pandas(value):
+        return pandas_to_array(argument, value)
     try:
         array = np.asanyarray(value)
     except (ValueError, TypeError, RuntimeError) as error:
@@ -167,18 +194,14 @@ def check_array(argument: str, value: object, ndim: int | None = None, allow_emp
     if array.dtype.kind not in "buif":
         received = array if array.ndim else value
         raise TypeError(f"{argument} must hold real numbers, got {describe(received)}")
-    array = np.asarray(array)
-    if ndim is not None and array.ndim != ndim:
-        raise ValueError(f"{argument} must have {ndim} axes, got shape {array.shape}")
-    if array.ndim == 0:
-        raise ValueError(f"{argument} must have at least one axis, got a single number {array[()]}")
-    if array.size == 0 and not allow_empty:
-        raise ValueError(f"{argument} must not be empty, got shape {array.shape}")
-    return array
+    return np.asarray(array)
 
 
 def check_finite(argument: str, array: np.ndarray, dtype: np.dtype | type = np.float64) -> None:
     """Every entry finite, and still finite once converted to ``dtype``; the first bad index is named."""
+    sparse = array if isinstance(array, SparseRows) else None
+    if sparse is not None:
+        array = sparse.stored()
     if array.dtype.kind != "f" or array.size == 0:
         return
     narrows = array.dtype.itemsize > np.dtype(dtype).itemsize
@@ -188,7 +211,8 @@ def check_finite(argument: str, array: np.ndarray, dtype: np.dtype | type = np.f
     found = _first_where(array, lambda block: ~(np.abs(block) <= limit))  # a comparison with NaN is False
     if found is not None:
         rule = f"fit {np.dtype(dtype)}" if np.isfinite(found[0]) else "be finite"
-        raise ValueError(f"{argument} must {rule}, got {found[0]} at index {found[1]}")
+        where = found[1] if sparse is None else sparse.index_of(found[1])
+        raise ValueError(f"{argument} must {rule}, got {found[0]} at index {where}")
 
 
 def _kernel_finds_all_finite(array: np.ndarray) -> bool:
@@ -254,7 +278,7 @@ def check_inputs(
 
 def check_input_shape(x: object, input_shape: tuple[int, ...] | None, argument: str = "x") -> np.ndarray:
     """`check_inputs` without a look at the values."""
-    array = check_array(argument, x)
+    array = check_array(argument, one_input(argument, x, input_shape), may_be_sparse=True)
     if array.ndim == 1 and input_shape == (1,):
         array = array[:, None]  # Keras reads a vector as N samples of one feature
     if input_shape is not None and array.shape[1:] != tuple(input_shape):
@@ -262,7 +286,7 @@ def check_input_shape(x: object, input_shape: tuple[int, ...] | None, argument: 
         hint = ""
         if array.shape == tuple(input_shape):
             hint = f"; one sample is {argument}[None]"
-        elif array.ndim > 1 and len(input_shape) == 1 and array[0].size == input_shape[0]:
+        elif array.ndim > 1 and len(input_shape) == 1 and math.prod(array.shape[1:]) == input_shape[0]:
             hint = f"; flatten it with {argument}.reshape(len({argument}), -1) or begin with a Flatten layer"
         raise ValueError(f"{argument} must have shape (N, {wanted}), got {array.shape}{hint}")
     if array.ndim < 2:
@@ -371,16 +395,3 @@ def check_sample_weight(
     if found is not None:
         raise ValueError(f"{argument} must be >= 0, got {found[0]} at index {found[1]}")
     return np.require(array, np.float64, "CAW")
-
-
-def check_class_weight(class_weight: object, classes: int | None) -> dict[int, float]:
-    """``{class: weight}``, of classes below ``classes`` or any whole numbers; one not named weighs 1, as in Keras."""
-    if not isinstance(class_weight, Mapping):
-        raise TypeError(f"class_weight must be a dict of class: weight, got {describe(class_weight)}")
-    lowest, highest = (None, None) if classes is None else (0, classes - 1)
-    return {
-        check_int("class_weight key", key, lowest, highest): check_float(
-            f"class_weight[{key}]", value, minimum=0
-        )
-        for key, value in class_weight.items()
-    }

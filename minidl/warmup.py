@@ -24,8 +24,8 @@ from .kernels.infer import infer, infer_rows, search_nonfinite
 from .kernels.jit import JIT_DISABLED
 from .kernels.network import train
 from .kernels.random import make_key, permutation
+from .kernels.restraints import add_regularizer
 from .kernels.threads import get_num_threads
-from .kernels.updates import add_regularizer
 from .validation import check_bool, check_dtype
 
 _SAID_ABOVE = 2.0

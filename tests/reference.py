@@ -102,6 +102,15 @@ def max_norm(w, limit):
     return w * np.clip(norm, 0, limit) / (1e-7 + norm)
 
 
+def min_max_norm(w, low, high, rate):
+    norm = np.sqrt(np.sum(w**2, axis=0))
+    return w * (rate * np.clip(norm, low, high) + (1 - rate) * norm) / (1e-7 + norm)
+
+
+def unit_norm(w):
+    return w / (1e-7 + np.sqrt(np.sum(w**2, axis=0)))
+
+
 def cosine_decay(step, start, steps, alpha=0.0, target=None, warmup=0):
     if target is not None and step < warmup:
         return start + (target - start) * step / warmup
@@ -109,6 +118,19 @@ def cosine_decay(step, start, steps, alpha=0.0, target=None, warmup=0):
         start, step = target, step - warmup
     wave = 0.5 * (1 + np.cos(np.pi * min(step, steps) / steps))
     return start * ((1 - alpha) * wave + alpha)
+
+
+def polynomial_decay(step, start, steps, end=0.0001, power=1.0, cycle=False):
+    if cycle:
+        steps *= max(1, -(-step // steps))
+    return (start - end) * (1 - min(step, steps) / steps) ** power + end
+
+
+def cosine_decay_restarts(step, start, length, factor=2, height=1.0, alpha=0.0):
+    peak = start
+    while step >= length:
+        step, length, peak = step - length, length * factor, peak * height
+    return (1 - alpha) * peak * 0.5 * (1 + np.cos(np.pi * step / length)) + alpha * start
 
 
 def _softmax(x):
@@ -248,6 +270,22 @@ def soft_kl(v, z, temperature):
     """KL(p || q) of the softened teacher and student, summed over the classes."""
     log_p, log_q = log_softmax(v, temperature), log_softmax(z, temperature)
     return (np.exp(log_p) * (log_p - log_q)).sum(axis=-1)
+
+
+def sigmoid_kl(v, z, temperature):
+    """The sum over the outputs of KL between two answers each, of probabilities sigmoid(v / T) and sigmoid(z / T)."""
+    a, b = np.asarray(v, np.float64) / temperature, np.asarray(z, np.float64) / temperature
+    p = np.exp(-np.logaddexp(0, -a))
+    each = p * (np.logaddexp(0, -b) - np.logaddexp(0, -a)) + (1 - p) * (
+        np.logaddexp(0, b) - np.logaddexp(0, a)
+    )
+    return each.sum(axis=-1)
+
+
+def bounded_error(y, z, v, margin):
+    """The student's squared error where it is larger than the teacher's less a margin, else 0."""
+    error = squared_error(y, z)
+    return np.where(error + margin > squared_error(y, v), error, 0.0)
 
 
 def standardize(z):

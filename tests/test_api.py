@@ -14,7 +14,8 @@ PLACES = {
     "layers": "Input Dense Activation ReLU LeakyReLU Softmax Dropout Flatten Rescaling GaussianNoise "
     "RandomTranslation",
     "optimizers": "SGD Adam AdamW RMSprop",
-    "optimizers.schedules": "CosineDecay ExponentialDecay PiecewiseConstantDecay",
+    "optimizers.schedules": "CosineDecay CosineDecayRestarts ExponentialDecay InverseTimeDecay "
+    "PiecewiseConstantDecay PolynomialDecay",
     "callbacks": "EarlyStopping ModelCheckpoint LearningRateScheduler ReduceLROnPlateau CSVLogger "
     "TerminateOnNaN LambdaCallback",
     "losses": "KnowledgeDistillation CategoricalCrossentropy SparseCategoricalCrossentropy "
@@ -24,7 +25,7 @@ PLACES = {
     "metrics": "Accuracy CategoricalAccuracy MeanSquaredError MeanAbsoluteError AUC Precision Recall F1Score R2Score "
     "RootMeanSquaredError BinaryCrossentropy CategoricalCrossentropy CosineSimilarity",
     "regularizers": "L1 L2 L1L2",
-    "constraints": "MaxNorm",
+    "constraints": "MaxNorm MinMaxNorm NonNeg UnitNorm",
     "datasets.mnist": "load_data load_subset",
     "utils": "set_random_seed to_categorical",
 }

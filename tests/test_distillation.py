@@ -357,7 +357,9 @@ def test_refuses_wrong_teachers(teacher):
             run(wrong, model)
     with pytest.raises(TypeError, match="student must be a Sequential"):
         distill(teacher, "student", X, Y)
-    with pytest.raises(ValueError, match="student must have an output for each class, two or more, got 1"):
+    with pytest.raises(
+        ValueError, match="student ends in one output without an activation, and y holds 0 and 1"
+    ):
         distill(linear_teacher(1), Sequential([Input((6,)), Dense(1)]), X, Y % 2)
 
 

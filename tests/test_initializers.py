@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from minidl import initializers
+from minidl import Dense, Sequential, initializers
 from minidl.registry import snake_case
 
 FAN_IN, FAN_OUT = 300, 200
@@ -73,6 +73,48 @@ def test_constants_and_output_form():
     assert (initializers.Constant(0.25)(4, "float64") == 0.25).all()
 
 
+def test_identity():
+    for shape in ((3, 3), (2, 4), (4, 2)):
+        made = initializers.get("identity")(shape)
+        assert made.dtype == np.float32 and made.flags.c_contiguous
+        np.testing.assert_array_equal(
+            made, [[float(i == j) for j in range(shape[1])] for i in range(shape[0])]
+        )
+    np.testing.assert_array_equal(initializers.Identity(gain=-2.5)((2, 3)), [[-2.5, 0, 0], [0, -2.5, 0]])
+
+
+def unit_columns(matrix):
+    np.testing.assert_allclose(matrix.T @ matrix, np.eye(matrix.shape[1]), atol=1e-12)
+
+
+@pytest.mark.parametrize("shape", [(6, 6), (9, 4), (4, 9), (1, 5), (3, 2, 4)])
+def test_orthogonal(shape):
+    rng = np.random.default_rng
+    made = initializers.get("orthogonal")(shape, "float64", rng(0))
+    matrix = made.reshape(-1, shape[-1])
+    unit_columns(matrix if matrix.shape[0] >= matrix.shape[1] else matrix.T)
+    np.testing.assert_allclose(
+        initializers.Orthogonal(gain=3.0)(shape, "float64", rng(0)), 3 * made, rtol=1e-14
+    )
+    np.testing.assert_array_equal(initializers.Orthogonal()(shape, "float64", rng(0)), made)
+    assert not np.array_equal(initializers.Orthogonal()(shape, "float64", rng(1)), made)
+    seeded = initializers.Orthogonal(seed=7)
+    np.testing.assert_array_equal(seeded(shape, "float64", rng(0)), seeded(shape, "float64", rng(1)))
+    with pytest.raises(AssertionError):
+        unit_columns(rng(0).standard_normal((6, 6)))
+
+
+def test_orthogonal_matrices_are_drawn_uniformly():
+    """Each entry of one of n rows has mean 0 and variance 1/n; without R's signs the diagonal would be negative."""
+    rng, count, n = np.random.default_rng(0), 4000, 3
+    draws = np.array([initializers.Orthogonal()((n, n), "float64", rng) for _ in range(count)])
+    spread = 5 / math.sqrt(n * count)
+    assert abs(draws.mean(axis=0)).max() < spread
+    np.testing.assert_allclose((draws**2).mean(axis=0), 1 / n, rtol=0.1)
+    unsigned = np.array([np.linalg.qr(rng.standard_normal((n, n)))[0] for _ in range(count)])
+    assert abs(unsigned.mean(axis=0)).max() > spread
+
+
 def test_fans():
     assert initializers.compute_fans((7,)) == (7, 7)
     assert initializers.compute_fans((7, 5)) == (7, 5)
@@ -89,6 +131,8 @@ def test_fans():
         initializers.TruncatedNormal(seed=1),
         initializers.VarianceScaling(2.0, "fan_out", "uniform", seed=1),
         initializers.HeNormal(seed=5),
+        initializers.Orthogonal(2.0, seed=5),
+        initializers.Identity(0.5),
     ],
     ids=repr,
 )
@@ -112,6 +156,16 @@ def test_config_survives_json(initializer):
         (lambda: initializers.VarianceScaling(mode="fan"), "mode must be one of"),
         (lambda: initializers.VarianceScaling(distribution="flat"), "distribution must be one of"),
         (lambda: initializers.HeNormal(seed=-1), "seed must be >= 0, got -1"),
+        (lambda: initializers.Orthogonal("big"), "gain must be a number, got 'big'"),
+        (
+            lambda: initializers.Orthogonal()((3,)),
+            r"shape must have at least two axes for Orthogonal, got \(3,\)",
+        ),
+        (lambda: initializers.Identity()(3), r"shape must have two axes for Identity, got \(3,\)"),
+        (
+            lambda: initializers.Identity()((3, 2, 2)),
+            r"shape must have two axes for Identity, got \(3, 2, 2\)",
+        ),
         (lambda: initializers.Zeros()((3, 2), "int32"), "dtype must be 'float32' or 'float64'"),
         (lambda: initializers.Zeros()((3, 0)), "must be >= 1, got 0"),
         (lambda: initializers.HeNormal()((3, 2), "float32", 7), "rng must be a numpy.random.Generator"),
@@ -128,3 +182,16 @@ def test_the_name_in_snake_case_is_the_class_as_in_keras(cls):
     assert getattr(initializers, snake_case(cls.__name__)) is cls
     if cls is not initializers.VarianceScaling:
         assert type(initializers.get(snake_case(cls.__name__))) is cls
+
+
+@pytest.mark.parametrize("before", [0, 1])
+def test_a_model_is_as_it_was_after_an_initializer_refused_a_shape(before):
+    model = Sequential([Dense(3, input_shape=(4,)) for _ in range(before)], seed=1)
+    kept = model.get_weights() if before else []
+    with pytest.raises(ValueError, match="at least two axes"):
+        model.add(Dense(2, bias_initializer="orthogonal", input_shape=(3 if before else 4,)))
+    assert len(model.layers) == before and model.built == bool(before)
+    for view, value in zip(model.weights, kept, strict=True):
+        np.testing.assert_array_equal(view, value)
+    model.add(Dense(2, kernel_initializer="orthogonal", input_shape=(3 if before else 4,)))
+    assert len(model.layers) == before + 1 and abs(model.get_weights()[-2]).min() > 0

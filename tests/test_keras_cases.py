@@ -125,6 +125,31 @@ def test_optimizers(name, settings, expected, dtype):
         (schedules.PiecewiseConstantDecay([3, 6], [1.0, 0.5, 0.1]), {0: 1, 3: 1, 4: 0.5, 6: 0.5, 7: 0.1}),
         (schedules.CosineDecay(0.2, 8), {0: 0.2, 2: 0.1707107, 4: 0.1, 7: 0.007612038, 8: 0, 20: 0}),
         (schedules.CosineDecay(0, 8, 0.1, warmup_target=0.4, warmup_steps=4), {1: 0.1, 4: 0.4, 8: 0.22}),
+        (
+            schedules.PolynomialDecay(0.1, 700, 0.01, 0.5),
+            {0: 0.1, 123: 0.09171116, 699: 0.01340165, 700: 0.01, 4000: 0.01},
+        ),
+        (
+            schedules.PolynomialDecay(0.1, 300, power=2.0, cycle=True),
+            {0: 0.1, 250: 0.002875, 300: 0.0001, 301: 0.02490878, 3001: 0.0009201244},
+        ),
+        (schedules.InverseTimeDecay(0.1, 100, 0.5), {0: 0.1, 99: 0.06688964, 2500: 0.007407408}),
+        (
+            schedules.InverseTimeDecay(0.1, 100, 0.5, staircase=True),
+            {0: 0.1, 99: 0.1, 100: 0.06666667, 2599: 0.007407408},
+        ),
+        (
+            schedules.CosineDecayRestarts(0.1, 100),
+            {0: 0.1, 50: 0.05, 90: 0.002447176, 100: 0.1, 250: 0.01464466, 300: 0.1, 3333: 0.09869757},
+        ),
+        (
+            schedules.CosineDecayRestarts(0.1, 64, 1.0, 0.8, 0.1),
+            {0: 0.1, 63: 0.0100542, 64: 0.082, 1000: 0.0109774},
+        ),
+        (
+            schedules.CosineDecayRestarts(0.1, 50, 1.5, 0.9, 0.05),
+            {49: 0.005093731, 50: 0.0905, 124: 0.005037498, 3000: 0.03058548},
+        ),
     ],
 )
 def test_schedules(schedule, rates):
@@ -148,6 +173,23 @@ def test_max_norm(limit, first, second):
     assert (weight[0, 0], weight[1, 1]) == (pytest.approx(first), pytest.approx(second))
 
 
+@pytest.mark.parametrize(
+    "constraint, expected",
+    [
+        (constraints.NonNeg(), [[1.0, 0.0], [0.0, 3.0], [0.0, 0.25]]),
+        (constraints.UnitNorm(), [[0.8944271, -0.5533716], [0.0, 0.8300573], [-0.4472136, 0.06917144]]),
+        (constraints.MinMaxNorm(), [[0.8944271, -0.5533716], [0.0, 0.8300573], [-0.4472136, 0.06917144]]),
+        (constraints.MinMaxNorm(2.0, 3.0), [[1.788854, -1.660115], [0.0, 2.490172], [-0.8944271, 0.2075143]]),
+        (
+            constraints.MinMaxNorm(2.0, 3.0, rate=0.25),
+            [[1.197213, -1.915029], [0.0, 2.872543], [-0.5986067, 0.2393786]],
+        ),
+    ],
+)
+def test_other_constraints(constraint, expected):
+    np.testing.assert_allclose(constraint(W), expected, rtol=1e-6)
+
+
 X = np.array([[-2, -0.5, 0, 0.5, 1, 6, 8]], np.float32)
 
 
@@ -164,7 +206,7 @@ def output(layer, x=X, training=False):
         (ReLU(6, negative_slope=0.5, threshold=1), [-1.5, -0.75, -0.5, -0.25, 0, 6, 6]),
         (LeakyReLU(), [-0.6, -0.15, 0, 0.5, 1, 6, 8]),
         (LeakyReLU(0.1), [-0.2, -0.05, 0, 0.5, 1, 6, 8]),
-        (Activation("elu"), [-0.8646647, -0.3934693, 0, 0.5, 1, 6, 8]),  # minidl has no layer ELU(alpha)
+        (Activation("elu"), [-0.8646647, -0.3934693, 0, 0.5, 1, 6, 8]),
         (layers.Rescaling(0.5, -1), [-2, -1.25, -1, -0.75, -0.5, 2, 3]),
     ],
 )

@@ -169,6 +169,7 @@ ON_PROBS = [
     for kind in kernels.Loss
     if kind.name.endswith("_ON_PROBS") or kind.name in ("KL_DIVERGENCE", "POISSON")
 ]
+OF_TARGETS = [kind for kind in DISTILLING if kind.name.startswith(("BINARY_", "REGRESSION_", "TEACHER_"))]
 SETTINGS = {
     "temperature": 3.0, "hard_weight": 0.4, "delta": 1.3, "label_smoothing": 0.0, "standardize": 0.0,
     "ignored": -1.0,
@@ -176,7 +177,7 @@ SETTINGS = {
 
 
 def any_loss(kind, z, labels, targets, teacher=None, gradient=True):
-    sparse = kind.name.startswith("SPARSE_") or kind in DISTILLING
+    sparse = kind.name.startswith("SPARSE_") or (kind in DISTILLING and kind not in OF_TARGETS)
     settings = {name: SETTINGS.get(name, 0.7) for name in kernels.SETTINGS[kind]}
     y = dict(labels=labels) if sparse else dict(targets=targets)
     return loss_rows(

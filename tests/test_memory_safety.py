@@ -25,6 +25,7 @@ from minidl.kernels import (
     metrics,
     program,
     random,
+    restraints,
     rowwise,
     threads,
     updates,
@@ -223,14 +224,22 @@ def test_updates_stay_inside(dtype):
             fences(partial(updates.update, kind), params, *slots, grads, scalars)
         segments = np.array([[0, size // 3], [size // 3, size - size // 3]])
         penalties = np.array([[0.1, 0.2], [0.0, 0.3]])
-        fences(updates.add_regularizer, grads, params, segments, penalties)
-        fences(updates.add_regularizer, grads[:0], params, segments, penalties)
-        fences(updates.sum_of_powers, grads, 0.0, 1.0)
-        fences(updates.clip_by_value, grads, 0.5)
-        fences(updates.clip_by_norm, grads, segments, 0.5)
-        fences(updates.clip_by_global_norm, grads, 0.5)
-        places = np.array([[0, size // 3, 3], [size - size // 3, 1, size // 3]])
-        fences(updates.max_norm, params, places, np.array([0.5, 0.1]))
+        fences(restraints.add_regularizer, grads, params, segments, penalties)
+        fences(restraints.add_regularizer, grads[:0], params, segments, penalties)
+        fences(restraints.sum_of_powers, grads, 0.0, 1.0)
+        fences(restraints.clip_by_value, grads, 0.5)
+        fences(restraints.clip_by_norm, grads, segments, 0.5)
+        fences(restraints.clip_by_global_norm, grads, 0.5)
+        places = [[0, size // 3, 3], [size - size // 3, 1, size // 3]]
+        places = np.array(
+            [[kind, *place] for kind in (restraints.NORMS, restraints.NOT_NEGATIVE) for place in places]
+        )
+        fences(
+            restraints.constrain,
+            params,
+            places,
+            np.array([[0, 0.5, 1], [0.1, 0.2, 0.5], [0, 0, 0], [0, 0, 0]]),
+        )
 
 
 @every_shape

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import minidl
-from minidl.constraints import MaxNorm
+from minidl.constraints import MaxNorm, MinMaxNorm, NonNeg, UnitNorm
 from minidl.kernels import updates
 from minidl.kernels.activations import CODES
 from minidl.kernels.jit import JIT_DISABLED
@@ -54,7 +54,14 @@ ROWS = np.eye(4, dtype="f4")[LABELS]
 def every(base):
     """The library's classes under ``base``, so that a new one is tested without wiring."""
     found = [part for cls in base.__subclasses__() for part in [cls, *every(cls)]]
-    return [cls for cls in found if cls.__module__.startswith("minidl.")]
+    return [cls for cls in found if cls.__module__.startswith("minidl.") and cls.__name__[0] != "_"]
+
+
+def dense_for(loss):
+    """A student's layers and y, as the distillation loss wants them."""
+    final = {"softmax": "softmax", "sigmoid": "sigmoid", None: None}[loss.fused_activation]
+    y = LABELS if loss.sparse is None else np.where(np.arange(SAMPLES)[:, None] % 5, ROWS, -1.0)
+    return lambda: [*dense()[:-1], Dense(4, activation=final)], y
 
 
 # name: (layers, x, y, compile arguments, fit arguments)
@@ -107,6 +114,14 @@ CASES = {
         lambda: dense(kernel_regularizer=L1L2(0.01, 0.02), kernel_constraint=MaxNorm(0.8)),
         vectors, LABELS, {"loss": "sparse_categorical_crossentropy", "optimizer": lambda: Adam(0.01)}, {},
     ),
+    "every constraint": (
+        lambda: [
+            Dense(9, "relu", kernel_constraint=MinMaxNorm(0.5, 0.8, 0.7), bias_constraint=NonNeg(), input_dim=12),
+            Dense(7, "tanh", kernel_constraint=NonNeg(), bias_constraint=UnitNorm()),
+            Dense(4, "softmax", kernel_constraint=UnitNorm(), bias_constraint=MaxNorm(0.1)),
+        ],
+        vectors, LABELS, {"loss": "sparse_categorical_crossentropy", "optimizer": lambda: Adam(0.01)}, {},
+    ),
     **{
         type(optimizer()).__name__ + str(index): (
             dense, vectors, LABELS, {"loss": "sparse_categorical_crossentropy", "optimizer": optimizer}, {},
@@ -127,7 +142,7 @@ CASES = {
     },
     **{
         f"distil {loss().name}": (
-            dense, vectors, LABELS, {"loss": loss},
+            dense_for(loss)[0], vectors, dense_for(loss)[1], {"loss": loss},
             {"target_model": (3 * rng.standard_normal((SAMPLES, 4))).astype("f4")},
         )
         for loss in every(DistillationLoss)
@@ -166,6 +181,18 @@ def test_compiled_and_layerwise_end_with_the_same_bits(case, dtype):
     assert np.isfinite(compiled.params).all()
     for key in first.history:
         np.testing.assert_allclose(first.history[key], second.history[key], rtol=1e-12)
+
+
+def test_a_trained_model_fulfils_its_constraints():
+    (first, bias), (second, unit), (third, small) = (
+        layer.weights for layer in train("every constraint")[0].layers
+    )
+    free = train("labels")[0].layers[0]
+    assert bias.min() == 0 and second.min() == 0 and min(free.weight.min(), free.bias.min()) < 0
+    assert np.linalg.norm(unit) == pytest.approx(1, rel=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(third, axis=0), 1, rtol=1e-5)
+    norms = np.linalg.norm(first, axis=0)  # moved by 0.7 of the way, after each step
+    assert np.linalg.norm(small) <= 0.1 + 1e-6 and 0.5 < norms.min() and norms.max() < 0.9
 
 
 def test_a_translation_one_way_is_compiled_and_differs_from_one_both_ways():

@@ -12,7 +12,14 @@ import minidl.optimizers as optimizers
 from minidl import Dense, Input, Sequential, constraints, load_model, losses, regularizers
 from minidl.kernels.updates import KEEPS
 from minidl.optimizers import SGD, Adam, AdamW, RMSprop, schedules
-from minidl.optimizers.schedules import CosineDecay, ExponentialDecay, PiecewiseConstantDecay
+from minidl.optimizers.schedules import (
+    CosineDecay,
+    CosineDecayRestarts,
+    ExponentialDecay,
+    InverseTimeDecay,
+    PiecewiseConstantDecay,
+    PolynomialDecay,
+)
 
 EVERY = [
     SGD(),
@@ -200,6 +207,12 @@ def test_names():
         (lambda: CosineDecay(0.1, 0), "decay_steps must be > 0"),
         (lambda: CosineDecay(0.1, 10, warmup_target=0.2, warmup_steps=-1), "warmup_steps must be >= 0"),
         (lambda: ExponentialDecay(0.1, 10, -0.5), "decay_rate must be > 0"),
+        (lambda: PolynomialDecay(0.1, 0), "decay_steps must be > 0"),
+        (lambda: PolynomialDecay(0.1, 10, power=-1), "power must be >= 0, got -1"),
+        (lambda: PolynomialDecay(0.1, 10, cycle=1), "cycle must be True or False"),
+        (lambda: InverseTimeDecay(0.1, 10, -0.5), "decay_rate must be >= 0"),
+        (lambda: CosineDecayRestarts(0.1, 10, t_mul=0.5), "t_mul must be >= 1, got 0.5"),
+        (lambda: CosineDecayRestarts(0.1, -1), "first_decay_steps must be > 0"),
         (
             lambda: PiecewiseConstantDecay([1, 2], [0.1, 0.2]),
             "one entry more than boundaries, got 2 values for 2",
@@ -211,6 +224,14 @@ def test_names():
         (lambda: regularizers.get("l3"), "unknown regularizer 'l3'"),
         (lambda: constraints.MaxNorm(0), "max_value must be > 0, got 0"),
         (lambda: constraints.MaxNorm(1, axis=1), "axis must be <= 0, got 1"),
+        (lambda: constraints.UnitNorm(1), "axis must be <= 0, got 1"),
+        (lambda: constraints.MinMaxNorm(-1), "min_value must be >= 0, got -1"),
+        (lambda: constraints.MinMaxNorm(2), "max_value must be >= 2, got 1"),
+        (lambda: constraints.MinMaxNorm(rate=1.5), "rate must be <= 1, got 1.5"),
+        (
+            lambda: constraints.get("non_negative"),
+            "unknown constraint 'non_negative': did you mean 'non_neg'",
+        ),
         (lambda: constraints.get("maxnorm"), "unknown constraint 'maxnorm': did you mean"),
     ],
 )
@@ -299,6 +320,13 @@ SCHEDULES = [
     ExponentialDecay(0.1, 7, 0.8),
     ExponentialDecay(0.1, 7, 0.8, staircase=True),
     PiecewiseConstantDecay([5, 20], [1.0, 0.5, 0.1]),
+    PolynomialDecay(0.1, 30),
+    PolynomialDecay(0.1, 7, 0.01, power=0.5, cycle=True),
+    InverseTimeDecay(0.1, 7, 0.8),
+    InverseTimeDecay(0.1, 7, 0.8, staircase=True),
+    CosineDecayRestarts(0.1, 9),
+    CosineDecayRestarts(0.1, 9, t_mul=1, m_mul=0.8, alpha=0.1),
+    CosineDecayRestarts(0.1, 10, t_mul=1.1, m_mul=0.9),
 ]
 
 
@@ -321,6 +349,26 @@ def test_schedules_against_their_formulas():
         assert SCHEDULES[3](i) == pytest.approx(0.1 * 0.8 ** (i / 7))
         assert SCHEDULES[4](i) == pytest.approx(0.1 * 0.8 ** (i // 7))
         assert SCHEDULES[5](i) == (1.0 if i <= 5 else 0.5 if i <= 20 else 0.1)
+        assert SCHEDULES[6](i) == pytest.approx(reference.polynomial_decay(i, 0.1, 30))
+        assert SCHEDULES[7](i) == pytest.approx(reference.polynomial_decay(i, 0.1, 7, 0.01, 0.5, True))
+        assert SCHEDULES[8](i) == pytest.approx(0.1 / (1 + 0.8 * i / 7))
+        assert SCHEDULES[9](i) == pytest.approx(0.1 / (1 + 0.8 * (i // 7)))
+
+
+def restarts_agree(schedule, *settings):
+    expected = [reference.cosine_decay_restarts(i, 0.1, *settings) for i in range(4000)]
+    np.testing.assert_allclose(schedule(np.arange(4000)), expected, atol=1e-12)
+
+
+def test_restarts_against_their_formula_at_thousands_of_steps():
+    for settings in ((9,), (9, 1, 0.8, 0.1), (50, 2, 0.9), (7, 3), (9, 10, 0.5), (64, 1.5), (1, 2)):
+        restarts_agree(CosineDecayRestarts(0.1, *settings), *settings)
+        with pytest.raises(AssertionError):
+            restarts_agree(CosineDecayRestarts(0.1, *settings), settings[0] + 1, *settings[1:])
+    rate = CosineDecayRestarts(0.1, 10, t_mul=1.1)
+    assert (
+        rate(21) == pytest.approx(0.1) and rate(20) < 0.01
+    )  # 21 = 10 + 11, where 2.1 is no number of float64
 
 
 @given(st.sampled_from(SCHEDULES), st.integers(0, 500), st.integers(1, 300), st.integers(1, 299))
@@ -390,6 +438,21 @@ def test_max_norm():
     assert constraints.get("max_norm").max_value == 2.0
     made = constraints.deserialize(constraints.serialize(constraints.MaxNorm(3)))
     assert made.get_config() == {"max_value": 3.0, "axis": 0}
+
+
+def test_constraints_are_saved(tmp_path):
+    rules = constraints.NonNeg(), constraints.UnitNorm(), constraints.MinMaxNorm(0.5, 2, rate=0.5)
+    for rule, name in zip(rules, ("non_neg", "unit_norm", "min_max_norm"), strict=True):
+        made = constraints.deserialize(json.loads(json.dumps(constraints.serialize(rule))))
+        assert type(made) is type(rule) is type(constraints.get(name)) is getattr(constraints, name)
+        assert made.get_config() == rule.get_config()
+    layers = [Dense(3, kernel_constraint=rule, bias_constraint="non_neg") for rule in rules]
+    model = Sequential([Input((4,)), *layers], seed=1)
+    model.save(tmp_path / "model.npz")
+    again = load_model(tmp_path / "model.npz")
+    for one, two in zip(model.constraint_table, again.constraint_table, strict=True):
+        np.testing.assert_array_equal(one, two)
+    assert len(one) == 6
 
 
 # ---- what a new optimizer takes

@@ -280,6 +280,9 @@ NEEDED = {
     "CosineDecay": [0.1, 10],
     "ExponentialDecay": [0.1, 10, 0.5],
     "PiecewiseConstantDecay": [[1], [0.1, 0.2]],
+    "PolynomialDecay": [0.1, 10],
+    "InverseTimeDecay": [0.1, 10, 0.5],
+    "CosineDecayRestarts": [0.1, 10],
     **REQUIRED,
 }
 

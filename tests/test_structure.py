@@ -22,13 +22,14 @@ ROOT = Path(minidl.__file__).parent
 # from those below. A new room must be given its place here.
 FLOORS = """
 kernels
-validation registry archive datasets differences
+validation one_input registry archive datasets differences frames sparse
 activations initializers regularizers constraints utils parameters
 layers losses optimizers metrics callbacks warmup runtime
 teachers
 training
+keras_methods model_files
 models
-gradcheck explain plotting distillation report sweep
+gradcheck explain plotting distillation figures report sweep
 interop __main__ __init__
 """
 ALONE = {"tiny"}  # imports nothing of minidl, and nothing imports it
@@ -214,11 +215,16 @@ PUBLIC_NAMES = {
         __version__ boltzmann born_again callbacks check_gradients clone_model constraints datasets distill
         distill_sweep get_num_threads initializers layers load_logits load_model log_softmax losses matmul metrics
         models mutual_learning optimizers plotting regularizers save_logits set_num_threads set_random_seed
-        softmax teachers to_categorical utils warmup""",
+        softmax teachers to_categorical utils warmup
+        activations CosineDecayRestarts InverseTimeDecay MinMaxNorm NonNeg PolynomialDecay UnitNorm""",
+    "activations": """
+        deserialize elu gelu get leaky_relu linear relu serialize sigmoid silu softmax softplus swish tanh""",
     "callbacks": """
         CSVLogger Callback CallbackList EarlyStopping History LambdaCallback LearningRateScheduler
         ModelCheckpoint ProgressBar ReduceLROnPlateau TerminateOnNaN""",
-    "constraints": "Constraint MaxNorm deserialize get max_norm serialize",
+    "constraints": """
+        Constraint MaxNorm MinMaxNorm NonNeg UnitNorm deserialize get max_norm min_max_norm non_neg serialize
+        unit_norm""",
     "datasets": "idx mnist read_idx",
     "datasets.idx": "MAX_BYTES read_idx",
     "datasets.mnist": "FILES MIRRORS cache_folder load_data load_subset",
@@ -228,10 +234,10 @@ PUBLIC_NAMES = {
     "explain": "explain",
     "gradcheck": "GradientError check_gradients",
     "initializers": """
-        Constant GlorotNormal GlorotUniform HeNormal HeUniform Initializer LecunNormal LecunUniform Ones
-        RandomNormal RandomUniform TruncatedNormal VarianceScaling Zeros compute_fans constant deserialize get
-        glorot_normal glorot_uniform he_normal he_uniform lecun_normal lecun_uniform ones random_normal
-        random_uniform serialize truncated_normal variance_scaling zeros""",
+        Constant GlorotNormal GlorotUniform HeNormal HeUniform Identity Initializer LecunNormal LecunUniform Ones
+        Orthogonal RandomNormal RandomUniform TruncatedNormal VarianceScaling Zeros compute_fans constant deserialize
+        get glorot_normal glorot_uniform he_normal he_uniform identity lecun_normal lecun_uniform ones orthogonal
+        random_normal random_uniform serialize truncated_normal variance_scaling zeros""",
     "interop.onnx": "onnx_teacher to_onnx",
     "interop.safetensors": "load_safetensors save_safetensors",
     "interop.sklearn": "MinidlClassifier sklearn_teacher",
@@ -240,15 +246,17 @@ PUBLIC_NAMES = {
         Activation Dense Dropout Flatten GaussianNoise Input Layer LeakyReLU Parameter RandomTranslation ReLU
         Rescaling Softmax""",
     "losses": """
-        BinaryCrossentropy BinaryFocalCrossentropy CategoricalCrossentropy CategoricalFocalCrossentropy
-        CategoricalHinge CosineSimilarity DIST DecoupledKD DistillationLoss HalfMeanSquaredError Hinge Huber
-        KLDivergence KnowledgeDistillation LogCosh LogitMatching Loss MeanAbsoluteError MeanAbsolutePercentageError
-        MeanSquaredError MeanSquaredLogarithmicError NormalizedKD Poisson Ramp SparseCategoricalCrossentropy
-        SquaredHinge binary_crossentropy binary_focal_crossentropy boltzmann categorical_crossentropy
-        categorical_focal_crossentropy categorical_hinge check_logits cosine_similarity deserialize get
-        half_mean_squared_error hinge huber kl_divergence log_cosh log_softmax mean_absolute_error
-        mean_absolute_percentage_error mean_squared_error mean_squared_logarithmic_error poisson serialize softmax
-        sparse_categorical_crossentropy squared_hinge""",
+        BinaryCrossentropy BinaryFocalCrossentropy BinaryKnowledgeDistillation CategoricalCrossentropy
+        CategoricalFocalCrossentropy CategoricalHinge CosineSimilarity DIST DecoupledKD DistillationLoss
+        HalfMeanSquaredError Hinge Huber KLDivergence KnowledgeDistillation LogCosh LogitMatching Loss
+        MeanAbsoluteError MeanAbsolutePercentageError MeanSquaredError MeanSquaredLogarithmicError
+        NormalizedKD Poisson Ramp RegressionDistillation SparseCategoricalCrossentropy SquaredHinge
+        TeacherBoundedRegression binary_crossentropy binary_focal_crossentropy boltzmann
+        categorical_crossentropy categorical_focal_crossentropy categorical_hinge check_logits
+        cosine_similarity deserialize get half_mean_squared_error hinge huber kl_divergence log_cosh
+        log_softmax mean_absolute_error mean_absolute_percentage_error mean_squared_error
+        mean_squared_logarithmic_error poisson serialize softmax sparse_categorical_crossentropy
+        squared_hinge""",
     "metrics": """
         AUC Accuracy BinaryAccuracy BinaryCrossentropy CategoricalAccuracy CategoricalCrossentropy CosineSimilarity
         CategoricalHinge Hinge LogCoshError MeanSquaredLogarithmicError Poisson SquaredHinge categorical_hinge hinge
@@ -262,7 +270,8 @@ PUBLIC_NAMES = {
     "models": "Sequential clone_model load_model",
     "optimizers": "Adam AdamW Optimizer RMSprop SGD deserialize get schedules serialize",
     "optimizers.schedules": """
-        CosineDecay ExponentialDecay LearningRateSchedule PiecewiseConstantDecay deserialize serialize""",
+        CosineDecay CosineDecayRestarts ExponentialDecay InverseTimeDecay LearningRateSchedule
+        PiecewiseConstantDecay PolynomialDecay deserialize serialize""",
     "plotting": "confusion learning_curves reliability softened_probabilities sweep",
     "regularizers": "L1 L1L2 L2 Regularizer deserialize get l1 l1_l2 l2 serialize",
     "report": """
@@ -271,8 +280,8 @@ PUBLIC_NAMES = {
     "runtime": "get_num_threads matmul set_num_threads warmup",
     "sweep": "Sweep distill_sweep",
     "teachers": """
-        ArrayTeacher CallableTeacher Ensemble ModelTeacher Teacher as_teacher cached_logits fingerprint load_logits
-        save_logits""",
+        ArrayTeacher CallableTeacher Ensemble InputsTeacher ModelTeacher Teacher as_teacher cached_logits fingerprint
+        load_logits save_logits""",
     "utils": "next_seed set_random_seed to_categorical",
 }
 """What users may import from where, as it has been since version 0.1. Helpers the package has for itself alone

@@ -6,6 +6,9 @@ import reference
 from hypothesis import given
 from hypothesis import strategies as st
 
+from minidl import constraints
+from minidl.constraints import MaxNorm, MinMaxNorm, NonNeg, UnitNorm
+from minidl.kernels import restraints
 from minidl.kernels import updates as kernel
 
 # rule: (the oracle, its options); a rule it does not know is tested without
@@ -159,7 +162,9 @@ def test_steady_gradient_never_makes_the_centred_root_nan():
 @given(st.integers(0, 1200), dtypes, st.integers(0, 100))
 def test_sum_of_powers(size, dtype, seed):
     x = np.random.default_rng(seed).standard_normal(size).astype(dtype)
-    assert kernel.sum_of_powers(x, 0.0, 1.0) == pytest.approx(np.sum(x.astype(np.float64) ** 2), rel=1e-13)
+    assert restraints.sum_of_powers(x, 0.0, 1.0) == pytest.approx(
+        np.sum(x.astype(np.float64) ** 2), rel=1e-13
+    )
 
 
 def segments_of(sizes):
@@ -173,34 +178,34 @@ def test_clipping(sizes, dtype, limit, seed):
     rtol = 1e-6 if dtype == np.float32 else 1e-14
 
     each = grads.copy()
-    kernel.clip_by_norm(each, segments, limit)
+    restraints.clip_by_norm(each, segments, limit)
     for offset, size in segments:
         before, after = grads[offset : offset + size].astype(float), each[offset : offset + size]
         np.testing.assert_allclose(after, before * min(1, limit / np.linalg.norm(before)), rtol=rtol)
 
     whole = grads.copy()
-    kernel.clip_by_global_norm(whole, limit)
+    restraints.clip_by_global_norm(whole, limit)
     scale = min(1, limit / np.linalg.norm(grads.astype(float)))
     np.testing.assert_allclose(whole, grads * scale, rtol=rtol)
     if scale == 1:
         np.testing.assert_array_equal(whole, grads)
 
     values = grads.copy()
-    kernel.clip_by_value(values, limit)
+    restraints.clip_by_value(values, limit)
     np.testing.assert_array_equal(values, np.clip(grads, -limit, limit))
 
 
 def test_clipping_hides_no_nan():
     bad = np.array([1.0, np.nan, -9.0])
     values, each, whole = bad.copy(), np.concatenate([bad, bad[:1]]), bad.copy()
-    kernel.clip_by_value(values, 2.0)
+    restraints.clip_by_value(values, 2.0)
     np.testing.assert_array_equal(values, [1.0, np.nan, -2.0])
-    kernel.clip_by_norm(each, np.array([[0, 3], [3, 1]]), 2.0)
+    restraints.clip_by_norm(each, np.array([[0, 3], [3, 1]]), 2.0)
     np.testing.assert_array_equal(np.isnan(each), [True, True, True, False])
-    kernel.clip_by_global_norm(whole, 2.0)
+    restraints.clip_by_global_norm(whole, 2.0)
     assert np.isnan(whole).all()
     infinite = np.array([1.0, np.inf])
-    kernel.clip_by_global_norm(infinite, 2.0)
+    restraints.clip_by_global_norm(infinite, 2.0)
     assert np.isnan(infinite).all()  # as in Keras: the whole step is lost, and seen to be
 
 
@@ -216,8 +221,8 @@ def test_regularizer(sizes, dtype, seed):
         w = params[offset : offset + size].astype(np.float64)
         expected[offset : offset + size] += l1 * np.sign(w) + 2 * l2 * w
         total += l1 * abs(w).sum() + l2 * (w**2).sum()
-    assert kernel.add_regularizer(grads[:0], params, segments, coefficients) == pytest.approx(total)
-    assert kernel.add_regularizer(grads, params, segments, coefficients) == pytest.approx(total)
+    assert restraints.add_regularizer(grads[:0], params, segments, coefficients) == pytest.approx(total)
+    assert restraints.add_regularizer(grads, params, segments, coefficients) == pytest.approx(total)
     np.testing.assert_allclose(grads, expected, atol=1e-6 if dtype == np.float32 else 1e-14)
 
 
@@ -225,14 +230,14 @@ def test_regularizer_gradient_is_that_of_its_value():
     rng = np.random.default_rng(0)
     params, segments, coefficients = rng.standard_normal(20), np.array([[3, 15]]), np.array([[0.3, 0.7]])
     grads = np.zeros(20)
-    kernel.add_regularizer(grads, params, segments, coefficients)
+    restraints.add_regularizer(grads, params, segments, coefficients)
     difference = np.empty(20)
     for i in range(20):
         value = []
         for shift in (1e-5, -1e-5):
             moved = params.copy()
             moved[i] += shift
-            value.append(kernel.add_regularizer(grads[:0], moved, segments, coefficients))
+            value.append(restraints.add_regularizer(grads[:0], moved, segments, coefficients))
         difference[i] = (value[0] - value[1]) / 2e-5
     np.testing.assert_allclose(grads, difference, atol=1e-8)
     assert not np.allclose(0.5 * grads, difference, atol=1e-8)  # half a gradient is seen
@@ -241,7 +246,7 @@ def test_regularizer_gradient_is_that_of_its_value():
 def test_penalty_of_nan_is_nan():
     grads = np.zeros(2)
     params, coefficients = np.array([1.0, np.nan]), np.array([[0.1, 0.0]])
-    assert np.isnan(kernel.add_regularizer(grads, params, np.array([[0, 2]]), coefficients))
+    assert np.isnan(restraints.add_regularizer(grads, params, np.array([[0, 2]]), coefficients))
     np.testing.assert_array_equal(grads, [0.1, np.nan])
 
 
@@ -250,10 +255,53 @@ def test_max_norm(rows, columns, dtype, limit, seed):
     params = np.random.default_rng(seed).standard_normal(rows * columns + 3).astype(dtype)
     matrix = params[2:-1].reshape(rows, columns).astype(np.float64)
     ends = params[[0, 1, -1]].copy()
-    kernel.max_norm(params, np.array([[2, rows, columns]]), np.array([limit]))
+    restraints.constrain(params, np.array([[restraints.NORMS, 2, rows, columns]]), np.array([[0, limit, 1]]))
     np.testing.assert_array_equal(params[[0, 1, -1]], ends)
     got = params[2:-1].reshape(rows, columns)
     np.testing.assert_allclose(
         got, reference.max_norm(matrix, limit), rtol=1e-6 if dtype == np.float32 else 1e-13
     )
     assert np.linalg.norm(got.astype(np.float64), axis=0).max() <= limit * (1 + 1e-6)
+
+
+CONSTRAINTS = [
+    (MaxNorm(1.5), lambda w: reference.max_norm(w, 1.5)),
+    (UnitNorm(), reference.unit_norm),
+    (MinMaxNorm(1.0, 2.0), lambda w: reference.min_max_norm(w, 1.0, 2.0, 1.0)),
+    (MinMaxNorm(1.0, 2.0, 0.3), lambda w: reference.min_max_norm(w, 1.0, 2.0, 0.3)),
+    (NonNeg(), lambda w: np.maximum(w, 0)),
+]
+
+
+@given(st.integers(1, 40), st.integers(1, 40), dtypes, st.integers(0, 99))
+def test_a_table_of_constraints(rows, columns, dtype, seed):
+    """All in one table, each on a weight of its own, with a number between two that none may touch."""
+    weights = np.random.default_rng(seed).standard_normal((len(CONSTRAINTS), rows, columns)).astype(dtype)
+    weights[:, :, 0] = 0  # a unit without weights
+    params = np.full((len(CONSTRAINTS), rows * columns + 1), 7.0, dtype)
+    params[:, :-1] = weights.reshape(len(CONSTRAINTS), -1)
+    each = rows * columns + 1
+    table = constraints.table((c, i * each, (rows, columns)) for i, (c, _) in enumerate(CONSTRAINTS))
+    assert len(table[0]) == len(CONSTRAINTS)
+    restraints.constrain(params.ravel(), *table)
+    np.testing.assert_array_equal(params[:, -1], 7.0)
+    for (constraint, expected), found, weight in zip(CONSTRAINTS, params, weights, strict=True):
+        found = found[:-1].reshape(rows, columns)
+        rtol = 2e-6 if dtype == np.float32 else 1e-13
+        np.testing.assert_allclose(found, expected(weight.astype(np.float64)), rtol=rtol)
+        np.testing.assert_array_equal(constraint(weight), found)
+
+
+def test_a_changed_constraint_would_be_seen():
+    weight = np.random.default_rng(0).standard_normal((6, 5)) * np.array([0.1, 0.5, 1, 2, 4])
+    for constraint, expected in CONSTRAINTS:
+        for other, _ in CONSTRAINTS:
+            if other is not constraint:
+                assert abs(other(weight) - expected(weight)).max() > 1e-3
+
+
+def test_constraints_hide_no_nan():
+    for constraint, _ in CONSTRAINTS:
+        weight = np.array([[1.0, 2.0], [np.nan, 0.5]])
+        found = constraint(weight)
+        assert np.isnan(found[1, 0]) and np.isfinite(found[:, 1]).all(), constraint

@@ -1,17 +1,19 @@
 """What ``distill`` and its relatives refuse before anything is trained."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from .. import losses, validation
 from ..callbacks import CallbackList
-from ..losses import KnowledgeDistillation
+from ..figures import TASK_FIGURES, as_labels, has_labels, holds_rows, skill
 from ..models import Sequential
-from ..report import as_labels, has_labels, holds_rows
-from ..teachers import Teacher, as_teacher
+from ..sparse import SparseRows
+from ..teachers import InputsTeacher, Teacher, as_teacher
 from ..training.options import FitOptions
+from ..training.tasks import Task, choose_task, task_of
 
 _MISPLACED = {
     # an argument that distill does not take: what to write instead
@@ -32,6 +34,7 @@ class Job(NamedTuple):
     teacher: Teacher
     student: Sequential
     loss: losses.Loss
+    task: Task
     fit_arguments: dict  # ``x``, ``y`` and all else that ``student.fit`` is called with, the teacher left out
 
 
@@ -42,29 +45,38 @@ def check_job(
     fit_arguments: dict,
     transfer: np.ndarray | None = None,
     from_probs: bool = False,
+    teacher_inputs: np.ndarray | None = None,
 ) -> Job:
     """The arguments of ``distill``, checked; ``x`` and ``y`` are in ``fit_arguments``."""
     check_fit_arguments("distill", fit_arguments)
-    loss = distillation_loss(loss, fit_arguments["y"])
+    if loss is not None:
+        loss = distillation_loss(loss, fit_arguments["y"])
     x = build_for(student, fit_arguments["x"])
-    teacher = as_teacher(teacher, student, from_probs)
+    if loss is None:
+        loss = choose_task(student, fit_arguments["y"]).made_loss(fit_arguments["y"])
+    task = task_of(loss)
+    teacher = as_teacher(teacher, student, from_probs, loss.fused_activation)
+    if teacher_inputs is not None:
+        teacher = InputsTeacher(teacher, teacher_inputs)
     y = check_answers(student, fit_arguments["y"], len(x), loss)
     callbacks = CallbackList(fit_arguments.get("callbacks")).callbacks
     fit_arguments = {**fit_arguments, "x": x, "y": y, "callbacks": callbacks}
     if transfer is not None:
-        fit_arguments = _with_transfer(fit_arguments, transfer, student.dtype)
+        fit_arguments = _with_transfer(fit_arguments, transfer, student.dtype, task)
     if fit_arguments["validation_data"] is not None:
         fit_arguments["validation_split"] = 0.0  # as in Keras, the data given count
     rows = len(fit_arguments["x"])
     if transfer is not None and teacher.samples not in (None, rows):
+        rows_of = "teacher_inputs" if teacher_inputs is not None else "teacher"
         raise ValueError(
-            f"teacher must have a row for each of the {len(x)} samples of x and of the {rows - len(x)} of "
+            f"{rows_of} must have a row for each of the {len(x)} samples of x and of the {rows - len(x)} of "
             f"transfer, got {teacher.samples}"
         )
     if teacher.samples is not None:
-        validation.check_rows("teacher", teacher.samples, rows)
+        rows_of = "teacher_inputs" if teacher_inputs is not None else "teacher"
+        validation.check_rows(rows_of, teacher.samples, rows)
     split = validation.check_float("validation_split", fit_arguments["validation_split"], minimum=0, below=1)
-    return Job(teacher, student, loss, {**fit_arguments, "validation_split": split})
+    return Job(teacher, student, loss, task, {**fit_arguments, "validation_split": split})
 
 
 def check_fit_arguments(function: str, arguments: dict) -> None:
@@ -80,34 +92,37 @@ def check_fit_arguments(function: str, arguments: dict) -> None:
 def check_answers(
     student: Sequential, y: object, rows: int, loss: losses.Loss | None = None, argument: str = "y"
 ) -> np.ndarray | None:
-    """``y``, a list or a data frame too, as class indices (N,), -1 where unknown, or as rows (N, C)."""
+    """``y``, a list or a data frame too, as class indices (N,), -1 where unknown, or as rows (N, C).
+
+    Without a ``loss`` they are read as those of the student's task.
+    """
     if y is None:
         return None
-    loss = loss or KnowledgeDistillation()
+    loss = loss or choose_task(student, y).loss()
     labels, targets = loss.check_y(y, student.output_shape, rows, student.dtype, argument)
     return labels if targets is None else targets
 
 
-def check_some_labels(y: np.ndarray | None) -> None:
-    if not has_labels(y):
+def check_some_labels(y: np.ndarray | None, task: Task) -> None:
+    if not has_labels(y, task.name):
         raise ValueError("plain_student=True needs labels, got y without any")
 
 
-def check_pair(student: Sequential, argument: str, given: Any, lengths: tuple[int, ...] = (2, 3)) -> tuple:
+def check_pair(
+    student: Sequential, argument: str, given: Any, loss: losses.Loss, lengths: tuple[int, ...] = (2, 3)
+) -> tuple:
     """``x`` and ``y`` of a pair the user passed, which may hold sample weights as a third."""
     if not isinstance(given, (tuple, list)) or len(given) not in lengths:
         raise ValueError(f"{argument} must be (x, y), got {validation.describe(given)}")
     x = validation.check_inputs(given[0], student.input_shape, student.dtype, f"{argument} x")
-    y = check_answers(student, given[1], len(x), argument=f"{argument} y")
+    y = check_answers(student, given[1], len(x), loss, f"{argument} y")
     if y is not None and y.ndim == 1:
         validation.check_classes_left(y, student.output_shape[-1], f"{argument} y")
     return x, y
 
 
 def distillation_loss(loss: object, y: np.ndarray | None) -> losses.Loss:
-    """The loss by name, config or object; by default one that suits ``y``."""
-    if loss is None:
-        return KnowledgeDistillation() if y is not None else KnowledgeDistillation(4.0, 0.0, 1.0)
+    """The loss by name, config or object."""
     found = losses.get(loss)
     if found is None or not found.distills:
         raise ValueError(f"loss must be a distillation loss such as KnowledgeDistillation(), got {found!r}")
@@ -121,14 +136,14 @@ def build_for(student: Sequential, x: object) -> np.ndarray:
     """``x`` as an array that fits the student, which is built if its input shape was left to the data."""
     if not isinstance(student, Sequential):
         raise TypeError(f"student must be a Sequential, got {validation.describe(student)}")
-    x = validation.check_array("x", x)
+    x = validation.check_array("x", x, may_be_sparse=True)
     checked = validation.check_input_shape(x, student.input_shape)  # each fit looks at the values
     if not student.built:
         student.build((None, *checked.shape[1:]))
     return x
 
 
-def _with_transfer(fit_arguments: dict, transfer: object, dtype: np.dtype) -> dict:
+def _with_transfer(fit_arguments: dict, transfer: object, dtype: np.dtype, task: Task) -> dict:
     """``fit_arguments`` with the unlabelled samples of ``transfer`` behind those of ``x``."""
     if fit_arguments["validation_split"]:
         raise ValueError(
@@ -136,12 +151,23 @@ def _with_transfer(fit_arguments: dict, transfer: object, dtype: np.dtype) -> di
             "validation_data=(x[n:], y[n:]) and train on x[:n], y[:n] instead"
         )
     x, y, weight = fit_arguments["x"], fit_arguments["y"], fit_arguments.get("sample_weight")
+    if isinstance(x, SparseRows):
+        raise TypeError(
+            "transfer goes with a dense x: stack both, scipy.sparse.vstack([x, transfer]), with -1 in y"
+        )
     transfer = validation.check_array("transfer", transfer)
     wanted, got = x.shape[1:], transfer.shape[1:]
     if got != wanted:
         raise ValueError(f"transfer must have samples of shape {wanted} as x has, got {got}")
     validation.check_finite("transfer", transfer, dtype)
-    if y is not None:
+    if y is not None and task.name == "regression":
+        raise ValueError(
+            "transfer must be None where y holds numbers, none of which can mean 'no label': let the teacher's "
+            "outputs be the y of these samples, y=np.concatenate([y, teacher.predict(transfer)]), and join x too"
+        )
+    if y is not None and task.name == "binary":
+        y = np.concatenate([y, np.full((len(transfer), *y.shape[1:]), -1.0, dtype)])
+    elif y is not None:
         labels = as_labels(y)
         if holds_rows(y) and not np.array_equal(y, np.eye(y.shape[1])[labels]):
             raise ValueError("y must be class indices or one-hot rows when transfer is given, got soft rows")
@@ -155,18 +181,41 @@ def _with_transfer(fit_arguments: dict, transfer: object, dtype: np.dtype) -> di
 def check_not_swapped(job: Job) -> None:
     """Refuse a student that already knows what its teacher never learnt."""
     teacher, student, x, y = job.teacher, job.student, job.fit_arguments["x"], job.fit_arguments["y"]
-    if not has_labels(y):
+    task = job.task
+    if not has_labels(y, task.name):
+        return
+    rows = np.flatnonzero(TASK_FIGURES[task.name].has_label(y))[:1000]
+    y = y[rows]
+
+    def teachers_answers():
+        inputs = np.ascontiguousarray(x[rows], dtype=student.dtype)
+        return np.asarray(teacher.logits(inputs, rows=rows)).reshape(len(rows), -1)
+
+    if task.name != "classification":
+        _check_skill(task, task.answers(student, x[rows]), teachers_answers, y)
         return
     labels = as_labels(y)
-    rows = np.flatnonzero(labels >= 0)[:1000]
-    labels = labels[rows]
     student_accuracy = float((student.predict_logits(x[rows]).argmax(axis=1) == labels).mean())
     if student_accuracy < 0.5:
         return
-    logits = np.asarray(teacher.logits(np.ascontiguousarray(x[rows], dtype=student.dtype), rows=rows))
+    logits = teachers_answers()
     teacher_accuracy = float((logits.argmax(axis=1) == labels).mean())
     if teacher_accuracy < student_accuracy - 0.3 and teacher_accuracy < 2 / logits.shape[1]:
         raise ValueError(
             f"teacher and student look swapped: of {len(rows)} samples the teacher has {teacher_accuracy:.0%} "
             f"right, the student already {student_accuracy:.0%}. The order is distill(teacher, student, x, y)"
+        )
+
+
+def _check_skill(task: Task, students: np.ndarray, teachers_answers: Callable, y: np.ndarray) -> None:
+    """By what the answers tell of y. Only sure where many do: a teacher of constant answers may smooth labels."""
+    if len(y) < 50 or skill(task.name, students, y) < 0.5:
+        return
+    answers = teachers_answers()
+    if answers.shape != students.shape:
+        return  # fit refuses them
+    if np.ptp(answers, axis=0).max() > 0 and skill(task.name, answers, y) < 0.05:
+        raise ValueError(
+            f"teacher and student look swapped: the teacher's answers to {len(y)} samples tell nothing of y, the "
+            "student's do already. The order is distill(teacher, student, x, y)"
         )

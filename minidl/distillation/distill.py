@@ -6,18 +6,26 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
-from .. import callbacks, optimizers
-from ..losses import KnowledgeDistillation
-from ..metrics import Accuracy
+from .. import callbacks, metrics, optimizers
+from ..figures import TASK_FIGURES, as_labels, holds_rows
 from ..models import Sequential
-from ..report import DistillationReport, Figures, as_labels, describe_loss, holds_rows, measure
-from ..teachers import Teacher, cached_logits, named_teacher, untrained_note
+from ..report import DistillationReport, Figures, describe_loss, measure
+from ..teachers import (
+    InputsTeacher,
+    Teacher,
+    cached_logits,
+    may_be_probabilities,
+    named_teacher,
+    untrained_note,
+)
 from ..training.compiled import names_to_train
 from ..training.samples import loss_without_teacher
-from ..validation import check_rows
+from ..training.tasks import TASKS, Task
+from ..validation import blocks, check_array, check_rows
 from ..warmup import compile_before_fit
 from .checks import Job, check_job, check_not_swapped, check_pair, check_some_labels
 
@@ -41,6 +49,8 @@ def distill(
     plain_student: bool = False,
     test_teacher: np.ndarray | None = None,
     from_probs: bool = False,
+    teacher_inputs: np.ndarray | None = None,
+    test_teacher_inputs: np.ndarray | None = None,
     **fit_arguments,
 ) -> DistillationReport:
     """Train ``student`` to give the teacher's answers, and report how well it does.
@@ -51,11 +61,16 @@ def distill(
         function ``x -> logits``. It is run in inference mode and not changed. A model that
         ``EarlyStopping(restore_best_weights=True)`` stopped teaches with the weights it has now; a ``deepcopy``
         of the student may teach it (self-distillation); zeros are the uniform teacher, which smooths labels.
-    student : a ``Sequential`` that ends in ``Dense(C)`` or in softmax.
-    x : samples ``(N, ...)``.
-    y : labels ``(N,)`` with -1 where there is none, or one-hot rows ``(N, C)``; or None: no labels at all.
-    loss : a distillation loss, by default ``KnowledgeDistillation(temperature=4.0)``, and if ``y`` is None
-        ``KnowledgeDistillation(temperature=4.0, hard_weight=0.0, soft_weight=1.0)``.
+    student : a ``Sequential``. Its ending, its loss if it is compiled with one, and ``y`` say what it learns; the
+        table is in ``docs/methods.md``. Softmax or ``Dense(C)``: one class of many. Sigmoid: the answers yes or no of
+        one output or several. No activation, with a loss such as "mse" or a ``y`` of numbers: a regression.
+    x : samples ``(N, ...)``, also as a data frame or a CSR matrix, of which a teacher sees 1,024 rows at a time.
+    y : labels ``(N,)`` with -1 where there is none, or one-hot rows ``(N, C)``; or None: no labels at all. Of
+        sigmoids 0 or 1, ``(N,)`` or ``(N, C)``, and rows of -1 for samples without a label; of a regression
+        numbers, ``(N,)`` or ``(N, C)``.
+    loss : a distillation loss; it counts before all else. By default ``KnowledgeDistillation()``, for sigmoids
+        ``BinaryKnowledgeDistillation()``, for a regression ``RegressionDistillation()``; if ``y`` is None with
+        ``hard_weight=0.0, soft_weight=1.0``.
     optimizer : by default the one the student was compiled with, or Adam.
     validation_data, validation_split : as in ``fit``; evaluated during training.
     test_data : ``(x, y)`` for the report. By default the validation data; without any the figures are taken
@@ -64,7 +79,10 @@ def distill(
         rows for these samples come last.
     plain_student : also train a copy of the student, from the same initial weights, on the labels alone.
     test_teacher : the teacher's logits on the test data, for a teacher that is an array.
-    from_probs : the teacher is an array of probabilities, or a function that returns them.
+    from_probs : the teacher is an array of probabilities, or a function that returns them; so may ``test_teacher`` be.
+    teacher_inputs : what the teacher is asked about in place of ``x``, row i for sample i (those of ``transfer``
+        last): other features, or the same images at a higher resolution.
+    test_teacher_inputs : the same for the data of the report, if that is ``test_data`` or ``validation_data``.
     fit_arguments : ``callbacks``, ``verbose``, ``shuffle``, ``sample_weight``, ``class_weight`` and so on.
 
     Returns a ``DistillationReport``: ``print`` it. The student is trained and compiled with ``loss``; ``evaluate``
@@ -78,16 +96,16 @@ def distill(
     fit_arguments |= dict(x=x, y=y, batch_size=batch_size, epochs=epochs)
     fit_arguments |= dict(validation_data=validation_data, validation_split=validation_split)
     verbose = callbacks.check_verbose(fit_arguments.get("verbose", "auto"))
-    job = check_job(teacher, student, loss, fit_arguments, transfer, from_probs)
+    job = check_job(teacher, student, loss, fit_arguments, transfer, from_probs, teacher_inputs)
     optimizer = optimizers.get(student.optimizer or "adam" if optimizer is None else optimizer)
     y, validates = job.fit_arguments["y"], validation_data is not None or validation_split > 0
     used = [job.loss, None] if plain_student or validates else [job.loss]
-    compile_kernels([(student, each, optimizer, y) for each in used], verbose != 0)
+    compile_kernels([(student, each, optimizer, y) for each in used], verbose != 0, job.task)
     note = untrained_note(job.teacher, student, resumed=bool(fit_arguments.get("initial_epoch")))
     check_not_swapped(job)
     if plain_student:
-        check_some_labels(y)
-    data = _choose_report_data(job, test_data, test_teacher)
+        check_some_labels(y, job.task)
+    data = _choose_report_data(job, test_data, _TestTeacher(test_teacher, from_probs, test_teacher_inputs))
 
     # train
     if plain_student:  # copies, so that the student's training changes none of it
@@ -112,22 +130,23 @@ def distill(
     if plain_student:
         announce("plain student", verbose)
         arguments = {**job.fit_arguments, "callbacks": steering}
-        report.plain_history = train_on_labels(plain, plain_optimizer, arguments)
+        report.plain_history = train_on_labels(plain, plain_optimizer, arguments, job.task)
         report.plain = data.measure("plain student", plain)
     report.notes += report.concerns()
     return report
 
 
-def compile_kernels(fits: Iterable[tuple], aloud: bool) -> float:
-    """Compile at once what several fits with the metric accuracy need; returns the seconds.
+def compile_kernels(fits: Iterable[tuple], aloud: bool, task: Task = TASKS["softmax"]) -> float:
+    """Compile at once what several fits with the task's metric need; returns the seconds.
 
     Each is a model, a loss (None: that on labels alone), an optimizer and the labels.
     """
-    names, accuracy = defaultdict(set), Accuracy()
+    names = defaultdict(set)
     for model, loss, optimizer, y in fits:
-        alone = loss_without_teacher(model, KnowledgeDistillation(), y)
-        kind = accuracy.kind_for(alone.sparse, math.prod(model.output_shape))
-        found = names_to_train(model, loss or alone, optimizers.get(optimizer), [kind])
+        alone = loss_without_teacher(model, task.loss(), y)
+        found = [metrics.get(name) for name in task.metrics(model)]
+        kinds = [each.kind_for(alone.sparse, math.prod(model.output_shape)) for each in found]
+        found = names_to_train(model, loss or alone, optimizers.get(optimizer), kinds)
         names[model.dtype.name].update(found)
     return sum(compile_before_fit(dtype, aloud, each) for dtype, each in names.items())
 
@@ -143,7 +162,7 @@ def _train(job: Job, optimizer: object) -> callbacks.History:
     student = job.student
     compiled = student.optimizer, student.loss, student.metrics
     try:
-        student.compile(optimizer=optimizer, loss=job.loss, metrics=["accuracy"])
+        student.compile(optimizer=optimizer, loss=job.loss, metrics=job.task.metrics(student))
         return student.fit(target_model=job.teacher, **job.fit_arguments)
     except (TypeError, ValueError):
         student.optimizer, student.loss, student.metrics = compiled
@@ -159,26 +178,41 @@ class _ReportData:
     rows: slice | None  # of the training arrays; None: they are other samples
     unseen: bool  # neither training nor the choice of the epoch saw them, as far as is known
     notes: list[str]  # what a reader of figures measured on them must know
+    task: Task
     teacher_logits: np.ndarray | None = None  # the teacher's answers on them, if they are known
+    teacher_inputs: np.ndarray | None = None  # what it saw, if that is not x
 
     def measure(self, role: str, model: Sequential) -> Figures:
-        return measure(role, model.predict_logits(self.x), self.y, self.teacher_logits, model, self.x)
+        answers = self.task.answers(model, self.x)
+        return measure(role, answers, self.y, self.teacher_logits, model, self.x, self.task.name)
 
     def measure_teacher(self, teacher: Teacher) -> Figures | None:
         if self.teacher_logits is None:
             return None
-        timed = None if teacher.samples is not None else getattr(teacher, "model", teacher)
-        return measure("teacher", self.teacher_logits, self.y, None, timed, self.x)
+        timed, x = None, self.x
+        if isinstance(teacher, InputsTeacher):
+            teacher, x = teacher.teacher, self.teacher_inputs
+        if teacher.samples is None and x is not None:
+            timed = getattr(teacher, "model", teacher)
+        return measure("teacher", self.teacher_logits, self.y, None, timed, x, self.task.name)
 
 
-def _choose_report_data(job: Job, test_data: object, test_teacher: object) -> _ReportData:
+class _TestTeacher(NamedTuple):
+    """What is known of the teacher on the test data alone."""
+
+    answers: object
+    from_probs: bool
+    inputs: object
+
+
+def _choose_report_data(job: Job, test_data: object, test_teacher: _TestTeacher) -> _ReportData:
     """The test data, or else the validation data, or else the training samples; with the teacher's answers."""
     x, y, validation_data = (job.fit_arguments[name] for name in ("x", "y", "validation_data"))
     seen, held_out = _split_rows(len(x), job.fit_arguments["validation_split"])
     given = {"test_data": test_data, "validation_data": validation_data}
     source = next((name for name, pair in given.items() if pair is not None), None)
     if source is not None:
-        rows, (x_test, y_test) = None, check_pair(job.student, source, given[source])
+        rows, (x_test, y_test) = None, check_pair(job.student, source, given[source], job.loss)
     else:
         source, rows = (None, seen) if held_out is None else ("validation_split", held_out)
         x_test, y_test = x[rows], None if y is None else y[rows]
@@ -188,16 +222,17 @@ def _choose_report_data(job: Job, test_data: object, test_teacher: object) -> _R
             f"measured on the {len(x)} training samples themselves: give validation_data or test_data "
             "to learn how the student does on others"
         )
-    data = _ReportData(x_test, y_test, rows, source is not None, [note])
+    data = _ReportData(x_test, y_test, rows, source is not None, [note], job.task)
     chosen_on = validation_data[0] if validation_data is not None else x[held_out] if held_out else None
     if data.unseen:
         _note_choice_of_epoch(data, job, chosen_on, source == "test_data")
     if data.rows is None and (shared := _count_shared(x[seen], data.x)):
         data.unseen = False
         data.notes.append(f"{shared} of the {len(data.x)} samples measured on are training samples too")
-    if data.y is not None and (labelled := int((as_labels(data.y) >= 0).sum())) < len(data.x):
+    has_label = TASK_FIGURES[job.task.name].has_label
+    if data.y is not None and (labelled := int(has_label(data.y).sum())) < len(data.x):
         data.notes.append(f"loss, errors, accuracy and calibration are of the {labelled} that have labels")
-    data.teacher_logits = _teacher_logits(job.teacher, data, test_teacher)
+    data.teacher_logits = _teacher_logits(job, data, test_teacher)
     return data
 
 
@@ -207,24 +242,39 @@ def _split_rows(count: int, validation_split: float) -> tuple[slice, slice | Non
     return slice(0, kept), slice(kept, count) if validation_split else None
 
 
-def _teacher_logits(teacher: Teacher, data: _ReportData, test_teacher: object) -> np.ndarray | None:
+def _teacher_logits(job: Job, data: _ReportData, test: _TestTeacher) -> np.ndarray | None:
     """The teacher's answers on ``data``; None, with a note, for an array of logits that has none for it."""
-    if test_teacher is not None:
+    teacher, has_inputs = job.teacher, isinstance(job.teacher, InputsTeacher)
+    if test.inputs is not None:
+        if not has_inputs or data.rows is not None:
+            raise ValueError(
+                "test_teacher_inputs go with teacher_inputs, and with test_data or validation_data whose samples they "
+                "belong to"
+            )
+        data.teacher_inputs = check_array("test_teacher_inputs", test.inputs)
+        check_rows("test_teacher_inputs", len(data.teacher_inputs), len(data.x), "the test data")
+        return cached_logits(teacher.teacher, data.teacher_inputs, classes=teacher.classes)
+    if test.answers is not None:
         if teacher.samples is None:
             raise ValueError(
                 "test_teacher is for a teacher that is an array of logits for x; this one answers for test_data itself"
             )
-        found = named_teacher("test_teacher", test_teacher)
+        activation = job.loss.fused_activation
+        from_probs = test.from_probs and may_be_probabilities(test.answers, activation)
+        found = named_teacher("test_teacher", test.answers, from_probs=from_probs, activation=activation)
         if found.samples is not None:
             check_rows("test_teacher", found.samples, len(data.x), "the test data")
         return cached_logits(found, data.x, classes=teacher.classes)
     if teacher.samples is None:
         return cached_logits(teacher, data.x)
     if data.rows is not None:
+        data.teacher_inputs = teacher.inputs[data.rows] if has_inputs else None
         return np.asarray(teacher.logits(data.x, rows=data.rows))
-    data.notes.append(
-        "the teacher is an array of logits for x and has none for these samples: give test_teacher"
+    known = (
+        "has inputs of its own for x and none" if has_inputs else "is an array of logits for x and has none"
     )
+    instead = "test_teacher_inputs" if has_inputs else "test_teacher"
+    data.notes.append(f"the teacher {known} for these samples: give {instead}")
     return None
 
 
@@ -233,7 +283,9 @@ def _note_choice_of_epoch(data: _ReportData, job: Job, chosen_on: object, is_tes
     chooser = next(filter(_chooses_epoch, job.fit_arguments["callbacks"]), None)
     if chooser is None:
         return
-    if not is_test_data or (chosen_on is not None and _count_shared(np.asarray(chosen_on), data.x)):
+    if not is_test_data or (
+        chosen_on is not None and _count_shared(check_array("x", chosen_on, may_be_sparse=True), data.x)
+    ):
         data.unseen = False
         data.notes.append(
             f"{type(chooser).__name__} chose the epoch on these samples, so the figures flatter the student: "
@@ -251,8 +303,10 @@ def _count_shared(x: np.ndarray, x_test: np.ndarray) -> int:
     """How many test samples are among those of ``x``, value for value; 0 if there is too much to compare."""
     if x.shape[1:] != x_test.shape[1:] or x.dtype != x_test.dtype or x.nbytes + x_test.nbytes > 1 << 30:
         return 0
-    known = {hash(np.ascontiguousarray(row).tobytes()) for row in x}
-    return sum(hash(np.ascontiguousarray(row).tobytes()) in known for row in x_test)
+    known, tests = (
+        [hash(row.tobytes()) for _, part in blocks(a) for row in np.asarray(part)] for a in (x, x_test)
+    )
+    return sum(map(set(known).__contains__, tests))
 
 
 def fresh_optimizer(optimizer: object) -> object:
@@ -263,31 +317,34 @@ def fresh_optimizer(optimizer: object) -> object:
     return type(optimizer).from_config(optimizer.get_config())
 
 
-def train_on_labels(model: Sequential, optimizer: object, fit_arguments: dict) -> callbacks.History:
+def train_on_labels(
+    model: Sequential, optimizer: object, fit_arguments: dict, task: Task = TASKS["softmax"]
+) -> callbacks.History:
     """Fit ``model`` to the samples that have labels; the samples held out for validation are the distilled one's."""
     arguments = dict(fit_arguments)
     x, y, weight = (arguments.get(name) for name in ("x", "y", "sample_weight"))
-    loss, labels = loss_without_teacher(model, KnowledgeDistillation(), y), as_labels(y)
-    if labels.min() < 0:
+    loss, known = loss_without_teacher(model, task.loss(), y), TASK_FIGURES[task.name].has_label(y)
+    if not known.all():
         seen, held_out = _split_rows(len(x), arguments.pop("validation_split", 0.0))
         if held_out is not None:
-            arguments["validation_data"] = x[held_out], labels[held_out]
-        if labels[seen].max() < 0:
-            count = len(labels[seen])
+            arguments["validation_data"] = x[held_out], y[held_out]
+        if not known[seen].any():
+            count = len(y[seen])
             raise ValueError(f"y must hold labels to learn from without a teacher, got -1 for all {count}")
-        weight = None if weight is None else np.asarray(weight)[seen]
-        arguments |= zip(("x", "y", "sample_weight"), _labelled(x[seen], labels[seen], weight), strict=True)
+        weight = None if weight is None else check_array("sample_weight", weight)[seen]
+        arguments |= zip(("x", "y", "sample_weight"), _labelled(task, x[seen], y[seen], weight), strict=True)
     if arguments.get("validation_data") is not None:
-        x_val, y_val, *weight = _labelled(*arguments["validation_data"])
-        if holds_rows(y_val) == loss.sparse:
+        x_val, y_val, *weight = _labelled(task, *arguments["validation_data"])
+        if task.name == "classification" and holds_rows(y_val) == loss.sparse:
             y_val = as_labels(y_val) if loss.sparse else np.eye(y.shape[1])[as_labels(y_val)]
         arguments["validation_data"] = (x_val, y_val, *weight)
-    model.compile(optimizer=optimizer, loss=loss, metrics=["accuracy"])
+    model.compile(optimizer=optimizer, loss=loss, metrics=task.metrics(model))
     return model.fit(**arguments)
 
 
-def _labelled(x: np.ndarray, y: np.ndarray, *weight: np.ndarray | None) -> tuple:
+def _labelled(task: Task, x: np.ndarray, y: np.ndarray, *weight: np.ndarray | None) -> tuple:
     """The samples that have a label (not -1), with what else belongs to them."""
-    known = as_labels(y) >= 0
+    known = TASK_FIGURES[task.name].has_label(y)
     rows = slice(None) if known.all() else known
-    return tuple(None if part is None else np.asarray(part)[rows] for part in (x, y, *weight))
+    parts = [None if part is None else check_array("x", part, may_be_sparse=True) for part in (x, y, *weight)]
+    return tuple(None if part is None else part[rows] for part in parts)

@@ -8,13 +8,17 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ..callbacks import CallbackList, EarlyStopping, History, ReduceLROnPlateau, check_verbose
-from ..losses import KnowledgeDistillation
+from ..figures import has_labels
+from ..losses import DistillationLoss
 from ..models import Sequential
-from ..report import DistillationReport, has_labels
+from ..report import DistillationReport
 from ..teachers import Ensemble, as_teacher
+from ..training.tasks import choose_task, task_of
 from ..validation import check_float, check_int, describe
 from .checks import build_for, check_answers, check_fit_arguments, distillation_loss
 from .distill import announce, compile_kernels, distill, fresh_optimizer, train_on_labels
+
+_ABOUT_TEACHER = ("from_probs", "test_teacher", "teacher_inputs", "test_teacher_inputs")
 
 
 @dataclass
@@ -23,11 +27,12 @@ class BornAgain:
 
     models: list
     reports: list[DistillationReport] = field(default_factory=list)
+    activation: str | None = "softmax"  # what makes answers of their logits: see `minidl.teachers.as_teacher`
 
     @property
     def ensemble(self) -> Ensemble:
         """All generations together, which is usually better than any of them."""
-        return Ensemble(self.models)
+        return Ensemble(self.models).answering(self.activation)
 
 
 def born_again(
@@ -44,15 +49,16 @@ def born_again(
 
     The first generation learns from ``teacher``, or, if that is None, from the labels alone;
     ``build_student()`` makes each new model. ``loss`` is by default ``KnowledgeDistillation(temperature=1.0,
-    hard_weight=0.5, soft_weight=0.5)``; ``arguments`` go to ``distill``, but ``from_probs`` and ``test_teacher``
-    only together with the ``teacher`` they describe.
+    hard_weight=0.5, soft_weight=0.5)``, for models that end in sigmoids or learn a regression the loss of that task
+    with these settings; ``arguments`` go to ``distill``, but ``from_probs``, ``test_teacher``, ``teacher_inputs`` and
+    ``test_teacher_inputs`` only together with the ``teacher`` they describe.
     """
     generations = check_int("generations", generations, minimum=1)
     if isinstance(build_student, Sequential) or not callable(build_student):
         raise TypeError(
             f"build_student must be a function that makes a new model, got {describe(build_student)}"
         )
-    about_teacher = [name for name in ("from_probs", "test_teacher") if name in arguments]
+    about_teacher = [name for name in _ABOUT_TEACHER if name in arguments]
     teacher_arguments = {name: arguments.pop(name) for name in about_teacher}
     if about_teacher and teacher is None:
         raise ValueError(f"{' and '.join(about_teacher)} need a teacher, got None")
@@ -64,8 +70,8 @@ def born_again(
     for_labels = {name: value for name, value in arguments.items() if name not in only_of_distill}
     check_fit_arguments("born_again", for_labels)
     verbose = check_verbose(arguments.get("verbose", "auto"))
-    loss = KnowledgeDistillation(temperature=1.0, hard_weight=0.5, soft_weight=0.5) if loss is None else loss
-    loss = distillation_loss(loss, y)
+    if loss is not None:
+        loss = distillation_loss(loss, y)
     result = BornAgain([])
     for generation in range(1, generations + 1):
         announce(f"generation {generation} of {generations}", verbose)
@@ -74,12 +80,16 @@ def born_again(
             raise TypeError(f"build_student must return a Sequential, got {describe(model)}")
         if any(model is earlier for earlier in result.models):
             raise ValueError("build_student must return a new model each time, got the same one again")
+        x = build_for(model, x)
+        if loss is None:
+            loss = distillation_loss(_loss_of_generations(model, y), y)
+        result.activation = loss.fused_activation
         if teacher is None:
-            x = build_for(model, x)
-            y = check_answers(model, y, len(x))
+            y, task = check_answers(model, y, len(x), loss), task_of(loss)
             used = (None, loss)[:generations]
-            compile_kernels([(model, each, optimizer, y) for each in used], verbose != 0)
-            train_on_labels(model, fresh_optimizer(optimizer), {"epochs": 20, **for_labels, "x": x, "y": y})
+            compile_kernels([(model, each, optimizer, y) for each in used], verbose != 0, task)
+            options = {"epochs": 20, **for_labels, "x": x, "y": y}
+            train_on_labels(model, fresh_optimizer(optimizer), options, task)
         else:
             options = {**arguments, **teacher_arguments, "optimizer": fresh_optimizer(optimizer)}
             result.reports.append(distill(teacher, model, x, y, loss, **options))
@@ -87,6 +97,12 @@ def born_again(
         result.models.append(model)
         teacher = model
     return result
+
+
+def _loss_of_generations(model: Sequential, y: object) -> DistillationLoss:
+    task = choose_task(model, y)
+    temperature = {} if task.name == "regression" else {"temperature": 1.0}
+    return task.loss(**temperature, hard_weight=0.5, soft_weight=0.5)
 
 
 def mutual_learning(
@@ -125,21 +141,27 @@ def mutual_learning(
     callbacks = _check_callbacks(fit_arguments.pop("callbacks", None))
     for model in models:
         x = build_for(model, x)
-    y = check_answers(models[0], y, len(x))
-    if not has_labels(y):
+    task = choose_task(models[0], y)
+    if task.name == "regression":
+        raise ValueError(
+            "models must answer with classes or with yes and no, got a regression: numbers have no temperature, and "
+            "their mean is an Ensemble"
+        )
+    y = check_answers(models[0], y, len(x), task.loss())
+    if not has_labels(y, task.name):
         raise ValueError("y must hold labels, got none >= 0: models that know nothing yet begin with labels")
     for model, other in itertools.permutations(models, 2):
-        as_teacher(other, student=model)
+        as_teacher(other, model, activation=task.loss.fused_activation)
     for model in models:
-        loss = KnowledgeDistillation(**settings)
-        model.compile(optimizer=fresh_optimizer(optimizer), loss=loss, metrics=["accuracy"])
-    compile_kernels([(model, model.loss, model.optimizer, y) for model in models], verbose != 0)
+        made, loss = fresh_optimizer(optimizer), task.loss(**settings)
+        model.compile(optimizer=made, loss=loss, metrics=task.metrics(model))
+    compile_kernels([(model, model.loss, model.optimizer, y) for model in models], verbose != 0, task)
     histories = [History() for _ in models]  # one serves all the fits of a model
     for epoch in range(epochs):
         arguments = settings | dict(initial_epoch=epoch, epochs=epoch + 1)
         if epoch == 0:
             arguments["soft_weight"] = 0.0
-        for k, teacher in enumerate(_peers(models, x, temperature)):
+        for k, teacher in enumerate(_peers(models, x, temperature, task.loss.fused_activation)):
             announce(f"model {k + 1} of {len(models)}", verbose)
             arguments |= dict(target_model=teacher, callbacks=[*callbacks, histories[k]])
             models[k].fit(x, y, **arguments, **fit_arguments)
@@ -148,7 +170,7 @@ def mutual_learning(
     return histories
 
 
-def _peers(models: list[Sequential], x: np.ndarray, temperature: float) -> Iterator:
+def _peers(models: list[Sequential], x: np.ndarray, temperature: float, activation: str | None) -> Iterator:
     """A teacher for each model in turn: the others, as they were before the first of them was trained."""
     logits = [model.predict_logits(x) for model in models]
     augments = [model.augmenting_layer() is not None for model in models]
@@ -156,6 +178,7 @@ def _peers(models: list[Sequential], x: np.ndarray, temperature: float) -> Itera
     for k, sees_other_inputs in enumerate(augments):
         others = [j for j in range(len(models)) if j != k]
         peers = Ensemble([copies[j] if sees_other_inputs else logits[j] for j in others])
+        peers = peers.answering(activation)
         yield peers if sees_other_inputs else peers.logits(x, temperature=temperature)
 
 

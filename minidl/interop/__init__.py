@@ -24,7 +24,7 @@ def import_extra(package: str, bridge: str, extra: str) -> Any:
 
 
 def activation_of(layer: Layer, library: str) -> tuple[str, float]:
-    """(name, slope) of the activation ``layer`` ends with; the slope counts for leaky_relu only.
+    """(name, slope) of the activation ``layer`` ends with; the slope counts for leaky_relu and elu only.
 
     "linear" for a layer without an activation. ValueError for one that ``library`` has no counterpart of.
     """
@@ -35,7 +35,7 @@ def activation_of(layer: Layer, library: str) -> tuple[str, float]:
     if isinstance(layer, ReLU) and (layer.max_value is not None or layer.threshold):
         raise ValueError(f"layer {layer.name!r} (ReLU with max_value or threshold) has no {library} form")
     name = layer.activation if isinstance(layer, (Activation, Dense)) else "linear"
-    return name, getattr(layer, "negative_slope", 0.2)
+    return name, layer._activation.slope if isinstance(layer, (Activation, Dense)) else 0.0
 
 
 def check_same(model: Sequential, other: Callable[[np.ndarray], np.ndarray], logits: bool = False) -> None:

@@ -8,7 +8,17 @@ from collections.abc import Callable
 import numpy as np
 
 from ..archive import replacing
-from ..layers import Activation, Dense, Dropout, Flatten, GaussianNoise, Layer, RandomTranslation, Rescaling
+from ..layers import (
+    Activation,
+    Dense,
+    Dropout,
+    Flatten,
+    GaussianNoise,
+    Layer,
+    Normalization,
+    RandomTranslation,
+    Rescaling,
+)
 from ..models import Sequential
 from . import activation_of, check_same, import_extra
 
@@ -87,9 +97,12 @@ class _Graph:
                 self.node("Add", self.output, self.constant(f"{layer.name}.bias", layer.bias))
         elif isinstance(layer, Flatten):
             self.node("Flatten", self.output)
-        elif isinstance(layer, Rescaling):
-            self.node("Mul", self.output, self.constant(f"{layer.name}.scale", layer.scale))
-            self.node("Add", self.output, self.constant(f"{layer.name}.offset", layer.offset))
+        elif isinstance(layer, (Normalization, Rescaling)):
+            center, scale, offset = layer.affine()
+            if np.any(center):
+                self.node("Sub", self.output, self.constant(f"{layer.name}.center", center))
+            self.node("Mul", self.output, self.constant(f"{layer.name}.scale", scale))
+            self.node("Add", self.output, self.constant(f"{layer.name}.offset", offset))
         elif not isinstance(layer, (Activation, *_OFF_AT_INFERENCE)):
             raise ValueError(f"layer {layer.name!r} ({type(layer).__name__}) has no ONNX form")
 
@@ -105,7 +118,7 @@ class _Graph:
             attributes: dict = {
                 "softmax": {"axis": -1},
                 "leaky_relu": {"alpha": slope},
-                "elu": {"alpha": 1.0},
+                "elu": {"alpha": slope},
             }
             self.node(name.title().replace("_", ""), x, **attributes.get(name, {}))
             self.opset = max(self.opset, _GELU_OPSET if name == "gelu" else 0)
@@ -122,7 +135,10 @@ class _Graph:
             self.node("Sub", positive, self.node("Mul", number, negative))
         elif name == "elu":
             below = self.node("Exp", self.node("Neg", negative))  # 1 where x > 0
-            self.node("Add", positive, self.node("Sub", below, number))
+            below = self.node(
+                "Mul", self.constant(f"number{len(self.constants)}", slope), self.node("Sub", below, number)
+            )
+            self.node("Add", positive, below)
         else:  # softplus is max(x, 0) + log(1 + exp(-|x|))
             power = self.node("Exp", self.node("Neg", self.node("Abs", x)))
             self.node("Add", positive, self.node("Log", self.node("Add", power, number)))

@@ -22,9 +22,16 @@ except ImportError as error:
     ) from error
 
 
+_DATA: dict = dict(dtype=[np.float32, np.float64], accept_sparse="csr")
+"""What ``X`` is made: sparse matrices of other formats become CSR."""
+
+
 @dataclass(eq=False, repr=False)  # of its constructor scikit-learn reads the signature
 class MinidlClassifier(ClassifierMixin, BaseEstimator):
     """A multilayer perceptron, distilled from ``teacher`` if one is given.
+
+    ``y`` holds labels of any type, strings too; ``predict`` gives them back. ``X`` is an array, a data frame of numbers
+    or a sparse matrix, whose rows become dense a slice at a time.
 
     Parameters
     ----------
@@ -51,8 +58,13 @@ class MinidlClassifier(ClassifierMixin, BaseEstimator):
     soft_weight: float = 0.9
     random_state: int | None = None
 
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags
+
     def fit(self, X, y, sample_weight=None):
-        X, y = validate_data(self, X, y, dtype=[np.float32, np.float64])
+        X, y = validate_data(self, X, y, **_DATA)
         check_classification_targets(y)
         if sample_weight is not None:
             sample_weight = _check_sample_weight(sample_weight, X)
@@ -75,7 +87,7 @@ class MinidlClassifier(ClassifierMixin, BaseEstimator):
 
     def _outputs(self, X, predict: str) -> np.ndarray:
         check_is_fitted(self)
-        X = validate_data(self, X, dtype=[np.float32, np.float64], reset=False)
+        X = validate_data(self, X, **_DATA, reset=False)
         return getattr(self.model_, predict)(X)[:, : len(self.classes_)]
 
     def predict_proba(self, X) -> np.ndarray:

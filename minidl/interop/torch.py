@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ..layers import Activation, Dense, Dropout, Flatten, Input, Layer, LeakyReLU, Softmax
+from ..layers import ELU, Activation, Dense, Dropout, Flatten, Input, Layer, LeakyReLU, Softmax
 from ..models import Sequential
 from ..validation import describe
 from . import activation_of, check_same, import_extra
@@ -65,8 +65,8 @@ def to_torch(model: Sequential) -> object:
             modules.append(nn.Flatten())
         elif not isinstance(layer, Activation):
             raise ValueError(f"layer {layer.name!r} ({type(layer).__name__}) has no counterpart in PyTorch")
-        if name == "leaky_relu":
-            modules.append(nn.LeakyReLU(slope))
+        if name in ("leaky_relu", "elu"):
+            modules.append((nn.LeakyReLU if name == "leaky_relu" else nn.ELU)(slope))
         elif name != "linear":
             modules.append(getattr(nn, _MODULES[name])(**({"dim": -1} if name == "softmax" else {})))
     result = nn.Sequential(*modules)
@@ -78,7 +78,7 @@ def from_torch(module: object, input_shape: tuple[int, ...] | None = None) -> Se
     """A ``torch.nn.Sequential`` of Linear, activations, Dropout and Flatten, with copies of its weights.
 
     A Linear without ``requires_grad`` becomes a frozen layer.
-    Raises ValueError for a part, or a setting of one, that minidl has no counterpart of: ``ELU(alpha=2)``.
+    Raises ValueError for a part, or a setting of one, that minidl has no counterpart of: ``GELU("tanh")``.
     """
     torch = import_extra("torch", "torch", "bench")
     if type(module) is not torch.nn.Sequential:  # a subclass may have another forward
@@ -113,6 +113,8 @@ def _layer_of(nn, part) -> Layer:
         return Dropout(part.p)
     if kind == "LeakyReLU":
         return LeakyReLU(part.negative_slope)
+    if kind == "ELU" and part.alpha >= 0:
+        return ELU(part.alpha)
     if kind == "Softmax" and part.dim in (None, 1, -1):  # of (B, C)
         return Softmax()
     if kind == "Flatten" or kind in _MODULES.values():

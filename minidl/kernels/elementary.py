@@ -135,6 +135,17 @@ def _twice_atanh(s: Term) -> Term:
     return (s * square).fma(square.polynomial(_constants(s).log_poly), s + s)
 
 
+def _log1p_remainder(x: Term) -> Term:
+    s = x / (x + 2.0)
+    square = s * s
+    return x * s - s * square * square.polynomial(_constants(x).log_poly)
+
+
+def _plain_log1p_remainder(x):
+    s = x / (x + 2)
+    return x * s - s**3 * np.polyval(_DOUBLE.log_poly[::-1], s * s)
+
+
 def _log(x: Term) -> Term:
     c, build = _constants(x), x.builder
     # x = 2^k m with m in [sqrt(1/2), sqrt(2)): then log m = 2 atanh((m - 1) / (m + 1)).
@@ -191,6 +202,9 @@ log = elementwise(_log, _quiet(np.log))
 
 log1p_unit = elementwise(lambda x: _twice_atanh(x / (x + 2.0)), _quiet(np.log1p))
 """log(1 + x) for 0 <= x <= 1."""
+
+log1p_remainder = elementwise(_log1p_remainder, _plain_log1p_remainder)
+"""x - log(1 + x) for -1/2 <= x <= 1, accurate near 0."""
 
 sigmoid = elementwise(lambda x: 1.0 / (_exp(-x) + 1.0), _quiet(lambda x: 1 / (1 + np.exp(-x))))
 tanh = elementwise(_tanh, _quiet(np.tanh))

@@ -39,7 +39,10 @@ def _first_four(hyper):
 
 
 def of_outputs(reduction, *settings):
-    """The decorator for a formula: the loss of a row is ``reduction`` of its sum over the outputs."""
+    """The decorator for a formula: the loss of a row is ``reduction`` of its sum over the outputs.
+
+    The name stays that of the formula, which others may use.
+    """
     reduction = jit(reduction, inline=True)
     read = _first_four if len(settings) > 1 else _first
 

@@ -38,10 +38,11 @@ from .program import (
     UPDATE_ROWS,
     WEIGHT,
 )
+from .restraints import call_constrain, call_penalize
 from .rows import sum_of_rows
 from .simd import NextRows, Shape, part_of
 from .target import PANEL_BYTES, TILE_ROWS
-from .updates import PENALTY, call_bound, call_penalize, call_scalars, call_update
+from .updates import PENALTY, call_scalars, call_update
 
 
 def learn(run, mine):
@@ -167,4 +168,4 @@ def restrain(run, mine):
         _update_range(program, state, at, high - low, part_of(grads, at, high - low), scalars)
     meet(team)
     if team.thread == 0:
-        call_bound(restraints.bound, params, restraints.max_norm_segments, restraints.max_norm_limits)
+        call_constrain(restraints.constrain, params, restraints.places, restraints.numbers)

@@ -42,7 +42,8 @@ class Op(NamedTuple):
     DROPOUT                                                                                  rate
     GAUSSIAN_NOISE                                                                           stddev
     RANDOM_TRANSLATION  height, width, channels, low_dy, high_dy, low_dx, high_dx            fill value
-    RESCALING                                                                                scale, offset
+    RESCALING           0                                                                    scale, offset
+    RESCALING           columns: each has a center, a scale and an offset                    those of all
     ==================  ===================================================================  =============
     """
 
@@ -54,7 +55,7 @@ class Op(NamedTuple):
     activation: int = 0
     layer: int = -1
     i: tuple[int, int, int, int, int, int, int] = (0, 0, 0, 0, 0, 0, 0)
-    f: tuple[float, float] = (0.0, 0.0)
+    f: tuple[float, ...] = (0.0, 0.0)
     trainable: bool = True
     seed: int = -1
 
@@ -74,7 +75,7 @@ class Program(NamedTuple):
     """A model in training."""
 
     ops: np.ndarray  # int64 (n, COLUMNS)
-    settings: np.ndarray  # float64 (n, 2): the numbers of `Op.f`
+    settings: np.ndarray  # float64 (n, 2 or more): the numbers of `Op.f`
     params: np.ndarray
     grads: np.ndarray
     in_panels: bool  # whether weights are stored by `panel_order`
@@ -104,7 +105,7 @@ class Plan(NamedTuple):
 def plan(ops, batch: int, dtype: np.dtype, training: bool = True) -> Plan:
     """Lay out the outputs of ``ops`` one after the other; an activation overwrites a dense output where it may."""
     table = np.zeros((len(ops), COLUMNS), np.int64)
-    settings = np.zeros((len(ops), 2), np.float64)
+    settings = np.zeros((len(ops), max([2, *(len(op.f) for op in ops)])), np.float64)
     at, end = 0, 0
     for index, op in enumerate(ops):
         after_dense = index > 0 and ops[index - 1].kind == DENSE
@@ -131,7 +132,7 @@ def plan(ops, batch: int, dtype: np.dtype, training: bool = True) -> Plan:
             op.trainable,
             op.seed,
         )
-        settings[index] = op.f
+        settings[index, : len(op.f)] = op.f
     return Plan(table, settings, end)
 
 
@@ -247,12 +248,12 @@ class Restraints(NamedTuple):
 
     active: bool
     penalize: int  # addresses of units
-    bound: int
+    constrain: int
     segments: np.ndarray  # int64 (n, 2): offset and size of each parameter that learns
     penalties: np.ndarray  # float64 (n, 2): l1, l2
     clips: np.ndarray  # float64 (3,): value, norm, global norm; 0: none
-    max_norm_segments: np.ndarray  # int64 (n, 3): offset, rows, columns
-    max_norm_limits: np.ndarray  # float64 (n,)
+    places: np.ndarray  # int64 (constraints, 4) and float64 (constraints, 3), see `restraints.constrain`
+    numbers: np.ndarray
 
 
 class UpdateState(NamedTuple):
@@ -281,7 +282,7 @@ def sample_arguments(dtype: np.dtype) -> tuple:
     """Arguments of `network.train` whose types are those of every call."""
     vector, matrix, row = np.zeros(1, dtype), np.zeros((1, 1), dtype), np.zeros(1)
     table, numbers, integers = np.zeros((1, 1), np.int64), np.zeros((1, 1)), np.zeros(1, np.int64)
-    rows, restraints = rows_of(matrix), Restraints(False, 0, 0, table, numbers, row, table, row)
+    rows, restraints = rows_of(matrix), Restraints(False, 0, 0, table, numbers, row, table, numbers)
     return (
         ALONE,
         Program(table, numbers, vector, vector, False, 0, Parts(*[0] * 6)),

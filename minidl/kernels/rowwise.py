@@ -43,12 +43,37 @@ def rescale(out, x, scale, offset):
         flat_out[i] = flat_x[i] * a + b
 
 
+@jit
+def rescale_columns(out, x, center, scale, offset):
+    """out = (x - center) * scale + offset, where each column has numbers of its own. May run in place."""
+    real = x.dtype.type
+    for i in range(x.shape[0]):
+        for j in range(x.shape[1]):
+            out[i, j] = (x[i, j] - real(center[j])) * real(scale[j]) + real(offset[j])
+
+
+@jit
+def rescale_columns_backward(dx, dout, scale):
+    """dx = dout * scale."""
+    for i in range(dout.shape[0]):
+        for j in range(dout.shape[1]):
+            dx[i, j] = dout[i, j] * dout.dtype.type(scale[j])
+
+
 def _rescaling(out, x, i, f, key, first_row):
-    rescale(out, x, f[0], f[1])
+    n = i[0]
+    if n == 0:
+        rescale(out, x, f[0], f[1])
+    else:
+        rescale_columns(out, x, f[:n], f[n : 2 * n], f[2 * n : 3 * n])
 
 
 def _rescaling_backward(dx, dout, i, f, key, first_row):
-    rescale(dx, dout, f[0], 0.0)
+    n = i[0]
+    if n == 0:
+        rescale(dx, dout, f[0], 0.0)
+    else:
+        rescale_columns_backward(dx, dout, f[n : 2 * n])
 
 
 _ROWWISE = {

@@ -33,8 +33,9 @@ layer runs layer by layer in Python, not in the compiled loop (see `Layer.ops`).
 """
 
 from .base import LAYERS, Layer, Parameter
-from .dense import Activation, Dense, LeakyReLU, ReLU, Softmax
-from .rowwise import Dropout, Flatten, GaussianNoise, Input, RandomTranslation, Rescaling
+from .dense import ELU, Activation, Dense, LeakyReLU, ReLU, Softmax
+from .preprocessing import Normalization, Rescaling
+from .rowwise import Dropout, Flatten, GaussianNoise, Input, RandomTranslation
 
-__all__ = ["LAYERS", "Activation", "Dense", "Dropout", "Flatten", "GaussianNoise", "Input", "Layer"]
-__all__ += ["LeakyReLU", "Parameter", "RandomTranslation", "ReLU", "Rescaling", "Softmax"]
+__all__ = ["ELU", "LAYERS", "Activation", "Dense", "Dropout", "Flatten", "GaussianNoise", "Input", "Layer"]
+__all__ += ["LeakyReLU", "Normalization", "Parameter", "RandomTranslation", "ReLU", "Rescaling", "Softmax"]

@@ -1,13 +1,9 @@
-"""The base of all layers: names, shapes, parameters as views of the model's flat vectors, and layers as plain data.
-
-From plain data only minidl's own classes and those that the caller names are ever built.
-"""
+"""The base of all layers: names, shapes, parameters as views of the model's flat vectors."""
 
 import functools
 import itertools
 import math
 from collections import defaultdict
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
@@ -24,11 +20,11 @@ from ..registry import (
     constructor_arguments,
     is_minidls,
     refuse_uncalled,
-    serialize,
     snake_case,
 )
 from ..regularizers import Regularizer
-from ..validation import check_array, check_bool, check_int, check_name, check_shape, describe, known_names
+from ..validation import check_array, check_bool, check_int, check_name, check_shape, known_names
+from .chain import Symbol, extended
 
 _names_given: defaultdict[str, itertools.count] = defaultdict(itertools.count)
 
@@ -122,6 +118,7 @@ class Layer(Configurable):
     """
 
     built = False
+    _in_chain = False  # whether it was called on an Input or what follows one
     _version = 0  # how often a setting was changed on the built layer; a training that runs compares it
     not_in_config = frozenset({"input_dim"})
     changeable = frozenset({"trainable"})
@@ -173,6 +170,17 @@ class Layer(Configurable):
         return None
 
     # -- what the base class does -------------------------------------------------------------------
+
+    def __call__(self, x, training: bool = False):
+        """A place in a chain for ``minidl.Model``, where ``x`` is an ``Input`` or such a place; else ``forward``."""
+        first = x[0] if isinstance(x, (list, tuple)) and x else x
+        if isinstance(first, (Symbol, Layer)):
+            return extended(self, x)
+        return self.forward(x, training=training)
+
+    def symbol(self) -> Symbol:
+        """Where a chain begins: at an ``Input`` only."""
+        raise TypeError(f"layer {self.name!r} was not called: write {self.name}(x), as of an Input x")
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments, ``input_shape`` only if it was given, ``trainable`` only if it is False."""
@@ -341,59 +349,3 @@ class Layer(Configurable):
 
 
 LAYERS = Registry("layer class", Layer, spellings=(str,))
-
-
-# -- layers as plain data, and from it ---------------------------------------------------------------------
-
-
-def layer_config(layer: Layer) -> dict:
-    """A layer's class and arguments; a class that is not minidl's is marked, whatever its name."""
-    found = serialize(layer)
-    if LAYERS.classes.get(type(layer).__name__) is not type(layer):
-        found["custom"] = True
-    return found
-
-
-def check_custom_objects(custom_objects: object) -> dict[str, type]:
-    """``custom_objects`` as a dict; None: an empty one."""
-    if custom_objects is None:
-        return {}
-    if not isinstance(custom_objects, Mapping) or not all(
-        isinstance(name, str) and callable(cls) for name, cls in custom_objects.items()
-    ):
-        raise TypeError(
-            f"custom_objects must be a dict of name: class or function, got {describe(custom_objects)}"
-        )
-    return dict(custom_objects)
-
-
-def revive(node, custom: dict[str, type]):
-    """``node`` with every config of a class in ``custom`` replaced by an object of it, and a function by itself."""
-    if isinstance(node, list):
-        return [revive(item, custom) for item in node]
-    if not isinstance(node, dict):
-        return node
-    node = {key: revive(value, custom) for key, value in node.items()}
-    own, config = custom.get(str(node.get("class_name"))), node.get("config", {})
-    if not isinstance(own, type):  # none, or a function, as a loss may be
-        return node if own is None else own
-    return own.from_config(config) if hasattr(own, "from_config") else own(**config)
-
-
-def layers_from_configs(nodes: list, custom: dict[str, type]) -> list[Layer]:
-    """The layers that `layer_config` described, new and unbuilt."""
-    found = []
-    for node in nodes:
-        if not isinstance(node, dict) or not isinstance(node.get("class_name"), str):
-            raise ValueError(f"a layer must have a class_name, got {describe(node)}")
-        name, layer = node["class_name"], revive(node, custom)
-        if name in custom and not isinstance(layer, Layer):
-            received = describe(layer)
-            raise TypeError(f"custom_objects[{name!r}] must make a minidl.layers.Layer, got {received}")
-        if name not in custom and node.get("custom"):
-            raise ValueError(f"layer class {name} is not minidl's: pass custom_objects={{{name!r}: {name}}}")
-        found.append(LAYERS.get(layer))
-    names = [layer.name for layer in found]
-    if len(set(names)) < len(names):
-        raise ValueError(f"layer names must be distinct, got {names}")
-    return found

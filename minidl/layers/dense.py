@@ -1,11 +1,12 @@
 """Dense: the matrix product, the bias and the activation; and activations as layers of their own."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from .. import constraints, initializers, regularizers
-from ..activations import ActivationFunction
+from ..activations import ActivationFunction, clipped_relu
 from ..constraints import Constraint
 from ..initializers import Initializer
 from ..kernels.matmul import dense_backward, dense_forward
@@ -21,8 +22,8 @@ class Dense(Layer):
     """out = activation(x weight + bias), weight (in, units), bias (units,).
 
     Arguments, defaults and initial distribution are those of Keras 3. ``activation`` is one of
-    ``minidl.activations.NAMES`` ("relu", "softmax", ...); None is linear. Input must be (B, in): put a Flatten
-    before it otherwise.
+    ``minidl.activations.NAMES`` ("relu", "softmax", ...) or a function of ``minidl.activations``; None is linear. It is
+    kept, and saved, by its name. Input must be (B, in): put a Flatten before it otherwise.
     """
 
     changeable = Layer.changeable | {"kernel_regularizer", "kernel_constraint"}
@@ -31,7 +32,7 @@ class Dense(Layer):
     def __init__(
         self,
         units: int,
-        activation: str | None = None,
+        activation: str | Callable | None = None,
         use_bias: bool = True,
         kernel_initializer: str | Initializer = "glorot_uniform",
         bias_initializer: str | Initializer = "zeros",
@@ -105,12 +106,13 @@ class Dense(Layer):
 
 @LAYERS.register()
 class Activation(Layer):
-    """out = activation(x), by a name of ``minidl.activations.NAMES`` ("relu", "softmax", ...); None is linear.
+    """out = activation(x), by a name of ``minidl.activations.NAMES`` ("relu", "softmax", ...) or a function of
+    ``minidl.activations``; None is linear.
 
     Softmax is over the last axis, and its backward is the true Jacobian, p * (dp - sum(dp * p)).
     """
 
-    def __init__(self, activation: str | None, *common: Any, **options: Unpack[LayerOptions]):
+    def __init__(self, activation: str | Callable | None, *common: Any, **options: Unpack[LayerOptions]):
         super().__init__(*common, **options)
         self._activation = ActivationFunction(activation)
         self.activation = self._activation.name
@@ -161,6 +163,18 @@ class LeakyReLU(Activation):
 
 
 @LAYERS.register()
+class ELU(Activation):
+    """x where x > 0, else alpha * (exp(x) - 1), for an alpha >= 0."""
+
+    not_in_config = Activation.not_in_config | {"activation"}
+
+    def __init__(self, alpha: float = 1.0, *common: Any, **options: Unpack[LayerOptions]):
+        super().__init__("elu", *common, **options)
+        self.alpha = check_float("alpha", alpha, minimum=0)
+        self._activation = ActivationFunction("elu", self.alpha)
+
+
+@LAYERS.register()
 class ReLU(Activation):
     """x where x > threshold, at most max_value; else negative_slope * (x - threshold).
 
@@ -189,10 +203,7 @@ class ReLU(Activation):
         if self._has_kernel:
             return super().forward(x, training)
         self._x = x = self._checked_input(x)
-        above = x if self.max_value is None else np.minimum(x, x.dtype.type(self.max_value))
-        below = x.dtype.type(self.negative_slope) * (x - x.dtype.type(self.threshold))
-        # a NaN compares as false, so it takes the upper branch and stays NaN
-        self._out = np.where(x <= x.dtype.type(self.threshold), below, above)
+        self._out = clipped_relu(x, self.negative_slope, self.max_value, self.threshold)
         return self._out
 
     def backward(self, dout):

@@ -1,4 +1,4 @@
-"""Layers without parameters: shapes, scales, and what is random in training and else changes nothing.
+"""Layers without parameters: shapes, and what is random in training and else changes nothing.
 
 A random layer stores no mask. Each draw follows from ``key``, which the model derives from its seed, the layer's place
 and the step. So a backward can repeat its forward's draws, and two layers never share them.
@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from ..kernels import random
-from ..kernels.program import DROPOUT, GAUSSIAN_NOISE, RANDOM_TRANSLATION, RESCALING, Op
-from ..kernels.rowwise import rescale
+from ..kernels.program import DROPOUT, GAUSSIAN_NOISE, RANDOM_TRANSLATION, Op
 from ..registry import Unpack
 from ..validation import check_choice, check_dtype, check_float, check_int, check_shape
 from .base import LAYERS, Layer, LayerOptions
+from .chain import Symbol
 
 
 class _Reshaping(Layer):
@@ -59,6 +59,9 @@ class Input(_Reshaping):
         self.shape = list(check_shape("shape", shape))
         super().__init__(name=name, input_shape=tuple(self.shape))
 
+    def symbol(self) -> Symbol:
+        return Symbol(self, tuple(self.shape), self._dtype or np.float32)
+
 
 @LAYERS.register()
 class Flatten(_Reshaping):
@@ -72,30 +75,6 @@ class Flatten(_Reshaping):
 
     def build(self, input_shape):
         self.output_shape = (math.prod(input_shape),)
-
-
-@LAYERS.register()
-class Rescaling(Layer):
-    """out = x * scale + offset: ``Rescaling(1 / 255)`` takes bytes to [0, 1]."""
-
-    def __init__(self, scale: float, offset: float = 0.0, *common: Any, **options: Unpack[LayerOptions]):
-        super().__init__(*common, **options)
-        self.scale = check_float("scale", scale)
-        self.offset = check_float("offset", offset)
-
-    def forward(self, x, training=False):
-        return self._rescaled(self._checked_input(x), self.offset)
-
-    def backward(self, dout):
-        return self._rescaled(self._checked_batch("dout", dout, self.output_shape), 0.0)
-
-    def _rescaled(self, array: np.ndarray, offset: float) -> np.ndarray:
-        out = np.empty_like(array)
-        rescale(as_matrix(out), as_matrix(array), self.scale, offset)
-        return out
-
-    def ops(self):
-        return [Op(RESCALING, self._size, self._size, f=(self.scale, self.offset))]
 
 
 class RandomLayer(Layer):

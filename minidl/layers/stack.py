@@ -77,7 +77,14 @@ class Stack(FlatParameters):
         layer._in_model = True
         self._layers.append(layer)
         if shape is not None:
-            self._attach()
+            try:
+                self._attach()
+            except Exception:  # of an initializer that does not take the shape
+                self._layers.pop()
+                layer._in_model = False
+                layer.unbuild()
+                self._attach() if self._layers else self._unbuild()
+                raise
 
     def pop(self) -> Layer:
         if not self._layers:

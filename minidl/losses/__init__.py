@@ -20,6 +20,7 @@ from .function import FunctionLoss
 from .softmax import boltzmann, check_logits, log_softmax, softmax
 from .supervised import *  # noqa: F403
 from .supervised import CLASS_OF
+from .tasks import *  # noqa: F403
 
 __all__ = ["DistillationLoss", "Loss", "Ramp", "Schedule", "boltzmann", "check_logits", "deserialize", "get"]
 __all__ += ["log_softmax", "serialize", "softmax", *LOSSES.classes, *(f.__name__ for f in CLASS_OF)]

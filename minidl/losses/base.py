@@ -59,6 +59,7 @@ class Loss(Configurable):
     vector_is_sample = True
     """What two vectors mean to ``__call__``: one sample, as in Keras, or B samples of one output."""
     label_smoothing = 0.0  # of the losses that have no such argument
+    target_limits = (0.0, 1.0)  # of the targets, where there is a fused activation
     _is_own = False
 
     def __init_subclass__(cls, **kwargs) -> None:
@@ -248,7 +249,7 @@ class Loss(Configurable):
         if self.holds_labels(y, outputs):
             ignored = self.ignore_class
             return validation.check_labels(y, outputs, argument, self.distills, ignored), None
-        limits = (0.0, 1.0) if self.fused_activation else None
+        limits = self.target_limits if self.fused_activation else None
         targets = validation.check_targets(y, shape, dtype, argument, limits=limits)
         return NO_LABELS, targets.reshape(len(targets), outputs)
 

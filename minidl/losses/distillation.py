@@ -157,10 +157,14 @@ class DistillationLoss(Loss):
     def _checked_teacher(self, name: str, z: np.ndarray, teacher_logits) -> np.ndarray:
         if teacher_logits is None:
             raise ValueError(f"teacher_logits must be given: {self.name} learns from a teacher, got None")
-        teacher = check_logits("teacher_logits", teacher_logits)
+        teacher = self.check_teacher("teacher_logits", teacher_logits)
         if teacher.shape != z.shape:
             raise ValueError(f"teacher_logits must have the shape of {name} {z.shape}, got {teacher.shape}")
         return np.require(teacher, z.dtype, "CAW")
+
+    def check_teacher(self, argument: str, answers) -> np.ndarray:
+        """The teacher's answers (B, C), of any real dtype, as float32 or float64; refused if they cannot teach."""
+        return check_logits(argument, answers)
 
 
 def _checked_setting(setting: str, value: object) -> float:

@@ -4,6 +4,7 @@ from typing import Any, TypedDict
 
 import numpy as np
 
+from ..kernels import restraints
 from ..kernels import updates as kernel
 from ..registry import Configurable, Registry, check_kind, serialize
 from ..validation import check_float, check_int, check_name, describe
@@ -184,11 +185,11 @@ class Optimizer(Configurable):
     def apply_clipping(self, grads: np.ndarray, segments: np.ndarray | None = None) -> None:
         """Clip ``grads`` in place, if a limit is set; ``segments``: those that learn, by default all."""
         if self.clipnorm is not None:
-            kernel.clip_by_norm(grads, self.segments if segments is None else segments, self.clipnorm)
+            restraints.clip_by_norm(grads, self.segments if segments is None else segments, self.clipnorm)
         elif self.global_clipnorm is not None:
-            kernel.clip_by_global_norm(grads, self.global_clipnorm)
+            restraints.clip_by_global_norm(grads, self.global_clipnorm)
         elif self.clipvalue is not None:
-            kernel.clip_by_value(grads, self.clipvalue)
+            restraints.clip_by_value(grads, self.clipvalue)
 
     def step(self, params: np.ndarray, grads: np.ndarray) -> None:
         """One step on a flat vector, in place. If a limit is set, ``grads`` is clipped in place first.

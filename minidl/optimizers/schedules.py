@@ -137,4 +137,107 @@ class CosineDecay(_Formula):
         return rates
 
 
+@SCHEDULES.register()
+class PolynomialDecay(_Formula):
+    """From ``initial_learning_rate`` to ``end_learning_rate`` along a polynomial:
+    ``(initial_learning_rate - end_learning_rate) * (1 - min(step / n, 1))**power + end_learning_rate``.
+
+    n is ``decay_steps``. With ``cycle`` it is the smallest multiple of ``decay_steps`` that is >= ``step`` and not 0,
+    so the rate jumps up again after each multiple, to a lower point each time.
+    """
+
+    def __init__(
+        self,
+        initial_learning_rate: float,
+        decay_steps: int,
+        end_learning_rate: float = 0.0001,
+        power: float = 1.0,
+        cycle: bool = False,
+        name: str = "PolynomialDecay",
+    ):
+        self.initial_learning_rate = check_float("initial_learning_rate", initial_learning_rate, minimum=0)
+        self.decay_steps = check_float("decay_steps", decay_steps, above=0)
+        self.end_learning_rate = check_float("end_learning_rate", end_learning_rate, minimum=0)
+        self.power = check_float("power", power, minimum=0)
+        self.cycle = check_bool("cycle", cycle)
+        self.name = check_name(name, "PolynomialDecay")
+
+    def _rates(self, steps):
+        length = self.decay_steps
+        if self.cycle:
+            length = length * np.maximum(np.ceil(steps / length), 1.0)
+        left = 1 - np.minimum(steps / length, 1.0)
+        return (
+            self.initial_learning_rate - self.end_learning_rate
+        ) * left**self.power + self.end_learning_rate
+
+
+@SCHEDULES.register()
+class InverseTimeDecay(_Formula):
+    """``initial_learning_rate / (1 + decay_rate * step / decay_steps)``; ``staircase`` rounds the quotient of the
+    steps down."""
+
+    def __init__(
+        self,
+        initial_learning_rate: float,
+        decay_steps: int,
+        decay_rate: float,
+        staircase: bool = False,
+        name: str = "InverseTimeDecay",
+    ):
+        self.initial_learning_rate = check_float("initial_learning_rate", initial_learning_rate, above=0)
+        self.decay_steps = check_float("decay_steps", decay_steps, above=0)
+        self.decay_rate = check_float("decay_rate", decay_rate, minimum=0)
+        self.staircase = check_bool("staircase", staircase)
+        self.name = check_name(name, "InverseTimeDecay")
+
+    def _rates(self, steps):
+        periods = steps / self.decay_steps
+        if self.staircase:
+            periods = np.floor(periods)
+        return self.initial_learning_rate / (1 + self.decay_rate * periods)
+
+
+@SCHEDULES.register()
+class CosineDecayRestarts(_Formula):
+    """Half a cosine wave after the other, each from a fresh start (SGDR, Loshchilov & Hutter 2017).
+
+    Period i = 0, 1, ... has ``first_decay_steps * t_mul**i`` steps. At the part f of it that is done the rate is
+    ``initial_learning_rate * ((1 - alpha) * 0.5 * m_mul**i * (1 + cos(pi * f)) + alpha)``. A period begins at the first
+    step that it holds; Keras computes in float32 and may begin it one step late.
+    """
+
+    def __init__(
+        self,
+        initial_learning_rate: float,
+        first_decay_steps: int,
+        t_mul: float = 2.0,
+        m_mul: float = 1.0,
+        alpha: float = 0.0,
+        name: str = "SGDRDecay",
+    ):
+        self.initial_learning_rate = check_float("initial_learning_rate", initial_learning_rate, above=0)
+        self.first_decay_steps = check_float("first_decay_steps", first_decay_steps, above=0)
+        self.t_mul = check_float("t_mul", t_mul, minimum=1)
+        self.m_mul = check_float("m_mul", m_mul, minimum=0)
+        self.alpha = check_float("alpha", alpha, minimum=0)
+        self.name = check_name(name, "SGDRDecay")
+
+    def _begin(self, period):
+        """When a period begins, in units of the first one."""
+        return period if self.t_mul == 1 else (self.t_mul**period - 1) / (self.t_mul - 1)
+
+    def _rates(self, steps):
+        done = steps / self.first_decay_steps
+        period = np.floor(done)
+        if self.t_mul > 1:
+            period = np.round(np.log1p(done * (self.t_mul - 1)) / np.log(self.t_mul))
+            period -= self._begin(period) > done * (
+                1 + 1e-9
+            )  # a step at which one begins may be rounded down
+        fraction = np.maximum(done - self._begin(period), 0) / self.t_mul**period
+        wave = 0.5 * self.m_mul**period * (1 + np.cos(np.pi * fraction))
+        return self.initial_learning_rate * ((1 - self.alpha) * wave + self.alpha)
+
+
 deserialize = SCHEDULES.deserialize

@@ -5,9 +5,26 @@ a ``Teacher`` and refuses what cannot teach.
 """
 
 from .cache import cached_logits, load_logits, save_logits
-from .conversion import Ensemble, as_teacher, named_teacher, untrained_note
-from .kinds import PROBABILITY_FLOOR, ArrayTeacher, CallableTeacher, ModelTeacher, Teacher, fingerprint
+from .combined import Ensemble, InputsTeacher
+from .conversion import as_teacher, named_teacher, untrained_note
+from .kinds import (
+    PROBABILITY_FLOOR,
+    ArrayTeacher,
+    CallableTeacher,
+    ModelTeacher,
+    Teacher,
+    fingerprint,
+    may_be_probabilities,
+)
 
-__all__ = ["PROBABILITY_FLOOR", "ArrayTeacher", "CallableTeacher", "Ensemble", "ModelTeacher", "Teacher"]
+__all__ = [
+    "PROBABILITY_FLOOR",
+    "ArrayTeacher",
+    "CallableTeacher",
+    "Ensemble",
+    "InputsTeacher",
+    "ModelTeacher",
+    "Teacher",
+]
 __all__ += ["as_teacher", "cached_logits", "fingerprint", "load_logits", "save_logits"]
-__all__ += ["named_teacher", "untrained_note"]  # for minidl itself
+__all__ += ["may_be_probabilities", "named_teacher", "untrained_note"]  # for minidl itself

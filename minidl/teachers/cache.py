@@ -8,7 +8,7 @@ import numpy as np
 from .. import archive, validation
 from ..validation import check_array, check_finite, check_rows, check_targets
 from .conversion import as_teacher
-from .kinds import ArrayTeacher, fingerprint, refuse_probabilities
+from .kinds import ArrayTeacher, fingerprint, hint_of_two, refuse_probabilities
 
 _FORMAT = "minidl logits 1"
 
@@ -29,7 +29,7 @@ def cached_logits(
     Parameters
     ----------
     teacher : anything ``as_teacher`` takes.
-    x : samples ``(N, ...)``, of any real dtype, ``np.memmap`` included; read one batch at a time.
+    x : samples ``(N, ...)``, of any real dtype, ``np.memmap`` and CSR matrices included; read one batch at a time.
     batch_size : samples per call of the teacher.
     temperature : where the logits will be used; it matters to an arithmetic ``Ensemble`` alone.
     dtype : of the result.
@@ -40,11 +40,12 @@ def cached_logits(
     teacher, dtype = as_teacher(teacher), np.dtype(dtype)
     batch_size = validation.check_int("batch_size", batch_size, minimum=1)
     temperature = validation.check_float("temperature", temperature, above=0)
-    x = check_array("x", x)
+    x = check_array("x", x, may_be_sparse=True)
     if teacher.samples is not None:
         check_rows("teacher", teacher.samples, len(x))
     if classes is not None and teacher.classes not in (None, classes):
-        raise ValueError(f"teacher must have {classes} classes, got {teacher.classes}")
+        hint = hint_of_two(teacher.classes, classes)
+        raise ValueError(f"teacher must have {classes} classes, got {teacher.classes}{hint}")
     if isinstance(teacher, ArrayTeacher):
         if teacher.array.dtype == dtype:
             return teacher.array
@@ -59,6 +60,8 @@ def cached_logits(
         logits = teacher.logits(batch, rows=rows, temperature=temperature)
         if out.shape[1] == 0:  # a function tells the number of classes by its first answer
             out = np.empty((len(x), logits.shape[1]), dtype)
+        if hint := hint_of_two(logits.shape[1], out.shape[1]):
+            raise ValueError(f"teacher must return one logit a sample, got {logits.shape[1]}{hint}")
         check_rows("what teacher returned", len(logits), len(batch))
         out[rows] = check_targets(logits, out.shape[1:], dtype, "what teacher returned")
     return out
@@ -74,7 +77,7 @@ def save_logits(path: str | os.PathLike, logits: np.ndarray, x: np.ndarray, teac
     folder = os.path.dirname(archive.check_path(path)) or "."
     if not os.path.isdir(folder):
         raise FileNotFoundError(f"{path}: there is no folder {folder}")
-    x = check_array("x", x)
+    x = check_array("x", x, may_be_sparse=True)
     logits = check_array("logits", logits, ndim=2)
     check_rows("logits", len(logits), len(x))
     check_finite("logits", logits)
@@ -102,7 +105,7 @@ def load_logits(path: str | os.PathLike, x: np.ndarray, teacher: object) -> np.n
         if header.get("format") != _FORMAT or logits.ndim != 2 or logits.dtype.kind != "f":
             raise ValueError(f"its header is {validation.describe(header)}")
     again = "compute them again with cached_logits and save_logits"
-    if header.get("x") != fingerprint(check_array("x", x)):
+    if header.get("x") != fingerprint(check_array("x", x, may_be_sparse=True)):
         raise ValueError(f"{path}: these logits were computed from another x; {again}")
     if header.get("teacher") != _teacher_id(teacher):
         other = "by another teacher, or it was trained since"

@@ -1,16 +1,19 @@
-"""``as_teacher``: what the user has, as a ``Teacher``; and ``Ensemble``, several teachers as one."""
+"""``as_teacher``: what the user has, as a ``Teacher``."""
 
-import hashlib
 import inspect
-import json
-from collections.abc import Sequence
-from functools import reduce
 
 import numpy as np
 
-from ..losses.softmax import log_softmax, softmax
-from ..validation import check_bool, check_choice, check_float, describe
-from .kinds import ArrayTeacher, CallableTeacher, ModelTeacher, Teacher, has_initial_weights, package_of
+from ..validation import check_bool, check_choice, describe
+from .kinds import (
+    ArrayTeacher,
+    CallableTeacher,
+    ModelTeacher,
+    Teacher,
+    has_initial_weights,
+    hint_of_two,
+    package_of,
+)
 
 _ADVICE = {
     # of things that could teach, but not as they are: what to write
@@ -26,7 +29,18 @@ _ADVICE = {
 }
 
 
-def as_teacher(teacher: object, student: object = None, from_probs: bool = False) -> Teacher:
+UNKNOWN = "unknown"
+ANY = "any"
+"""Of an ensemble's members until a student is known: nothing is refused but what is no array (N, C)."""
+_ACTIVATIONS = ("softmax", "sigmoid", None, UNKNOWN, ANY)
+
+
+def as_teacher(
+    teacher: object,
+    student: object = None,
+    from_probs: bool = False,
+    activation: str | None = UNKNOWN,
+) -> Teacher:
     """A model, an ``Ensemble``, logits ``(N, C)`` or a function ``x -> logits``, as a ``Teacher``.
 
     Zeros ``(N, C)`` are the uniform teacher: with ``KnowledgeDistillation(1.0, 1 - s, s)`` it smooths labels by
@@ -37,8 +51,12 @@ def as_teacher(teacher: object, student: object = None, from_probs: bool = False
     student : the model that is to learn; it is refused as its own teacher, also inside an ensemble, as a bound
         method, or as another model on the same parameters, and it must have as many outputs as the teacher classes.
     from_probs : the array, or what the function returns, holds probabilities and not logits. Their logarithm is
-        taken (not below 1e-7). Without it an array all of whose rows lie in [0, 1] and sum to 1 is refused:
-        softened once more it would teach next to nothing.
+        taken (not below 1e-7), and of sigmoids' probabilities p, brought to [1e-7, 1 - 1e-7], the logit
+        ``log(p / (1 - p))``. Without it an array all of whose rows lie in [0, 1] and sum to 1 is refused:
+        softened once more it would teach next to nothing. So is one of sigmoids whose numbers fill [0, 1].
+    activation : what makes answers of the logits: "softmax"; "sigmoid", for one output, ``(N,)`` or ``(N, 1)``,
+        and for several; None for a regression, where they are the outputs themselves. By default what the student
+        ends in, or else "softmax"; what is a ``Teacher`` already keeps its own.
 
     Raises TypeError or ValueError, naming what was wrong with ``teacher`` and what to write instead.
     """
@@ -49,13 +67,18 @@ def as_teacher(teacher: object, student: object = None, from_probs: bool = False
             "from_probs=True is for arrays and functions that give probabilities, "
             f"got {describe(teacher)}, which gives logits"
         )
-    found = _make_teacher(teacher, from_probs)
+    if activation == UNKNOWN and getattr(student, "final_activation", None) == "sigmoid":
+        activation = "sigmoid"
+    found = _make_teacher(teacher, from_probs, check_choice("activation", activation, _ACTIVATIONS))
+    if activation not in (UNKNOWN, ANY):
+        found = found.answering(activation)
     if student is not None:
-        _refuse_student(found, student)
+        _refuse_student(found, student, found.activation if activation == UNKNOWN else activation)
     return found
 
 
-def _make_teacher(thing, from_probs: bool) -> Teacher:
+def _make_teacher(thing, from_probs: bool, activation) -> Teacher:
+    given = "softmax" if activation == UNKNOWN else activation
     if isinstance(thing, type):
         raise TypeError(f"teacher must be a model that was trained, got the class {thing.__name__}")
     if isinstance(thing, Teacher):
@@ -77,24 +100,24 @@ def _make_teacher(thing, from_probs: bool) -> Teacher:
     if isinstance(thing, (list, tuple)) and any(callable(item) or hasattr(item, "layers") for item in thing):
         raise TypeError("teacher is a list of models: say how to average them, teacher=Ensemble([...])")
     if isinstance(thing, (list, tuple)) or hasattr(thing, "__array__"):
-        return ArrayTeacher(thing, from_probs)
+        return ArrayTeacher(thing, from_probs, given)
     if callable(thing):
-        return CallableTeacher(thing, from_probs)
+        return CallableTeacher(thing, from_probs, given)
     raise TypeError(
         "teacher must be a model, an Ensemble, an array of logits (N, classes) or a function x -> logits, "
         f"got {describe(thing)}"
     )
 
 
-def named_teacher(argument: str, teacher: object) -> Teacher:
-    """``as_teacher(teacher)``; its errors begin with the name of the argument that held the teacher."""
+def named_teacher(argument: str, teacher: object, **options) -> Teacher:
+    """``as_teacher(teacher, ...)``; its errors begin with the name of the argument that held the teacher."""
     try:
-        return as_teacher(teacher)
+        return as_teacher(teacher, **options)
     except (TypeError, ValueError) as error:
         raise type(error)(f"{argument}: {error}") from error
 
 
-def _refuse_student(teacher: Teacher, student: object) -> None:
+def _refuse_student(teacher: Teacher, student: object, activation: str | None) -> None:
     """Refuse a teacher that is the student, runs it, or shares its parameters; and other numbers of classes."""
     for model in teacher.models():
         if model is student:
@@ -109,10 +132,14 @@ def _refuse_student(teacher: Teacher, student: object) -> None:
     shape = getattr(student, "output_shape", None)
     if not shape:
         return
-    if shape[-1] < 2:
+    if activation == "softmax" and shape[-1] < 2:
         raise ValueError(f"student must have an output for each class, two or more, got {shape[-1]}")
     if teacher.classes not in (None, shape[-1]):
-        raise ValueError(f"teacher must have the student's {shape[-1]} classes, got {teacher.classes}")
+        answers = "classes" if activation == "softmax" else "outputs"
+        hint = hint_of_two(teacher.classes, shape[-1])
+        raise ValueError(
+            f"teacher must have the student's {shape[-1]} {answers}, got {teacher.classes}{hint}"
+        )
 
 
 def untrained_note(teacher: Teacher, student: object, resumed: bool = False) -> str:
@@ -133,73 +160,3 @@ def untrained_note(teacher: Teacher, student: object, resumed: bool = False) -> 
             "The order is distill(teacher, student, x, y), or student.fit(x, y, target_model=teacher)"
         )
     return note
-
-
-class Ensemble(Teacher):
-    """Several teachers as one, by the mean of their answers.
-
-    ``mean="arithmetic"`` averages the softened probabilities, ``p = sum_m w_m softmax(v_m / T)``. No logits give that
-    at every T, so the ensemble's logits are made for the temperature asked: ``v = T log p``, by log-sum-exp, hence
-    ``softmax(v / T) = p`` exactly. Distilling from it is distilling from all members at once:
-    ``sum_m w_m KL(p_m || q) = KL(p || q) + constant``. ``mean="geometric"`` averages the logits,
-    ``v = sum_m w_m v_m``: the normalised geometric mean of the members' probabilities at the same T.
-
-    Parameters
-    ----------
-    members : models, arrays of logits, functions, ensembles; one or more.
-    weights : one number > 0 per member, scaled to sum to 1; equal by default.
-
-    Called like a function, ``ensemble(x, temperature=1.0)`` gives its logits; ``predict(x)`` the
-    averaged probabilities.
-    """
-
-    name = "ensemble"
-
-    def __init__(self, members: Sequence, mean: str = "arithmetic", weights: Sequence[float] | None = None):
-        if isinstance(members, (np.ndarray, str)) or not isinstance(members, Sequence) or len(members) == 0:
-            raise ValueError(f"members must be a list of one or more teachers, got {describe(members)}")
-        self.mean = check_choice("mean", mean, ("arithmetic", "geometric"))
-        self._members = tuple(named_teacher(f"members[{i}]", member) for i, member in enumerate(members))
-        weights = [1.0] * len(members) if weights is None else weights
-        if not np.iterable(weights) or len(weights) != len(members):
-            raise ValueError(
-                f"weights must have one number a member: {len(members)}, got {describe(weights)}"
-            )
-        self.weights = np.array([check_float(f"weights[{i}]", w, above=0) for i, w in enumerate(weights)])
-        self.weights /= self.weights.sum()
-        self.classes, self.samples = self._common("classes"), self._common("samples")
-        self.softens = mean == "arithmetic" and len(members) > 1 or any(m.softens for m in self._members)
-
-    def _common(self, attribute: str) -> int | None:
-        """The number all members agree on, or None if no member knows it."""
-        known = {getattr(member, attribute) for member in self._members} - {None}
-        if len(known) > 1:
-            raise ValueError(f"members must have the same number of {attribute}, got {sorted(known)}")
-        return known.pop() if known else None
-
-    def members(self):
-        return self._members
-
-    def logits(self, x, rows=None, temperature=1.0):
-        answers = [
-            np.asarray(member.logits(x, rows=rows, temperature=temperature), np.float64)
-            for member in self._members
-        ]
-        first = answers[0].shape
-        for v in answers:
-            if v.shape != first:
-                raise ValueError(f"members must give logits of one shape, got {first} and {v.shape}")
-        if self.mean == "geometric":
-            return reduce(np.add, map(np.multiply, self.weights, answers))
-        log_p = [log_softmax(v, temperature) for v in answers]
-        return temperature * reduce(np.logaddexp, map(np.add, np.log(self.weights), log_p))
-
-    def predict(self, x: np.ndarray, temperature: float = 1.0) -> np.ndarray:
-        """The averaged probabilities ``(B, C)``, each member's softened by ``temperature`` first."""
-        return softmax(self.logits(x, temperature=temperature), temperature)
-
-    def fingerprint(self):
-        parts = [member.fingerprint() for member in self._members]
-        if not all(parts):
-            return ""
-        return hashlib.sha256(json.dumps([self.mean, self.weights.tolist(), parts]).encode()).hexdigest()

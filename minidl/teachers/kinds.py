@@ -3,6 +3,7 @@
 Each kind refuses what would teach next to nothing: probabilities in place of logits, a module with dropout left on.
 """
 
+import copy
 import hashlib
 import inspect
 import json
@@ -12,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from ..losses.softmax import looks_like_probabilities
-from ..validation import blocks, check_array, check_finite
+from ..sparse import SparseRows
+from ..validation import blocks, check_array, check_finite, check_range
 
 PROBABILITY_FLOOR = 1e-7
 """Smaller probabilities are raised to this one before their logarithm is taken, as in Keras."""
@@ -25,6 +27,8 @@ class Teacher:
     classes: int | None = None  # logits per sample, where that is known
     samples: int | None = None  # how many, if it knows those of one data set alone (an array of logits)
     softens = False  # whether the logits depend on the temperature at which they will be used
+    activation: str | None = "softmax"
+    """What makes answers of the logits: softmax; sigmoid; or None, for they are the outputs of a regression."""
     _gives_logits = False  # whether answers were seen that are no probabilities
 
     def logits(
@@ -36,6 +40,10 @@ class Teacher:
         The student will be trained to match ``softmax(logits / temperature)``.
         """
         raise NotImplementedError
+
+    def answering(self, activation: str | None) -> "Teacher":
+        """This teacher, for a student whose loss makes answers of logits by ``activation``."""
+        return self
 
     def members(self) -> tuple["Teacher", ...]:
         """The teachers this one consists of."""
@@ -71,6 +79,24 @@ class ModelTeacher(Teacher):
         self.name = getattr(model, "name", None) or "teacher"
         shape = getattr(model, "output_shape", None)
         self.classes = int(shape[-1]) if shape else None
+        if getattr(model, "final_activation", None) == "sigmoid":
+            self.activation = "sigmoid"
+
+    def answering(self, activation):
+        final = getattr(self.model, "final_activation", None)
+        if final in ("softmax", "sigmoid") and activation not in (final, "softmax"):
+            learns = "outputs, for a regression" if activation is None else "logits of sigmoids"
+            instead = "one that ends without it"
+            if activation is None:
+                instead = (
+                    "lambda x: teacher.predict(x, verbose=0) if its probabilities are what is to be learnt"
+                )
+            raise ValueError(
+                f"teacher {self.name!r} ends in {final}, and the student learns {learns}: give {instead}"
+            )
+        found = copy.copy(self)
+        found.activation = activation
+        return found
 
     def logits(self, x, rows=None, temperature=1.0):
         try:
@@ -78,7 +104,7 @@ class ModelTeacher(Teacher):
         except (ValueError, TypeError) as error:
             raise type(error)(f"teacher {self.name!r} cannot take x: {error}") from error
         if not self._gives_logits and len(logits) > 1:  # one row may sum to 1 by chance
-            if looks_like_probabilities(logits):
+            if self.activation == "softmax" and looks_like_probabilities(logits):
                 raise ValueError(
                     f"teacher {self.name!r} gives probabilities where logits are wanted: let softmax be its last "
                     "layer, and there once"
@@ -98,19 +124,26 @@ class ModelTeacher(Teacher):
 
 
 class ArrayTeacher(Teacher):
-    """Logits ``(N, C)``, row i for sample i of the training data; an ``np.memmap`` stays on disk."""
+    """Logits ``(N, C)``, row i for sample i of the training data; an ``np.memmap`` stays on disk.
+
+    Of one output they may be ``(N,)``.
+    """
 
     name = "logits"
 
-    def __init__(self, logits, from_probs: bool = False):
-        array = check_array("teacher", logits)
-        if array.ndim != 2 or array.shape[1] < 2:
-            raise ValueError(f"teacher must have shape (N, classes), classes >= 2, got {array.shape}")
+    def __init__(self, logits, from_probs: bool = False, activation: str | None = "softmax"):
+        array = _as_answers("teacher", check_array("teacher", logits), activation)
+        if array is None:
+            raise ValueError(
+                f"teacher must have shape (N, classes), classes >= 2, got {np.shape(logits)}{_OF_ONE}"
+            )
         check_finite("teacher", array)
-        if not from_probs:
-            refuse_probabilities("teacher", array)
-        self.array = _log_probabilities(array) if from_probs else array
+        self.activation, self._given = activation, (logits, from_probs)
+        self.array = _logits_of("teacher", array, from_probs, activation)
         self.samples, self.classes = array.shape
+
+    def answering(self, activation):
+        return self if activation == self.activation else ArrayTeacher(*self._given, activation)
 
     def logits(self, x, rows=None, temperature=1.0):
         if rows is None and len(x) != self.samples:
@@ -125,13 +158,21 @@ class ArrayTeacher(Teacher):
 
 
 class CallableTeacher(Teacher):
-    """A function ``x -> logits``. It is given C-contiguous float batches ``(B, ...)``."""
+    """A function ``x -> logits``. It is given C-contiguous float batches ``(B, ...)``.
 
-    def __init__(self, function: Callable, from_probs: bool = False):
+    Of one output it may return ``(B,)``.
+    """
+
+    def __init__(self, function: Callable, from_probs: bool = False, activation: str | None = "softmax"):
         _refuse_active_dropout(function)
-        self.function = function
+        self.function, self.activation = function, activation
         self.name = getattr(function, "__name__", type(function).__name__)
         self.from_probs = from_probs
+
+    def answering(self, activation):
+        if activation == self.activation:
+            return self
+        return CallableTeacher(self.function, self.from_probs, activation)
 
     def logits(self, x, rows=None, temperature=1.0):
         x = np.ascontiguousarray(x, x.dtype if x.dtype.kind == "f" else np.float32)
@@ -147,14 +188,14 @@ class CallableTeacher(Teacher):
                 f"teacher must return a NumPy array, got {type(returned).__name__} ({error}); for PyTorch: "
                 "lambda x: module(torch.from_numpy(x)).detach().numpy()"
             ) from error
-        array = check_array("what teacher returned", array)
-        if array.ndim != 2 or len(array) != len(x) or array.shape[1] < 2:
-            raise ValueError(f"teacher must return logits of shape ({len(x)}, classes), got {array.shape}")
+        given = check_array("what teacher returned", array)
+        array = _as_answers("what teacher returned", given, self.activation)
+        if array is None or len(array) != len(x):
+            raise ValueError(f"teacher must return logits of shape ({len(x)}, classes), got {given.shape}")
         check_finite("what teacher returned", array)
-        if self.from_probs:
-            return _log_probabilities(array)
-        if not self._gives_logits and len(array) > 1:  # one row may sum to 1 by chance
-            refuse_probabilities("what teacher returned", array)
+        seen = self._gives_logits or len(array) < 2  # one row may sum to 1 by chance
+        if self.from_probs or not seen:
+            array = _logits_of("what teacher returned", array, self.from_probs, self.activation)
             self._gives_logits = True
         return array
 
@@ -164,12 +205,70 @@ class CallableTeacher(Teacher):
 
 def fingerprint(array: np.ndarray) -> str:
     """SHA-256 of an array's dtype, shape and values, read block by block."""
-    array = np.asarray(array)
+    array = array if isinstance(array, SparseRows) else np.asarray(array)
     little_endian = array.dtype.newbyteorder("<")
     digest = hashlib.sha256(f"{little_endian.str}{array.shape}".encode())
     for _, block in blocks(array):
         digest.update(np.ascontiguousarray(block, dtype=little_endian).data)
     return digest.hexdigest()
+
+
+_OF_ONE = "; of one output say what it is: as_teacher(..., activation='sigmoid'), or None for a regression"
+
+
+def hint_of_two(got: int | None, wanted: int | None) -> str:
+    """What to write where a teacher tells of both classes, and the student has one output."""
+    if (got, wanted) != (2, 1):
+        return ""
+    return "; of two classes give what speaks for the second: of probabilities p[:, 1], of logits v[:, 1] - v[:, 0]"
+
+
+def _as_answers(argument: str, array: np.ndarray, activation: str | None) -> np.ndarray | None:
+    """``array`` as (N, C); None if it has another shape, or one column where several classes are meant."""
+    if array.ndim == 1 and activation != "softmax":
+        array = array[:, None]
+    return array if array.ndim == 2 and (array.shape[1] > 1 or activation != "softmax") else None
+
+
+def _logits_of(argument: str, array: np.ndarray, from_probs: bool, activation: str | None) -> np.ndarray:
+    """Answers (N, C) as logits; probabilities are converted if they are said to be such, and else refused."""
+    if activation is None:
+        if from_probs:
+            raise ValueError(
+                "from_probs=True is for classes: a regression learns from a teacher's outputs as they are"
+            )
+        return array
+    if activation == "sigmoid":
+        if from_probs:
+            return _log_odds(array)
+        _refuse_sigmoids(argument, array)
+        return array
+    if from_probs:
+        return _log_probabilities(array)
+    refuse_probabilities(argument, array)
+    return array
+
+
+def may_be_probabilities(thing: object, activation: str | None) -> bool:
+    """Whether a teacher could be said to give probabilities: a function, or an array of them."""
+    if isinstance(thing, Teacher) or hasattr(thing, "predict_logits"):
+        return False
+    if callable(thing):
+        return True
+    array = check_array("teacher", thing)
+    if activation == "softmax":
+        return array.ndim == 2 and looks_like_probabilities(array)
+    return bool(array.min() >= 0 and array.max() <= 1)
+
+
+def _refuse_sigmoids(argument: str, array: np.ndarray) -> None:
+    """Refuse what sigmoids give, where their logits are wanted: numbers that fill [0, 1] and never leave it."""
+    low, high = array.min(), array.max()
+    if low >= 0 and high <= 1 and high - low > 0.9 and array.size >= 10:
+        raise ValueError(
+            f"{argument} looks like probabilities: all {array.size} numbers lie in [0, 1], from {low:g} to {high:g}. "
+            "Logits are wanted (before the sigmoid); if probabilities are all there is, say from_probs=True"
+        )
 
 
 def refuse_probabilities(argument: str, array: np.ndarray) -> None:
@@ -185,9 +284,19 @@ def refuse_probabilities(argument: str, array: np.ndarray) -> None:
 def _log_probabilities(array: np.ndarray) -> np.ndarray:
     """The logarithms of probabilities, which are logits that give these probabilities."""
     if not looks_like_probabilities(array):
-        raise ValueError("from_probs=True wants rows in [0, 1] that sum to 1, and these are not")
+        raise ValueError(
+            "from_probs=True wants rows in [0, 1] that sum to 1, and these are not; of sigmoids say "
+            "as_teacher(..., from_probs=True, activation='sigmoid')"
+        )
     dtype = np.float64 if array.dtype == np.float64 else np.float32
     return np.log(np.maximum(array, PROBABILITY_FLOOR), dtype=dtype)
+
+
+def _log_odds(array: np.ndarray) -> np.ndarray:
+    """The logits of sigmoids with these outputs, which are first brought to [1e-7, 1 - 1e-7]."""
+    check_range("teacher", array, 0.0, 1.0, why=" (probabilities, with from_probs=True)")
+    p = np.clip(array.astype(np.float64), PROBABILITY_FLOOR, 1 - PROBABILITY_FLOOR)
+    return (np.log(p) - np.log1p(-p)).astype(np.float64 if array.dtype == np.float64 else np.float32)
 
 
 def package_of(thing: object) -> str:

@@ -10,9 +10,10 @@ from ..kernels import activations, network, program, threads
 from ..kernels.losses import UNITS as LOSSES
 from ..kernels.metrics import UNITS as METRICS
 from ..kernels.program import DENSE, BatchParts, Op, training_buffers
+from ..kernels.restraints import CONSTRAIN, PENALIZE
 from ..kernels.target import aligned_zeros
 from ..kernels.thread_choice import CALL_SECONDS, choice_for
-from ..kernels.updates import BOUND, PENALIZE, SCALARS, UPDATES
+from ..kernels.updates import SCALARS, UPDATES
 from ..warmup import compile_before_fit
 from .interrupts import call_waiting_handlers
 from .preparation import TrainingData
@@ -125,7 +126,7 @@ class CompiledSteps:
         step_parts = program.Parts._fields if self._restraints.active else program.Parts._fields[:-1]
         of_losses = [metric.loss_kind for metric in self._tally.others if metric.loss_kind is not None]
         units = objective.kind, model.final_activation, model.optimizer.kind, self._restraints.active, *kinds
-        n_threads, settings = self._most_threads, np.array([op.f for op in ops]).tobytes()
+        n_threads, settings = self._most_threads, np.concatenate([op.f for op in ops]).tobytes()
         copies = n_threads if copied else 1
         self._layout = _Layout(
             tuple(ops), settings, batch_size, dtype, n_threads, copies, parts, (units, *of_losses)
@@ -226,12 +227,12 @@ class CompiledSteps:
             self._threads.record(used, done, elapsed)
 
     def _data(self, orders: np.ndarray) -> program.Data:
-        """What a slice on the rows ``orders`` reads; inputs of a foreign dtype are converted now."""
+        """What a slice on the rows ``orders`` reads; inputs of a foreign dtype are converted now, and made dense."""
         samples, order = self._samples, orders.ravel()
         x, x_order = self._x, order
         if not self._reads_x_directly:
-            chunk = samples.x[order].reshape(len(order), -1)
-            x = program.rows_of(np.ascontiguousarray(chunk, dtype=self._model.dtype))
+            chunk = np.ascontiguousarray(samples.x[order], dtype=self._model.dtype)
+            x = program.rows_of(chunk.reshape(len(order), -1))
             x_order = np.arange(len(order))
         numbers = self._batch_size, orders.shape[1], self._loss.divisor, self._loss.ignored
         return program.Data(
@@ -275,12 +276,15 @@ def _unit_names(model, objective, ops, optimizer, metric_kinds: list[int], parts
 
 def _restraints(model) -> program.Restraints:
     """Penalties, clipping and constraints as data."""
-    optimizer, penalties, (places, limits) = model.optimizer, model.penalties, model.max_norms
+    optimizer, penalties, (places, numbers) = model.optimizer, model.penalties, model.constraint_table
     clips = [
         float(limit or 0) for limit in (optimizer.clipvalue, optimizer.clipnorm, optimizer.global_clipnorm)
     ]
-    active, units = bool(penalties.any() or limits.size or any(clips)), (0, 0)
+    active, units = bool(penalties.any() or len(places) or any(clips)), (0, 0)
     if active:
-        units = PENALIZE.address("penalize_and_clip", model.dtype), BOUND.address("max_norm", model.dtype)
+        units = (
+            PENALIZE.address("penalize_and_clip", model.dtype),
+            CONSTRAIN.address("constrain", model.dtype),
+        )
     segments = model.learning_segments
-    return program.Restraints(active, *units, segments, penalties, np.array(clips), places, limits)
+    return program.Restraints(active, *units, segments, penalties, np.array(clips), places, numbers)

@@ -8,6 +8,7 @@ import numpy as np
 from ..callbacks import CallbackList, check_verbose
 from ..kernels import infer, program, threads
 from ..kernels.program import DENSE, aligned_rows
+from ..layers import Normalization
 from ..validation import check_inputs, check_int
 from ..warmup import compile_before_predict
 from .objective import metric_values, predictions_for, reduced, score_rows
@@ -19,12 +20,13 @@ _SLICE_FLOPS = 2e9  # work of one kernel call at most: between two calls Ctrl-C 
 
 
 class Predictor:
-    """A model laid out for inference: made once, until the model's layers or parameters change place."""
+    """A model laid out for inference: made once, until layers or parameters change place or a layer adapts."""
 
     def __init__(self, model, logits: bool):
         ops = model.ops(logits=logits)
         compile_before_predict(model.dtype.name, program.unit_names(ops, training=False))
         self._shape, self._dtype = model.input_shape, model.dtype
+        self._adapting = [(each, each._version) for each in model.layers if isinstance(each, Normalization)]
         self._in_size, self._outputs = math.prod(model.input_shape), math.prod(model.output_shape)
         self._flops = 2.0 * sum(op.in_size * op.out_size for op in ops if op.kind == DENSE)
         laid_out = program.plan(ops, _CHUNK, model.dtype, training=False)
@@ -42,9 +44,14 @@ class Predictor:
             self._buffers.alone = found[0][0], found[1][0]
         return found
 
+    def is_current(self) -> bool:
+        """Whether no layer has adapted since."""
+        return all(layer._version == version for layer, version in self._adapting)
+
     def reads(self, x) -> bool:
         """Whether ``x`` can be predicted as it is, without a look at its values beforehand."""
-        return type(x) is np.ndarray and x.shape[1:] == self._shape and len(x) > 0 and is_native(x)
+        fits = type(x) is np.ndarray and x.shape[1:] == self._shape and len(x) > 0 and is_native(x)
+        return fits and (not self._adapting or self.is_current())
 
     def __call__(self, x: np.ndarray, native: bool) -> tuple[np.ndarray, bool]:
         """(outputs (N, C), whether all inputs were finite); ``native``: what `is_native` says of x."""
@@ -52,7 +59,7 @@ class Predictor:
         out = np.empty((count, self._outputs), self._dtype)
         n_threads = threads.count_for(self._flops * count)
         space = self._space(n_threads)
-        if n_threads == 1 and count <= _CHUNK and x.dtype == self._dtype and x.flags.carray:
+        if native and n_threads == 1 and count <= _CHUNK and x.dtype == self._dtype and x.flags.carray:
             return out, infer.infer_rows(*self._model, *self._buffers.alone, x.ravel(), count, out)
         finite, step = True, count
         if not native:
@@ -84,12 +91,15 @@ def predict(model, x, logits: bool = False) -> np.ndarray:
 def predict_checked(model, x: np.ndarray, logits: bool) -> np.ndarray:
     """(N, outputs) for inputs that were checked before."""
     predictor = model.predictors.get(logits)
+    if predictor is not None and not predictor.is_current():
+        predictor = None
     if predictor is None and model.ops() is not None:
         predictor = model.predictors[logits] = Predictor(model, logits)
     if predictor is not None:
         return predictor(x, is_native(x))[0]
     rows = max(1, CHUNK_BYTES // (math.prod(model.input_shape) * model.dtype.itemsize))
-    parts = [model.forward(x[first : first + rows], logits=logits) for first in range(0, len(x), rows)]
+    slices = [x[first : first + rows] for first in range(0, len(x), rows)]
+    parts = [model.forward(np.asarray(part), logits=logits) for part in slices]
     return np.concatenate([part.reshape(len(part), -1) for part in parts])
 
 

@@ -8,13 +8,12 @@ import math
 
 import numpy as np
 
-from .. import losses
 from ..kernels.processor import denormals_mode, flush_denormals, restore_denormals
-from ..kernels.updates import add_regularizer, max_norm
-from ..validation import check_classes_left, check_rows, check_targets
+from ..kernels.restraints import add_regularizer, constrain
+from ..validation import check_rows, check_targets
 from .objective import metric_values, predictions_for, reduced, score_rows
 from .preparation import TrainingData
-from .samples import Samples, check_samples
+from .samples import Samples, check_labels_left, check_samples
 from .tally import Tally
 
 
@@ -51,7 +50,7 @@ def layerwise_step(
         penalty = add_regularizer(grads, params, segments, model.penalties)
         optimizer.apply_clipping(grads, segments)
         optimizer.update(params, grads, segments if len(segments) < len(model.parameters) else None)
-        max_norm(params, *model.max_norms)
+        constrain(params, *model.constraint_table)
         for constraint, view in model.own_constraints:
             view[...] = constraint(view)
     finally:
@@ -90,7 +89,7 @@ def train_on_batch(model, x, y, sample_weight, class_weight, teacher_logits) -> 
     model.objective(loss)  # refuses a loss that does not fit the model
     batch = check_samples(model, loss, x, y, sample_weight, class_weight)
     if loss.distills:
-        logits = losses.check_logits("teacher_logits", teacher_logits)
+        logits = loss.check_teacher("teacher_logits", teacher_logits)
         logits = check_targets(logits, model.output_shape, model.dtype, "teacher_logits")
         check_rows("teacher_logits", len(logits), len(batch.x))
         batch = batch._replace(teacher_logits=logits)
@@ -98,7 +97,7 @@ def train_on_batch(model, x, y, sample_weight, class_weight, teacher_logits) -> 
         raise ValueError(f"teacher_logits are for a distilling loss, and loss {loss.name} is none")
     unlabelled = int(np.count_nonzero(batch.labels < 0)) if loss.distills else 0
     if unlabelled:
-        check_classes_left(batch.labels, math.prod(model.output_shape), batch=True)
+        check_labels_left(batch, math.prod(model.output_shape), batch=True)
     model.prepare_optimizer()
     model.warn_of_what_cannot_learn()
     batch = batch._replace(x=np.ascontiguousarray(batch.x, dtype=model.dtype))

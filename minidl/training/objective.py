@@ -83,14 +83,6 @@ def score_rows(
     return row_loss, dlogits
 
 
-def reduced(loss, objective: Objective, samples: Samples, batch_size: int | None = None) -> Samples:
-    """``samples`` with the weights that the loss's ``reduction`` asks for; a loss of the user's own reduces itself."""
-    if objective.kind < 0:
-        return samples
-    weight = loss.batch_weights(samples.labels, samples.weight, len(samples.x), batch_size)
-    return samples._replace(weight=weight)
-
-
 def predictions_for(model, metrics, objective: Objective, logits: np.ndarray) -> np.ndarray:
     """The model's output, where one of ``metrics`` needs it and the loss is applied to ``logits``; else these."""
     outputs = logits.shape[1]
@@ -99,6 +91,14 @@ def predictions_for(model, metrics, objective: Objective, logits: np.ndarray) ->
     predictions = np.empty_like(logits)
     activation_forward(predictions, logits, CODES[model.final_activation], 0.0)
     return predictions
+
+
+def reduced(loss, objective: Objective, samples: Samples, batch_size: int | None = None) -> Samples:
+    """``samples`` with the weights that the loss's ``reduction`` asks for; a loss of the user's own reduces itself."""
+    if objective.kind < 0:
+        return samples
+    weight = loss.batch_weights(samples.labels, samples.weight, len(samples.x), batch_size)
+    return samples._replace(weight=weight)
 
 
 def metric_values(model, metrics, predictions: np.ndarray, batch: Samples) -> list[np.ndarray]:

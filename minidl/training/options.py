@@ -20,7 +20,8 @@ class FitOptions:
 
     Parameters
     ----------
-    x : (N, *input_shape), any real dtype; may be a memory map. Rows are converted batch by batch.
+    x : (N, *input_shape), any real dtype; may be a memory map. Rows are converted batch by batch, those of a CSR matrix
+        of SciPy made dense. Row i of x, y and weights belong together, whatever the index of a data frame says.
     y : class indices or rows of targets, as the loss wants them. With a teacher -1 marks a sample without
         a label, which metrics and validation leave out; None: no labels, where ``hard_weight`` is 0.
     batch_size : samples a step. The last batch may be smaller.
@@ -34,10 +35,14 @@ class FitOptions:
     validation_split : this share of the samples, the last ones, is kept for validation.
     validation_data : (x, y) or (x, y, sample_weight) instead.
     shuffle : a new order each epoch, also from one fit to the next.
-    class_weight : {class: weight}; sample_weight : (N,). The weighted losses' sum is divided by B.
+    class_weight : {class: weight}, or "balanced": n_samples / (n_classes * count of the class) over the labelled
+        samples trained on, as in scikit-learn; sample_weight : (N,). The weighted losses' sum is divided by B.
     validation_freq : validate after every so many epochs. ``validation_batch_size``: how callbacks count its batches.
     target_model : a teacher (``minidl.teachers``): the loss is then ``KnowledgeDistillation`` with
-        ``temperature`` (4.0), ``hard_weight`` (0.1) and ``soft_weight`` (0.9).
+        ``temperature`` (4.0), ``hard_weight`` (0.1) and ``soft_weight`` (0.9); of a model that ends in sigmoids
+        ``BinaryKnowledgeDistillation`` with the same, of one that learns numbers ``RegressionDistillation`` with
+        ``hard_weight`` and ``soft_weight`` (0.5 each). ``docs/methods.md`` has the table. A teacher with inputs of its
+        own is an ``InputsTeacher``.
 
     While it runs, callbacks, handlers of signals and other threads may save, copy and ask the model: they see one and
     the same step. What a handler does waits for the end of a slice of steps, about 0.1 s.

@@ -7,14 +7,16 @@ import numpy as np
 
 from .. import teachers
 from ..callbacks import say
+from ..kernels.metrics import BINARY_ACCURACY
 from ..layers.stack import AUGMENTING
-from ..losses import KnowledgeDistillation, Loss, NormalizedKD
+from ..losses import Loss, NormalizedKD
 from ..metrics import FunctionMetric
-from ..validation import check_classes_left, warn
+from ..validation import warn
 from .inference import predict_checked
 from .options import FitOptions
-from .samples import Samples, check_samples, labelled_only, with_class_weight
+from .samples import Samples, check_labels_left, check_samples, labelled_only, with_class_weight
 from .tally import Tally
+from .tasks import choose_task
 
 _ASKED_AT_A_TIME = 1024  # samples
 
@@ -40,17 +42,23 @@ def prepare(model, options: FitOptions) -> TrainingData:
     count, validation = _keep_validation_aside(model, loss, samples, options)
     outputs = math.prod(model.output_shape)
     if options.class_weight is not None:  # as in Keras it leaves the validation samples alone
-        samples = with_class_weight(samples, options.class_weight, outputs)
+        samples = with_class_weight(samples, options.class_weight, outputs, count)
         loss.check_on(model, samples)
-    sparse = samples.targets is None
-    for metric in model.metrics:
+    sparse, judged = samples.targets is None, [] if samples.y is None else model.metrics
+    for metric in judged:
         metric.check_fits(sparse, outputs)
     labels = samples.labels[: count if loss.distills else 0]  # another loss has no rows without a label
     without = int(np.count_nonzero(labels < 0))
-    has_labels = samples.targets is not None or without < len(labels) or not loss.distills
+    has_labels = without < len(labels) or (samples.targets is not None and not without) or not loss.distills
     if not has_labels and loss.needs_target:
         raise ValueError(f"y must hold labels, got -1 for all {count} samples: {loss.labels_missing()}")
-    check_classes_left(labels, outputs)
+    check_labels_left(samples, outputs, slice(count if loss.distills else 0))
+    compares = [m.name for m in judged if m.has_kernel and m.kernel_for(sparse, outputs) != BINARY_ACCURACY]
+    if without and not sparse and compares:
+        raise ValueError(
+            f"metrics must be binary_accuracy where rows of y are -1, no label, got {compares}: others would "
+            "compare with the -1"
+        )
     if without and options.verbose:
         say(f"y is -1, no label, for {without} of {count} samples: they learn from the teacher alone\n")
     online_teacher = None
@@ -112,12 +120,17 @@ def _training_loss(model, options: FitOptions) -> Loss:
         return loss
     if loss is not None and loss.distills and not settings:
         return loss
-    return KnowledgeDistillation(**settings)
+    task = choose_task(model, options.y)
+    if "temperature" in settings and task.name == "regression":
+        raise ValueError(
+            f"temperature softens probabilities; a regression has none, got {options.temperature}"
+        )
+    return task.loss(**settings)
 
 
 def _taught(model, loss, samples: Samples, options: FitOptions) -> tuple[Samples, teachers.Teacher | None]:
     """The samples with the teacher's logits, computed once, or the teacher itself where inputs are augmented."""
-    teacher = teachers.as_teacher(options.target_model, student=model)
+    teacher = teachers.as_teacher(options.target_model, model, activation=loss.fused_activation)
     classes = math.prod(model.output_shape)
     if getattr(loss, "soft_weight", 1.0) == 0 and not loss.is_scheduled("soft_weight"):
         # the teacher is not asked
@@ -129,8 +142,10 @@ def _taught(model, loss, samples: Samples, options: FitOptions) -> tuple[Samples
     augmenting = model.augmenting_layer()
     if augmenting is not None:
         if teacher.samples is not None:
+            asked = isinstance(teacher, teachers.InputsTeacher)
+            known = "has inputs of its own" if asked else "is an array of logits"
             raise ValueError(
-                f"target_model is an array of logits, but the student's layer {augmenting.name!r} changes its inputs "
+                f"target_model {known}, but the student's layer {augmenting.name!r} changes its inputs "
                 "in every epoch, so they are not those the logits belong to: give the teacher itself, which is "
                 "then asked about each changed batch, or leave that layer out"
             )

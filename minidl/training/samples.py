@@ -11,22 +11,23 @@ from .. import losses
 from ..kernels import program
 from ..validation import (
     check_array,
-    check_class_weight,
     check_classes_left,
     check_inputs,
     check_sample_weight,
 )
+from .class_weight import sample_weights
 
 CHUNK_BYTES = 8 << 20
-"""Rows of a foreign dtype are converted, and predictions evaluated, this much at a time."""
+"""Rows of a foreign dtype are converted, sparse ones made dense, and predictions evaluated, this much at a time."""
 _NO_WEIGHT = np.empty(0, np.float64)
 
 
 class Samples(NamedTuple):
     """Checked inputs and what goes with each row of them."""
 
-    x: np.ndarray
-    labels: np.ndarray  # int64 (N,) or (0,)
+    x: np.ndarray  # or SparseRows
+    # int64 (N,) or (0,): classes; beside targets, 0 for a row that has a label; -1 for none
+    labels: np.ndarray
     targets: np.ndarray | None  # (N, outputs) of any real dtype
     teacher_logits: np.ndarray | None
     weight: np.ndarray  # float64 (N,) or (0,)
@@ -62,33 +63,33 @@ def check_samples(model, loss, x, y, sample_weight=None, class_weight=None, argu
 
 def labelled_only(model, loss, samples: Samples, argument: str) -> Samples:
     """Without the rows that have no label (-1), of which validation could say nothing."""
-    if samples.targets is not None or not loss.distills or samples.labels.min() >= 0:
+    if not loss.distills or samples.labels.min(initial=0) >= 0:
         return samples
     rows = np.flatnonzero(samples.labels >= 0)
     if not len(rows):
         raise ValueError(f"{argument} must have labels, got -1 in each of its {len(samples.labels)} rows")
-    check_classes_left(samples.labels, math.prod(model.output_shape), argument)
+    check_labels_left(samples, math.prod(model.output_shape), argument=argument)
     return samples.take(rows)
 
 
-def with_class_weight(samples: Samples, class_weight, outputs: int) -> Samples:
-    """``samples``, each weighted by its class too; an unlabelled one keeps its weight."""
-    if outputs == 1 and samples.targets is not None:  # as in Keras: the nearest whole number is the class
-        nearest, of = np.unique(np.rint(samples.targets[:, 0]), return_inverse=True)
-        by_class = check_class_weight(class_weight, None)
-        chosen = np.array([by_class.get(float(each), 1.0) for each in nearest])[of]
-    else:
-        weights = np.ones(outputs)
-        for index, weight in check_class_weight(class_weight, outputs).items():
-            weights[index] = weight
-        if samples.labels.size:
-            classes = samples.labels
-        elif samples.targets is None:
-            raise ValueError("class_weight needs y, got y=None")
-        else:
-            classes = np.argmax(samples.targets, axis=1)
-        is_class = (classes >= 0) & (classes < outputs)  # others are unlabelled or ignored
-        chosen = np.where(is_class, weights[np.where(is_class, classes, 0)], 1.0)
+def check_labels_left(
+    samples: Samples, outputs: int, rows: slice = slice(None), argument: str = "y", batch: bool = False
+) -> None:
+    """Say so if -1 may be meant as a class: as `check_classes_left`, for sigmoids too."""
+    labels = samples.labels[rows]
+    if samples.targets is None:
+        check_classes_left(labels, outputs, argument, batch)
+    elif outputs == 1 and not batch and labels.min(initial=0) < 0:
+        if np.all(samples.targets[rows][labels >= 0] == 1) and labels.max() >= 0:
+            raise ValueError(
+                f"{argument} must hold labels of 0 and 1, got 1 {np.count_nonzero(labels >= 0)} times and -1 "
+                f"{np.count_nonzero(labels < 0)} times: -1 means 'no label'; of -1 and 1, (y + 1) // 2 makes 0 and 1"
+            )
+
+
+def with_class_weight(samples: Samples, class_weight, outputs: int, count: int | None = None) -> Samples:
+    """``samples``, each weighted by its class too; an unlabelled one keeps its weight. See `sample_weights`."""
+    chosen = sample_weights(class_weight, samples.labels, samples.targets, outputs, count)
     return samples._replace(weight=samples.weight * chosen if samples.weight.size else chosen)
 
 
@@ -96,13 +97,19 @@ def loss_without_teacher(model, loss, y) -> losses.Loss:
     """``loss``, or what a distilling loss is on labels alone: validation and evaluation have no teacher."""
     if not loss.distills:
         return loss
-    sparse = y is None or loss.holds_labels(check_array("y", y), math.prod(model.output_shape))
-    kind = losses.SparseCategoricalCrossentropy if sparse else losses.CategoricalCrossentropy
-    return kind(from_logits=model.final_activation != "softmax")
+    if loss.fused_activation is None:
+        return losses.MeanSquaredError()
+    kind: type[losses.Loss] = losses.BinaryCrossentropy
+    if loss.fused_activation == "softmax":
+        sparse = y is None or loss.holds_labels(check_array("y", y), math.prod(model.output_shape))
+        kind = losses.SparseCategoricalCrossentropy if sparse else losses.CategoricalCrossentropy
+    return kind(from_logits=model.final_activation != loss.fused_activation)
 
 
 def is_native(array: np.ndarray) -> bool:
-    """Whether the compiled loop can read rows of ``array`` where they are."""
+    """Whether the compiled loop can read rows of ``array`` where they are; not if they are `SparseRows`."""
+    if not isinstance(array, np.ndarray):
+        return False
     dtype, flags = array.dtype, array.flags
     return dtype in program.CODES_OF_DTYPES and dtype.isnative and flags.c_contiguous and flags.aligned
 

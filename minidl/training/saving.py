@@ -5,7 +5,8 @@ import functools
 import numpy as np
 
 from .. import losses, metrics, optimizers
-from ..layers.base import given_name, revive
+from ..layers.base import given_name
+from ..layers.configs import revive
 from ..registry import is_minidls
 from ..validation import check_bool, check_int, describe, known_names
 from .fit import Unfinished
