@@ -286,6 +286,20 @@ def test_rows_without_a_label_are_left_out():
     assert list(model.fit(X, y, BATCH, 1, 0, target_model=teacher).history) == ["loss"]
 
 
+@pytest.mark.parametrize("run", ["compiled", "layerwise"])
+def test_rows_of_targets_without_a_label_are_left_out(run):
+    y, labelled = DECISIONS.copy(), np.arange(ROWS) % 3 > 0
+    y[~labelled] = -1
+    model = new_model(made=["auc", "bce", distance], dropout=0.0)
+    model.optimizer.learning_rate = 1e-12
+    if run == "layerwise":
+        model.ops = lambda training=False, logits=False: None
+    expected, pred = DECISIONS[labelled], model.predict(X)[labelled]
+    logs = model.fit(X, y, BATCH, 1, 0, target_model=NUMBERS).history
+    for metric in model.metrics:
+        np.testing.assert_allclose(logs[metric.name][0], metric(expected, pred), rtol=1e-5)
+
+
 def test_weights_of_samples_leave_metrics_alone():
     model = new_model(dropout=0.0)
     fit(model, epochs=1)

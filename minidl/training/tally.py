@@ -15,8 +15,8 @@ from .samples import Samples
 class Tally:
     """Where the sums of ``metrics`` stand in a vector of ``size`` numbers, those with a kernel first.
 
-    ``by_kernel`` and ``others`` are the metrics of both kinds. ``sparse``: whether y holds class indices,
-    of which -1, if the loss ``distills``, means that there is none.
+    ``by_kernel`` and ``others`` are the metrics of both kinds. ``sparse``: whether y holds class indices. If
+    the loss ``distills``, a label of -1 means that there is none, beside targets too.
     """
 
     def __init__(self, model, metrics, sparse: bool, distills: bool = False):
@@ -51,7 +51,10 @@ class Tally:
             targets = None if targets is None else targets[rows]
         if not len(predictions):
             return
-        targets = np.empty((0, 0), predictions.dtype) if targets is None else targets
+        if targets is None:
+            targets = np.empty((0, 0), predictions.dtype)
+        else:
+            labels = labels[:0]
         for metric in self.others if metrics is None else metrics:
             try:
                 sums[self._places[metric.name]] += metric.sums(predictions, labels, targets)
