@@ -24,6 +24,7 @@ def train() -> list[float]:
     (x_train, y_train), (x_test, y_test) = mnist.load_subset()
     pixels: np.ndarray = x_train.reshape(-1, 784) / 255
     layers: list[Layer] = [Input((784,)), Dense(64, activation="relu"), Dropout(0.2), Dense(10, "softmax")]
+    layers += [Dense(8, activation=minidl.activations.tanh), Dense(8, minidl.activations.gelu)]
     model = Sequential(layers, seed=1)
     optimizer: Optimizer = Adam(CosineDecay(0.001, 1000))
     model.compile(optimizer=optimizer, loss="sparse_categorical_crossentropy", metrics=["accuracy"])

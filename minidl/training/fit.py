@@ -76,7 +76,7 @@ def fit(model, options: FitOptions, data: TrainingData | None = None) -> History
             epoch += 1
         if model.stop_training:
             break
-    if options.initial_epoch < options.epochs:
+    if model.optimizer.use_ema and options.initial_epoch < options.epochs:
         model.turns.change(model.optimizer.finalize_variable_values, model.params, model.learning_segments)
     callbacks.on_train_end(logs)
     loop.stepper.keep_memory()
