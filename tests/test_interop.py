@@ -146,7 +146,7 @@ def test_settings_that_torch_knows_and_minidl_does_not_are_refused_by_name():
         (nn.Softmax(dim=0), r"Softmax\(dim=0\), whose dim"),
         (nn.GELU("tanh"), "whose approximate"),
         (nn.Flatten(0), "whose start_dim"),
-        (nn.BatchNorm1d(5), "BatchNorm1d"),
+        (nn.BatchNorm1d(5, affine=False), "BatchNorm1d"),
         (nn.AlphaDropout(0.5), "AlphaDropout"),
         (nn.Hardswish(), "Hardswish"),
         (Doubled(5, 5), "Doubled.*no counterpart"),

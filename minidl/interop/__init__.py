@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..layers import LAYERS, Activation, Dense, Layer, ReLU
+from ..layers import LAYERS, Activation, BatchNormalization, Dense, Layer, LayerNormalization, ReLU
 from ..models import Sequential
 
 
@@ -36,6 +36,12 @@ def activation_of(layer: Layer, library: str) -> tuple[str, float]:
         raise ValueError(f"layer {layer.name!r} (ReLU with max_value or threshold) has no {library} form")
     name = layer.activation if isinstance(layer, (Activation, Dense)) else "linear"
     return name, layer._activation.slope if isinstance(layer, (Activation, Dense)) else 0.0
+
+
+def normalization_arrays(layer: BatchNormalization | LayerNormalization) -> dict[str, np.ndarray]:
+    """gamma, beta and moving averages by name; what the layer has none of is 1 or 0."""
+    found = {"gamma": np.ones(layer.input_shape[-1:]), "beta": np.zeros(layer.input_shape[-1:])}
+    return found | {entry.name: getattr(layer, entry.name) for entry in layer.parameters}
 
 
 def check_same(model: Sequential, other: Callable[[np.ndarray], np.ndarray], logits: bool = False) -> None:

@@ -10,17 +10,20 @@ import numpy as np
 from ..archive import replacing
 from ..layers import (
     Activation,
+    BatchNormalization,
     Dense,
     Dropout,
     Flatten,
     GaussianNoise,
     Layer,
+    LayerNormalization,
     Normalization,
+    PReLU,
     RandomTranslation,
     Rescaling,
 )
 from ..models import Sequential
-from . import activation_of, check_same, import_extra
+from . import activation_of, check_same, import_extra, normalization_arrays
 
 _OPSET, _GELU_OPSET = 17, 20  # opset 20 is the first with Gelu
 _NODES = "relu leaky_relu sigmoid tanh softplus softmax elu gelu".split()
@@ -103,8 +106,25 @@ class _Graph:
                 self.node("Sub", self.output, self.constant(f"{layer.name}.center", center))
             self.node("Mul", self.output, self.constant(f"{layer.name}.scale", scale))
             self.node("Add", self.output, self.constant(f"{layer.name}.offset", offset))
+        elif isinstance(layer, (BatchNormalization, LayerNormalization)):
+            self._add_normalization(layer)
+        elif isinstance(layer, PReLU):
+            # x is the difference of these two; onnxruntime has no PRelu for doubles
+            x, alpha = self.output, self.constant(f"{layer.name}.alpha", layer.alpha)
+            positive, negative = self.node("Relu", x), self.node("Relu", self.node("Neg", x))
+            self.node("Sub", positive, self.node("Mul", alpha, negative))
         elif not isinstance(layer, (Activation, *_OFF_AT_INFERENCE)):
             raise ValueError(f"layer {layer.name!r} ({type(layer).__name__}) has no ONNX form")
+
+    def _add_normalization(self, layer: BatchNormalization | LayerNormalization) -> None:
+        if isinstance(layer, BatchNormalization) and len(layer.input_shape) > 1:
+            raise ValueError(
+                f"layer {layer.name!r} (BatchNormalization of the last of several axes) has no ONNX form"
+            )
+        arrays = normalization_arrays(layer)
+        inputs = [self.constant(f"{layer.name}.{name}", array) for name, array in arrays.items()]
+        more = {} if isinstance(layer, BatchNormalization) else {"axis": -1}
+        self.node(type(layer).__name__, self.output, *inputs, epsilon=layer.epsilon, **more)
 
     def add_activation(self, name: str, slope: float) -> None:
         x = self.output

@@ -10,11 +10,27 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ..layers import ELU, Activation, Dense, Dropout, Flatten, Input, Layer, LeakyReLU, Softmax
+from ..layers import (
+    ELU,
+    Activation,
+    BatchNormalization,
+    Dense,
+    Dropout,
+    Flatten,
+    Input,
+    Layer,
+    LayerNormalization,
+    LeakyReLU,
+    PReLU,
+    Softmax,
+)
 from ..models import Sequential
 from ..validation import describe
-from . import activation_of, check_same, import_extra
+from . import activation_of, check_same, import_extra, normalization_arrays
 
+_ARRAYS = {"gamma": "weight", "beta": "bias", "alpha": "weight"}
+_ARRAYS |= {"moving_mean": "running_mean", "moving_variance": "running_var"}
+"""What PyTorch calls a layer's arrays, in the order of our weights."""
 _MODULES = {kind.lower(): kind for kind in "ReLU Sigmoid Tanh GELU SiLU Softplus ELU Softmax".split()}
 
 
@@ -59,6 +75,8 @@ def to_torch(model: Sequential) -> object:
             for theirs, ours in zip(modules[-1].parameters(), layer.parameters, strict=True):
                 theirs.data = torch.from_numpy(getattr(layer, ours.name).T.copy())
                 theirs.requires_grad_(ours.trainable)
+        elif isinstance(layer, (BatchNormalization, LayerNormalization, PReLU)):
+            modules.append(_featurewise_module(torch, layer))
         elif isinstance(layer, Dropout):
             modules.append(nn.Dropout(layer.rate))
         elif isinstance(layer, Flatten):
@@ -74,10 +92,31 @@ def to_torch(model: Sequential) -> object:
     return result
 
 
-def from_torch(module: object, input_shape: tuple[int, ...] | None = None) -> Sequential:
-    """A ``torch.nn.Sequential`` of Linear, activations, Dropout and Flatten, with copies of its weights.
+def _featurewise_module(torch, layer: BatchNormalization | LayerNormalization | PReLU):
+    """In training PyTorch's running variance follows the unbiased one of a batch; its momentum is 1 - momentum."""
+    nn, size = torch.nn, layer.input_shape[-1]
+    if len(layer.input_shape) > 1 and not isinstance(layer, LayerNormalization):
+        raise ValueError(f"layer {layer.name!r} on samples of several axes has no counterpart in PyTorch")
+    if isinstance(layer, PReLU):
+        module, arrays = nn.PReLU(size), {"alpha": layer.alpha}
+    elif isinstance(layer, BatchNormalization):
+        module = nn.BatchNorm1d(size, layer.epsilon, 1 - layer.momentum)
+        arrays = normalization_arrays(layer)
+    else:
+        module, arrays = nn.LayerNorm(size, layer.epsilon), normalization_arrays(layer)
+    learns = {entry.name for entry in layer.parameters if entry.trainable}
+    for name, array in arrays.items():
+        theirs = getattr(module, _ARRAYS[name])
+        theirs.data = torch.from_numpy(np.array(array, layer.dtype))
+        theirs.requires_grad_(name in learns)
+    return module
 
-    A Linear without ``requires_grad`` becomes a frozen layer.
+
+def from_torch(module: object, input_shape: tuple[int, ...] | None = None) -> Sequential:
+    """A ``torch.nn.Sequential`` of Linear, BatchNorm1d, LayerNorm, activations, Dropout and Flatten, with copies of its
+    weights.
+
+    A part without ``requires_grad`` becomes a frozen layer.
     Raises ValueError for a part, or a setting of one, that minidl has no counterpart of: ``GELU("tanh")``.
     """
     torch = import_extra("torch", "torch", "bench")
@@ -92,23 +131,40 @@ def from_torch(module: object, input_shape: tuple[int, ...] | None = None) -> Se
         raise ValueError(f"module must have parameters of float32 or of float64, got {sorted(dtypes)}")
     shape = (linear[0].in_features,) if input_shape is None else input_shape
     model = Sequential([Input(shape), *layers], dtype=dtypes.pop())
-    parameters = [parameter.detach().cpu().numpy() for part in linear for parameter in part.parameters()]
-    model.set_weights([parameter.T for parameter in parameters])
+    model.set_weights([array.detach().cpu().numpy().T for part in module for array in _arrays_of(part)])
     check_same(model, torch_teacher(module, linear[0].weight.device))
     return model
+
+
+def _arrays_of(part) -> list:
+    names = ("weight", "bias", "running_mean", "running_var")
+    return [array for array in (getattr(part, name, None) for name in names) if array is not None]
+
+
+def _featurewise_layer(kind: str, part, trainable: bool) -> Layer | None:
+    """The layer of a module with parameters of each feature; None if there is none."""
+    if kind == "BatchNorm1d" and part.affine and part.track_running_stats and part.momentum is not None:
+        return BatchNormalization(momentum=1 - part.momentum, epsilon=part.eps, trainable=trainable)
+    if kind == "LayerNorm" and len(part.normalized_shape) == 1:
+        arrays = {"scale": part.weight is not None, "center": part.bias is not None}
+        return LayerNormalization(epsilon=part.eps, trainable=trainable, **arrays)
+    if kind == "PReLU" and part.num_parameters > 1:  # one is shared by all features
+        return PReLU(trainable=trainable)
+    return None
 
 
 def _layer_of(nn, part) -> Layer:
     kind = type(part).__name__
     if getattr(nn, kind, None) is not type(part):  # a subclass may have another forward
         kind = "class of your own"
+    learns = {parameter.requires_grad for parameter in part.parameters()}
+    if len(learns) > 1:
+        raise ValueError(f"module has a {part} with one frozen parameter, which has no counterpart in minidl")
+    trainable = learns != {False}
     if kind == "Linear":
-        learns = {parameter.requires_grad for parameter in part.parameters()}
-        if len(learns) > 1:
-            raise ValueError(
-                f"module has a {part} with one frozen parameter, which has no counterpart in minidl"
-            )
-        return Dense(part.out_features, use_bias=part.bias is not None, trainable=learns.pop())
+        return Dense(part.out_features, use_bias=part.bias is not None, trainable=trainable)
+    if (layer := _featurewise_layer(kind, part, trainable)) is not None:
+        return layer
     if kind == "Dropout":
         return Dropout(part.p)
     if kind == "LeakyReLU":
