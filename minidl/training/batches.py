@@ -97,7 +97,7 @@ class _StreamLoop(EpochLoop):
         self._stream.begin_epoch()
         try:
             while not (whole or model.stop_training):
-                window = self._stream.take(1 if self._every_batch else self.stepper.pace)
+                window = self._stream.take(self.stepper.pace)
                 if window is not None:
                     logs = self._run_window(window, epoch)
                 whole = window is None or self._done == self._stream.length
