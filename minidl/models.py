@@ -248,7 +248,8 @@ class Sequential(Sealed, Stack):
         with self._built_for(options.x):
             self.prepare_optimizer()
             self.warn_of_what_cannot_learn()
-            return training.fit(self, options)
+            fit = training.tuned_fit if options.temperature == training.AUTO else training.fit
+            return fit(self, options)
 
     def train_on_batch(
         self, x, y=None, sample_weight=None, class_weight=None, return_dict=False, teacher_logits=None

@@ -82,6 +82,7 @@ class DistillationReport:
     seconds: float = 0.0  # the time training took
     history: object = None  # what ``fit`` returned
     plain_history: object = None
+    tuning: object = None  # what ``temperature="auto"`` tried and chose: ``minidl.training.Tuning``
 
     @property
     def rows(self) -> list[Figures]:
@@ -110,11 +111,13 @@ class DistillationReport:
         return self.table(markdown=True) + "\n\n" + "".join(f"- {line}\n" for line in self._lines())
 
     def _lines(self) -> list[str]:
-        return [f"{self.loss}, {self.seconds:.1f} s", *self.notes]
+        tuning = self.tuning.lines() if self.tuning else []
+        return [f"{self.loss}, {self.seconds:.1f} s", *tuning, *self.notes]
 
     def to_dict(self) -> dict:
         """All figures as a dictionary that ``json.dumps`` takes."""
         told = {name: getattr(self, name) for name in ("loss", "seconds", "unseen")}
+        told["tuning"] = self.tuning.to_dict() if self.tuning else None
         return {"models": [asdict(figures) for figures in self.rows], **told, "notes": list(self.notes)}
 
     def concerns(self) -> list[str]:
@@ -142,7 +145,8 @@ class DistillationReport:
             )
         judge = next(iter(task.swept))
         ours, theirs = getattr(student, judge), plain and getattr(plain, judge)
-        if None not in (ours, theirs) and (ours == theirs or task.better(ours, theirs) == theirs):
+        taught = self.tuning is None or not self.tuning.alone  # else they are the same model
+        if taught and None not in (ours, theirs) and (ours == theirs or task.better(ours, theirs) == theirs):
             what = f"{judge.upper()} {ours:.4g}, that of the plain student is {theirs:.4g}"
             if judge == "errors":
                 what = f"{count_of(ours - theirs, 'error')} more than the plain student"

@@ -95,7 +95,7 @@ def distill_sweep(
     seeds : one run each; they decide initial weights and shuffling.
     validation_data : ``(x, y)`` the errors are counted on, of sigmoids the AUC, of a regression the RMSE. The best
         setting is chosen by them: judge it on other data afterwards. Required.
-    plain_student : also train on labels alone, as a setting of its own.
+    plain_student : also train on labels alone, for as many steps, as a setting of its own.
     processes : runs at a time, each on one thread; by default one per processor. 1 runs them here, one after
         another. A script that uses more must do so under ``if __name__ == "__main__":``.
     verbose : 0 says nothing; by default each run says a line when it is done.
@@ -304,7 +304,7 @@ def _run(run: _Run) -> dict:
     model = Sequential.from_config(run.config)
     task = next(task for task in TASKS.values() if task.name == run.task)
     if run.loss is None:
-        train_on_labels(model, run.optimizer, {**data, **run.fit_arguments}, task)
+        train_on_labels(model, run.optimizer, {**data, **run.fit_arguments}, task, as_many_steps=True)
     else:
         model.compile(optimizer=run.optimizer, loss=run.loss, metrics=task.metrics(model))
         model.fit(**data, target_model=load(run.teacher_logits), **run.fit_arguments)

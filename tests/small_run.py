@@ -50,7 +50,8 @@ def fit(model, **arguments):
 
 
 def distil(model, **arguments):
-    return minidl.distill(TEACHER, model, X, Y, **{"batch_size": BATCH, "verbose": 0, **arguments}).history
+    arguments = {"batch_size": BATCH, "verbose": 0, "temperature": 4.0, **arguments}
+    return minidl.distill(TEACHER, model, X, Y, **arguments).history
 
 
 def layerwise(model, **arguments):

@@ -64,6 +64,8 @@ def linear_teacher(seed):
 
 def run(teacher, model=None, x=X, y=Y, **arguments):
     model = student() if model is None else model
+    if "loss" not in arguments:  # what `temperature="auto"` chooses is tested in test_tuning.py
+        arguments = {"temperature": 4.0} | arguments
     report = distill(teacher, model, x, y, **{"epochs": 3, "verbose": 0, **arguments})
     return model, report
 
@@ -201,7 +203,9 @@ def test_some_labels(teacher):
     assert not np.array_equal(model.params, run(teacher, y=others)[0].params)
     plain = student()
     plain.compile(optimizer="adam", loss="sparse_categorical_crossentropy", metrics=["accuracy"])
-    plain.fit(X[:50], Y[:50], epochs=3, verbose=0)
+    again = np.arange(200) % 50  # as many steps
+    plain.fit(X[again], Y[again], epochs=3, verbose=0)
+    assert "its 50 labelled samples came 4.0 times an epoch" in " ".join(report.notes)
     assert report.plain.errors == int((plain.predict_logits(X_TEST).argmax(axis=1) != Y_TEST).sum())
 
 
@@ -286,8 +290,8 @@ def test_every_distillation_loss_teaches(teacher, loss):
         (dict(loss="categorical_crossentropy"), "loss must be a distillation loss"),
         (dict(loss=CategoricalCrossentropy()), "loss must be a distillation loss"),
         (
-            dict(temperature=3),
-            r"temperature belongs to the loss: loss=KnowledgeDistillation\(temperature=3\)",
+            dict(temperature=3, loss=LogitMatching()),
+            "temperature belongs to the loss, which is given: leave temperature=3 out, or loss",
         ),
         (dict(target_model=1), "target_model is what distill calls teacher"),
         (dict(y=Y[:-1]), "y must have one row per sample"),
@@ -358,7 +362,7 @@ def test_refuses_wrong_teachers(teacher):
     with pytest.raises(TypeError, match="student must be a Sequential"):
         distill(teacher, "student", X, Y)
     with pytest.raises(
-        ValueError, match="student ends in one output without an activation, and y holds 0 and 1"
+        ValueError, match="student ends in 1 output without an activation, and y holds 0 and 1 alone"
     ):
         distill(linear_teacher(1), Sequential([Input((6,)), Dense(1)]), X, Y % 2)
 
@@ -631,7 +635,7 @@ def test_the_epochs_printed_say_whose_they_are(teacher, capsys):
         (
             distill,
             (teacher, student(), X, Y),
-            dict(plain_student=True),
+            dict(plain_student=True, temperature=4.0),
             ["distilled student:", "plain student:"],
         ),
         (
@@ -644,7 +648,9 @@ def test_the_epochs_printed_say_whose_they_are(teacher, capsys):
     ):
         lines = printed(call, *given, **options)
         assert lines[::2] == titles and all(line.startswith("Epoch 1/1 - ") for line in lines[1::2])
-    assert len(printed(distill, teacher, student(), X, Y)) == 1, "of a single series nothing need be said"
+    assert len(printed(distill, teacher, student(), X, Y, temperature=4.0)) == 1, (
+        "of a single series nothing need be said"
+    )
     capsys.readouterr()
     distill(teacher, student(), X, Y, epochs=1, verbose=0, plain_student=True)
     assert capsys.readouterr().out == ""

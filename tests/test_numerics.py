@@ -73,7 +73,7 @@ def test_it_is_found_in_distillation_too(after, rate, augmented):
         student = Sequential(layers, seed=1)
         teacher = (lambda x: 3 * x[:, :CLASSES]) if augmented else TEACHER
         settings = dict(batch_size=BATCH, epochs=4, verbose=0, optimizer=optimizer, callbacks=[callback])
-        return student, distill(teacher, student, X, Y, **settings)
+        return student, distill(teacher, student, X, Y, temperature=4.0, **settings)
 
     recorder = Recorder()
     with pytest.warns(RuntimeWarning, match=rf"epoch \d of 4, step \d+ of {STEPS}: "):
@@ -198,6 +198,19 @@ LOSSES = {
         lambda z, v, y, rows: exact.normalized(z, v, y, 2, Real(1.5), 1),
     ),
     "LogitMatching": (losses.LogitMatching(0.0, 1.0), lambda z, v, y, rows: exact.logit_matching(z, v)),
+    "sigmoids": (
+        losses.BinaryKnowledgeDistillation(4.0, 0.0, 1.0),
+        lambda z, v, y, rows: exact.sigmoids(z, v, 4),
+    ),
+    "regression": (
+        losses.RegressionDistillation(0.5, 0.5),
+        lambda z, v, y, rows: tuple(
+            (hard + soft) / 2
+            for hard, soft in zip(
+                exact.squared_error(z, rows), exact.squared_error(z, v.astype(Real)), strict=True
+            )
+        ),
+    ),
     "DIST": (
         losses.DIST(hard_weight=0.0, temperature=2.0),
         lambda z, v, y, rows, copies=1: exact.dist(z, v, 2, 1, 1, copies),
@@ -229,7 +242,7 @@ def check_loss(name, z, v, labels):
     loss, oracle = LOSSES[name]
     rows, classes = z.shape
     one_hot = np.eye(classes)[labels]
-    y = labels if loss.distills or loss.sparse else one_hot
+    y = labels if loss.sparse is not False else one_hot
     if name in ("KD", "KD at T 3", "KD at T 20", "KD standardized", "LogitMatching"):
         y = None
     values, gradient = oracle(z, v, labels, one_hot.astype(Real))
@@ -315,7 +328,7 @@ def test_losses_of_a_huge_batch_are_right(name, dtype):
     copies = {"copies": ROWS // DISTINCT} if name in OF_THE_BATCH else {}
     values, gradient = oracle(z, v, labels, np.eye(10, dtype=Real)[labels], **copies)
     z, v, labels = (np.repeat(array, ROWS // DISTINCT, axis=0) for array in (z, v, labels))
-    y = labels if loss.distills or loss.sparse else np.eye(10)[labels]
+    y = labels if loss.sparse is not False else np.eye(10)[labels]
     value, dlogits = loss.value_and_grad(z, y, *((v,) if loss.distills else ()))
     assert value == pytest.approx(float(values.mean()), rel=1e-5 if dtype == np.float32 else 1e-11)
     # DIST's gradient holds sums over the batch, added up one after the other in float64
@@ -338,7 +351,7 @@ def test_a_training_step_on_huge_logits_and_a_huge_batch(name, dtype):
     model.set_weights([table])
     x, y = (
         np.eye(20, dtype=dtype)[rows],
-        (labels if loss.distills or loss.sparse else one_hot.astype(float))[rows],
+        (labels if loss.sparse is not False else one_hot.astype(float))[rows],
     )
     settings = {"target_model": teacher[rows]} if loss.distills else {}
     found = model.fit(x, y, batch_size=ROWS, verbose=0, **settings).history["loss"][0]

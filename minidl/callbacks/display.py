@@ -16,7 +16,8 @@ _no_model = type(None)  # called in place of a weak reference, it gives None, an
 
 
 class History(BuiltIn):
-    """What ``fit`` returns: ``history`` maps each log to its values, ``epoch`` lists the epochs.
+    """What ``fit`` returns: ``history`` maps each log to its values, ``epoch`` lists the epochs. ``tuning`` is None, or
+    what ``temperature="auto"`` tried and chose.
 
     It holds its model by a weak reference, because the model holds its history: with a cycle the arrays of an
     unused model would stay in memory until Python's garbage collector runs.
@@ -28,6 +29,7 @@ class History(BuiltIn):
         super().__init__()
         self.history: dict[str, list[float]] = {}
         self.epoch: list[int] = []
+        self.tuning = None  # of a fit with ``temperature="auto"``: what was tried and chosen
 
     @property
     def model(self):

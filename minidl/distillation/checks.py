@@ -12,7 +12,7 @@ from ..figures import TASK_FIGURES, as_labels, has_labels, holds_rows, skill
 from ..models import Sequential
 from ..sparse import SparseRows
 from ..teachers import InputsTeacher, Teacher, as_teacher
-from ..training.options import FitOptions
+from ..training.options import AUTO, FitOptions
 from ..training.tasks import Task, choose_task, task_of
 
 _MISPLACED = {
@@ -46,14 +46,19 @@ def check_job(
     transfer: np.ndarray | None = None,
     from_probs: bool = False,
     teacher_inputs: np.ndarray | None = None,
+    settings: dict | None = None,
 ) -> Job:
-    """The arguments of ``distill``, checked; ``x`` and ``y`` are in ``fit_arguments``."""
+    """The arguments of ``distill``, checked; ``x`` and ``y`` are in ``fit_arguments``.
+
+    ``settings``: temperature and weights of the task's loss, where no loss is given.
+    """
     check_fit_arguments("distill", fit_arguments)
+    y = fit_arguments["y"]
     if loss is not None:
-        loss = distillation_loss(loss, fit_arguments["y"])
+        loss = distillation_loss(loss, y)
     x = build_for(student, fit_arguments["x"])
     if loss is None:
-        loss = choose_task(student, fit_arguments["y"]).made_loss(fit_arguments["y"])
+        loss = distillation_loss(choose_task(student, y).made_loss(y, settings or {}), y)
     task = task_of(loss)
     teacher = as_teacher(teacher, student, from_probs, loss.fused_activation)
     if teacher_inputs is not None:
@@ -119,6 +124,15 @@ def check_pair(
     if y is not None and y.ndim == 1:
         validation.check_classes_left(y, student.output_shape[-1], f"{argument} y")
     return x, y
+
+
+def check_settings(loss: object, given: dict) -> dict:
+    """The numbers among temperature, hard_weight and soft_weight; a loss has its own."""
+    settings = {name: value for name, value in given.items() if not (value is None or value == AUTO)}
+    if loss is not None and settings:
+        name, value = next(iter(settings.items()))
+        raise ValueError(f"{name} belongs to the loss, which is given: leave {name}={value} out, or loss")
+    return settings
 
 
 def distillation_loss(loss: object, y: np.ndarray | None) -> losses.Loss:

@@ -12,8 +12,9 @@ import numpy as np
 
 from .. import callbacks, metrics, optimizers
 from ..figures import TASK_FIGURES, as_labels, holds_rows
+from ..losses.distillation import Schedule
 from ..models import Sequential
-from ..report import DistillationReport, Figures, describe_loss, measure
+from ..report import DistillationReport, Figures, count_of, describe_loss, measure
 from ..teachers import (
     InputsTeacher,
     Teacher,
@@ -22,15 +23,18 @@ from ..teachers import (
     named_teacher,
     untrained_note,
 )
+from ..training import AUTO
 from ..training.compiled import names_to_train
 from ..training.samples import loss_without_teacher
 from ..training.tasks import TASKS, Task
 from ..validation import blocks, check_array, check_rows
 from ..warmup import compile_before_fit
-from .checks import Job, check_job, check_not_swapped, check_pair, check_some_labels
+from .checks import Job, check_job, check_not_swapped, check_pair, check_settings, check_some_labels
 
 _STEERING = {callbacks.EarlyStopping, callbacks.TerminateOnNaN}
 _STEERING |= {callbacks.LearningRateScheduler, callbacks.ReduceLROnPlateau}
+_SET_BY_COMPILE = ["optimizer", "loss", "metrics", "unfinished", "draw_epoch", "best_logs"]
+_SET_BY_COMPILE += ["_weights_given_at"]
 
 
 def distill(
@@ -49,6 +53,9 @@ def distill(
     plain_student: bool = False,
     test_teacher: np.ndarray | None = None,
     from_probs: bool = False,
+    temperature: Schedule | str = AUTO,
+    hard_weight: Schedule | None = None,
+    soft_weight: Schedule | None = None,
     teacher_inputs: np.ndarray | None = None,
     test_teacher_inputs: np.ndarray | None = None,
     **fit_arguments,
@@ -68,16 +75,19 @@ def distill(
     y : labels ``(N,)`` with -1 where there is none, or one-hot rows ``(N, C)``; or None: no labels at all. Of
         sigmoids 0 or 1, ``(N,)`` or ``(N, C)``, and rows of -1 for samples without a label; of a regression
         numbers, ``(N,)`` or ``(N, C)``.
-    loss : a distillation loss; it counts before all else. By default ``KnowledgeDistillation()``, for sigmoids
-        ``BinaryKnowledgeDistillation()``, for a regression ``RegressionDistillation()``; if ``y`` is None with
-        ``hard_weight=0.0, soft_weight=1.0``.
+    temperature, hard_weight, soft_weight : of the task's loss, ``KnowledgeDistillation``, for sigmoids
+        ``BinaryKnowledgeDistillation``, for a regression ``RegressionDistillation``; numbers or schedules. By default
+        they are chosen on held-out training samples, labels alone among the candidates; that costs at most as much
+        as three further trainings (``minidl.training.tuning``).
+    loss : a distillation loss in their place; it counts before all else.
     optimizer : by default the one the student was compiled with, or Adam.
     validation_data, validation_split : as in ``fit``; evaluated during training.
     test_data : ``(x, y)`` for the report. By default the validation data; without any the figures are taken
         on ``x`` itself, and the report says so.
     transfer : more samples, without labels: the teacher labels them. If the teacher is an array of logits, its
         rows for these samples come last.
-    plain_student : also train a copy of the student, from the same initial weights, on the labels alone.
+    plain_student : also train a copy of the student, from the same initial weights, on the labels alone, for as many
+        steps: where some samples have no label, those that have one come more often.
     test_teacher : the teacher's logits on the test data, for a teacher that is an array.
     from_probs : the teacher is an array of probabilities, or a function that returns them; so may ``test_teacher`` be.
     teacher_inputs : what the teacher is asked about in place of ``x``, row i for sample i (those of ``transfer``
@@ -96,7 +106,10 @@ def distill(
     fit_arguments |= dict(x=x, y=y, batch_size=batch_size, epochs=epochs)
     fit_arguments |= dict(validation_data=validation_data, validation_split=validation_split)
     verbose = callbacks.check_verbose(fit_arguments.get("verbose", "auto"))
-    job = check_job(teacher, student, loss, fit_arguments, transfer, from_probs, teacher_inputs)
+    given = dict(temperature=temperature, hard_weight=hard_weight, soft_weight=soft_weight)
+    settings = check_settings(loss, given)
+    is_auto = loss is None and not settings
+    job = check_job(teacher, student, loss, fit_arguments, transfer, from_probs, teacher_inputs, settings)
     optimizer = optimizers.get(student.optimizer or "adam" if optimizer is None else optimizer)
     y, validates = job.fit_arguments["y"], validation_data is not None or validation_split > 0
     used = [job.loss, None] if plain_student or validates else [job.loss]
@@ -114,24 +127,28 @@ def distill(
         steering = [copy.deepcopy(each) for each in job.fit_arguments["callbacks"] if type(each) in _STEERING]
         announce("distilled student", verbose)
     started = time.perf_counter()
-    history = _train(job, optimizer)
+    history = _train(job, optimizer, is_auto)
     seconds = time.perf_counter() - started
 
     # measure and report
     report = DistillationReport(
         data.measure("student", student),
         data.measure_teacher(job.teacher),
-        loss=describe_loss(job.loss),
+        loss=describe_loss(student.loss),
         unseen=data.unseen,
         notes=[note, *data.notes] if note else data.notes,
         seconds=seconds,
         history=history,
+        tuning=history.tuning,
     )
     if plain_student:
         announce("plain student", verbose)
         arguments = {**job.fit_arguments, "callbacks": steering}
-        report.plain_history = train_on_labels(plain, plain_optimizer, arguments, job.task)
+        report.plain_history = train_on_labels(
+            plain, plain_optimizer, arguments, job.task, as_many_steps=True
+        )
         report.plain = data.measure("plain student", plain)
+        report.notes += _notes_on_plain(job)
     report.notes += report.concerns()
     return report
 
@@ -157,15 +174,23 @@ def announce(role: str, verbose: int | str) -> None:
         callbacks.say(f"{role}:\n")
 
 
-def _train(job: Job, optimizer: object) -> callbacks.History:
-    """Compile the student with the loss and fit it; if that is refused, it is compiled as it was before."""
-    student = job.student
-    compiled = student.optimizer, student.loss, student.metrics
+def _train(job: Job, optimizer: optimizers.Optimizer, is_auto: bool) -> callbacks.History:
+    """Compile the student with the loss and fit it.
+
+    If that is refused, or interrupted before the first step, it is compiled as it was before.
+    """
+    student, done = job.student, optimizer.iterations
+    compiled = {name: getattr(student, name) for name in _SET_BY_COMPILE}
     try:
         student.compile(optimizer=optimizer, loss=job.loss, metrics=job.task.metrics(student))
-        return student.fit(target_model=job.teacher, **job.fit_arguments)
-    except (TypeError, ValueError):
-        student.optimizer, student.loss, student.metrics = compiled
+        return student.fit(
+            target_model=job.teacher, temperature=AUTO if is_auto else None, **job.fit_arguments
+        )
+    except BaseException as error:
+        untrained = optimizer.iterations == done
+        if untrained or isinstance(error, (TypeError, ValueError)):
+            for name in _SET_BY_COMPILE if untrained else _SET_BY_COMPILE[:3]:
+                setattr(student, name, compiled[name])
         raise
 
 
@@ -283,9 +308,7 @@ def _note_choice_of_epoch(data: _ReportData, job: Job, chosen_on: object, is_tes
     chooser = next(filter(_chooses_epoch, job.fit_arguments["callbacks"]), None)
     if chooser is None:
         return
-    if not is_test_data or (
-        chosen_on is not None and _count_shared(check_array("x", chosen_on, may_be_sparse=True), data.x)
-    ):
+    if not is_test_data or (chosen_on is not None and _count_shared(chosen_on, data.x)):
         data.unseen = False
         data.notes.append(
             f"{type(chooser).__name__} chose the epoch on these samples, so the figures flatter the student: "
@@ -301,12 +324,11 @@ def _chooses_epoch(callback: object) -> bool:
 
 def _count_shared(x: np.ndarray, x_test: np.ndarray) -> int:
     """How many test samples are among those of ``x``, value for value; 0 if there is too much to compare."""
+    x = check_array("x", x, may_be_sparse=True)
     if x.shape[1:] != x_test.shape[1:] or x.dtype != x_test.dtype or x.nbytes + x_test.nbytes > 1 << 30:
         return 0
-    known, tests = (
-        [hash(row.tobytes()) for _, part in blocks(a) for row in np.asarray(part)] for a in (x, x_test)
-    )
-    return sum(map(set(known).__contains__, tests))
+    known = {hash(row.tobytes()) for _, part in blocks(x) for row in np.asarray(part)}
+    return sum(hash(row.tobytes()) in known for _, part in blocks(x_test) for row in np.asarray(part))
 
 
 def fresh_optimizer(optimizer: object) -> object:
@@ -317,10 +339,30 @@ def fresh_optimizer(optimizer: object) -> object:
     return type(optimizer).from_config(optimizer.get_config())
 
 
+def _notes_on_plain(job: Job) -> list[str]:
+    seen, _ = _split_rows(len(job.fit_arguments["x"]), job.fit_arguments["validation_split"])
+    known = TASK_FIGURES[job.task.name].has_label(job.fit_arguments["y"][seen])
+    if known.all():
+        return []
+    labelled = count_of(int(known.sum()), "labelled sample")
+    return [
+        f"the plain student took as many steps as the distilled one: its {labelled} came "
+        f"{len(known) / known.sum():.1f} times an epoch"
+    ]
+
+
 def train_on_labels(
-    model: Sequential, optimizer: object, fit_arguments: dict, task: Task = TASKS["softmax"]
+    model: Sequential,
+    optimizer: object,
+    fit_arguments: dict,
+    task: Task = TASKS["softmax"],
+    as_many_steps: bool = False,
 ) -> callbacks.History:
-    """Fit ``model`` to the samples that have labels; the samples held out for validation are the distilled one's."""
+    """Fit ``model`` to the samples that have labels; the samples held out for validation are the distilled one's.
+
+    ``as_many_steps``: as with all samples. Those that have labels are repeated within an epoch, so that what counts
+    epochs, such as the patience of a callback, means the same.
+    """
     arguments = dict(fit_arguments)
     x, y, weight = (arguments.get(name) for name in ("x", "y", "sample_weight"))
     loss, known = loss_without_teacher(model, task.loss(), y), TASK_FIGURES[task.name].has_label(y)
@@ -332,7 +374,11 @@ def train_on_labels(
             count = len(y[seen])
             raise ValueError(f"y must hold labels to learn from without a teacher, got -1 for all {count}")
         weight = None if weight is None else check_array("sample_weight", weight)[seen]
-        arguments |= zip(("x", "y", "sample_weight"), _labelled(task, x[seen], y[seen], weight), strict=True)
+        given = _labelled(task, x[seen], y[seen], weight)
+        if as_many_steps:
+            again = np.arange(len(x[seen])) % len(given[0])
+            given = tuple(part if part is None else part[again] for part in given)
+        arguments |= zip(("x", "y", "sample_weight"), given, strict=True)
     if arguments.get("validation_data") is not None:
         x_val, y_val, *weight = _labelled(task, *arguments["validation_data"])
         if task.name == "classification" and holds_rows(y_val) == loss.sparse:

@@ -13,11 +13,12 @@ from ..losses import DistillationLoss
 from ..models import Sequential
 from ..report import DistillationReport
 from ..teachers import Ensemble, as_teacher
-from ..training.tasks import choose_task, task_of
+from ..training.tasks import Task, choose_task, task_of
 from ..validation import check_float, check_int, describe
 from .checks import build_for, check_answers, check_fit_arguments, distillation_loss
 from .distill import announce, compile_kernels, distill, fresh_optimizer, train_on_labels
 
+_OF_DISTILL_ALONE = ("test_data", "transfer", "plain_student")
 _ABOUT_TEACHER = ("from_probs", "test_teacher", "teacher_inputs", "test_teacher_inputs")
 
 
@@ -49,25 +50,23 @@ def born_again(
 
     The first generation learns from ``teacher``, or, if that is None, from the labels alone;
     ``build_student()`` makes each new model. ``loss`` is by default ``KnowledgeDistillation(temperature=1.0,
-    hard_weight=0.5, soft_weight=0.5)``, for models that end in sigmoids or learn a regression the loss of that task
-    with these settings; ``arguments`` go to ``distill``, but ``from_probs``, ``test_teacher``, ``teacher_inputs`` and
-    ``test_teacher_inputs`` only together with the ``teacher`` they describe.
+    hard_weight=0.5, soft_weight=0.5)``, or that of the models' task with these settings; ``arguments`` go to
+    ``distill``, but ``from_probs``, ``test_teacher``, ``teacher_inputs`` and ``test_teacher_inputs`` only together
+    with the ``teacher`` they describe.
     """
     generations = check_int("generations", generations, minimum=1)
     if isinstance(build_student, Sequential) or not callable(build_student):
         raise TypeError(
             f"build_student must be a function that makes a new model, got {describe(build_student)}"
         )
-    about_teacher = [name for name in _ABOUT_TEACHER if name in arguments]
-    teacher_arguments = {name: arguments.pop(name) for name in about_teacher}
-    if about_teacher and teacher is None:
-        raise ValueError(f"{' and '.join(about_teacher)} need a teacher, got None")
+    teacher_arguments = {name: arguments.pop(name) for name in _ABOUT_TEACHER if name in arguments}
+    if teacher_arguments and teacher is None:
+        raise ValueError(f"{' and '.join(teacher_arguments)} need a teacher, got None")
     if y is None and teacher is None:
         raise ValueError(
             "y must be given, got None: the first generation learns from labels, or from teacher="
         )
-    only_of_distill = ("test_data", "transfer", "plain_student")
-    for_labels = {name: value for name, value in arguments.items() if name not in only_of_distill}
+    for_labels = {name: value for name, value in arguments.items() if name not in _OF_DISTILL_ALONE}
     check_fit_arguments("born_again", for_labels)
     verbose = check_verbose(arguments.get("verbose", "auto"))
     if loss is not None:
@@ -86,8 +85,8 @@ def born_again(
         result.activation = loss.fused_activation
         if teacher is None:
             y, task = check_answers(model, y, len(x), loss), task_of(loss)
-            used = (None, loss)[:generations]
-            compile_kernels([(model, each, optimizer, y) for each in used], verbose != 0, task)
+            used = [(model, each, optimizer, y) for each in (None, loss)[:generations]]
+            compile_kernels(used, verbose != 0, task)
             options = {"epochs": 20, **for_labels, "x": x, "y": y}
             train_on_labels(model, fresh_optimizer(optimizer), options, task)
         else:
@@ -141,12 +140,7 @@ def mutual_learning(
     callbacks = _check_callbacks(fit_arguments.pop("callbacks", None))
     for model in models:
         x = build_for(model, x)
-    task = choose_task(models[0], y)
-    if task.name == "regression":
-        raise ValueError(
-            "models must answer with classes or with yes and no, got a regression: numbers have no temperature, and "
-            "their mean is an Ensemble"
-        )
+    task = _task_of_peers(models[0], y)
     y = check_answers(models[0], y, len(x), task.loss())
     if not has_labels(y, task.name):
         raise ValueError("y must hold labels, got none >= 0: models that know nothing yet begin with labels")
@@ -168,6 +162,16 @@ def mutual_learning(
     for history in histories:
         history.epoch = list(range(len(history.history["loss"])))
     return histories
+
+
+def _task_of_peers(model: Sequential, y: object) -> Task:
+    task = choose_task(model, y)
+    if task.name == "regression":
+        raise ValueError(
+            "models must answer with classes or with yes and no, got a regression: numbers have no temperature, and "
+            "their mean is an Ensemble"
+        )
+    return task
 
 
 def _peers(models: list[Sequential], x: np.ndarray, temperature: float, activation: str | None) -> Iterator:

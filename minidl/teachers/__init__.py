@@ -4,11 +4,11 @@ Training asks a teacher one thing: the logits of these samples. ``as_teacher`` t
 a ``Teacher`` and refuses what cannot teach.
 """
 
+from .answers import PROBABILITY_FLOOR
 from .cache import cached_logits, load_logits, save_logits
 from .combined import Ensemble, InputsTeacher
 from .conversion import as_teacher, named_teacher, untrained_note
 from .kinds import (
-    PROBABILITY_FLOOR,
     ArrayTeacher,
     CallableTeacher,
     ModelTeacher,

@@ -1,5 +1,6 @@
 """The logit cache: a teacher is asked once about each sample; its answers are kept by index, or in a file."""
 
+import copy
 import json
 import os
 
@@ -7,8 +8,10 @@ import numpy as np
 
 from .. import archive, validation
 from ..validation import check_array, check_finite, check_rows, check_targets
+from .answers import hint_of_two, refuse_probabilities
+from .combined import Ensemble
 from .conversion import as_teacher
-from .kinds import ArrayTeacher, fingerprint, hint_of_two, refuse_probabilities
+from .kinds import ArrayTeacher, Teacher, fingerprint
 
 _FORMAT = "minidl logits 1"
 
@@ -65,6 +68,40 @@ def cached_logits(
         check_rows("what teacher returned", len(logits), len(batch))
         out[rows] = check_targets(logits, out.shape[1:], dtype, "what teacher returned")
     return out
+
+
+class _Remembering(Teacher):
+    """A teacher that is asked once about each stretch of rows, and gives the same answer again."""
+
+    def __init__(self, teacher: Teacher):
+        self._teacher, self._answers = teacher, {}
+        self.name, self.classes, self.samples = teacher.name, teacher.classes, teacher.samples
+        self.activation = teacher.activation
+
+    def logits(self, x, rows=None, temperature=1.0):
+        stretch = rows.start, rows.stop
+        if stretch not in self._answers:
+            self._answers[stretch] = self._teacher.logits(x, rows=rows, temperature=temperature)
+        return self._answers[stretch]
+
+    def members(self):
+        return (self._teacher,)
+
+
+def remembering(teacher: Teacher) -> Teacher:
+    """``teacher``, whose model or function is asked once, however often `cached_logits` is called for the same x.
+
+    An ensemble remembers its members' answers, so that it can give its own at another temperature.
+    """
+    if isinstance(teacher, ArrayTeacher):
+        return teacher
+    if not teacher.softens:
+        return _Remembering(teacher)
+    if type(teacher) is not Ensemble:  # of the user's own: only the same temperature has the same answer
+        return teacher
+    remembers = copy.copy(teacher)
+    remembers._members = tuple(map(remembering, teacher.members()))
+    return remembers
 
 
 def save_logits(path: str | os.PathLike, logits: np.ndarray, x: np.ndarray, teacher: object) -> None:

@@ -5,13 +5,13 @@ import inspect
 import numpy as np
 
 from ..validation import check_bool, check_choice, describe
+from .answers import hint_of_two
 from .kinds import (
     ArrayTeacher,
     CallableTeacher,
     ModelTeacher,
     Teacher,
     has_initial_weights,
-    hint_of_two,
     package_of,
 )
 

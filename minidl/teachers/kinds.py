@@ -14,10 +14,8 @@ import numpy as np
 
 from ..losses.softmax import looks_like_probabilities
 from ..sparse import SparseRows
-from ..validation import blocks, check_array, check_finite, check_range
-
-PROBABILITY_FLOOR = 1e-7
-"""Smaller probabilities are raised to this one before their logarithm is taken, as in Keras."""
+from ..validation import blocks, check_array, check_finite
+from .answers import OF_ONE, as_answers, logits_of
 
 
 class Teacher:
@@ -132,14 +130,14 @@ class ArrayTeacher(Teacher):
     name = "logits"
 
     def __init__(self, logits, from_probs: bool = False, activation: str | None = "softmax"):
-        array = _as_answers("teacher", check_array("teacher", logits), activation)
+        array = as_answers(check_array("teacher", logits), activation)
         if array is None:
             raise ValueError(
-                f"teacher must have shape (N, classes), classes >= 2, got {np.shape(logits)}{_OF_ONE}"
+                f"teacher must have shape (N, classes), classes >= 2, got {np.shape(logits)}{OF_ONE}"
             )
         check_finite("teacher", array)
         self.activation, self._given = activation, (logits, from_probs)
-        self.array = _logits_of("teacher", array, from_probs, activation)
+        self.array = logits_of("teacher", array, from_probs, activation)
         self.samples, self.classes = array.shape
 
     def answering(self, activation):
@@ -189,13 +187,13 @@ class CallableTeacher(Teacher):
                 "lambda x: module(torch.from_numpy(x)).detach().numpy()"
             ) from error
         given = check_array("what teacher returned", array)
-        array = _as_answers("what teacher returned", given, self.activation)
+        array = as_answers(given, self.activation)
         if array is None or len(array) != len(x):
             raise ValueError(f"teacher must return logits of shape ({len(x)}, classes), got {given.shape}")
         check_finite("what teacher returned", array)
         seen = self._gives_logits or len(array) < 2  # one row may sum to 1 by chance
         if self.from_probs or not seen:
-            array = _logits_of("what teacher returned", array, self.from_probs, self.activation)
+            array = logits_of("what teacher returned", array, self.from_probs, self.activation)
             self._gives_logits = True
         return array
 
@@ -213,42 +211,6 @@ def fingerprint(array: np.ndarray) -> str:
     return digest.hexdigest()
 
 
-_OF_ONE = "; of one output say what it is: as_teacher(..., activation='sigmoid'), or None for a regression"
-
-
-def hint_of_two(got: int | None, wanted: int | None) -> str:
-    """What to write where a teacher tells of both classes, and the student has one output."""
-    if (got, wanted) != (2, 1):
-        return ""
-    return "; of two classes give what speaks for the second: of probabilities p[:, 1], of logits v[:, 1] - v[:, 0]"
-
-
-def _as_answers(argument: str, array: np.ndarray, activation: str | None) -> np.ndarray | None:
-    """``array`` as (N, C); None if it has another shape, or one column where several classes are meant."""
-    if array.ndim == 1 and activation != "softmax":
-        array = array[:, None]
-    return array if array.ndim == 2 and (array.shape[1] > 1 or activation != "softmax") else None
-
-
-def _logits_of(argument: str, array: np.ndarray, from_probs: bool, activation: str | None) -> np.ndarray:
-    """Answers (N, C) as logits; probabilities are converted if they are said to be such, and else refused."""
-    if activation is None:
-        if from_probs:
-            raise ValueError(
-                "from_probs=True is for classes: a regression learns from a teacher's outputs as they are"
-            )
-        return array
-    if activation == "sigmoid":
-        if from_probs:
-            return _log_odds(array)
-        _refuse_sigmoids(argument, array)
-        return array
-    if from_probs:
-        return _log_probabilities(array)
-    refuse_probabilities(argument, array)
-    return array
-
-
 def may_be_probabilities(thing: object, activation: str | None) -> bool:
     """Whether a teacher could be said to give probabilities: a function, or an array of them."""
     if isinstance(thing, Teacher) or hasattr(thing, "predict_logits"):
@@ -259,44 +221,6 @@ def may_be_probabilities(thing: object, activation: str | None) -> bool:
     if activation == "softmax":
         return array.ndim == 2 and looks_like_probabilities(array)
     return bool(array.min() >= 0 and array.max() <= 1)
-
-
-def _refuse_sigmoids(argument: str, array: np.ndarray) -> None:
-    """Refuse what sigmoids give, where their logits are wanted: numbers that fill [0, 1] and never leave it."""
-    low, high = array.min(), array.max()
-    if low >= 0 and high <= 1 and high - low > 0.9 and array.size >= 10:
-        raise ValueError(
-            f"{argument} looks like probabilities: all {array.size} numbers lie in [0, 1], from {low:g} to {high:g}. "
-            "Logits are wanted (before the sigmoid); if probabilities are all there is, say from_probs=True"
-        )
-
-
-def refuse_probabilities(argument: str, array: np.ndarray) -> None:
-    """Refuse ``array`` if it holds probabilities: softened once more, they would teach next to nothing."""
-    if looks_like_probabilities(array):
-        raise ValueError(
-            f"{argument} looks like probabilities: every row lies in [0, 1] and sums to 1. Logits are wanted "
-            "(before the softmax); if probabilities are all there is, write "
-            "teacher=minidl.teachers.as_teacher(p, from_probs=True)"
-        )
-
-
-def _log_probabilities(array: np.ndarray) -> np.ndarray:
-    """The logarithms of probabilities, which are logits that give these probabilities."""
-    if not looks_like_probabilities(array):
-        raise ValueError(
-            "from_probs=True wants rows in [0, 1] that sum to 1, and these are not; of sigmoids say "
-            "as_teacher(..., from_probs=True, activation='sigmoid')"
-        )
-    dtype = np.float64 if array.dtype == np.float64 else np.float32
-    return np.log(np.maximum(array, PROBABILITY_FLOOR), dtype=dtype)
-
-
-def _log_odds(array: np.ndarray) -> np.ndarray:
-    """The logits of sigmoids with these outputs, which are first brought to [1e-7, 1 - 1e-7]."""
-    check_range("teacher", array, 0.0, 1.0, why=" (probabilities, with from_probs=True)")
-    p = np.clip(array.astype(np.float64), PROBABILITY_FLOOR, 1 - PROBABILITY_FLOOR)
-    return (np.log(p) - np.log1p(-p)).astype(np.float64 if array.dtype == np.float64 else np.float32)
 
 
 def package_of(thing: object) -> str:

@@ -3,6 +3,17 @@
 from .fit import Unfinished, fit
 from .inference import evaluate, predict
 from .layerwise import train_on_batch
-from .options import FitOptions
+from .options import AUTO, FitOptions
+from .tuning import Tuning, tuned_fit
 
-__all__ = ["FitOptions", "Unfinished", "evaluate", "fit", "predict", "train_on_batch"]
+__all__ = [
+    "AUTO",
+    "FitOptions",
+    "Tuning",
+    "Unfinished",
+    "evaluate",
+    "fit",
+    "predict",
+    "train_on_batch",
+    "tuned_fit",
+]

@@ -38,9 +38,9 @@ class Unfinished(NamedTuple):
     metric_sums: dict[str, float]
 
 
-def fit(model, options: FitOptions) -> History:
-    """Train ``model`` and return the history of losses and metrics."""
-    data = prepare(model, options)
+def fit(model, options: FitOptions, data: TrainingData | None = None) -> History:
+    """Train ``model`` and return the history of losses and metrics; ``data``: if it was prepared already."""
+    data = data or prepare(model, options)
     batch_size = min(options.batch_size, len(data.samples.x))
     callbacks = CallbackList(
         options.callbacks,

@@ -12,6 +12,8 @@ from ..validation import check_bool, check_float, check_int, describe
 P = ParamSpec("P")
 Options = TypeVar("Options")
 Result = TypeVar("Result")
+AUTO = "auto"
+"""The temperature that stands for a search for temperature and weights: `training.tuning`."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,8 @@ class FitOptions:
         ``temperature`` (4.0), ``hard_weight`` (0.1) and ``soft_weight`` (0.9); of a model that ends in sigmoids
         ``BinaryKnowledgeDistillation`` with the same, of one that learns numbers ``RegressionDistillation`` with
         ``hard_weight`` and ``soft_weight`` (0.5 each). ``docs/methods.md`` has the table. A teacher with inputs of its
-        own is an ``InputsTeacher``.
+        own is an ``InputsTeacher``. ``temperature="auto"`` chooses the numbers on held-out samples
+        (``minidl.training.tuning``); the ``tuning`` of the history says what was tried.
 
     While it runs, callbacks, handlers of signals and other threads may save, copy and ask the model: they see one and
     the same step. What a handler does waits for the end of a slice of steps, about 0.1 s.
@@ -67,7 +70,7 @@ class FitOptions:
     validation_freq: int = 1
     _: KW_ONLY
     target_model: Any = None
-    temperature: float | None = None
+    temperature: float | str | None = None
     hard_weight: float | None = None
     soft_weight: float | None = None
 

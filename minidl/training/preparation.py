@@ -33,9 +33,12 @@ class TrainingData(NamedTuple):
     """Asked about each batch; None: the samples hold its logits, or there is none."""
 
 
-def prepare(model, options: FitOptions) -> TrainingData:
-    """Check the data against model and loss, keep validation samples aside, ask the teacher."""
-    loss = _training_loss(model, options)
+def prepare(model, options: FitOptions, loss: Loss | None = None) -> TrainingData:
+    """Check the data against model and loss, keep validation samples aside, ask the teacher.
+
+    ``loss``: in the place of what the options ask for.
+    """
+    loss = loss or _training_loss(model, options)
     samples = check_samples(model, loss, options.x, options.y, options.sample_weight)
     count, validation = _keep_validation_aside(model, loss, samples, options)
     outputs = math.prod(model.output_shape)
@@ -107,23 +110,28 @@ def _training_loss(model, options: FitOptions) -> Loss:
         return loss
     if loss is not None and loss.distills and not settings:
         return loss
-    task = choose_task(model, options.y)
-    if "temperature" in settings and task.name == "regression":
-        raise ValueError(
-            f"temperature softens probabilities; a regression has none, got {options.temperature}"
-        )
-    return task.loss(**settings)
+    return choose_task(model, options.y).loss_of(settings)
 
 
 def _taught(model, loss, samples: Samples, options: FitOptions) -> tuple[Samples, teachers.Teacher | None]:
-    """The samples with the teacher's logits, computed once, or the teacher itself where inputs are augmented."""
     teacher = teachers.as_teacher(options.target_model, model, activation=loss.fused_activation)
+    if not _is_of_labels_alone(loss):
+        if note := teachers.untrained_note(teacher, model, resumed=options.initial_epoch > 0):
+            warn(note + ": train it first")
+    return ask_teacher(model, loss, samples, teacher)
+
+
+def _is_of_labels_alone(loss) -> bool:
+    return getattr(loss, "soft_weight", 1.0) == 0 and not loss.is_scheduled("soft_weight")
+
+
+def ask_teacher(
+    model, loss, samples: Samples, teacher: teachers.Teacher
+) -> tuple[Samples, teachers.Teacher | None]:
+    """The samples with the teacher's logits, computed once, or the teacher itself where inputs are augmented."""
     classes = math.prod(model.output_shape)
-    if getattr(loss, "soft_weight", 1.0) == 0 and not loss.is_scheduled("soft_weight"):
-        # the teacher is not asked
+    if _is_of_labels_alone(loss):  # the teacher is not asked
         return samples._replace(teacher_logits=np.zeros((len(samples.x), classes), model.dtype)), None
-    if note := teachers.untrained_note(teacher, model, resumed=options.initial_epoch > 0):
-        warn(note + ": train it first")
     if teacher.softens:
         _check_temperatures(loss)
     augmenting = model.augmenting_layer()

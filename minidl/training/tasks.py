@@ -26,10 +26,17 @@ class Task(NamedTuple):
             return model.predict(x).reshape(len(x), -1)
         return model.predict_logits(x)
 
-    def made_loss(self, y, **settings) -> losses.DistillationLoss:
-        """The task's loss; without labels, y None, one that needs none."""
+    def loss_of(self, settings: dict) -> losses.DistillationLoss:
+        """The task's loss with this temperature and these weights, as far as they are given."""
+        if "temperature" in settings and self.name == "regression":
+            given = settings["temperature"]
+            raise ValueError(f"temperature softens probabilities; a regression has none, got {given}")
+        return self.loss(**settings)
+
+    def made_loss(self, y, settings: dict) -> losses.DistillationLoss:
+        """As `loss_of`; without labels, y None, one that by default needs none."""
         weights = {} if y is not None else {"hard_weight": 0.0, "soft_weight": 1.0}
-        return self.loss(**weights, **settings)
+        return self.loss_of(weights | settings)
 
 
 TASKS = {
@@ -61,7 +68,7 @@ def choose_task(model, y) -> Task:
     has any outputs                      any other                                      regression
     ===================================  =============================================  ==============
 
-    Raises ValueError for one output without an activation and a y of 0 and 1, which may be meant as either.
+    Raises ValueError where the last line would apply and y holds 0 and 1 alone, which may be meant as answers.
     """
     loss, final, outputs = model.loss, model.final_activation, math.prod(model.output_shape)
     if loss is not None and loss.distills:
@@ -78,10 +85,11 @@ def choose_task(model, y) -> Task:
         return TASKS[None]
     if outputs > 1 and (y is None or _are_probabilities(y)):
         return TASKS["softmax"]
-    if outputs == 1 and y is not None and np.isin(y, (-1, 0, 1)).all():
+    if y is not None and ((y == 0) | (abs(y) == 1)).all():
         raise ValueError(
-            "student ends in one output without an activation, and y holds 0 and 1: end with "
-            'activation="sigmoid" to learn two classes, or give loss=RegressionDistillation() to learn the numbers'
+            f"student ends in {outputs} output{'s' * (outputs > 1)} without an activation, and y holds 0 and 1 alone: "
+            'end with activation="sigmoid" to learn answers of yes or no, or give loss=RegressionDistillation() to '
+            "learn the numbers"
         )
     return TASKS[None]
 
