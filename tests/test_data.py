@@ -12,7 +12,7 @@ import minidl
 from benchmarks import sparse as sparse_benchmark
 from minidl.distillation import distill
 from minidl.layers import Dense, GaussianNoise, Input, Layer
-from minidl.losses import KnowledgeDistillation
+from minidl.losses import BinaryKnowledgeDistillation, KnowledgeDistillation
 from minidl.sparse import SparseRows
 from minidl.teachers import cached_logits, load_logits, save_logits
 from minidl.training.class_weight import balanced, check_class_weight
@@ -251,6 +251,17 @@ def test_sparse_rows_are_distilled_as_dense_ones(tmp_path):
         distill(classifier(40), classifier(40), CSR, Y, transfer=X_DENSE, verbose=0)
 
 
+def test_a_teacher_may_have_sparse_inputs_of_its_own():
+    def run(inputs):
+        teacher, student = classifier(40), classifier(seed=2)
+        teacher.fit(inputs, Y, epochs=2, verbose=0)
+        options = dict(teacher_inputs=inputs, test_data=(X[:20], Y[:20]), test_teacher_inputs=inputs[:20])
+        report = distill(teacher, student, X, Y, epochs=2, verbose=0, **options)
+        return student.params.tobytes(), report.teacher.loss, report.tuning.chosen
+
+    assert run(CSR) == run(CSR.toarray())
+
+
 def test_no_more_rows_are_dense_than_a_slice(monkeypatch):
     made, dense = [], SparseRows.__array__
     monkeypatch.setattr("minidl.training.compiled.CHUNK_BYTES", 40 * 4 * 32)
@@ -408,6 +419,16 @@ def test_balanced_leaves_the_unlabelled_out():
         return model.params.tobytes()
 
     assert run("balanced") == run({0: 60 / (3 * 50), 1: 60 / (3 * 5), 2: 60 / (3 * 5)}) != run(None)
+
+    def run_one_sigmoid(class_weight):
+        model = minidl.Sequential([Input((7,)), Dense(1, "sigmoid")], seed=1)
+        model.compile("adam", BinaryKnowledgeDistillation())
+        answers = np.minimum(labels, 1)
+        model.fit(X, answers, target_model=logits[:, :1], class_weight=class_weight, verbose=0)
+        return model.params.tobytes()
+
+    assert run_one_sigmoid("balanced") == run_one_sigmoid({0: 60 / (2 * 50), 1: 60 / (2 * 10)})
+    assert run_one_sigmoid("balanced") != run_one_sigmoid({-1: 1, 0: 60 / (3 * 50), 1: 60 / (3 * 10)})
     model = minidl.Sequential([Input((7,)), Dense(1)], seed=1)
     model.compile("adam", "mse")
     message = "class_weight='balanced' needs y of whole numbers, the classes, got 0.5"

@@ -24,15 +24,8 @@ from .report_data import TestTeacher, choose_report_data
 
 _STEERING = {callbacks.EarlyStopping, callbacks.TerminateOnNaN}
 _STEERING |= {callbacks.LearningRateScheduler, callbacks.ReduceLROnPlateau}
-_SET_BY_COMPILE = (
-    "optimizer",
-    "loss",
-    "metrics",
-    "unfinished",
-    "draw_epoch",
-    "best_logs",
-    "_weights_given_at",
-)
+_SET_BY_COMPILE = ["optimizer", "loss", "metrics", "unfinished", "draw_epoch", "best_logs"]
+_SET_BY_COMPILE += ["_weights_given_at"]
 
 
 def distill(

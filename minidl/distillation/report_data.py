@@ -124,9 +124,7 @@ def _note_choice_of_epoch(data: ReportData, job: Job, chosen_on: object, is_test
     chooser = next(filter(_chooses_epoch, job.fit_arguments["callbacks"]), None)
     if chooser is None:
         return
-    if not is_test_data or (
-        chosen_on is not None and _count_shared(check_array("x", chosen_on, may_be_sparse=True), data.x)
-    ):
+    if not is_test_data or (chosen_on is not None and _count_shared(chosen_on, data.x)):
         data.unseen = False
         data.notes.append(
             f"{type(chooser).__name__} chose the epoch on these samples, so the figures flatter the student: "
@@ -142,9 +140,8 @@ def _chooses_epoch(callback: object) -> bool:
 
 def _count_shared(x: np.ndarray, x_test: np.ndarray) -> int:
     """How many test samples are among those of ``x``, value for value; 0 if there is too much to compare."""
+    x = check_array("x", x, may_be_sparse=True)
     if x.shape[1:] != x_test.shape[1:] or x.dtype != x_test.dtype or x.nbytes + x_test.nbytes > 1 << 30:
         return 0
-    known, tests = (
-        [hash(row.tobytes()) for _, part in blocks(a) for row in np.asarray(part)] for a in (x, x_test)
-    )
-    return sum(map(set(known).__contains__, tests))
+    known = {hash(row.tobytes()) for _, part in blocks(x) for row in np.asarray(part)}
+    return sum(hash(row.tobytes()) in known for _, part in blocks(x_test) for row in np.asarray(part))
