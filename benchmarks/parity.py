@@ -1,12 +1,13 @@
 """Does minidl compute what Keras 3 and PyTorch compute?
 
     python -m benchmarks.parity            compare; exit code 1 where a tolerance is exceeded
-    python -m benchmarks.parity --write    and keep their numbers in tests/golden/parity.npz
+    python -m benchmarks.parity --write    and keep their numbers in tests/golden/parity.npz and metrics.json
 
 Keras trains every case of ``tests/parity_cases.py``: three epochs on 2,000 digits, the same initial
 weights, the same order; the losses must agree within 1e-4 relative. PyTorch's autograd, in float64,
-differentiates the losses, distillation included; values and gradients must agree within 1e-5. The written
-file lets ``tests/test_parity.py`` repeat the comparison where neither is installed.
+differentiates the losses, distillation included; values and gradients must agree within 1e-5, and so must the
+metrics of ``tests/metric_cases.py`` with Keras's. The written files let ``tests/test_parity.py`` and
+``tests/test_metric_parity.py`` repeat the comparison where neither is installed.
 """
 
 from __future__ import annotations
@@ -22,8 +23,10 @@ import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
 GOLDEN = ROOT / "tests" / "golden" / "parity.npz"
+GOLDEN_METRICS = GOLDEN.with_name("metrics.json")
 sys.path.insert(0, str(ROOT / "tests"))
 
+import metric_cases  # noqa: E402
 import parity_cases as cases  # noqa: E402
 
 
@@ -278,6 +281,34 @@ def compare_distillation(report: Report, kept: dict) -> None:
     report.line("losses of three epochs", difference["loss"], cases.LOSS_TOLERANCE)
 
 
+def compare_metrics(report: Report) -> dict[str, dict]:
+    """Returns Keras's numbers, rounded, by the name of the case and of the log."""
+    print("\nMetrics, difference to Keras")
+    keras, minidl = load_keras(), load_minidl()
+    kept: dict[str, dict] = {"results": {}}
+    for name in metric_cases.CASES:
+        expected, found = (metric_cases.results(lib, name) for lib in (keras, minidl))
+        report.line(name, metric_cases.disagreement(found, expected), metric_cases.TOLERANCE)
+        kept["results"][name] = _rounded(expected)
+    for name in metric_cases.OF_FITS:
+        expected, found = (metric_cases.logs_of_fit(lib, name) for lib in (keras, minidl))
+        largest = max(metric_cases.disagreement(found[log], expected[log]) for log in expected)
+        report.line(f"logs of a fit, {name}", largest, metric_cases.TOLERANCE)
+        kept[name] = {log: _rounded(values) for log, values in expected.items()}
+    return kept
+
+
+def write_metrics(kept: dict[str, dict]) -> None:
+    """A line for each case: what changes is seen in git."""
+    parts = [f"{json.dumps(part)}: {json.dumps(values)}" for part, values in kept.items()]
+    text = ",\n".join(parts).replace("], ", "],\n")
+    GOLDEN_METRICS.write_text("{\n" + text + "\n}\n", encoding="utf-8")
+
+
+def _rounded(values: np.ndarray) -> list[float]:
+    return [float(f"{value:.8g}") for value in values]
+
+
 def versions() -> dict[str, str]:
     import torch
 
@@ -305,6 +336,7 @@ def main(arguments: list[str] | None = None) -> int:
     report, kept = Report(), {}
     compare_losses(report, kept)
     compare_distillation(report, kept)
+    metrics = compare_metrics(report)
     compare_training(report, kept)
     if report.failed:
         print(f"\nNot in agreement: {'; '.join(report.failed)}", file=sys.stderr)
@@ -316,6 +348,7 @@ def main(arguments: list[str] | None = None) -> int:
         temporary = GOLDEN.with_suffix(".tmp.npz")
         np.savez_compressed(temporary, **kept)
         os.replace(temporary, GOLDEN)
+        write_metrics(metrics)
         print(f"wrote {GOLDEN} ({GOLDEN.stat().st_size / 1024:.0f} kB)")
     return 0
 

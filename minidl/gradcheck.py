@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from . import losses
+from .differences import difference
 from .models import Sequential
 from .training.objective import Objective, objective_of, score_rows
 from .training.samples import Samples
@@ -85,7 +86,7 @@ def check_gradients(
     if not model.built:
         model.build((None, *np.shape(x)[1:]))
     x = np.array(check_inputs(x, model.input_shape), dtype=np.float64, order="C")
-    loss = model.loss if loss is None else losses.get(loss)
+    loss = model.loss if loss is None else losses.get_to_train(loss)
     if loss is None:
         raise ValueError("loss must be given: the model was not compiled with one")
     twin = model if model.dtype == np.float64 else _in_float64(model)
@@ -109,6 +110,7 @@ def _batch(model, loss, x, y, teacher_logits, sample_weight) -> Samples:
         loss.check_teacher("teacher_logits", teacher_logits)  # and no probabilities
     elif teacher_logits is not None:
         raise ValueError(f"teacher_logits must be None for loss {loss.name}, which has no teacher")
+    weight = loss.batch_weights(labels, weight, len(x))
     return Samples(x, labels, targets, teacher_logits, weight)
 
 
@@ -131,7 +133,7 @@ def _compare_all(model, score: Callable, on_logits: bool, x: np.ndarray, toleran
     for nearness, layer, parameter, array, gradient in arrays:
         for index in np.ndindex(array.shape):
             got = float(gradient[index])
-            expected, error, allowed = _difference(lambda: score()[0], base, array, index, got, tolerance)
+            expected, error, allowed = difference(lambda: score()[0], base, array, index, got, tolerance)
             largest = max(largest, error)
             if not error <= allowed:  # a NaN is not
                 severity = math.inf if math.isnan(error) or allowed == 0 else error / allowed
@@ -140,29 +142,6 @@ def _compare_all(model, score: Callable, on_logits: bool, x: np.ndarray, toleran
         worst = max(wrong, key=lambda entry: entry[:2])
         raise GradientError(*worst[2:], len(wrong), sum(array.size for *_, array, _ in arrays))
     return float(largest)
-
-
-def _difference(value: Callable[[], float], base: float, array, index, got: float, tolerance):
-    """(expected, error, allowed) of one entry, which is moved and put back."""
-    kept, (epsilon, rtol, atol) = array[index], tolerance
-    for shrink in (1, 10, 100):
-        h = epsilon * max(1.0, abs(kept)) / shrink
-        high, low = kept + h, kept - h
-        array[index] = high
-        above = value()
-        array[index] = low
-        below = value()
-        array[index] = kept
-        expected = (above - below) / (high - low)
-        error = abs(got - expected)
-        allowed = atol * max(1.0, abs(base)) + rtol * abs(expected)
-        if error <= allowed:
-            return expected, error, allowed
-    left, right = (base - below) / h, (above - base) / h
-    smooth = 1e-4 * (abs(left) + abs(right)) + 1e-6 * max(1.0, abs(base))
-    if abs(right - left) > smooth and min(left, right) - allowed <= got <= max(left, right) + allowed:
-        return expected, 0.0, allowed
-    return expected, error, allowed
 
 
 def _arrays(model, x, dx) -> Iterator[tuple[int, str, str, np.ndarray, np.ndarray]]:

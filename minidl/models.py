@@ -183,8 +183,8 @@ class Sequential(Sealed, Stack):
         Parameters
         ----------
         optimizer : a name ("adam") or a ``minidl.optimizers`` object, which serves one model.
-        loss : a name ("categorical_crossentropy") or a ``minidl.losses`` object.
-        metrics : names ("accuracy") or ``minidl.metrics`` objects.
+        loss : a name ("mse"), a ``minidl.losses`` object, or your own ``(y_true, y_pred) -> (value, gradient)``.
+        metrics : names ("accuracy"), ``minidl.metrics`` objects, functions of ``(y_true, y_pred)``.
 
         A crossentropy on a model that ends with the matching softmax or sigmoid is applied to the logits,
         fused with that activation: the same value, and exact at any size of logits.
@@ -195,13 +195,13 @@ class Sequential(Sealed, Stack):
                 f"optimizer {optimizer.name} already trains another model: pass a new one, "
                 "as optimizer.from_config(optimizer.get_config())"
             )
-        loss = None if loss is None else losses.get(loss)
+        loss = losses.get_to_train(loss)
         metrics = metrics_module.get_all(metrics)
         if self.built and loss is not None:
             self.objective(loss)
             if loss.sparse is not None:
                 for metric in metrics:
-                    metric.kernel_for(loss.sparse, math.prod(self.output_shape))
+                    metric.check_fits(loss.sparse, math.prod(self.output_shape))
         if optimizer is not self.optimizer:
             self.leave_epoch()
             done = 0 if self.optimizer is None else self.optimizer.iterations

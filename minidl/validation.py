@@ -211,11 +211,15 @@ def check_range(argument: str, array: np.ndarray, low: float, high: float, why: 
         )
 
 
-def find_no_label(array: np.ndarray, low: int, high: int) -> tuple[Any, int | tuple[int, ...]] | None:
-    """(value, index) of the first entry that is no whole number in low..high; None: all are."""
+def find_no_label(
+    array: np.ndarray, low: int, high: int, ignored: int | None = None
+) -> tuple[Any, int | tuple[int, ...]] | None:
+    """(value, index) of the first entry that is neither a whole number in low..high nor ``ignored``; None: all are."""
 
     def is_bad(block):
         bad = (block < low) | (block > high)
+        if ignored is not None:
+            bad &= block != ignored
         return bad | (block != np.trunc(block)) if block.dtype.kind == "f" else bad
 
     return _first_where(array, is_bad)
@@ -271,8 +275,10 @@ def check_rows(argument: str, rows: int, expected: int, of: str = "x") -> None:
         raise ValueError(f"{argument} must have one row per sample of {of}: expected {expected}, got {rows}")
 
 
-def check_labels(y: object, classes: int, argument: str = "y", unlabelled: bool = False) -> np.ndarray:
-    """Class indices ``(N,)`` or ``(N, 1)`` in 0..classes-1 as int64 ``(N,)``; -1 too if ``unlabelled``.
+def check_labels(
+    y: object, classes: int, argument: str = "y", unlabelled: bool = False, ignored: int | None = None
+) -> np.ndarray:
+    """Class indices ``(N,)`` or ``(N, 1)`` in 0..classes-1 as int64 ``(N,)``; -1 too if ``unlabelled``, or ``ignored``.
 
     Floats are taken when they are whole numbers, as a CSV reader gives them.
     """
@@ -288,12 +294,13 @@ def check_labels(y: object, classes: int, argument: str = "y", unlabelled: bool 
         )
     check_finite(argument, array)
     low = -1 if unlabelled else 0
-    found = find_no_label(array, low, classes - 1)
+    found = find_no_label(array, low, classes - 1, ignored)
     if found is not None:
+        besides = "" if ignored is None else f" or the ignored {ignored}"
         wrapped = low < 0 and array.dtype.kind == "u" and found[0] == np.iinfo(array.dtype).max
         hint = f"; -1, no label, needs a signed dtype: {argument}.astype(int) first" if wrapped else ""
         raise ValueError(
-            f"{argument} must hold whole numbers in {low}..{classes - 1} ({classes} classes), "
+            f"{argument} must hold whole numbers in {low}..{classes - 1} ({classes} classes){besides}, "
             f"got {found[0]} at index {found[1]}{hint}"
         )
     return np.array(array, np.int64)  # a copy: kernels index by it, whatever a callback does to y meanwhile

@@ -194,6 +194,51 @@ def huber(y, z, delta):
     return np.where(e <= delta, 0.5 * e**2, delta * e - 0.5 * delta**2).mean(axis=-1)
 
 
+def log_cosh(y, z):
+    return (np.logaddexp(z - y, y - z) - np.log(2)).mean(axis=-1)
+
+
+def percentage_error(y, z):
+    return 100 * (np.abs(y - z) / np.maximum(np.abs(y), 1e-7)).mean(axis=-1)
+
+
+def logarithmic_error(y, z):
+    return ((np.log1p(np.maximum(y, 1e-7)) - np.log1p(np.maximum(z, 1e-7))) ** 2).mean(axis=-1)
+
+
+def poisson(y, rate):
+    return (rate - y * np.log(rate + 1e-7)).mean(axis=-1)
+
+
+def hinge(y, z, power=1):
+    return (np.maximum(1 - np.where(y == 0, -1, y) * z, 0) ** power).mean(axis=-1)
+
+
+def categorical_hinge(y, z):
+    return np.maximum(((1 - y) * z).max(axis=-1) - (y * z).sum(axis=-1) + 1, 0)
+
+
+def cosine_similarity(y, z):
+    norms = (np.maximum(np.sqrt((a**2).sum(axis=-1)), 1e-7) for a in (y, z))
+    return -(y * z).sum(axis=-1) / np.prod(list(norms), axis=0)
+
+
+def binary_focal(y, z, gamma, alpha=None, on_probs=False):
+    """Of logits, or of probabilities; ``alpha`` balances the classes."""
+    p = z if on_probs else 1 / (1 + np.exp(-z))
+    cross = -(y * np.log(p) + (1 - y) * np.log(1 - p))
+    weight = 1 if alpha is None else y * alpha + (1 - y) * (1 - alpha)
+    return (weight * (1 - y * p - (1 - y) * (1 - p)) ** gamma * cross).mean(axis=-1)
+
+
+def categorical_focal(y, z, gamma, alpha, on_probs=False):
+    """Of logits, or of probabilities, which are clipped."""
+    log_q = log_softmax(np.log(z) if on_probs else z)
+    if on_probs:
+        log_q = np.log(np.clip(np.exp(log_q), 1e-7, 1 - 1e-7))
+    return -(alpha * (1 - np.exp(log_q)) ** gamma * y * log_q).sum(axis=-1)
+
+
 def kl_divergence(y, probs):
     y, q = np.clip(y, 1e-7, 1), np.clip(probs, 1e-7, 1)
     return (y * np.log(y / q)).sum(axis=-1)
@@ -277,3 +322,31 @@ def differences(value, x, step=1e-6):
         out[index] = (up - value(x)) / (2 * step)
         x[index] = kept
     return out
+
+
+# ---- metrics that are functions of several sums
+
+
+def decisions(y, pred, threshold):
+    """(TP, FP, FN, TN): a prediction above the threshold is positive."""
+    positive, true = pred > threshold, y != 0
+    return tuple(
+        np.sum(a & b) for a, b in ((positive, true), (positive, ~true), (~positive, true), (~positive, ~true))
+    )
+
+
+def ranked_area(y, pred):
+    """The exact area under the ROC curve: how often a positive has the larger prediction; equal ones count half."""
+    a, b = pred[y != 0][:, None], pred[y == 0][None]
+    return float(np.mean((a > b) + 0.5 * (a == b)))
+
+
+def f_score(y, positive, beta):
+    """Of 0/1 vectors, from precision and recall."""
+    true = np.sum(y * positive)
+    precision, recall = true / max(positive.sum(), 1), true / max(y.sum(), 1)
+    return (1 + beta**2) * precision * recall / max(beta**2 * precision + recall, 1e-30)
+
+
+def r2(y, pred):
+    return 1 - np.sum((y - pred) ** 2, axis=0) / np.sum((y - y.mean(axis=0)) ** 2, axis=0)

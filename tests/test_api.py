@@ -18,8 +18,11 @@ PLACES = {
     "callbacks": "EarlyStopping ModelCheckpoint LearningRateScheduler ReduceLROnPlateau CSVLogger "
     "TerminateOnNaN LambdaCallback",
     "losses": "KnowledgeDistillation CategoricalCrossentropy SparseCategoricalCrossentropy "
-    "BinaryCrossentropy MeanSquaredError HalfMeanSquaredError MeanAbsoluteError Huber KLDivergence",
-    "metrics": "Accuracy CategoricalAccuracy MeanSquaredError MeanAbsoluteError",
+    "BinaryCrossentropy MeanSquaredError HalfMeanSquaredError MeanAbsoluteError Huber KLDivergence "
+    "LogCosh Poisson Hinge SquaredHinge CategoricalHinge MeanAbsolutePercentageError CosineSimilarity "
+    "MeanSquaredLogarithmicError BinaryFocalCrossentropy CategoricalFocalCrossentropy",
+    "metrics": "Accuracy CategoricalAccuracy MeanSquaredError MeanAbsoluteError AUC Precision Recall F1Score R2Score "
+    "RootMeanSquaredError BinaryCrossentropy CategoricalCrossentropy CosineSimilarity",
     "regularizers": "L1 L2 L1L2",
     "constraints": "MaxNorm",
     "datasets.mnist": "load_data load_subset",

@@ -73,6 +73,20 @@ SUPERVISED = [
     ("mean_absolute_error", NAMES, numbers),
     ("huber", NAMES, numbers),
     ("kl_divergence", ("softmax", "sigmoid"), distributions),
+    ("log_cosh", NAMES, numbers),
+    ("mean_absolute_percentage_error", NAMES, bits),
+    ("mean_squared_logarithmic_error", ("sigmoid", "softplus", "relu"), numbers),
+    ("poisson", ("sigmoid", "softplus"), bits),
+    ("hinge", NAMES, bits),
+    ("squared_hinge", NAMES, bits),
+    ("categorical_hinge", NAMES, distributions),
+    ("cosine_similarity", NAMES, numbers),
+    ("binary_focal_crossentropy", ("sigmoid", "softmax"), bits),
+    (losses.BinaryFocalCrossentropy(True, 0.3, 1.5, True, 0.1, "sum"), ("linear", "tanh"), bits),
+    ("categorical_focal_crossentropy", ("softmax", "sigmoid"), distributions),
+    (losses.CategoricalFocalCrossentropy(0.5, 0.5, True, 0.1), ("linear", "tanh"), distributions),
+    (losses.SparseCategoricalCrossentropy(ignore_class=0), ("softmax", "sigmoid"), labels),
+    (losses.MeanSquaredError("mean_with_sample_weight"), ("linear", "tanh"), numbers),
 ]
 
 

@@ -47,14 +47,14 @@ ON_PROBS, ON_LOGITS = [0.356675, 1.203973, 1.386294], [0.2413113, 0.05498521, 0.
     ],
 )
 def test_losses(name, settings, y_true, y_pred, each):
-    """Without a reduction a loss is the function of its name: minidl's classes have none to switch it off."""
+    """Without a reduction a loss is the function of its name."""
     cls = getattr(losses, name)
     assert cls(**settings)(y_true, y_pred) == pytest.approx(np.mean(each), rel=2e-6)
     assert cls(**settings)(y_true, y_pred, WEIGHT) == pytest.approx(each @ WEIGHT / 3, rel=2e-6)
     function = next(made for made, of in losses.supervised.CLASS_OF.items() if of is cls)
     np.testing.assert_allclose(function(y_true, y_pred, **settings), each, rtol=2e-6)
-    with pytest.raises(ValueError, match="for the loss of each sample"):
-        cls(**settings, reduction="none")
+    for reduction, expected in (("none", each), (None, each), ("sum", np.sum(each)), ("mean", np.mean(each))):
+        np.testing.assert_allclose(cls(**settings, reduction=reduction)(y_true, y_pred), expected, rtol=2e-6)
 
 
 MORE_PROBS = np.array([[0.4, 0.4, 0.2], [0.1, 0.8, 0.1], [0.2, 0.3, 0.5], [0.6, 0.3, 0.1]])

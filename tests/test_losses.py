@@ -11,7 +11,7 @@ import reference
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minidl import losses
+from minidl import losses, metrics
 from minidl.kernels import losses as kernels
 from minidl.losses.base import LOSSES
 from minidl.losses.supervised import CLASS_OF
@@ -28,6 +28,7 @@ def one_hot(labels, classes):
 def loss_rows(kind, z, labels=NO_LABELS, targets=None, teacher=None, scale=None, gradient=True, **settings):
     """(row_loss, dlogits) of the kernel; settings by their names in hyper."""
     hyper = np.zeros(8)
+    settings = {"ignored": -1, **settings} if "ignored" in kernels.SETTINGS.get(kind, ()) else settings
     for name, value in settings.items():
         hyper[kernels.SETTINGS[kind].index(name)] = value
     empty = np.empty((0, 0), z.dtype)
@@ -69,6 +70,37 @@ KINDS = {
     "HALF_MEAN_SQUARED_ERROR": ("logits", "real", {}, lambda y, z: 0.5 * ((y - z) ** 2).sum(axis=-1)),
     "MEAN_ABSOLUTE_ERROR": ("logits", "real", {}, reference.absolute_error),
     "HUBER": ("logits", "real", {"delta": 1.3}, lambda y, z: reference.huber(y, z, 1.3)),
+    "LOG_COSH": ("logits", "real", {}, reference.log_cosh),
+    "MEAN_ABSOLUTE_PERCENTAGE_ERROR": ("logits", "real", {}, reference.percentage_error),
+    "MEAN_SQUARED_LOGARITHMIC_ERROR": ("probs", "bits", {}, reference.logarithmic_error),
+    "POISSON": ("probs", "bits", {}, reference.poisson),
+    "HINGE": ("logits", "real", {}, reference.hinge),
+    "SQUARED_HINGE": ("logits", "real", {}, lambda y, z: reference.hinge(y, z, power=2)),
+    "CATEGORICAL_HINGE": ("logits", "soft", {}, reference.categorical_hinge),
+    "COSINE_SIMILARITY": ("logits", "real", {}, reference.cosine_similarity),
+    "BINARY_FOCAL_CROSSENTROPY": (
+        "logits", "bits", {"gamma": 2.0}, lambda y, z: reference.binary_focal(y, z, 2.0),
+    ),
+    "BINARY_FOCAL_CROSSENTROPY balanced": (
+        "logits", "bits", {"label_smoothing": 0.2, "gamma": 1.5, "alpha": 0.3, "apply_class_balancing": 1.0},
+        lambda y, z: reference.binary_focal(0.8 * y + 0.1, z, 1.5, 0.3),
+    ),
+    "BINARY_FOCAL_CROSSENTROPY_ON_PROBS": (
+        "probs", "bits", {"gamma": 0.5, "alpha": 0.3, "apply_class_balancing": 1.0},
+        lambda y, p: reference.binary_focal(y, p, 0.5, 0.3, on_probs=True),
+    ),
+    "CATEGORICAL_FOCAL_CROSSENTROPY": (
+        "logits", "soft", {"gamma": 2.0, "alpha": 0.25},
+        lambda y, z: reference.categorical_focal(y, z, 2.0, 0.25),
+    ),
+    "CATEGORICAL_FOCAL_CROSSENTROPY smoothed": (
+        "logits", "soft", {"label_smoothing": 0.2, "gamma": 1.5, "alpha": 0.6},
+        lambda y, z: reference.categorical_focal(smoothed(y, 0.2), z, 1.5, 0.6),
+    ),
+    "CATEGORICAL_FOCAL_CROSSENTROPY_ON_PROBS": (
+        "probs", "soft", {"gamma": 0.5, "alpha": 0.6},
+        lambda y, p: reference.categorical_focal(y, p, 0.5, 0.6, on_probs=True),
+    ),
     "KL_DIVERGENCE": ("probs", "soft", {}, reference.kl_divergence),
     "CATEGORICAL_CROSSENTROPY_ON_PROBS": ("probs", "soft", {}, reference.crossentropy_on_probs),
     "SPARSE_CATEGORICAL_CROSSENTROPY_ON_PROBS": ("probs", "labels", {}, reference.crossentropy_on_probs),
@@ -114,7 +146,7 @@ def check_gradient(dlogits, expected):
 @given(width=st.integers(1, 20), seed=st.integers(0, 99))
 def test_gradient(name, width, seed):
     kind, arguments, y, oracle = example(name, 3, width, seed)
-    if name in ("MEAN_ABSOLUTE_ERROR", "HUBER"):
+    if name in ("MEAN_ABSOLUTE_ERROR", "HUBER", "MEAN_ABSOLUTE_PERCENTAGE_ERROR"):
         e = arguments["z"] - y
         e = np.where(np.abs(e) < 1e-3, 0.1, e)  # off the kinks
         arguments["z"] = y + np.where(np.abs(np.abs(e) - 1.3) < 1e-3, 1.1 * e, e)
@@ -133,10 +165,15 @@ def test_gradient(name, width, seed):
 
 DISTILLING = [kind for kind in kernels.Loss if "hard_weight" in kernels.SETTINGS[kind]]
 ON_PROBS = [
-    kind for kind in kernels.Loss if kind.name.endswith("_ON_PROBS") or kind == kernels.Loss.KL_DIVERGENCE
+    kind
+    for kind in kernels.Loss
+    if kind.name.endswith("_ON_PROBS") or kind.name in ("KL_DIVERGENCE", "POISSON")
 ]
 OF_TARGETS = [kind for kind in DISTILLING if kind.name.startswith(("BINARY_", "REGRESSION_", "TEACHER_"))]
-SETTINGS = {"temperature": 3.0, "hard_weight": 0.4, "delta": 1.3, "label_smoothing": 0.0, "standardize": 0.0}
+SETTINGS = {
+    "temperature": 3.0, "hard_weight": 0.4, "delta": 1.3, "label_smoothing": 0.0, "standardize": 0.0,
+    "ignored": -1.0,
+}  # fmt: skip
 
 
 def any_loss(kind, z, labels, targets, teacher=None, gradient=True):
@@ -392,7 +429,7 @@ def test_functions_are_made_from_their_classes(function, cls):
     assert list(inspect.signature(function).parameters) == ["y_true", "y_pred", *own]
     y, pred = ([1], [[0.25, 0.75]]) if cls.sparse else ([[0.0, 1.0]], [[0.25, 0.75]])
     assert function(y, pred)[0] == pytest.approx(cls()(y, pred)) == function(y_pred=pred, y_true=y)[0]
-    for bad in (dict(gamma=1.0), dict(reduction="mean"), dict(name="mine")):
+    for bad in (dict(gama=1.0), dict(reduction="mean"), dict(name="mine")):
         with pytest.raises(
             TypeError, match=rf"{function.__name__}\(\) got an unexpected keyword .*{[*bad][0]}"
         ):
@@ -416,6 +453,12 @@ ALIASES = {
     "sparse_categorical_crossentropy": losses.SparseCategoricalCrossentropy,
     "half_mean_squared_error": losses.HalfMeanSquaredError, "kl_divergence": losses.KLDivergence,
     "knowledge_distillation": losses.KnowledgeDistillation, "DIST": losses.DIST,
+    "mape": losses.MeanAbsolutePercentageError, "MSLE": losses.MeanSquaredLogarithmicError,
+    "log_cosh": losses.LogCosh, "poisson": losses.Poisson, "hinge": losses.Hinge,
+    "squared_hinge": losses.SquaredHinge, "categorical_hinge": losses.CategoricalHinge,
+    "cosine_similarity": losses.CosineSimilarity,
+    "binary_focal_crossentropy": losses.BinaryFocalCrossentropy,
+    "categorical_focal_crossentropy": losses.CategoricalFocalCrossentropy,
 }  # fmt: skip
 
 
@@ -432,7 +475,7 @@ def test_get():
     with pytest.raises(ValueError, match="'categorical_crosentropy': did you mean 'categorical_cross"):
         losses.get("categorical_crosentropy")
     with pytest.raises(TypeError, match="loss must be a name, a config or a Loss"):
-        losses.get(lambda y, z: 0)
+        losses.get(metrics.Accuracy())
     with pytest.raises(TypeError, match="loss must be .* got 3"):
         losses.get(3)
 
@@ -449,7 +492,16 @@ CATEGORICAL = losses.CategoricalCrossentropy().value_and_grad
         (lambda: losses.Huber(delta=0), "delta must be > 0, got 0"),
         (lambda: losses.CategoricalCrossentropy(label_smoothing=1.5), "must be <= 1, got 1.5"),
         (lambda: losses.CategoricalCrossentropy(from_logits="yes"), "from_logits must be True or False"),
-        (lambda: losses.MeanSquaredError(reduction="sum"), "reduction must be 'sum_over_batch_size'"),
+        (lambda: losses.MeanSquaredError(reduction="max"), "reduction must be one of 'sum_over_batch_size'"),
+        (lambda: losses.MeanSquaredError(None).value_and_grad(Z, Z), "reduction of loss .* is None"),
+        (lambda: losses.CosineSimilarity(axis=0), "axis must be one of -1, 1, got 0"),
+        (lambda: losses.cosine_similarity(Z[None], Z[None], axis=1), "axis must be -1 or 2, the last of y_pred"),
+        (lambda: losses.Hinge()([[0.0, 1], [1, -1]], Z[:, :2]), "y_true must hold -1 and 1, or .*, got zeros and -1"),
+        (lambda: losses.BinaryFocalCrossentropy(gamma=-1), "gamma must be >= 0, got -1"),
+        (lambda: losses.BinaryFocalCrossentropy(alpha=2), "alpha must be <= 1, got 2"),
+        (lambda: losses.CategoricalFocalCrossentropy(alpha=[0.5, 1]), "alpha must be a number"),
+        (lambda: losses.SparseCategoricalCrossentropy(ignore_class=0.5), "ignore_class must be an integer"),
+        (lambda: losses.SparseCategoricalCrossentropy(True, 7)([7, 8], Z), "in 0..2 .* or the ignored 7, got 8"),
         (lambda: MSE(Z, Z[:1]), "y must have one row per sample"),
         (lambda: MSE(Z, Z[:, :2]), r"y must have shape \(N, 3\), got \(2, 2\)"),
         (lambda: MSE(Z[0], Z), r"logits must have shape \(B, C\), got \(3,\)"),

@@ -30,6 +30,7 @@ from minidl.models import Sequential, clone_model
 from minidl.regularizers import L2
 from minidl.training.layerwise import layerwise_step
 from minidl.training.samples import Samples
+from minidl.training.tally import Tally
 
 
 class HalfDense(Dense):
@@ -488,7 +489,7 @@ def test_an_online_teacher_sees_the_augmented_inputs():
     def step(model):
         batch = Samples(images.astype(np.float32), np.zeros(2, np.int64), None, None, np.empty(0))
         model.prepare_optimizer()
-        layerwise_step(model, batch, model.loss, [], step=3, online_teacher=Teacher())
+        layerwise_step(model, batch, model.loss, Tally(model, [], True), step=3, online_teacher=Teacher())
 
     step(model)
     model.set_step(0, 3)

@@ -22,7 +22,7 @@ ROOT = Path(minidl.__file__).parent
 # from those below. A new room must be given its place here.
 FLOORS = """
 kernels
-validation registry archive datasets
+validation registry archive datasets differences
 activations initializers regularizers constraints utils parameters
 layers losses optimizers metrics callbacks warmup runtime
 teachers
@@ -240,17 +240,26 @@ PUBLIC_NAMES = {
         Activation Dense Dropout Flatten GaussianNoise Input Layer LeakyReLU Parameter RandomTranslation ReLU
         Rescaling Softmax""",
     "losses": """
-        BinaryCrossentropy BinaryKnowledgeDistillation RegressionDistillation TeacherBoundedRegression
-        CategoricalCrossentropy DIST DecoupledKD DistillationLoss HalfMeanSquaredError Huber
-        KLDivergence KnowledgeDistillation LogitMatching Loss MeanAbsoluteError MeanSquaredError NormalizedKD Ramp
-        SparseCategoricalCrossentropy binary_crossentropy boltzmann categorical_crossentropy check_logits
-        deserialize get half_mean_squared_error huber kl_divergence log_softmax mean_absolute_error
-        mean_squared_error serialize softmax sparse_categorical_crossentropy""",
+        BinaryCrossentropy BinaryFocalCrossentropy CategoricalCrossentropy CategoricalFocalCrossentropy
+        BinaryKnowledgeDistillation RegressionDistillation TeacherBoundedRegression
+        CategoricalHinge CosineSimilarity DIST DecoupledKD DistillationLoss HalfMeanSquaredError Hinge Huber
+        KLDivergence KnowledgeDistillation LogCosh LogitMatching Loss MeanAbsoluteError MeanAbsolutePercentageError
+        MeanSquaredError MeanSquaredLogarithmicError NormalizedKD Poisson Ramp SparseCategoricalCrossentropy
+        SquaredHinge binary_crossentropy binary_focal_crossentropy boltzmann categorical_crossentropy
+        categorical_focal_crossentropy categorical_hinge check_logits cosine_similarity deserialize get
+        half_mean_squared_error hinge huber kl_divergence log_cosh log_softmax mean_absolute_error
+        mean_absolute_percentage_error mean_squared_error mean_squared_logarithmic_error poisson serialize softmax
+        sparse_categorical_crossentropy squared_hinge""",
     "metrics": """
-        Accuracy BinaryAccuracy CategoricalAccuracy MeanAbsoluteError MeanSquaredError Metric
-        SparseCategoricalAccuracy SparseTopKCategoricalAccuracy TopKCategoricalAccuracy binary_accuracy
-        categorical_accuracy get get_all sparse_categorical_accuracy sparse_top_k_categorical_accuracy
-        top_k_categorical_accuracy""",
+        AUC Accuracy BinaryAccuracy BinaryCrossentropy CategoricalAccuracy CategoricalCrossentropy CosineSimilarity
+        CategoricalHinge Hinge LogCoshError MeanSquaredLogarithmicError Poisson SquaredHinge categorical_hinge hinge
+        log_cosh mean_squared_logarithmic_error poisson squared_hinge
+        F1Score FBetaScore FunctionMetric KLDivergence MeanAbsoluteError MeanAbsolutePercentageError MeanSquaredError
+        Metric Precision R2Score Recall RootMeanSquaredError SparseCategoricalAccuracy SparseCategoricalCrossentropy
+        SparseTopKCategoricalAccuracy TopKCategoricalAccuracy binary_accuracy binary_crossentropy
+        categorical_accuracy categorical_crossentropy deserialize get get_all huber kl_divergence
+        mean_absolute_error mean_absolute_percentage_error mean_squared_error serialize sparse_categorical_accuracy
+        sparse_categorical_crossentropy sparse_top_k_categorical_accuracy top_k_categorical_accuracy""",
     "models": "Sequential clone_model load_model",
     "optimizers": "Adam AdamW Optimizer RMSprop SGD deserialize get schedules serialize",
     "optimizers.schedules": """

@@ -118,7 +118,8 @@ class CSVLogger(BuiltIn):
             raise ValueError(
                 f"{self.filename} has no heading for {', '.join(lacking)}: log into another file"
             )
-        self._writer.writerow(row)
+        lists = {key: value.tolist() for key, value in row.items() if isinstance(value, np.ndarray)}
+        self._writer.writerow({**row, **lists})
         self._file.flush()
 
     def on_train_end(self, logs=None):
@@ -266,7 +267,9 @@ def _format_step_time(seconds: float) -> str:
 
 
 def _format_logs(logs: dict | None) -> str:
-    shown = ((key, float(value)) for key, value in (logs or {}).items())
+    shown = (
+        (key, float(np.mean(value))) for key, value in (logs or {}).items()
+    )  # of several numbers as in Keras
     return "".join(
         f" - {key}: {value:.4f}" if abs(value) > 1e-3 or value == 0 else f" - {key}: {value:.4e}"
         for key, value in shown

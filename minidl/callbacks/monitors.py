@@ -53,8 +53,10 @@ class Monitor(Reporting):
 
     def _known_direction(self) -> str | None:
         name = self.monitor.removeprefix("val_")
-        directions = {metric.name: metric.direction for metric in getattr(self.model, "metrics", ())}
-        return "down" if name == "loss" else directions.get(name)
+        return "down" if name == "loss" else self._directions().get(name)
+
+    def _directions(self) -> dict[str, str | None]:
+        return {metric.name: metric.direction for metric in getattr(self.model, "metrics", ())}
 
     def _is_better(self, value: float, reference: float | None) -> bool:
         """Better than ``reference`` by more than ``min_delta``. Any number is better than NaN or None."""
@@ -74,9 +76,16 @@ class Monitor(Reporting):
         logs = logs or {}
         value, known = logs.get(self.monitor), f"There are: {', '.join(logs) or 'none'}"
         if self._direction() is None:
+            is_function = self.monitor.removeprefix("val_") in self._directions()
+            what = "a function of yours" if is_function else "no loss and no metric of this model"
             raise ValueError(
-                f"{type(self).__name__}: monitor={self.monitor!r} is no loss and no metric of this model, so it is "
+                f"{type(self).__name__}: monitor={self.monitor!r} is {what}, so it is "
                 f"not known whether more is better: pass mode='min' or mode='max'. {known}"
+            )
+        if np.ndim(value):
+            raise ValueError(
+                f"{type(self).__name__}: monitor={self.monitor!r} has {np.size(value)} numbers, and one is needed to "
+                "tell which epoch is the best: give the metric an average, or one threshold"
             )
         if value is None:
             message = f"{type(self).__name__}: there is no log {self.monitor!r}. {known}"

@@ -8,6 +8,7 @@ from .barrier import Team, share
 from .emit import smaller
 from .jit import jit
 from .program import FLOAT32, FLOAT64, IN, UINT8, Buffers, Data, LossTable, Moment, Program, UpdateState
+from .reductions import batch_factor
 from .simd import Matrix, NextRows, copy_bytes, part_of, read_float32, read_float64, rows_at
 
 _MOST_PREFETCHED = 1 << 18
@@ -93,12 +94,15 @@ def gather_batch(run, mine):
         gather(buffers.targets, data.targets, data.order, mine.start, mine.low, mine.high)
     if data.teacher.data.size:
         gather(buffers.teacher, data.teacher, data.order, mine.start, mine.low, mine.high)
+    factor = batch_factor(
+        data.divisor, data.ignored, data.labels, data.sample_weight, data.order, mine.start, mine.rows
+    )
     for i in range(mine.low, mine.high):
         row = data.order[mine.start + i]
         if data.labels.size:
             buffers.labels[i] = data.labels[row]
         weight = data.sample_weight[row] if data.sample_weight.size else 1.0
-        buffers.row_scale[i] = weight / mine.rows
+        buffers.row_scale[i] = weight * factor / mine.rows
 
 
 @jit

@@ -7,7 +7,14 @@ and the parametrized tests follow.
 
 from numba.core import types
 
-from . import distillation, supervised, target_aware, taught_outputs  # noqa: F401  (they fill LOSSES)
+from . import (  # noqa: F401  (they fill LOSSES)
+    distillation,
+    errors,
+    focal,
+    supervised,
+    target_aware,
+    taught_outputs,
+)
 from .barrier import meet, share, start_together
 from .dist import DistSettings, dist_batch
 from .jit import jit

@@ -18,7 +18,7 @@ from numba.core import types
 from .activations import call_forward
 from .barrier import meet, start_together
 from .batch import Partition, Run, gather_batch, partition
-from .jit import jit
+from .jit import copy, jit
 from .learning import learn, restrain
 from .losses import call_loss
 from .metrics import call_metric
@@ -101,11 +101,16 @@ def loss_and_metrics(run, mine):
         part_of(buffers.row_scale, low, count),
         table.hyper,
     )
-    if table.metric_units.size:
+    if table.metric_units.size or table.predictions.size:
         predictions = logits
-        if buffers.predictions.size:
+        if table.predictions.size:
+            predictions = rows_at(table.predictions, mine.start * last[OUT], last[OUT], low, high)
+        elif buffers.predictions.size:
             predictions = rows_at(buffers.predictions, 0, last[OUT], low, high)
+        if program.final:
             call_forward(program.final, predictions, logits, 0.0)
+        elif table.predictions.size:
+            copy(predictions, logits)
         for m in range(table.metric_units.size):
             row_value = part_of(buffers.row_metric, m * buffers.row_metric.shape[1] + low, count)
             call_metric(table.metric_units[m], row_value, predictions, labels, targets, table.metric_ks[m])

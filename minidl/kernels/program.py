@@ -199,6 +199,8 @@ class Data(NamedTuple):
     sample_weight: np.ndarray  # float64 (N,) or (0,)
     batch_size: int
     epoch_rows: int  # rows of order that are an epoch: no batch has rows of two
+    divisor: int  # of each batch's losses, see `reductions`
+    ignored: int  # the label of rows that do not count there
 
 
 class Part(NamedTuple):
@@ -233,6 +235,7 @@ class LossTable(NamedTuple):
     losses: np.ndarray  # float64 (steps,): mean over the batch, penalties included
     metrics: np.ndarray  # float64 (epochs, metrics): sums over samples, added to
     progress: np.ndarray  # int64 (3,), see `DONE`
+    predictions: np.ndarray  # (rows of the slice, out) to keep the model's outputs in, or (0, 0)
 
 
 DONE, END, NANOSECONDS = range(3)
@@ -283,8 +286,8 @@ def sample_arguments(dtype: np.dtype) -> tuple:
         ALONE,
         Program(table, numbers, vector, vector, False, 0, Parts(*[0] * 6)),
         Buffers(matrix, vector, vector, matrix, matrix, numbers, row, row, numbers, integers, *[matrix] * 3),
-        Data(rows, integers, integers, integers, rows, rows, row, 1, 1),
-        LossTable(0, row, integers, integers, row, numbers, integers),
+        Data(rows, integers, integers, integers, rows, rows, row, 1, 1, 0, 0),
+        LossTable(0, row, integers, integers, row, numbers, integers, matrix),
         UpdateState(0, 0, row, vector, vector, vector, row, 0, restraints),
         Moment(0, 0, 0),
         Part(0, 1, True),

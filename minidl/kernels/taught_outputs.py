@@ -10,9 +10,9 @@ import numpy as np
 
 from .distillation import times_t_squared
 from .elementary import exp_remainder, log1p_remainder, sigmoid, softplus
+from .errors import binary_crossentropy, mean_by_share, mean_squared_error, plain
 from .jit import jit
 from .rows import ROW_OF_TARGETS, clear_gradient, loss
-from .supervised import binary_crossentropy, mean_by_share, mean_squared_error, plain
 from .vectors import CHUNK, absolute, keep, lanes, load, splat, stay_apart, store, total, where_le
 
 _NEAR = 0.34

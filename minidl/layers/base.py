@@ -359,24 +359,25 @@ def check_custom_objects(custom_objects: object) -> dict[str, type]:
     if custom_objects is None:
         return {}
     if not isinstance(custom_objects, Mapping) or not all(
-        isinstance(name, str) and isinstance(cls, type) for name, cls in custom_objects.items()
+        isinstance(name, str) and callable(cls) for name, cls in custom_objects.items()
     ):
-        raise TypeError(f"custom_objects must be a dict of name: class, got {describe(custom_objects)}")
+        raise TypeError(
+            f"custom_objects must be a dict of name: class or function, got {describe(custom_objects)}"
+        )
     return dict(custom_objects)
 
 
 def revive(node, custom: dict[str, type]):
-    """``node`` with every config of a class in ``custom`` replaced by an object of it."""
+    """``node`` with every config of a class in ``custom`` replaced by an object of it, and a function by itself."""
     if isinstance(node, list):
         return [revive(item, custom) for item in node]
     if not isinstance(node, dict):
         return node
     node = {key: revive(value, custom) for key, value in node.items()}
-    name = node.get("class_name")
-    if isinstance(name, str) and name in custom:
-        cls, config = custom[name], node.get("config", {})
-        return cls.from_config(config) if hasattr(cls, "from_config") else cls(**config)
-    return node
+    own, config = custom.get(str(node.get("class_name"))), node.get("config", {})
+    if not isinstance(own, type):  # none, or a function, as a loss may be
+        return node if own is None else own
+    return own.from_config(config) if hasattr(own, "from_config") else own(**config)
 
 
 def layers_from_configs(nodes: list, custom: dict[str, type]) -> list[Layer]:

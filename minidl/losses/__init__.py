@@ -5,13 +5,18 @@ over the batch, with ``sample_weight`` the weighted sum divided by B. See ``supe
 from labels, and ``distillation`` for those that learn from a teacher.
 """
 
+from typing import Any
+
 from ..kernels.losses import SETTINGS
-from ..registry import check_kind
+from ..registry import Sealed, check_kind
 from ..registry import serialize as _serialize
-from ..validation import describe, warn
+from ..validation import warn
 from .base import LOSSES, Loss
 from .distillation import *  # noqa: F403  (every loss, without a list of their names)
 from .distillation import DistillationLoss, Ramp, Schedule
+from .errors import *  # noqa: F403
+from .focal import *  # noqa: F403
+from .function import FunctionLoss
 from .softmax import boltzmann, check_logits, log_softmax, softmax
 from .supervised import *  # noqa: F403
 from .supervised import CLASS_OF
@@ -24,24 +29,49 @@ __all__ += ["log_softmax", "serialize", "softmax", *LOSSES.classes, *(f.__name__
 def get(identifier) -> Loss | None:
     """The loss meant by a name ("mse", "CategoricalCrossentropy"), class, function of this module or config.
 
-    None stays None. Raises ValueError for an unknown name, with the nearest known one, and TypeError for anything
-    else.
+    A function of your own, ``(y_true, y_pred) -> (value, gradient)``, becomes a `function.FunctionLoss`. None stays
+    None. Raises ValueError for an unknown name, with the nearest known one, and TypeError for anything else.
     """
-    if callable(identifier) and not isinstance(identifier, (Loss, type)):
-        if identifier not in CLASS_OF:
-            raise TypeError(
-                f"loss must be a name, a config or a Loss (subclass it and write value_and_grad), "
-                f"got {describe(identifier)}"
-            )
-        return CLASS_OF[identifier]()
+    if callable(identifier) and not isinstance(identifier, (Sealed, type)):
+        of = next((cls for function, cls in CLASS_OF.items() if function is identifier), None)
+        return FunctionLoss(identifier) if of is None else of()
+    if isinstance(identifier, dict) and identifier.get("class_name") == FunctionLoss.__name__:
+        return _from_function(identifier.get("config"))
     loss = LOSSES.get(identifier)
     for kind in () if loss is None else {loss.kind(True), loss.kind(False)} - {-1}:
         check_kind(loss, kind, SETTINGS)
     return loss
 
 
+def get_to_train(identifier) -> Loss | None:
+    """As `get`, for `compile`: a loss that is no single number raises a ValueError."""
+    loss = get(identifier)
+    if loss is not None:
+        loss.check_reduced()
+    return loss
+
+
+def _from_function(config: Any) -> Loss:
+    """The loss of a function of the user's, which ``custom_objects`` has put in the place of its name."""
+    function = config.get("function") if isinstance(config, dict) else None
+    if not callable(function):
+        name = function.get("class_name") if isinstance(function, dict) else function
+        raise ValueError(f"loss {name} is a function of your own: pass custom_objects={{{name!r}: {name}}}")
+    return FunctionLoss(function)
+
+
 def serialize(loss: Loss | None) -> dict | None:
-    """``{"class_name", "config"}``, all of it JSON. A schedule that is a plain function becomes its value now."""
+    """``{"class_name", "config"}``, all of it JSON. A schedule that is a plain function becomes its value now.
+
+    A loss that is a function of your own is saved by its name; a lambda, which has none, raises a TypeError.
+    """
+    if isinstance(loss, FunctionLoss):
+        if not loss.name.isidentifier():
+            raise TypeError(
+                f"loss {loss.name} cannot be saved: it is found again by its name, so give it one with def"
+            )
+        function = {"class_name": loss.name, "config": {}}
+        return {"class_name": FunctionLoss.__name__, "config": {"function": function}}
     saved = _serialize(loss)
     if loss is None or saved is None:
         return None
@@ -55,4 +85,4 @@ def serialize(loss: Loss | None) -> dict | None:
     return saved
 
 
-deserialize = LOSSES.deserialize
+deserialize = get

@@ -1,17 +1,29 @@
 """The base class of all losses: it checks the arguments, calls the kernel, and gives value and gradient together."""
 
 import math
+from typing import Any
 
 import numpy as np
 
 from .. import validation
 from ..kernels import losses as kernels
-from ..kernels import threads
+from ..kernels import reductions, threads
 from ..kernels.losses import Batch
+from ..kernels.rows import NO_LABEL
 from ..registry import Configurable, Registry, is_minidls, overridden, snake_case
 from .softmax import as_real
 
 NO_LABELS = np.empty(0, np.int64)
+_NO_WEIGHT = np.empty(0, np.float64)
+_DIVISORS = {
+    "sum_over_batch_size": reductions.ROWS,
+    "mean": reductions.ROWS,
+    "mean_with_sample_weight": reductions.WEIGHTS,
+    "sum": reductions.ONE,
+    "none": reductions.ONE,
+    None: reductions.ONE,
+}
+"""By what each ``reduction`` divides the weighted sum of the rows' losses."""
 _FLOPS_OF_A_ROW, _FLOPS_OF_AN_ENTRY = 12_000.0, 150.0
 """What a sample and each of its classes cost, in operations of a matrix product that take as long."""
 
@@ -19,20 +31,26 @@ _FLOPS_OF_A_ROW, _FLOPS_OF_AN_ENTRY = 12_000.0, 150.0
 class Loss(Configurable):
     """Base of the losses. minidl's own have a kernel of their name; a user's own overrides ``value_and_grad``.
 
-    ``reduction``: only "sum_over_batch_size", also called "mean": the sum of the rows' losses divided by B, each
-    multiplied by its ``sample_weight`` if there is one. ``name``: the class's name in snake case by default.
+    ``reduction``, as in Keras: what becomes of the rows' losses, each multiplied by its ``sample_weight`` if there is
+    one. "sum_over_batch_size", also called "mean": their sum divided by B. "mean_with_sample_weight": divided by the
+    sum of the weights. "sum": their sum; its gradient is B times the mean's. "none" or None: as they are, (B,), when
+    the loss is called; it cannot be trained with. A loss with a ``value_and_grad`` of its own, or with a teacher, is a
+    mean. ``name``: the class's name in snake case by default.
 
     Attributes training reads: ``fused_activation`` ("softmax", "sigmoid" or None: the final activation that
     value and gradient include), ``from_logits``, ``distills`` (needs teacher logits), ``sparse`` (y holds class
     indices; None: class indices or rows of targets), ``needs_labels`` (False: y may be None), ``needs_target`` (a
-    row without a label adds nothing at all), ``whole_batch`` (a row's loss depends on the other rows).
+    row without a label adds nothing at all), ``whole_batch`` (a row's loss depends on the other rows), ``is_of_rows``
+    (a row's outputs belong together, so they must be (B, C)).
     """
 
     fused_activation: str | None = None
     distills = False
     sparse: bool | None = False
     whole_batch = False
+    is_of_rows = False
     from_logits = False
+    ignore_class: int | None = None
     needs_labels = True
     needs_target = False
 
@@ -42,6 +60,7 @@ class Loss(Configurable):
     """What two vectors mean to ``__call__``: one sample, as in Keras, or B samples of one output."""
     label_smoothing = 0.0  # of the losses that have no such argument
     target_limits = (0.0, 1.0)  # of the targets, where there is a fused activation
+    _is_own = False
 
     def __init_subclass__(cls, **kwargs) -> None:
         """Find the kernels of a loss of minidl's own by its name: ``HUBER`` of ``Huber``."""
@@ -51,15 +70,13 @@ class Loss(Configurable):
             cls.kind_on_logits = getattr(kernels, kernel)
             cls.kind_on_outputs = getattr(kernels, f"{kernel}_ON_PROBS", cls.kind_on_logits)
 
-    def __init__(self, reduction: str = "sum_over_batch_size", name: str | None = None):
-        if reduction not in ("sum_over_batch_size", "mean"):
-            raise ValueError(
-                f"reduction must be 'sum_over_batch_size', got {reduction!r}; for the loss of each sample "
-                f"there is the function minidl.losses.{snake_case(type(self).__name__)}"
-            )
+    def __init__(self, reduction: str | None = "sum_over_batch_size", name: str | None = None):
         self.name = validation.check_name(name, snake_case(type(self).__name__))
-        self.reduction = reduction
-        self._is_own = overridden(self, "value_and_grad") is not None
+        self.reduction = validation.check_choice("reduction", reduction, tuple(_DIVISORS))
+        self._is_own = self._is_own or overridden(self, "value_and_grad") is not None
+        if (self._is_own or self.distills) and self.divisor != reductions.ROWS:
+            why = "has a value_and_grad of its own" if self._is_own else "learns from a teacher"
+            raise ValueError(f"reduction of {self.name}, which {why}, must be 'mean', got {reduction!r}")
         uncalled = overridden(self, "call", "__call__") if not self._is_own else "call" in dir(self)
         if uncalled or not self._is_own and self.kind_on_logits < 0:
             raise TypeError(
@@ -80,6 +97,35 @@ class Loss(Configurable):
             hyper[place] = getattr(self, setting)
         return hyper
 
+    @property
+    def divisor(self) -> int:
+        """By what the weighted sum of a batch's losses is divided, of ``minidl.kernels.reductions``."""
+        divisor = _DIVISORS[self.reduction]
+        if divisor == reductions.ROWS and self.ignore_class is not None:
+            return reductions.COUNTED_ROWS
+        return divisor
+
+    @property
+    def ignored(self) -> int:
+        """The class that ``ignore_class`` says; else the mark of a row without a label."""
+        return NO_LABEL if self.ignore_class is None else self.ignore_class
+
+    def batch_weights(
+        self, labels: np.ndarray, weight: np.ndarray, rows: int, batch_size: int | None = None
+    ) -> np.ndarray:
+        """The ``weight`` (rows,) or (0,) with which a sum divided by ``rows`` is what ``reduction`` says.
+
+        Of several batches it is the mean of theirs, each weighted by its size, as Keras evaluates.
+        """
+        if self.divisor == reductions.ROWS:
+            return weight
+        out, batch_size = np.empty(rows), batch_size or rows
+        reductions.multiply_weights(out, self.divisor, self.ignored, labels, weight, NO_LABELS, batch_size)
+        return out
+
+    def check_on(self, model, samples) -> None:
+        """What is checked before these samples are trained or evaluated on, besides their shapes."""
+
     def check_trainable(self) -> None:
         """Raises ValueError if the loss is 0 whatever the model predicts."""
 
@@ -94,10 +140,11 @@ class Loss(Configurable):
     def set_epoch(self, epoch: int) -> None:
         """Training calls this before each epoch, counted from 0; scheduled settings follow it."""
 
-    def __call__(self, y_true, y_pred, sample_weight=None) -> float:
-        """The mean loss. y_pred (B, C): the model's outputs, which are probabilities unless ``from_logits``.
+    def __call__(self, y_true, y_pred, sample_weight=None) -> Any:
+        """The loss as ``reduction`` says: the mean, a float. y_pred (B, C): the model's outputs.
 
-        y_true and sample_weight: as in `value_and_grad`. Two vectors are one sample, as in Keras.
+        They are probabilities unless ``from_logits``. y_true and sample_weight: as in `value_and_grad`. Two vectors
+        are one sample, as in Keras.
         Raises ValueError for probabilities outside [0, 1].
         """
         y_pred = validation.check_array("y_pred", y_pred)
@@ -116,21 +163,34 @@ class Loss(Configurable):
         return self._mean_loss(y_pred, y_true, None, sample_weight)
 
     def value_and_grad(self, logits, y, sample_weight=None) -> tuple[float, np.ndarray]:
-        """(mean loss, its gradient by the logits). logits (B, C): before any fused activation.
+        """(loss, its gradient by the logits): the mean, or the sum if ``reduction`` says so.
+
+        logits (B, C): before any fused activation.
 
         y: rows of targets (B, C), or class indices (B,) for a sparse loss. sample_weight (B,), >= 0.
         The gradient has the logits' shape. It is float32 if they are, otherwise float64.
         Raises ValueError for shapes that differ, NaN or inf (with the first index) and labels out of range.
         """
+        self.check_reduced()
         return self._value_and_grad(self._checked_batch(("logits", "y"), logits, y, None, sample_weight))
 
-    def _mean_loss(self, pred, y_true, teacher_logits, sample_weight) -> float:
+    def check_reduced(self) -> None:
+        """A ValueError if the loss is no single number."""
+        if self.reduction in ("none", None):
+            raise ValueError(
+                f"reduction of loss {self.name} is {self.reduction!r}, one value a sample: training needs a single "
+                "number, as 'sum_over_batch_size' or 'sum' give"
+            )
+
+    def _mean_loss(self, pred, y_true, teacher_logits, sample_weight) -> Any:
         if self._is_own:
             if self.fused_activation and not self.from_logits:
                 raise TypeError(f"{self.name} has a value_and_grad of its own, which takes logits: call that")
             teacher = (teacher_logits,) if self.distills else ()
             return float(self.value_and_grad(pred, y_true, *teacher, sample_weight=sample_weight)[0])
         batch = self._checked_batch(("y_pred", "y_true"), pred, y_true, teacher_logits, sample_weight)
+        if self.reduction in ("none", None):
+            return self._row_losses(batch).astype(batch.logits.dtype)
         return kernels.sum_of_rows(self._row_losses(batch))
 
     def _row_losses(self, batch: Batch) -> np.ndarray:
@@ -152,6 +212,11 @@ class Loss(Configurable):
         teacher = self._checked_teacher(names[0], z, teacher_logits)
         labels, targets = self.check_y(y, z.shape[1:], len(z), z.dtype, names[1], "the logits")
         targets = no_rows(z) if targets is None else np.require(targets, z.dtype, "CAW")
+        if self.divisor != reductions.ROWS:
+            weight = _NO_WEIGHT
+            if sample_weight is not None:
+                weight = validation.check_sample_weight(sample_weight, len(z))
+            return Batch(z, labels, targets, teacher, self.batch_weights(labels, weight, len(z)) / len(z))
         scale = np.empty(len(z))
         scale.fill(1.0 / len(z))  # twice as fast as np.full
         if sample_weight is not None:
@@ -182,7 +247,8 @@ class Loss(Configurable):
         y, outputs = validation.check_array(argument, y), math.prod(shape)
         validation.check_rows(argument, len(y), rows, of)
         if self.holds_labels(y, outputs):
-            return validation.check_labels(y, outputs, argument, unlabelled=self.distills), None
+            ignored = self.ignore_class
+            return validation.check_labels(y, outputs, argument, self.distills, ignored), None
         limits = self.target_limits if self.fused_activation else None
         targets = validation.check_targets(y, shape, dtype, argument, limits=limits)
         return NO_LABELS, targets.reshape(len(targets), outputs)

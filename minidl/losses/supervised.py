@@ -1,8 +1,8 @@
-"""Losses that learn from labels. Formulas and defaults are Keras 3's.
+"""Losses that learn from labels: cross-entropies and the errors used most. Formulas and defaults are Keras 3's.
 
 z are the logits (B, C), q the probabilities ``softmax(z)``, yhat the model's outputs, y the targets. Each formula
 is the loss of one sample. The class gives the mean over the batch, the function of its name one loss per sample. Both
-run the kernel of that name in ``kernels/supervised.py``.
+run the kernel of that name in ``kernels/supervised.py`` or ``kernels/errors.py``.
 """
 
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 
 from ..registry import function_of
-from ..validation import check_array, check_bool, check_float
+from ..validation import check_array, check_bool, check_float, check_int
 from .base import LOSSES, Loss
 from .softmax import as_real
 
@@ -20,6 +20,10 @@ CLASS_OF: dict[Callable, type[Loss]] = {}
 
 def _loss_of_each_sample(loss: Loss, y_true, y_pred) -> np.ndarray:
     pred, y = as_real("y_pred", y_pred), check_array("y_true", y_true)
+    if getattr(loss, "axis", -1) not in (-1, pred.ndim - 1):
+        raise ValueError(
+            f"axis must be -1 or {pred.ndim - 1}, the last of y_pred {pred.shape}, got {loss.axis}"
+        )
     rows = pred.reshape(-1, pred.shape[-1])
     if loss.sparse and y.ndim == pred.ndim and y.shape[-1] == 1:
         y = y[..., 0]
@@ -54,7 +58,7 @@ class CategoricalCrossentropy(Loss):
         self,
         from_logits: bool = False,
         label_smoothing: float = 0.0,
-        reduction: str = "sum_over_batch_size",
+        reduction: str | None = "sum_over_batch_size",
         name: str | None = None,
     ):
         super().__init__(reduction, name)
@@ -69,17 +73,25 @@ categorical_crossentropy = per_sample(CategoricalCrossentropy)
 class SparseCategoricalCrossentropy(Loss):
     """``-log q_y``, y a class index: (B,) or (B, 1).
 
-    Otherwise as `CategoricalCrossentropy`.
+    A row whose label is ``ignore_class``, any whole number, has loss and gradient 0, and the mean is that of the other
+    rows; metrics see it, as in Keras. Otherwise as `CategoricalCrossentropy`.
     """
 
     fused_activation = "softmax"
     sparse = True
 
     def __init__(
-        self, from_logits: bool = False, reduction: str = "sum_over_batch_size", name: str | None = None
+        self,
+        from_logits: bool = False,
+        ignore_class: int | None = None,
+        reduction: str | None = "sum_over_batch_size",
+        name: str | None = None,
     ):
         super().__init__(reduction, name)
         self.from_logits = check_bool("from_logits", from_logits)
+        if ignore_class is not None:
+            ignore_class = check_int("ignore_class", ignore_class, -(2**31), 2**31 - 1)
+        self.ignore_class = ignore_class
 
 
 sparse_categorical_crossentropy = per_sample(SparseCategoricalCrossentropy)
@@ -132,7 +144,9 @@ mean_absolute_error = per_sample(MeanAbsoluteError)
 class Huber(Loss):
     """Mean over the outputs of ``e^2 / 2`` where ``|e| <= delta``, else ``delta |e| - delta^2 / 2``, e = y - yhat."""
 
-    def __init__(self, delta: float = 1.0, reduction: str = "sum_over_batch_size", name: str | None = None):
+    def __init__(
+        self, delta: float = 1.0, reduction: str | None = "sum_over_batch_size", name: str | None = None
+    ):
         super().__init__(reduction, name)
         self.delta = check_float("delta", delta, above=0)
 

@@ -81,7 +81,7 @@ class CompiledSteps:
         self, model, data: TrainingData, ops: list[Op], batch_size: int, stepwise: bool, aloud: bool
     ):
         samples = data.samples
-        self._model, self._loss, self._metrics, self._samples = model, data.loss, data.metrics, samples
+        self._model, self._loss, self._tally, self._samples = model, data.loss, data.tally, samples
         self._batch_size, self._stepwise, self._aloud = batch_size, stepwise, aloud
         self._most_threads = threads.most_threads()
         self._threads = choice_for(model.params.size, batch_size)
@@ -98,12 +98,16 @@ class CompiledSteps:
         if not self._reads_x_directly:
             row_bytes = math.prod(model.input_shape) * model.dtype.itemsize
             self.most_steps = max(1, CHUNK_BYTES // (batch_size * row_bytes))
+        if self._tally.others:
+            output_bytes = math.prod(model.output_shape) * model.dtype.itemsize
+            self.most_steps = min(self.most_steps, max(1, CHUNK_BYTES // (batch_size * output_bytes)))
         if self._part < batch_size:
             self.most_steps = 1
 
     def _lay_out(self, ops: list[Op]) -> None:
         """Describe the model as it is now, and find the memory for it."""
-        model, metrics, samples, batch_size = self._model, self._metrics, self._samples, self._batch_size
+        model, samples, batch_size = self._model, self._samples, self._batch_size
+        metrics, keeps_outputs = self._tally.by_kernel, bool(self._tally.others)
         dtype, objective = model.dtype, model.objective(self._loss)
         self._version, self._restraints = model.version, _restraints(model)
         shared = self._most_threads > 1 and model.params.nbytes <= _MOST_IN_PANELS
@@ -111,19 +115,25 @@ class CompiledSteps:
         batch_bytes = batch_size * ops[0].in_size * dtype.itemsize
         copied = self._in_panels and ops[0].kind == DENSE and batch_bytes <= _MOST_COPIED
         sparse, outputs = samples.targets is None, math.prod(model.output_shape)
-        needs_output = objective.on_logits and any(metric.needs_output_for(outputs) for metric in metrics)
+        needs_output = objective.on_logits and any(
+            metric.needs_output_for(outputs) for metric in self._tally.metrics
+        )
         taught = samples.teacher_logits is not None
-        parts = BatchParts(len(metrics), samples.labels.size > 0, not sparse, taught, needs_output)
+        has_labels, has_buffer = samples.labels.size > 0, needs_output and not keeps_outputs
+        parts = BatchParts(len(metrics), has_labels, not sparse, taught, has_buffer)
         kinds = [metric.kind_for(sparse, outputs) for metric in metrics]
         step_parts = program.Parts._fields if self._restraints.active else program.Parts._fields[:-1]
+        of_losses = [metric.loss_kind for metric in self._tally.others if metric.loss_kind is not None]
         units = objective.kind, model.final_activation, model.optimizer.kind, self._restraints.active, *kinds
         n_threads, settings = self._most_threads, np.array([op.f for op in ops]).tobytes()
         copies = n_threads if copied else 1
-        self._layout = _Layout(tuple(ops), settings, batch_size, dtype, n_threads, copies, parts, units)
+        self._layout = _Layout(
+            tuple(ops), settings, batch_size, dtype, n_threads, copies, parts, (units, *of_losses)
+        )
         memory = _kept.pop(self._layout, None)
         if memory is None:
             names = _unit_names(model, objective, ops, model.optimizer, kinds, step_parts)
-            compile_before_fit(dtype.name, self._aloud, names)
+            compile_before_fit(dtype.name, self._aloud, [*names, *map(LOSSES.name, of_losses)])
             memory = _Memory(self._layout)
         self._memory = memory
         self._metric_units = np.array([METRICS.address(kind, dtype) for kind in kinds], np.int64)
@@ -158,11 +168,15 @@ class CompiledSteps:
         optimizer, orders = self._model.optimizer, np.atleast_2d(order)
         steps = len(orders) * -(-orders.shape[1] // self._batch_size)
         losses, metric_sums = np.zeros(steps), np.atleast_2d(metric_sums)
+        kernel_sums = np.ascontiguousarray(metric_sums[:, : len(self._metric_units)])
+        predictions = np.empty((0, 0), self._model.dtype)
+        if self._tally.others:
+            predictions = np.empty((orders.size, math.prod(self._model.output_shape)), self._model.dtype)
         progress = np.zeros(3, np.int64)
         kind, hyper, _ = self._model.objective(self._loss)  # anew: a schedule may have moved the temperature
         loss = LOSSES.address(kind, self._model.dtype)
         table = program.LossTable(
-            loss, hyper, self._metric_units, self._metric_ks, losses, metric_sums, progress
+            loss, hyper, self._metric_units, self._metric_ks, losses, kernel_sums, progress, predictions
         )
         rates = optimizer.learning_rates(optimizer.iterations, steps)
         _, *slots = self._copy_panels(back=False)
@@ -180,7 +194,18 @@ class CompiledSteps:
         self._copy_panels(back=True)
         done = int(progress[program.DONE])
         optimizer.iterations += done
+        metric_sums[:, : len(self._metric_units)] = kernel_sums
+        if self._tally.others:
+            self._add_up(metric_sums, predictions, orders, done)
         return losses[:done]
+
+    def _add_up(self, sums: np.ndarray, predictions: np.ndarray, orders: np.ndarray, done: int) -> None:
+        """Add to the sums, a row for each epoch, what the other metrics make of the ``done`` steps' predictions."""
+        rows, size = orders.shape[1], self._batch_size
+        for epoch, order in enumerate(orders):
+            last = min(rows, max(0, done - epoch * -(-rows // size)) * size)
+            of_epoch = predictions[epoch * rows : (epoch + 1) * rows]
+            self._tally.add_batches(sums[epoch], of_epoch, self._samples, order[:last], size)
 
     def _call(self, arguments, progress: np.ndarray, steps: int) -> None:
         """Go on for `CALL_SECONDS`, or for one step, which comes in several parts if it is a long one."""
@@ -208,9 +233,9 @@ class CompiledSteps:
             chunk = samples.x[order].reshape(len(order), -1)
             x = program.rows_of(np.ascontiguousarray(chunk, dtype=self._model.dtype))
             x_order = np.arange(len(order))
-        sizes = self._batch_size, orders.shape[1]
+        numbers = self._batch_size, orders.shape[1], self._loss.divisor, self._loss.ignored
         return program.Data(
-            x, x_order, order, samples.labels, self._targets, self._teacher, samples.weight, *sizes
+            x, x_order, order, samples.labels, self._targets, self._teacher, samples.weight, *numbers
         )
 
     def _copy_panels(self, back: bool) -> list[np.ndarray]:

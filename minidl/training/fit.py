@@ -35,7 +35,7 @@ class Unfinished(NamedTuple):
     samples: int
     shuffle: bool
     loss_sum: float  # over the samples seen
-    metric_sums: dict[str, float]
+    metric_sums: dict[str, float | list[float]]  # see `Tally.named`
 
 
 def fit(model, options: FitOptions, data: TrainingData | None = None) -> History:
@@ -125,9 +125,10 @@ class _EpochLoop:
     def __init__(self, model, data: TrainingData, batch_size: int, options: FitOptions, callbacks):
         self._model, self._data, self._callbacks = model, data, callbacks
         self._batch_size, self._shuffle = batch_size, options.shuffle
-        self._names = [metric.name for metric in data.metrics]
+        self._tally = data.tally
         has_label = data.samples.labels >= 0
-        self._has_label = None if has_label.all() or not data.metrics else has_label
+        is_whole = not data.loss.distills or has_label.all()
+        self._has_label = None if is_whole or not data.tally.metrics else has_label
         self._steps = -(-data.count // batch_size)
         self._sizes = np.full(self._steps, batch_size)
         self._sizes[-1] = data.count - batch_size * (self._steps - 1)
@@ -163,6 +164,7 @@ class _EpochLoop:
             )
             if not len(losses):  # they are run again one by one
                 continue
+            self._tally.raise_error()
             self._set_pace(len(losses), time.perf_counter() - began)
             last = min(self._done * batch_size, len(order))
             seen = labelled = last - unlogged
@@ -183,6 +185,7 @@ class _EpochLoop:
             return []
         began = time.perf_counter()
         logs, losses = self._model.turns.change(self._run_epochs, epoch, count)
+        self._tally.raise_error()
         self._set_pace(len(losses), time.perf_counter() - began)
         if logs:
             losses = losses[: len(logs) * steps].reshape(-1, steps)
@@ -195,7 +198,7 @@ class _EpochLoop:
         """Train for ``count`` epochs, or as many steps of them as a slice holds; returns logs and each step's loss."""
         model, steps = self._model, self._steps
         orders = np.array([self._order(model.draw_epoch + ahead) for ahead in range(count)])
-        sums = np.zeros((count, len(self._names)))
+        sums = np.zeros((count, self._tally.size))
         losses, _ = self._watch.run_slice(self.stepper, orders, 0, sums)
         done, left = divmod(len(losses), steps)
         padded = np.append(losses, np.zeros(steps - left)).reshape(-1, steps)
@@ -217,8 +220,8 @@ class _EpochLoop:
         return order
 
     def _logs(self, loss_sum, seen: int, metric_sums: np.ndarray, labelled: int) -> dict[str, float]:
-        sums = zip(self._names, metric_sums, strict=True)  # to which a row without a label adds 0
-        return {"loss": float(loss_sum) / seen, **{n: float(s) / max(labelled, 1) for n, s in sums}}
+        # a row without a label adds nothing to the sums
+        return {"loss": float(loss_sum) / seen, **self._tally.results(metric_sums, labelled)}
 
     def _set_pace(self, steps: int, seconds: float) -> None:
         """Aim at slices of _SLICE_SECONDS, but grow by a factor of 8 at most: the first slice may hold the compiler."""
@@ -231,13 +234,14 @@ class _EpochLoop:
             self._model.leave_epoch()
             self._model.epoch = epoch
         left = self._model.unfinished
-        self._done, self._loss_sum, self._metric_sums = 0, 0.0, np.zeros(len(self._names))
+        self._done, self._loss_sum, self._metric_sums = 0, 0.0, np.zeros(self._tally.size)
         if left is None:
             return 0
         self._done = left.step
-        if list(left.metric_sums) != self._names:  # compiled with other metrics since
+        sums = self._tally.read(left.metric_sums)
+        if sums is None:  # compiled with other metrics since
             return left.step * self._batch_size
-        self._loss_sum, self._metric_sums[:] = left.loss_sum, list(left.metric_sums.values())
+        self._loss_sum, self._metric_sums = left.loss_sum, sums
         return 0
 
     def _run_slice(self, rows: np.ndarray) -> np.ndarray:
@@ -260,6 +264,5 @@ class _EpochLoop:
 
     def _leave(self, done: int, loss_sum: float, metric_sums: np.ndarray) -> None:
         """Tell the model where in the epoch it is."""
-        totals = dict(zip(self._names, metric_sums.tolist(), strict=True))
         place = done, self._batch_size, self._data.count, self._shuffle
-        self._model.unfinished = Unfinished(*place, loss_sum, totals)
+        self._model.unfinished = Unfinished(*place, loss_sum, self._tally.named(metric_sums))

@@ -10,8 +10,9 @@ from ..kernels import infer, program, threads
 from ..kernels.program import DENSE, aligned_rows
 from ..validation import check_inputs, check_int
 from ..warmup import compile_before_predict
-from .objective import metric_values, score_rows
+from .objective import metric_values, predictions_for, reduced, score_rows
 from .samples import CHUNK_BYTES, Samples, check_samples, is_native, loss_without_teacher
+from .tally import Tally
 
 _CHUNK = 96  # rows whose activations stay in the cache
 _SLICE_FLOPS = 2e9  # work of one kernel call at most: between two calls Ctrl-C is heard
@@ -97,9 +98,13 @@ def evaluate_samples(
 ) -> dict[str, float]:
     """Mean loss (penalties included) and metrics over ``samples``. Callbacks are called around some batches."""
     objective, count = model.objective(loss), len(samples.x)
-    total, sums = 0.0, np.zeros(len(metrics))
+    tally, total = Tally(model, metrics, samples.targets is None), 0.0
+    sums, kernels = np.zeros(tally.size), len(tally.by_kernel)
     widest = max(math.prod(model.output_shape), math.prod(model.input_shape))
     chunk = max(1, CHUNK_BYTES // (widest * model.dtype.itemsize))
+    if tally.others:  # they see whole batches, and a function one batch at a time
+        chunk = max(batch_size, chunk // batch_size * batch_size)
+    samples = reduced(loss, objective, samples, batch_size)
     callbacks.on_test_begin()
     for first in range(0, count, chunk):
         callbacks.on_test_batch_begin(first // batch_size)
@@ -107,10 +112,16 @@ def evaluate_samples(
         logits = predict_checked(model, part.x, logits=objective.on_logits)
         row_loss, _ = score_rows(loss, objective, logits, part, count, with_gradient=False)
         total += float(row_loss.sum())
-        sums += [values.sum() for values in metric_values(model, metrics, objective, logits, part)]
+        predictions = predictions_for(model, metrics, objective, logits)
+        sums[:kernels] += [
+            values.sum() for values in metric_values(model, tally.by_kernel, predictions, part)
+        ]
+        if tally.others:
+            tally.add_batches(sums, predictions, part, np.arange(len(part.x)), batch_size)
+            tally.raise_error()
         seen = first + len(part.x)
         logs = {"loss": total * count / seen + model.penalty()}
-        logs.update((metric.name, float(value) / seen) for metric, value in zip(metrics, sums, strict=True))
+        logs.update(tally.results(sums, seen))
         callbacks.on_test_batch_end((seen - 1) // batch_size, logs)
     logs["loss"] = total + model.penalty()
     callbacks.on_test_end(logs)

@@ -11,19 +11,20 @@ import numpy as np
 from ..kernels.processor import denormals_mode, flush_denormals, restore_denormals
 from ..kernels.updates import add_regularizer, max_norm
 from ..validation import check_rows, check_targets
-from .objective import metric_values, score_rows
+from .objective import metric_values, predictions_for, reduced, score_rows
 from .preparation import TrainingData
 from .samples import Samples, check_labels_left, check_samples
+from .tally import Tally
 
 
 def layerwise_step(
-    model, batch: Samples, loss, metrics, step: int, online_teacher=None
+    model, batch: Samples, loss, tally: Tally, step: int, online_teacher=None
 ) -> tuple[float, np.ndarray]:
     """One training step: forward, loss, backward, update.
 
     step: its number in the epoch; random layers draw by it. ``online_teacher`` is asked for logits of the inputs
-    as this step augments them. Returns the loss before the update, penalties included, and each metric's sum over
-    the rows.
+    as this step augments them. Returns the loss before the update, penalties included, and what the batch adds to
+    the metrics' sums.
     """
     mode = denormals_mode()
     try:
@@ -36,8 +37,12 @@ def layerwise_step(
 
         out = model.forward(batch.x, training=True, logits=objective.on_logits)
         logits = out.reshape(len(out), -1)
+        batch = reduced(loss, objective, batch)
         row_loss, dlogits = score_rows(loss, objective, logits, batch, len(out), with_gradient=True)
-        values = metric_values(model, metrics, objective, logits, batch)
+        predictions = predictions_for(model, tally.metrics, objective, logits)
+        values = metric_values(model, tally.by_kernel, predictions, batch)
+        if tally.others:
+            predictions = predictions.copy()  # a layer of the user's may write to its output
         model.backward_to_learn(dlogits.reshape(out.shape), logits=objective.on_logits)
 
         params, grads, optimizer = model.params, model.grads, model.optimizer
@@ -51,7 +56,10 @@ def layerwise_step(
     finally:
         restore_denormals(mode)
     # added one after the other, as the compiled loop does
-    return float(np.cumsum(row_loss)[-1] + penalty), np.array([np.cumsum(each)[-1] for each in values])
+    sums = np.zeros(tally.size)
+    sums[: len(values)] = [np.cumsum(each)[-1] for each in values]
+    tally.add(sums, predictions, batch.labels, batch.targets)
+    return float(np.cumsum(row_loss)[-1] + penalty), sums
 
 
 class LayerwiseSteps:
@@ -60,14 +68,14 @@ class LayerwiseSteps:
     most_steps = pace = 1
 
     def __init__(self, model, data: TrainingData):
-        self._model, self._data = model, data
+        self._model, self._data, self._tally = model, data, data.tally
 
     def run(self, order: np.ndarray, first_step: int, metric_sums: np.ndarray) -> np.ndarray:
         """Train on the batch of rows ``order``; returns the step's loss and adds to ``metric_sums``."""
         model, data = self._model, self._data
         batch = data.samples.take(order)
         batch = batch._replace(x=np.ascontiguousarray(batch.x, dtype=model.dtype))
-        loss, sums = layerwise_step(model, batch, data.loss, data.metrics, first_step, data.online_teacher)
+        loss, sums = layerwise_step(model, batch, data.loss, self._tally, first_step, data.online_teacher)
         metric_sums += sums
         return np.array([loss])
 
@@ -87,16 +95,19 @@ def train_on_batch(model, x, y, sample_weight, class_weight, teacher_logits) -> 
         batch = batch._replace(teacher_logits=logits)
     elif teacher_logits is not None:
         raise ValueError(f"teacher_logits are for a distilling loss, and loss {loss.name} is none")
-    check_labels_left(batch, math.prod(model.output_shape), batch=True)
+    unlabelled = int(np.count_nonzero(batch.labels < 0)) if loss.distills else 0
+    if unlabelled:
+        check_labels_left(batch, math.prod(model.output_shape), batch=True)
     model.prepare_optimizer()
     model.warn_of_what_cannot_learn()
     batch = batch._replace(x=np.ascontiguousarray(batch.x, dtype=model.dtype))
-    without = np.count_nonzero(batch.labels < 0) if batch.y is not None else len(batch.x)
-    rows = len(batch.x) - int(without)
+    rows = len(batch.x) - unlabelled if batch.y is not None else 0
     metrics = model.metrics if rows else []  # they compare with labels
+    tally = Tally(model, metrics, batch.targets is None, loss.distills)
 
     def step():
-        return layerwise_step(model, batch, loss, metrics, step=model.optimizer.iterations)
+        return layerwise_step(model, batch, loss, tally, step=model.optimizer.iterations)
 
     value, sums = model.turns.change(model.turns.train, "train_on_batch", step)
-    return {"loss": value, **{m.name: float(s) / rows for m, s in zip(metrics, sums, strict=True)}}
+    tally.raise_error()
+    return {"loss": value, **tally.results(sums, rows)}

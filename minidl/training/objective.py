@@ -27,12 +27,12 @@ def objective_of(model, loss) -> Objective:
     """How ``loss`` meets the output of ``model``, or a ValueError that says why it cannot."""
     model.require_built("a loss")
     final, wanted = model.final_activation, loss.fused_activation
-    if wanted is None:
-        return Objective(loss.kind(False), loss.hyper, False)
-    if len(model.output_shape) != 1:
+    if (wanted is not None or loss.is_of_rows) and len(model.output_shape) != 1:
         raise ValueError(
             f"loss {loss.name} needs outputs of shape (B, C), got (B, *{model.output_shape}): add a Flatten"
         )
+    if wanted is None:
+        return Objective(loss.kind(False), loss.hyper, False)
     if loss.distills and model.hides_a_softmax():
         raise ValueError(
             f"loss {loss.name} needs logits, but the model's are probabilities already: let softmax be its "
@@ -83,15 +83,28 @@ def score_rows(
     return row_loss, dlogits
 
 
-def metric_values(
-    model, metrics, objective: Objective, logits: np.ndarray, batch: Samples
-) -> list[np.ndarray]:
-    """Each metric's float64 (B,) over the rows of a batch."""
-    predictions, outputs = logits, logits.shape[1]
-    if objective.on_logits and any(metric.needs_output_for(outputs) for metric in metrics):
-        predictions = np.empty_like(logits)
-        activation_forward(predictions, logits, CODES[model.final_activation], 0.0)
-    labels, targets = _labels_and_targets(batch, logits.dtype)
+def reduced(loss, objective: Objective, samples: Samples, batch_size: int | None = None) -> Samples:
+    """``samples`` with the weights that the loss's ``reduction`` asks for; a loss of the user's own reduces itself."""
+    if objective.kind < 0:
+        return samples
+    weight = loss.batch_weights(samples.labels, samples.weight, len(samples.x), batch_size)
+    return samples._replace(weight=weight)
+
+
+def predictions_for(model, metrics, objective: Objective, logits: np.ndarray) -> np.ndarray:
+    """The model's output, where one of ``metrics`` needs it and the loss is applied to ``logits``; else these."""
+    outputs = logits.shape[1]
+    if not (objective.on_logits and any(metric.needs_output_for(outputs) for metric in metrics)):
+        return logits
+    predictions = np.empty_like(logits)
+    activation_forward(predictions, logits, CODES[model.final_activation], 0.0)
+    return predictions
+
+
+def metric_values(model, metrics, predictions: np.ndarray, batch: Samples) -> list[np.ndarray]:
+    """Each metric's float64 (B,) over the rows of a batch, by its kernel."""
+    outputs = predictions.shape[1]
+    labels, targets = _labels_and_targets(batch, predictions.dtype)
     for metric in metrics:
         if len(model.output_shape) > 1 and metric.kind_for(batch.targets is None, outputs) in OF_CLASSES:
             raise ValueError(

@@ -10,10 +10,12 @@ from ..callbacks import say
 from ..kernels.metrics import BINARY_ACCURACY
 from ..layers.stack import AUGMENTING
 from ..losses import Loss, NormalizedKD
-from ..metrics import Metric
+from ..metrics import FunctionMetric
 from ..validation import warn
+from .inference import predict_checked
 from .options import FitOptions
 from .samples import Samples, check_labels_left, check_samples, labelled_only, with_class_weight
+from .tally import Tally
 from .tasks import choose_task
 
 _ASKED_AT_A_TIME = 1024  # samples
@@ -28,7 +30,7 @@ class TrainingData(NamedTuple):
     samples: Samples  # the validation split's rows are the last, after ``count``
     count: int  # samples to train on
     validation: Samples | None
-    metrics: list[Metric]  # those of training: none where no sample has a label
+    tally: Tally  # of the metrics of training: none where no sample has a label
     online_teacher: teachers.Teacher | None
     """Asked about each batch; None: the samples hold its logits, or there is none."""
 
@@ -44,28 +46,40 @@ def prepare(model, options: FitOptions, loss: Loss | None = None) -> TrainingDat
     outputs = math.prod(model.output_shape)
     if options.class_weight is not None:  # as in Keras it leaves the validation samples alone
         samples = with_class_weight(samples, options.class_weight, outputs)
+        loss.check_on(model, samples)
     judged = [] if samples.y is None else model.metrics
-    kinds = {metric.name: metric.kernel_for(samples.targets is None, outputs) for metric in judged}
-    labels = samples.labels[:count]
+    for metric in judged:
+        metric.check_fits(samples.targets is None, outputs)
+    labels = samples.labels[: count if loss.distills else 0]  # another loss has no rows without a label
     without = int(np.count_nonzero(labels < 0))
-    has_labels = without < len(labels) or (samples.targets is not None and not without)
+    has_labels = without < len(labels) or (samples.targets is not None and not without) or not loss.distills
     if not has_labels and loss.needs_target:
         raise ValueError(f"y must hold labels, got -1 for all {count} samples: {loss.labels_missing()}")
     check_labels_left(samples, outputs, slice(count))
-    if without and samples.targets is not None and set(kinds.values()) - {BINARY_ACCURACY}:
-        raise ValueError(
-            f"metrics must be binary_accuracy where rows of y are -1, no label, got {list(kinds)}: others would "
-            "compare with the -1"
-        )
+    if without and samples.targets is not None:
+        by_kernel = [metric for metric in judged if metric.has_kernel]
+        if any(metric.kind_for(False, outputs) != BINARY_ACCURACY for metric in by_kernel):
+            raise ValueError(
+                "metrics must be binary_accuracy, AUC and the like where rows of y are -1, no label, got "
+                f"{[metric.name for metric in by_kernel]}: others would compare with the -1"
+            )
     if without and options.verbose:
         say(f"y is -1, no label, for {without} of {count} samples: they learn from the teacher alone\n")
     online_teacher = None
     if options.target_model is not None:
         samples, online_teacher = _taught(model, loss, samples, options)
         model.was_taught = True
-    return TrainingData(
-        loss, samples, count, validation, list(model.metrics) if has_labels else [], online_teacher
-    )
+    tally = Tally(model, model.metrics if has_labels else [], samples.targets is None, loss.distills)
+    _try_functions(model, tally, samples, min(options.batch_size, count))
+    return TrainingData(loss, samples, count, validation, tally, online_teacher)
+
+
+def _try_functions(model, tally: Tally, samples: Samples, rows: int) -> None:
+    """Call metrics that are functions of the user's once, so that one that is wrong is refused before any step."""
+    if any(isinstance(metric, FunctionMetric) for metric in tally.others):
+        first = samples.take(slice(0, rows))
+        tally.add(np.zeros(tally.size), predict_checked(model, first.x, False), first.labels, first.targets)
+        tally.raise_error()
 
 
 def _keep_validation_aside(model, loss, samples: Samples, options: FitOptions) -> tuple[int, Samples | None]:
@@ -79,7 +93,7 @@ def _keep_validation_aside(model, loss, samples: Samples, options: FitOptions) -
                 f"{_WITHOUT_LABELS}, minidl.distill(..., test_data=(x_test, None))"
             )
         validation = check_samples(model, loss, x, y, *weight, argument="validation ")
-        return count, labelled_only(model, validation, "validation y")
+        return count, labelled_only(model, loss, validation, "validation y")
     if options.validation_split == 0:
         return count, None
     kept = math.floor(count * (1 - options.validation_split))
@@ -94,7 +108,7 @@ def _keep_validation_aside(model, loss, samples: Samples, options: FitOptions) -
         )
     validation = samples.take(slice(kept, count))
     name = f"the last {count - kept} of y, held out for validation,"
-    return kept, labelled_only(model, validation, name)
+    return kept, labelled_only(model, loss, validation, name)
 
 
 def _training_loss(model, options: FitOptions) -> Loss:

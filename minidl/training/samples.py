@@ -58,12 +58,13 @@ def check_samples(model, loss, x, y, sample_weight=None, class_weight=None, argu
     samples = Samples(x, labels, targets, None, weight)
     if class_weight is not None:
         samples = with_class_weight(samples, class_weight, math.prod(model.output_shape))
+    loss.check_on(model, samples)
     return samples
 
 
-def labelled_only(model, samples: Samples, argument: str) -> Samples:
+def labelled_only(model, loss, samples: Samples, argument: str) -> Samples:
     """Without the rows that have no label (-1), of which validation could say nothing."""
-    if samples.labels.min(initial=0) >= 0:
+    if not loss.distills or samples.labels.min(initial=0) >= 0:
         return samples
     rows = np.flatnonzero(samples.labels >= 0)
     if not len(rows):
@@ -104,7 +105,8 @@ def with_class_weight(samples: Samples, class_weight, outputs: int) -> Samples:
                 classes[samples.labels < 0] = -1
         elif not samples.labels.size:
             raise ValueError("class_weight needs y, got y=None")
-        chosen = np.where(classes >= 0, weights[classes], 1.0)
+        is_class = (classes >= 0) & (classes < outputs)  # others are unlabelled or ignored
+        chosen = np.where(is_class, weights[np.where(is_class, classes, 0)], 1.0)
     return samples._replace(weight=samples.weight * chosen if samples.weight.size else chosen)
 
 

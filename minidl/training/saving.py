@@ -30,7 +30,7 @@ CHECKS = {
     "best_logs": lambda value: _numbers("best", value),
     "stop_training": functools.partial(check_bool, "stop_training"),
     "optimizer": lambda value: None if value is None else optimizers.get(value),
-    "loss": losses.get,
+    "loss": losses.get_to_train,
     "metrics": lambda value: value if metrics.get_all(value) == value else metrics.get_all(value),
 }
 """Attributes of a model, each with the function that checks it for constructor, setter and file."""
@@ -108,15 +108,23 @@ def _unfinished(node) -> Unfinished | None:
     check_int("batch_size", found.batch_size, minimum=1, maximum=found.samples)
     check_int("step", found.step, minimum=1, maximum=-(-found.samples // found.batch_size) - 1)
     check_bool("shuffle", found.shuffle)
-    sums = _numbers("sum", {"loss": found.loss_sum, **found.metric_sums})
+    sums = _numbers("sum", {"loss": found.loss_sum, **found.metric_sums}, lists=True)
     return found._replace(loss_sum=sums.pop("loss"), metric_sums=sums)
 
 
-def _numbers(what: str, named: dict) -> dict[str, float]:
-    """``named`` with each value a float: NaN is among what it may be."""
+def _numbers(what: str, named: dict, lists: bool = False) -> dict:
+    """``named`` with each value a float, which may be NaN, or a list of them where there may be ``lists``."""
     if not isinstance(named, dict):
         raise TypeError(f"the {what} of each log must be in a dict, got {describe(named)}")
-    for name, number in named.items():
-        if isinstance(number, bool) or not isinstance(number, (int, float)):
-            raise TypeError(f"the {what} of {name} must be a number, got {describe(number)}")
-    return {name: float(number) for name, number in named.items()}
+
+    def number(name, value) -> float:
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise TypeError(f"the {what} of {name} must be a number, got {describe(value)}")
+        return float(value)
+
+    return {
+        name: [number(name, each) for each in value]
+        if lists and isinstance(value, list)
+        else number(name, value)
+        for name, value in named.items()
+    }
