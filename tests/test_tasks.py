@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import reference
 
-from minidl import losses, plotting
+from minidl import losses, metrics, plotting
 from minidl.distillation import born_again, distill, mutual_learning
 from minidl.figures import area_under_curve
 from minidl.layers import Dense, Dropout, Flatten, GaussianNoise, Input, RandomTranslation
@@ -284,9 +284,16 @@ def test_the_metric_leaves_out_what_has_no_label(teachers):
     assert logs["binary_accuracy"][0] == pytest.approx(right)
     logs = model.train_on_batch(X, y, teacher_logits=teachers["sigmoids"].predict_logits(X), return_dict=True)
     assert logs["binary_accuracy"] == pytest.approx(right)
+    auc = metrics.AUC(num_thresholds=50, multi_label=True)
+    model.compile("sgd", BinaryKnowledgeDistillation(), [auc])
+    model.optimizer.learning_rate = 1e-30
+    logs = model.fit(X, y, verbose=0, target_model=teachers["sigmoids"]).history
+    expected = metrics.AUC(num_thresholds=50, multi_label=True)(y[1::2], model.predict(X)[1::2])
+    assert logs["auc"][0] == pytest.approx(expected)
     model.compile("sgd", BinaryKnowledgeDistillation(), ["mse"])
     with pytest.raises(
-        ValueError, match=r"metrics must be binary_accuracy where rows of y are -1.*\['mse'\]"
+        ValueError,
+        match=r"metrics must be binary_accuracy, AUC and the like where rows of y are -1.*\['mse'\]",
     ):
         model.fit(X, y, verbose=0, target_model=teachers["sigmoids"])
 

@@ -20,7 +20,7 @@ from ..training.tasks import TASKS, Task
 from ..warmup import compile_before_fit
 from .checks import Job, check_job, check_not_swapped, check_settings, check_some_labels
 from .plain import fresh_optimizer, notes_on_plain, train_on_labels
-from .report_data import TestTeacher, choose_report_data
+from .report_data import TeacherAtTest, choose_report_data
 
 _STEERING = {callbacks.EarlyStopping, callbacks.TerminateOnNaN}
 _STEERING |= {callbacks.LearningRateScheduler, callbacks.ReduceLROnPlateau}
@@ -109,7 +109,7 @@ def distill(
     check_not_swapped(job)
     if plain_student:
         check_some_labels(y, job.task)
-    data = choose_report_data(job, test_data, TestTeacher(test_teacher, from_probs, test_teacher_inputs))
+    data = choose_report_data(job, test_data, TeacherAtTest(test_teacher, from_probs, test_teacher_inputs))
 
     # train
     if plain_student:  # copies, so that the student's training changes none of it

@@ -44,7 +44,7 @@ class ReportData:
         return measure("teacher", self.teacher_logits, self.y, None, timed, x, self.task.name)
 
 
-class TestTeacher(NamedTuple):
+class TeacherAtTest(NamedTuple):
     """What is known of the teacher on the test data alone."""
 
     answers: object
@@ -52,7 +52,7 @@ class TestTeacher(NamedTuple):
     inputs: object
 
 
-def choose_report_data(job: Job, test_data: object, test_teacher: TestTeacher) -> ReportData:
+def choose_report_data(job: Job, test_data: object, test_teacher: TeacherAtTest) -> ReportData:
     """The test data, or else the validation data, or else the training samples; with the teacher's answers."""
     x, y, validation_data = (job.fit_arguments[name] for name in ("x", "y", "validation_data"))
     seen, held_out = split_rows(len(x), job.fit_arguments["validation_split"])
@@ -83,7 +83,7 @@ def choose_report_data(job: Job, test_data: object, test_teacher: TestTeacher) -
     return data
 
 
-def _teacher_logits(job: Job, data: ReportData, test: TestTeacher) -> np.ndarray | None:
+def _teacher_logits(job: Job, data: ReportData, test: TeacherAtTest) -> np.ndarray | None:
     """The teacher's answers on ``data``; None, with a note, for an array of logits that has none for it."""
     teacher, has_inputs = job.teacher, isinstance(job.teacher, InputsTeacher)
     if test.inputs is not None:

@@ -61,8 +61,8 @@ def prepare(model, options: FitOptions, loss: Loss | None = None) -> TrainingDat
     compares = [m.name for m in judged if m.has_kernel and m.kernel_for(sparse, outputs) != BINARY_ACCURACY]
     if without and not sparse and compares:
         raise ValueError(
-            f"metrics must be binary_accuracy where rows of y are -1, no label, got {compares}: others would "
-            "compare with the -1"
+            f"metrics must be binary_accuracy, AUC and the like where rows of y are -1, no label, got {compares}: others "
+            "would compare with the -1"
         )
     if without and options.verbose:
         say(f"y is -1, no label, for {without} of {count} samples: they learn from the teacher alone\n")
@@ -70,7 +70,7 @@ def prepare(model, options: FitOptions, loss: Loss | None = None) -> TrainingDat
     if options.target_model is not None:
         samples, online_teacher = _taught(model, loss, samples, options)
         model.was_taught = True
-    tally = Tally(model, model.metrics if has_labels else [], sparse, loss.distills)
+    tally = Tally(model, model.metrics if has_labels else [], samples.targets is None, loss.distills)
     _try_functions(model, tally, samples, min(options.batch_size, count))
     return TrainingData(loss, samples, count, validation, tally, online_teacher)
 

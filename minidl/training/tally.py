@@ -48,7 +48,7 @@ class Tally:
         if self._distills and labels.size and labels.min() < 0:
             rows = np.flatnonzero(labels >= 0)
             predictions, labels = predictions[rows], labels[rows]
-            targets = None if targets is None else targets[rows]
+            targets = None if targets is None or not targets.size else targets[rows]
         if not len(predictions):
             return
         if targets is None:

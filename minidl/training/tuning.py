@@ -24,6 +24,7 @@ from .fit import fit
 from .options import FitOptions
 from .preparation import TrainingData, ask_teacher, prepare
 from .samples import Samples
+from .tally import Tally
 from .tasks import Task, choose_task
 
 CANDIDATES = ((2.0, 0.5, 0.5), (4.0, 0.1, 0.9), (2.0, 1.0, 0.0))
@@ -195,7 +196,11 @@ class _Search:
         options = dataclasses.replace(
             options, epochs=options.initial_epoch + epochs, verbose=0, callbacks=None, target_model=None
         )
-        fit(trial, options, TrainingData(loss, learnt, len(rows), None, [], online_teacher))
+        fit(
+            trial,
+            options,
+            TrainingData(loss, learnt, len(rows), None, Tally(trial, [], True), online_teacher),
+        )
         return trial, epochs * taken
 
 
