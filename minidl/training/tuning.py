@@ -95,7 +95,7 @@ def _is_alone(loss: Any) -> bool:
 def describe_setting(loss: Any) -> str:
     if _is_alone(loss):
         return "labels alone"
-    temperature = f"temperature {loss.temperature:g}, " if hasattr(loss, "temperature") else ""
+    temperature = f"temperature {loss.temperature:g}, " if "temperature" in loss.get_config() else ""
     return f"{temperature}weights {loss.hard_weight:g} and {loss.soft_weight:g}"
 
 
