@@ -364,10 +364,10 @@ def markdown(results: dict) -> str:
 
 NOTES = (
     "Test errors, mean ± standard error of {seeds} seeds; a seed draws its samples, teacher and initial weights. All "
-    "students of a row take the same steps with Adam at 0.001, in batches of 32. *auto within*: whether auto has at most "
-    "the errors of the best other column and one standard error of that column. *behind*: how many more it has. "
-    "*saved*: how many fewer than labels alone. Both are means of differences seed by seed. The teachers learn from the "
-    "same labels as the students; the MLP sees digits shifted by up to 2 pixels. Of trees the logarithm of their "
+    "students of a row take the same steps with Adam at 0.001, in batches of 32. *auto within*: whether auto has at "
+    "most the errors of the best other column and one standard error of that column. *behind*: how many more it has. "
+    "*saved*: how many fewer than labels alone. Both are means of differences seed by seed. The teachers learn from "
+    "the same labels as the students; the MLP sees digits shifted by up to 2 pixels. Of trees the logarithm of their "
     "probabilities teaches, which are raised to 1e-7 first. Errors of the clouds are counted on clean labels."
 )
 
