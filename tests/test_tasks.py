@@ -30,6 +30,8 @@ from minidl.teachers import (
     load_logits,
     save_logits,
 )
+from minidl.training import tuning
+from minidl.training.samples import Samples
 from minidl.training.tasks import choose_task
 
 rng = np.random.default_rng(5)
@@ -67,8 +69,14 @@ def teachers():
 def run(name, teacher, model=None, **arguments):
     y, model = TASKS[name][0], net(name) if model is None else model
     settings = {"epochs": 3, "verbose": 0, "test_data": (X[TEST], y[TEST])} | arguments
+    if not settings.keys() & {"loss", "temperature", "hard_weight", "soft_weight"}:
+        settings["loss"] = default_loss(name, settings.get("y", y))
     settings = {"x": X[TRAIN], "y": y[TRAIN]} | settings
     return model, distill(teacher, model, **settings)
+
+
+def default_loss(name, y):
+    return DEFAULT[TASKS[name][2]](**({} if y is not None else {"hard_weight": 0.0, "soft_weight": 1.0}))
 
 
 def sigmoid(z):
@@ -188,6 +196,62 @@ def test_a_trained_student_is_saved_and_goes_on(name, teachers, tmp_path):
         each.fit(X[TRAIN], y[TRAIN], epochs=2, verbose=0, target_model=teachers[name])
     assert np.array_equal(model.params, again.params)
     assert again.evaluate(X[TEST], y[TEST], verbose=0) == model.evaluate(X[TEST], y[TEST], verbose=0)
+
+
+# ---------------------------------------------------------------- numbers that are chosen
+
+
+@pytest.mark.parametrize("choice", range(3))
+@pytest.mark.parametrize("name", TASKS)
+def test_auto_ends_as_an_explicit_call_does(name, choice, teachers, monkeypatch):
+    monkeypatch.setattr(tuning, "_choose", lambda scores: choice)
+    y, settings = (
+        TASKS[name][0],
+        dict(zip(("temperature", "hard_weight", "soft_weight"), tuning.CANDIDATES[choice], strict=True)),
+    )
+    if TASKS[name][4] == "rmse":
+        del settings["temperature"]
+    chosen, other, third = net(name), net(name), net(name)
+    report = distill(teachers[name], chosen, X[TRAIN], y[TRAIN], epochs=3, verbose=0)
+    distill(teachers[name], other, X[TRAIN], y[TRAIN], epochs=3, verbose=0, **settings)
+    run(name, teachers[name], third, loss=DEFAULT[TASKS[name][2]](**settings))
+    assert np.array_equal(chosen.params, other.params) and np.array_equal(chosen.params, third.params)
+    assert len(report.tuning.trials) == 3 and json.dumps(report.to_dict())
+    assert ("labels alone were best" in str(report)) == (choice == 2)
+    assert ("errors, score" in str(report)) == (TASKS[name][4] == "auc")
+    assert ("temperature 2" in str(report)) == (TASKS[name][4] == "auc")
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_the_scores_of_auto_by_hand(name, teachers):
+    y = np.asarray(TASKS[name][0], float).reshape(300, -1)
+    model = compiled(net(name), TASKS[name][3])
+    samples = Samples(X, np.empty(0, np.int64), y, None, np.linspace(0, 2, 300))
+    score, errors = tuning._judge(model, samples, choose_task(model, y))
+    answers = model.predict(X).astype(float)
+    np.testing.assert_allclose(score, np.linspace(0, 2, 300) * ((answers - y) ** 2).sum(axis=1), rtol=1e-5)
+    assert errors == (((answers > 0.5) != (y > 0.5)).sum() if TASKS[name][4] == "auc" else None)
+
+
+def test_auto_holds_out_what_has_a_label(teachers):
+    y = np.array(TASKS["one sigmoid"][0], float)
+    y[100:] = -1
+    report = distill(teachers["one sigmoid"], net("one sigmoid"), X, y, epochs=2, verbose=0)
+    ones = int((y == 1).sum())
+    assert report.tuning.held_out == round(0.3 * ones) + round(0.3 * (100 - ones))
+    for name in TASKS:
+        student = compiled(net(name), TASKS[name][3])
+        report = distill(teachers[name], student, X[TRAIN], None, epochs=2, verbose=0)
+        assert "no sample has a label" in report.tuning.reason and student.loss.hard_weight == 0
+
+
+def test_numbers_given_to_distill(teachers):
+    with pytest.raises(ValueError, match="temperature softens probabilities; a regression has none, got 2"):
+        distill(teachers["numbers"], net("numbers"), X, SCORES, temperature=2.0, verbose=0)
+    report = distill(teachers["numbers"], net("numbers"), X, SCORES, hard_weight=0.25, epochs=1, verbose=0)
+    assert (
+        report.loss == "RegressionDistillation(hard_weight=0.25, soft_weight=0.5)" and report.tuning is None
+    )
 
 
 # ---------------------------------------------------------------- labels that are missing

@@ -217,7 +217,7 @@ def _classes(samples: Samples, task: Task) -> np.ndarray:
 
 def _judge(model, samples: Samples, task: Task) -> tuple[np.ndarray, int | None]:
     """Each sample's squared distance of the answer from the label, weighted as in training; how many are wrong."""
-    answers = model.predict_logits(samples.x).reshape(len(samples.x), -1).astype(np.float64)
+    answers = task.answers(model, samples.x).astype(np.float64)
     if task.name == "classification":
         answers = softmax(answers)
     elif task.name == "binary":
