@@ -378,3 +378,38 @@ def test_numbers_and_a_loss_are_not_both_taken():
         run(y=None, temperature=5.0)[1].loss
         == "KnowledgeDistillation(temperature=5, hard_weight=0, soft_weight=1)"
     )
+
+
+# ---------------------------------------------------------------- other tasks
+
+
+def test_sigmoids_and_numbers_are_tuned_too():
+    """The candidates are those of the task's loss, and the score is the squared distance from the labels."""
+    answers = (X[:, :2] > 0).astype(np.float32)
+    for units, activation, y, teacher, settings in (
+        (1, "sigmoid", answers[:, 0], 3 * X[:, 0], ["temperature 2, weights 0.5 and 0.5", "labels alone"]),
+        (2, "sigmoid", answers, 3 * X[:, :2], ["temperature 4, weights 0.1 and 0.9", "labels alone"]),
+        (
+            1,
+            None,
+            X[:, 0] + 0.1 * X[:, 1],
+            X[:, 0],
+            ["weights 0.5 and 0.5", "weights 0.1 and 0.9", "labels alone"],
+        ),
+    ):
+        model, other = (
+            Sequential([Input((FEATURES,)), Dense(8, "relu"), Dense(units, activation)], seed=2)
+            for _ in range(2)
+        )
+        report = distill(teacher, model, X, y, epochs=4, verbose=0)
+        found = report.tuning
+        assert set(settings) <= {trial.setting for trial in found.trials}
+        assert all((trial.errors is None) == (activation is None) for trial in found.trials)
+        chosen = {name: getattr(found.loss, name) for name in ("hard_weight", "soft_weight")}
+        if activation:
+            chosen["temperature"] = found.loss.temperature
+        explicit = distill(teacher, other, X, y, epochs=4, verbose=0, **chosen)
+        np.testing.assert_array_equal(model.params, other.params)
+        assert report.loss == explicit.loss and found.chosen in str(report)
+    with pytest.raises(ValueError, match="temperature softens probabilities; a regression has none, got 3.0"):
+        distill(teacher, other, X, y, epochs=4, verbose=0, temperature=3.0)
