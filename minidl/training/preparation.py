@@ -61,8 +61,8 @@ def prepare(model, options: FitOptions, loss: Loss | None = None) -> TrainingDat
     compares = [m.name for m in judged if m.has_kernel and m.kernel_for(sparse, outputs) != BINARY_ACCURACY]
     if without and not sparse and compares:
         raise ValueError(
-            f"metrics must be binary_accuracy, AUC and the like where rows of y are -1, no label, got {compares}: others "
-            "would compare with the -1"
+            "metrics must be binary_accuracy, AUC and the like where rows of y are -1, no label, got "
+            f"{compares}: others would compare with the -1"
         )
     if without and options.verbose:
         say(f"y is -1, no label, for {without} of {count} samples: they learn from the teacher alone\n")
