@@ -52,7 +52,7 @@ ROWS = np.eye(4, dtype="f4")[LABELS]
 
 
 def every(base):
-    """The library's classes under ``base``, so that a new one is tested without wiring."""
+    """The library's public classes under ``base``, so that a new one is tested without wiring."""
     found = [part for cls in base.__subclasses__() for part in [cls, *every(cls)]]
     return [cls for cls in found if cls.__module__.startswith("minidl.") and cls.__name__[0] != "_"]
 
