@@ -288,7 +288,8 @@ def _restraints(model) -> program.Restraints:
     active = bool(penalties.any() or len(places) or any(clips) or average.size or accumulated.size)
     units = [0, 0, 0]
     if active:
-        named = (PENALIZE, "penalize_and_clip"), (AVERAGE, "move_average"), (CONSTRAIN, "constrain")
-        units = [table.address(name, model.dtype) for table, name in named]
+        averages = AVERAGE.address("move_average", model.dtype) if average.size else 0
+        penalize = PENALIZE.address("penalize_and_clip", model.dtype)
+        units = [penalize, averages, CONSTRAIN.address("constrain", model.dtype)]
     rest = optimizer.batches_to_an_update, accumulated, average, optimizer.averaging, places, numbers
     return program.Restraints(active, *units, model.learning_segments, penalties, np.array(clips), *rest)
