@@ -20,6 +20,16 @@ from minidl.optimizers.schedules import CosineDecay
 from minidl.teachers import Ensemble, load_logits, save_logits
 
 
+def chain(batches: list[tuple[np.ndarray, np.ndarray]]) -> Sequential:
+    inputs = Input((784,))
+    model = minidl.Model(inputs, Dense(10, "softmax")(inputs), name="chain")
+    model.compile("adam", "sparse_categorical_crossentropy", jit_compile=False)
+    history: History = model.fit(batches, steps_per_epoch=3, validation_data=batches)
+    probs: np.ndarray = model.predict(batches, steps=2)
+    print(history.history, probs.shape, model.metrics_names, model.to_json(), model.input.shape)
+    return model
+
+
 def train() -> list[float]:
     (x_train, y_train), (x_test, y_test) = mnist.load_subset()
     pixels: np.ndarray = x_train.reshape(-1, 784) / 255
