@@ -325,16 +325,33 @@ def on_average(rows: list[dict]) -> dict[str, float]:
 
 
 def markdown(results: dict) -> str:
-    rows, seeds = results["rows"], results["seeds"]
+    rows = results["rows"]
     columns = ["teacher", *SETTINGS]
-    head = ["task", "taught by", "test samples", *columns, "auto chose", "behind", "auto within", "saved"]
+    head = [
+        "task",
+        "taught by",
+        "test samples",
+        "seeds",
+        *columns,
+        "auto chose",
+        "behind",
+        "auto within",
+        "saved",
+    ]
     cells = []
     for row in rows:
         figures = ["{:.1f} ± {:.1f}".format(*mean_and_error(row["errors"][column])) for column in columns]
-        chose = ", ".join(f"{row['chosen'].count(each)} {each}" for each in sorted(set(row["chosen"])))
+        chose = "; ".join(f"{row['chosen'].count(each)} × {each}" for each in sorted(set(row["chosen"])))
+        chose = chose.replace("temperature", "T").replace(" weights", "").replace(" and ", "/")
         behind, saved = ("{:.1f} ± {:.1f}".format(*row[name]) for name in ("behind", "saved"))
         cells.append(
-            [row["task"], row["teacher"], f"{results['test_samples'][row['task']]:,}", *figures]
+            [
+                row["task"],
+                row["teacher"],
+                f"{results['test_samples'][row['task']]:,}",
+                str(len(row["seeds"])),
+                *figures,
+            ]
             + [chose, behind, "yes" if row["within"] else "no", saved]
         )
     average = on_average(rows)
@@ -342,7 +359,7 @@ def markdown(results: dict) -> str:
         [
             "# Does distillation pay?",
             "",
-            NOTES.format(seeds=seeds),
+            NOTES,
             "",
             report.circumstances(results),
             "",
@@ -363,7 +380,7 @@ def markdown(results: dict) -> str:
 
 
 NOTES = (
-    "Test errors, mean ± standard error of {seeds} seeds; a seed draws its samples, teacher and initial weights. All "
+    "Test errors, mean ± standard error over the seeds; a seed draws its samples, teacher and initial weights. All "
     "students of a row take the same steps with Adam at 0.001, in batches of 32. *auto within*: whether auto has at "
     "most the errors of the best other column and one standard error of that column. *behind*: how many more it has. "
     "*saved*: how many fewer than labels alone. Both are means of differences seed by seed. The teachers learn from "

@@ -27,9 +27,7 @@ def main(digits=6000, epochs=20, sizes=((512, 512), (128, 128), (32, 32)), verbo
     (x, y), (x_test, y_test) = mnist.load_subset()
     x, x_test = (images.reshape(-1, 784).astype("float32") / 255 for images in (x[:digits], x_test))
     y, test = y[:digits], (x_test, y_test)
-    settings = dict(
-        epochs=epochs, test_data=test, verbose=verbose, loss=KnowledgeDistillation(temperature=4.0)
-    )
+    settings = dict(epochs=epochs, test_data=test, verbose=verbose, loss=KnowledgeDistillation(4.0, 0.1, 0.9))
 
     teacher = net(*sizes[0], dropout=0.3)
     teacher.compile(optimizer="adam", loss="sparse_categorical_crossentropy", metrics=["accuracy"])

@@ -28,7 +28,7 @@ chosen = student.loss                           # go on with the same numbers
 """
 
 NUMBERS = """
-report = distill(teacher, student, x_train, y_train, temperature=4.0, hard_weight=0.1, soft_weight=0.9, epochs=5,
+report = distill(teacher, student, x_train, y_train, temperature=4.0, hard_weight=0.1, soft_weight=0.9, epochs=20,
                  verbose=0)
 chosen = student.loss
 """

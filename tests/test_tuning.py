@@ -166,7 +166,8 @@ def test_the_teacher_is_asked_as_often_as_by_an_explicit_call(monkeypatch, ensem
         model.fit(X, Y, epochs=2, verbose=0, target_model=who, **settings)
         return sum(asked), model.params.copy()
 
-    (once, auto), (expected, explicit) = count(temperature="auto"), count(temperature=4.0)
+    numbers = dict(temperature=4.0, hard_weight=0.1, soft_weight=0.9)
+    (once, auto), (expected, explicit) = count(temperature="auto"), count(**numbers)
     assert once == expected == len(X)
     np.testing.assert_array_equal(auto, explicit)
     monkeypatch.setattr(tuning, "remembering", lambda teacher: teacher)
