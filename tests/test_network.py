@@ -533,3 +533,26 @@ def test_codes_reach_kernels_as_plain_integers():
         kinds += [loss.kind(True), loss.kind(False)]
     assert len(kinds) > 25 and {type(kind) for kind in kinds} == {int}
     assert type(updates.Rule(kinds[0])) is not int  # a member is told from its number
+
+
+@pytest.mark.parametrize("limit", ["clipvalue", "clipnorm", "global_clipnorm"])
+def test_a_callback_may_set_a_limit(limit):
+    """The next slice heeds it, both ways; without it the parameters would be others."""
+
+    class Limits(minidl.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            setattr(self.model.optimizer, limit, 1e-3)
+
+    x = np.random.default_rng(2).random((SAMPLES, 12), np.float32)
+
+    def trained(by_layers, callbacks):
+        model = Sequential(dense("tanh"), seed=1)
+        model.compile(SGD(0.5), "sparse_categorical_crossentropy")
+        if by_layers:
+            model.ops = lambda training=False, logits=False: None
+        model.fit(x, LABELS, epochs=3, batch_size=8, verbose=0, callbacks=callbacks)
+        return model.params.copy()
+
+    compiled, layerwise = trained(False, [Limits()]), trained(True, [Limits()])
+    assert np.array_equal(compiled, layerwise)
+    assert not np.array_equal(compiled, trained(False, None))

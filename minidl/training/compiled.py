@@ -110,7 +110,7 @@ class CompiledSteps:
         model, samples, batch_size = self._model, self._samples, self._batch_size
         metrics, keeps_outputs = self._tally.by_kernel, bool(self._tally.others)
         dtype, objective = model.dtype, model.objective(self._loss)
-        self._version, self._restraints = model.version, _restraints(model)
+        self._version, self._restraints = _version(model), _restraints(model)
         model.clear_gradients_of_what_does_not_learn()
         shared = self._most_threads > 1 and model.params.nbytes <= _MOST_IN_PANELS
         self._in_panels = shared and not (self._stepwise or self._restraints.active)
@@ -165,7 +165,7 @@ class CompiledSteps:
         Of several epochs, ``order`` and ``metric_sums`` have a row each. Where that takes longer than a slice should,
         the last steps are left undone.
         """
-        if self._model.version != self._version:  # a callback has frozen a layer, or set a rate
+        if _version(self._model) != self._version:  # a callback has frozen a layer, or set a rate or a limit
             ops = self._model.ops(training=True, logits=self._model.objective(self._loss).on_logits)
             if ops is None:
                 raise ValueError("a constraint of your own cannot be set while fit runs in the compiled loop")
@@ -276,6 +276,12 @@ def _unit_names(model, objective, ops, optimizer, metric_kinds: list[int], parts
         *map(network.PARTS.name, parts),
         *(units.name(optimizer.kind) for units in (UPDATES, SCALARS)),
     ]
+
+
+def _version(model) -> tuple:
+    """What the layout depends on and a callback may change."""
+    settings = "clipvalue", "clipnorm", "global_clipnorm", "ema_momentum", "ema_overwrite_frequency"
+    return model.version, *(getattr(model.optimizer, setting) for setting in settings)
 
 
 def _restraints(model) -> program.Restraints:
