@@ -572,7 +572,7 @@ def test_a_ramp_is_saved_whole_and_a_function_as_its_value():
 
 def test_defaults_are_the_authors():
     defaults = {
-        KnowledgeDistillation: dict(temperature=4.0, hard_weight=0.1, soft_weight=0.9, standardize=False),
+        KnowledgeDistillation: dict(temperature=2.0, hard_weight=0.5, soft_weight=0.5, standardize=False),
         DecoupledKD: dict(
             temperature=4.0, target_weight=1.0, nontarget_weight=8.0, hard_weight=1.0, warmup_epochs=20
         ),
