@@ -238,7 +238,10 @@ LOSSES = {
     "half_mean_squared_error": ("HalfMeanSquaredError", {}),
     "mean_absolute_error": ("MeanAbsoluteError", {}),
     "huber": ("Huber", {"delta": 0.7}),
-    "distillation": ("KnowledgeDistillation", {}),
+    "distillation": (
+        "KnowledgeDistillation",
+        {"temperature": 4.0, "hard_weight": 0.1, "soft_weight": 0.9},
+    ),
     "distillation, T 1": (
         "KnowledgeDistillation",
         {"temperature": 1.0, "hard_weight": 0.5, "soft_weight": 0.5},
@@ -251,7 +254,10 @@ LOSSES = {
         "KnowledgeDistillation",
         {"temperature": 20.0, "hard_weight": 0.1, "soft_weight": 0.9},
     ),
-    "distillation, soft only": ("KnowledgeDistillation", {"hard_weight": 0.0, "soft_weight": 1.0}),
+    "distillation, soft only": (
+        "KnowledgeDistillation",
+        {"temperature": 4.0, "hard_weight": 0.0, "soft_weight": 1.0},
+    ),
     "distillation, standardized": (
         "KnowledgeDistillation",
         {"temperature": 2.0, "hard_weight": 0.1, "soft_weight": 9.0, "standardize": True},

@@ -50,7 +50,8 @@ def fit(model, **arguments):
 
 
 def distil(model, **arguments):
-    arguments = {"batch_size": BATCH, "verbose": 0, "temperature": 4.0, **arguments}
+    numbers = dict(temperature=4.0, hard_weight=0.1, soft_weight=0.9)
+    arguments = {"batch_size": BATCH, "verbose": 0, **numbers, **arguments}
     return minidl.distill(TEACHER, model, X, Y, **arguments).history
 
 

@@ -79,7 +79,7 @@ def test_public_names_exist():
             "bias_initializer='zeros' kernel_regularizer=None kernel_constraint=None input_dim=None "
             "input_shape=None name=None",
         ),
-        (minidl.KnowledgeDistillation, "temperature=4.0 hard_weight=0.1 soft_weight=0.9"),
+        (minidl.KnowledgeDistillation, "temperature=2.0 hard_weight=0.5 soft_weight=0.5"),
         (minidl.matmul, "a b out=None transpose_a=False transpose_b=False"),
         (minidl.softmax, "logits temperature=1.0"),
         (minidl.boltzmann, "energies temperature=1.0"),

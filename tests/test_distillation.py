@@ -65,7 +65,7 @@ def linear_teacher(seed):
 def run(teacher, model=None, x=X, y=Y, **arguments):
     model = student() if model is None else model
     if "loss" not in arguments:  # what `temperature="auto"` chooses is tested in test_tuning.py
-        arguments = {"temperature": 4.0} | arguments
+        arguments["loss"] = KnowledgeDistillation(4.0, *((0.0, 1.0) if y is None else (0.1, 0.9)))
     report = distill(teacher, model, x, y, **{"epochs": 3, "verbose": 0, **arguments})
     return model, report
 

@@ -572,7 +572,7 @@ def test_a_ramp_is_saved_whole_and_a_function_as_its_value():
 
 def test_defaults_are_the_authors():
     defaults = {
-        KnowledgeDistillation: dict(temperature=4.0, hard_weight=0.1, soft_weight=0.9, standardize=False),
+        KnowledgeDistillation: dict(temperature=2.0, hard_weight=0.5, soft_weight=0.5, standardize=False),
         DecoupledKD: dict(
             temperature=4.0, target_weight=1.0, nontarget_weight=8.0, hard_weight=1.0, warmup_epochs=20
         ),
@@ -611,7 +611,7 @@ KD = KnowledgeDistillation()
         (lambda: KD.value_and_grad(Z, Y, V[:2]), r"shape of logits \(4, 3\), got \(2, 3\)"),
         (lambda: KD.value_and_grad(Z, Y, V[:, :2]), r"shape of logits \(4, 3\), got \(4, 2\)"),
         (lambda: KD.value_and_grad(Z, Y, V[0]), r"teacher_logits must have 2 axes, got shape \(3,\)"),
-        (lambda: KD.value_and_grad(Z, None, V), "y must be given, got None: .*hard_weight is 0.1.*=0.0"),
+        (lambda: KD.value_and_grad(Z, None, V), "y must be given, got None: .*hard_weight is 0.5.*=0.0"),
         (lambda: DecoupledKD(hard_weight=0.0).value_and_grad(Z, None, V), "y must be given, got None"),
         (lambda: NormalizedKD(hard_weight=0.0).value_and_grad(Z, None, V), "y must be given, got None"),
         (lambda: KD.value_and_grad(Z, [0, 1, 2, 3], V), r"-1..2 \(3 classes\), got 3 at index 3"),

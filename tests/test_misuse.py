@@ -83,7 +83,7 @@ def image_teacher():
 def taught(teacher, model=None, x=X, y=Y, **arguments):
     model = student() if model is None else model
     if "loss" not in arguments:
-        arguments = {"temperature": 4.0} | arguments
+        arguments["loss"] = KnowledgeDistillation(4.0, *((0.0, 1.0) if y is None else (0.1, 0.9)))
     distill(teacher, model, x, y, **{"epochs": 2, "verbose": 0, **arguments})
     return model.params.copy()
 
@@ -655,7 +655,7 @@ def test_soft_only_training_needs_no_labels(teacher):
     np.testing.assert_array_equal(unlabelled, taught(teacher, y=np.full(160, -1), loss=SOFT_ONLY))
     model = student()
     model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
-    soft = dict(target_model=teacher, hard_weight=0.0, soft_weight=1.0)
+    soft = dict(target_model=teacher, temperature=SOFT_ONLY.temperature, hard_weight=0.0, soft_weight=1.0)
     history = model.fit(X, epochs=2, verbose=0, **soft).history
     assert list(history) == ["loss"], "no accuracy without labels to compare with"
     np.testing.assert_array_equal(model.params, unlabelled)

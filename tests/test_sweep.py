@@ -82,7 +82,7 @@ def test_temperatures_weights_methods_and_seeds(teacher):
     # every run is the one distill does with that setting from that seed
     by_hand = [student(0), student(1), student(7)]
     for each in by_hand:
-        distill(teacher, each, X, Y, KnowledgeDistillation(4.0), epochs=2, verbose=0)
+        distill(teacher, each, X, Y, KnowledgeDistillation(4.0, 0.1, 0.9), epochs=2, verbose=0)
     expected = [errors(each) for each in by_hand]
     row = here.rows[3]
     assert [run["errors"] for run in here.runs if run["setting"] == row["setting"]] == expected

@@ -53,9 +53,9 @@ class MinidlClassifier(ClassifierMixin, BaseEstimator):
     batch_size: int = 32
     learning_rate: float = 0.001
     teacher: object = None
-    temperature: float = 4.0
-    hard_weight: float = 0.1
-    soft_weight: float = 0.9
+    temperature: float = 2.0
+    hard_weight: float = 0.5
+    soft_weight: float = 0.5
     random_state: int | None = None
 
     def __sklearn_tags__(self):

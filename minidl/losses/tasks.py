@@ -44,9 +44,9 @@ class BinaryKnowledgeDistillation(_OfEachOutput):
 
     def __init__(
         self,
-        temperature: Schedule = 4.0,
-        hard_weight: Schedule = 0.1,
-        soft_weight: Schedule = 0.9,
+        temperature: Schedule = 2.0,
+        hard_weight: Schedule = 0.5,
+        soft_weight: Schedule = 0.5,
         name: str | None = None,
     ):
         super().__init__(name, temperature=temperature, hard_weight=hard_weight, soft_weight=soft_weight)

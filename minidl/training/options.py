@@ -48,7 +48,7 @@ class FitOptions:
         samples trained on, as in scikit-learn; sample_weight : (N,). The weighted losses' sum is divided by B.
     validation_freq : validate after every so many epochs. ``validation_batch_size``: how callbacks count its batches.
     target_model : a teacher (``minidl.teachers``): the loss is then ``KnowledgeDistillation`` with
-        ``temperature`` (4.0), ``hard_weight`` (0.1) and ``soft_weight`` (0.9); of a model that ends in sigmoids
+        ``temperature`` (2.0), ``hard_weight`` (0.5) and ``soft_weight`` (0.5); of a model that ends in sigmoids
         ``BinaryKnowledgeDistillation`` with the same, of one that learns numbers ``RegressionDistillation`` with
         ``hard_weight`` and ``soft_weight`` (0.5 each). ``docs/methods.md`` has the table. A teacher with inputs of its
         own is an ``InputsTeacher``. ``temperature="auto"`` chooses the numbers on held-out samples

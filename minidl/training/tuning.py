@@ -28,8 +28,8 @@ from .tally import Tally
 from .tasks import Task, choose_task
 
 CANDIDATES = ((2.0, 0.5, 0.5), (4.0, 0.1, 0.9), (2.0, 1.0, 0.0))
-"""Temperature, hard_weight and soft_weight of each: the safe one first, the last are labels alone. A regression has no
-temperature."""
+"""Temperature, hard_weight and soft_weight of each. The first is the safe one, the default of the loss; the last are
+labels alone. A regression has no temperature."""
 _SHARE = 0.3
 _FEWEST = 20  # to hold out: fewer say nothing
 _MOST_BYTES = 1 << 30
