@@ -726,8 +726,7 @@ def test_sweep(name, teachers):
     assert swept.best[f"{judge}_mean"] == best and swept.judge == judge
     assert judge in str(swept).splitlines()[0] and judge.upper() in swept.notes[0]
     assert json.loads(json.dumps(swept.to_dict()))["task"] == choose_task(net(name), y).name
-    weights = (0.1, 0.9) if judge == "auc" else (0.5, 0.5)
-    loss = DEFAULT[TASKS[name][2]](**dict(zip(("hard_weight", "soft_weight"), weights, strict=True)))
+    loss = DEFAULT[TASKS[name][2]](*((4.0, 0.1, 0.9) if judge == "auc" else (0.5, 0.5)))
     model = net(name, seed=1)
     _, report = run(name, teachers[name], model, loss=loss, epochs=2)
     row = next(each for each in swept.runs if each["seed"] == 1 and each["setting"] == report.loss)
