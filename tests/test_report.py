@@ -113,7 +113,7 @@ def test_what_an_ensemble_costs_is_what_its_members_cost():
 def test_a_loss_in_words():
     assert describe_loss(None) == "labels alone"
     assert describe_loss(KnowledgeDistillation(2.5)) == (
-        "KnowledgeDistillation(temperature=2.5, hard_weight=0.1, soft_weight=0.9)"
+        "KnowledgeDistillation(temperature=2.5, hard_weight=0.5, soft_weight=0.5)"
     )
     assert "standardize=True" in describe_loss(KnowledgeDistillation(standardize=True))
     assert describe_loss(DecoupledKD(temperature=Ramp(8.0, 2.0, 3))).startswith(

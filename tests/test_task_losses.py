@@ -295,7 +295,7 @@ def test_config(name):
 
 def test_defaults_and_schedules():
     defaults = {
-        BinaryKnowledgeDistillation: dict(temperature=4.0, hard_weight=0.1, soft_weight=0.9),
+        BinaryKnowledgeDistillation: dict(temperature=2.0, hard_weight=0.5, soft_weight=0.5),
         RegressionDistillation: dict(hard_weight=0.5, soft_weight=0.5),
         TeacherBoundedRegression: dict(margin=0.0, hard_weight=1.0, soft_weight=0.5),
     }
