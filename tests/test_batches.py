@@ -101,6 +101,17 @@ def test_both_ways_to_run_and_both_dtypes(dtype, layerwise):
     assert np.array_equal(model.params, expected.params)
 
 
+def test_a_fit_on_batches_ends_with_the_average_of_the_parameters():
+    def averaging():
+        return make(optimizer=minidl.Adam(use_ema=True, gradient_accumulation_steps=2))
+
+    expected, _ = on_arrays(averaging())
+    model, _ = fit(list(parts()), model=averaging())
+    assert np.array_equal(model.params, expected.params)
+    without, _ = on_arrays(make(optimizer=minidl.Adam(gradient_accumulation_steps=2)))
+    assert not np.array_equal(model.params, without.params)
+
+
 def test_the_compiled_loop_runs_many_batches_at_once(monkeypatch):
     runs = []
     run = minidl.training.compiled.CompiledSteps.run

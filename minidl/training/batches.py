@@ -12,7 +12,7 @@ import numpy as np
 
 from ..callbacks import CallbackList, History
 from ..validation import warn
-from .fit import EpochLoop, choose_stepper, validate
+from .fit import EpochLoop, choose_stepper, finish, validate
 from .interrupts import watch_signals
 from .options import FitOptions
 from .preparation import TrainingData, prepare
@@ -38,9 +38,7 @@ def fit_stream(model, options: FitOptions, stream: Stream) -> History:
         callbacks.on_epoch_end(epoch, logs)
         if model.stop_training:
             break
-    callbacks.on_train_end(logs)
-    loop.stepper.keep_memory()
-    return callbacks.history
+    return finish(model, options, loop, callbacks, logs)
 
 
 def _begin_anew(model, epoch: int) -> None:

@@ -76,6 +76,11 @@ def fit(model, options: FitOptions, data: TrainingData | None = None) -> History
             epoch += 1
         if model.stop_training:
             break
+    return finish(model, options, loop, callbacks, logs)
+
+
+def finish(model, options: FitOptions, loop: "EpochLoop", callbacks, logs: dict[str, float]) -> History:
+    """What a fit ends with: the average of the parameters takes their place, if the optimizer keeps one."""
     if model.optimizer.use_ema and options.initial_epoch < options.epochs:
         model.turns.change(model.optimizer.finalize_variable_values, model.params, model.learning_segments)
     callbacks.on_train_end(logs)
