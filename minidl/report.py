@@ -16,17 +16,11 @@ from .figures import (
     holds_rows,
 )
 
-__all__ = ["DistillationReport", "Figures", "as_labels", "calibration_bins", "expected_calibration_error"]
-__all__ += [
-    "has_labels",
-    "holds_rows",
-    "count_of",
-    "describe_layers",
-    "describe_loss",
-    "format_table",
-    "latency",
-]
-__all__ += ["mean_and_std", "measure"]
+__all__ = [
+    "DistillationReport", "Figures", "as_labels", "calibration_bins", "count_of", "describe_layers",
+    "describe_loss", "expected_calibration_error", "format_table", "has_labels", "holds_rows", "latency",
+    "mean_and_std", "measure",
+]  # fmt: skip
 
 
 @dataclass

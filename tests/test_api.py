@@ -11,8 +11,8 @@ import minidl
 
 PLACES = {
     "models": "Sequential load_model",
-    "layers": "Input Dense Activation ReLU LeakyReLU Softmax Dropout Flatten Rescaling GaussianNoise "
-    "RandomTranslation",
+    "layers": "Input Dense Activation ReLU LeakyReLU PReLU ELU Softmax Dropout Flatten Rescaling GaussianNoise "
+    "RandomTranslation Normalization BatchNormalization LayerNormalization",
     "optimizers": "SGD Adagrad Adam Adamax AdamW Lion Nadam RMSprop",
     "optimizers.schedules": "CosineDecay CosineDecayRestarts ExponentialDecay InverseTimeDecay "
     "PiecewiseConstantDecay PolynomialDecay",

@@ -216,8 +216,8 @@ PUBLIC_NAMES = {
         distill_sweep get_num_threads initializers layers load_logits load_model log_softmax losses matmul metrics
         models mutual_learning optimizers plotting regularizers save_logits set_num_threads set_random_seed
         softmax teachers to_categorical utils warmup
-        activations Adagrad Adamax CosineDecayRestarts InverseTimeDecay Lion MinMaxNorm Nadam NonNeg PolynomialDecay
-        UnitNorm""",
+        activations Adagrad Adamax BatchNormalization CosineDecayRestarts ELU InverseTimeDecay LayerNormalization Lion
+        MinMaxNorm Model Nadam NonNeg Normalization PReLU PolynomialDecay UnitNorm""",
     "activations": """
         deserialize elu gelu get leaky_relu linear relu serialize sigmoid silu softmax softplus swish tanh""",
     "callbacks": """
@@ -244,8 +244,8 @@ PUBLIC_NAMES = {
     "interop.sklearn": "MinidlClassifier sklearn_teacher",
     "interop.torch": "from_torch to_torch torch_teacher",
     "layers": """
-        Activation Dense Dropout Flatten GaussianNoise Input Layer LeakyReLU Parameter RandomTranslation ReLU
-        Rescaling Softmax""",
+        Activation BatchNormalization Dense Dropout ELU Flatten GaussianNoise Input Layer LayerNormalization LeakyReLU
+        Normalization PReLU Parameter RandomTranslation ReLU Rescaling Softmax""",
     "losses": """
         BinaryCrossentropy BinaryFocalCrossentropy BinaryKnowledgeDistillation CategoricalCrossentropy
         CategoricalFocalCrossentropy CategoricalHinge CosineSimilarity DIST DecoupledKD DistillationLoss
@@ -259,16 +259,16 @@ PUBLIC_NAMES = {
         mean_squared_logarithmic_error poisson serialize softmax sparse_categorical_crossentropy
         squared_hinge""",
     "metrics": """
-        AUC Accuracy BinaryAccuracy BinaryCrossentropy CategoricalAccuracy CategoricalCrossentropy CosineSimilarity
-        CategoricalHinge Hinge LogCoshError MeanSquaredLogarithmicError Poisson SquaredHinge categorical_hinge hinge
-        log_cosh mean_squared_logarithmic_error poisson squared_hinge
-        F1Score FBetaScore FunctionMetric KLDivergence MeanAbsoluteError MeanAbsolutePercentageError MeanSquaredError
-        Metric Precision R2Score Recall RootMeanSquaredError SparseCategoricalAccuracy SparseCategoricalCrossentropy
-        SparseTopKCategoricalAccuracy TopKCategoricalAccuracy binary_accuracy binary_crossentropy
-        categorical_accuracy categorical_crossentropy deserialize get get_all huber kl_divergence
-        mean_absolute_error mean_absolute_percentage_error mean_squared_error serialize sparse_categorical_accuracy
-        sparse_categorical_crossentropy sparse_top_k_categorical_accuracy top_k_categorical_accuracy""",
-    "models": "Sequential clone_model load_model",
+        AUC Accuracy BinaryAccuracy BinaryCrossentropy CategoricalAccuracy CategoricalCrossentropy CategoricalHinge
+        CosineSimilarity F1Score FBetaScore FunctionMetric Hinge KLDivergence LogCoshError MeanAbsoluteError
+        MeanAbsolutePercentageError MeanSquaredError MeanSquaredLogarithmicError Metric Poisson Precision R2Score
+        Recall RootMeanSquaredError SparseCategoricalAccuracy SparseCategoricalCrossentropy
+        SparseTopKCategoricalAccuracy SquaredHinge TopKCategoricalAccuracy binary_accuracy binary_crossentropy
+        categorical_accuracy categorical_crossentropy categorical_hinge deserialize get get_all hinge huber
+        kl_divergence log_cosh mean_absolute_error mean_absolute_percentage_error mean_squared_error
+        mean_squared_logarithmic_error poisson serialize sparse_categorical_accuracy sparse_categorical_crossentropy
+        sparse_top_k_categorical_accuracy squared_hinge top_k_categorical_accuracy""",
+    "models": "Model Sequential clone_model load_model model_from_json",
     "optimizers": """
         Adagrad Adam AdamW Adamax Lion Nadam Optimizer RMSprop SGD deserialize get schedules serialize""",
     "optimizers.schedules": """

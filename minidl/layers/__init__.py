@@ -40,24 +40,7 @@ from .preprocessing import Normalization, Rescaling
 from .rowwise import Dropout, Flatten, GaussianNoise, Input, RandomTranslation
 
 __all__ = [
-    "ELU",
-    "LAYERS",
-    "Activation",
-    "BatchNormalization",
-    "Dense",
-    "Dropout",
-    "Flatten",
-    "GaussianNoise",
-    "Input",
-]
-__all__ += [
-    "Layer",
-    "LayerNormalization",
-    "LeakyReLU",
-    "Normalization",
-    "PReLU",
-    "Parameter",
-    "RandomTranslation",
-    "ReLU",
-]
-__all__ += ["Rescaling", "Softmax"]
+    "Activation", "BatchNormalization", "Dense", "Dropout", "ELU", "Flatten", "GaussianNoise", "Input",
+    "LAYERS", "Layer", "LayerNormalization", "LeakyReLU", "Normalization", "PReLU", "Parameter",
+    "RandomTranslation", "ReLU", "Rescaling", "Softmax",
+]  # fmt: skip

@@ -18,13 +18,7 @@ from .kinds import (
 )
 
 __all__ = [
-    "PROBABILITY_FLOOR",
-    "ArrayTeacher",
-    "CallableTeacher",
-    "Ensemble",
-    "InputsTeacher",
-    "ModelTeacher",
-    "Teacher",
-]
+    "PROBABILITY_FLOOR", "ArrayTeacher", "CallableTeacher", "Ensemble", "InputsTeacher", "ModelTeacher", "Teacher",
+]  # fmt: skip
 __all__ += ["as_teacher", "cached_logits", "fingerprint", "load_logits", "save_logits"]
 __all__ += ["may_be_probabilities", "named_teacher", "untrained_note"]  # for minidl itself

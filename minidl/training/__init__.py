@@ -9,14 +9,6 @@ from .streams import arrays_of, is_stream, open_stream
 from .tuning import Tuning, tuned_fit
 
 __all__ = [
-    "AUTO",
-    "FitOptions",
-    "Tuning",
-    "Unfinished",
-    "arrays_of",
-    "evaluate",
-    "fit",
-    "fit_stream",
-    "is_stream",
-]
-__all__ += ["open_stream", "predict", "train_on_batch", "tuned_fit"]
+    "AUTO", "FitOptions", "Tuning", "Unfinished", "arrays_of", "evaluate", "fit", "fit_stream", "is_stream",
+    "open_stream", "predict", "train_on_batch", "tuned_fit",
+]  # fmt: skip
