@@ -149,6 +149,16 @@ class TaskFigures(NamedTuple):
     better: Callable  # min or max of that one
     poor: Callable[[object], str]  # of the Figures of a teacher: what makes one suspect it, or ""
 
+    @property
+    def judge(self) -> str:
+        """The figure by which models are compared: "errors", "auc" or "rmse"."""
+        return next(iter(self.swept))
+
+    @property
+    def judge_title(self) -> str:
+        """What a reader calls it: "errors", "AUC" or "RMSE"."""
+        return self.judge if self.judge == "errors" else self.judge.upper()
+
 
 def _poor_at_classes(teacher) -> str:
     poor = teacher.class_errors and teacher.accuracy < 1.5 / len(teacher.class_errors)
@@ -211,9 +221,14 @@ TASK_FIGURES = {
 }
 
 
+def has_label(y: np.ndarray, task: str = "classification") -> np.ndarray:
+    """(N,) booleans: which samples have a label; -1 stands for none, and numbers are labels all."""
+    return TASK_FIGURES[task].has_label(y)
+
+
 def has_labels(y: np.ndarray | None, task: str = "classification") -> bool:
     """Whether any sample has a label."""
-    return y is not None and bool(TASK_FIGURES[task].has_label(y).any())
+    return y is not None and bool(has_label(y, task).any())
 
 
 def skill(task: str, answers: np.ndarray, y: np.ndarray) -> float:

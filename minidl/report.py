@@ -12,6 +12,7 @@ from .figures import (
     as_labels,
     calibration_bins,
     expected_calibration_error,
+    has_label,
     has_labels,
     holds_rows,
 )
@@ -137,12 +138,11 @@ class DistillationReport:
                 "the student's answers are not finite: its training diverged, which a smaller learning rate or "
                 "clipping prevents"
             )
-        judge = next(iter(task.swept))
-        ours, theirs = getattr(student, judge), plain and getattr(plain, judge)
+        ours, theirs = getattr(student, task.judge), plain and getattr(plain, task.judge)
         taught = self.tuning is None or not self.tuning.alone  # else they are the same model
         if taught and None not in (ours, theirs) and (ours == theirs or task.better(ours, theirs) == theirs):
-            what = f"{judge.upper()} {ours:.4g}, that of the plain student is {theirs:.4g}"
-            if judge == "errors":
+            what = f"{task.judge_title} {ours:.4g}, that of the plain student is {theirs:.4g}"
+            if task.judge == "errors":
                 what = f"{count_of(ours - theirs, 'error')} more than the plain student"
             found.append(
                 f"distillation did not help here: {what}. "
@@ -212,7 +212,7 @@ def measure(
     figures, of_task = Figures(role, samples=len(logits), task=task), TASK_FIGURES[task]
     logits, found = np.asarray(logits, dtype=np.float64), {}
     if has_labels(y, task):
-        known = np.flatnonzero(of_task.has_label(y))
+        known = np.flatnonzero(has_label(y, task))
         found = {"samples": len(known), **of_task.beside_labels(logits[known], np.asarray(y)[known])}
     if teacher_logits is not None:
         found |= of_task.beside_teacher(logits, np.asarray(teacher_logits, dtype=np.float64))

@@ -16,7 +16,7 @@ from .callbacks import check_verbose, say
 from .distillation.checks import build_for, check_answers, check_pair, check_some_labels, distillation_loss
 from .distillation.distill import compile_kernels
 from .distillation.plain import fresh_optimizer, train_on_labels
-from .figures import TASK_FIGURES, area_under_curve, as_labels, has_labels
+from .figures import TASK_FIGURES, area_under_curve, as_labels, has_label, has_labels
 from .models import Sequential
 from .report import count_of, describe_loss, format_table, mean_and_std, measure
 from .runtime import set_num_threads
@@ -63,7 +63,7 @@ class Sweep:
     @property
     def judge(self) -> str:
         """The figure by which settings are compared: "errors", "auc" or "rmse"."""
-        return next(iter(TASK_FIGURES[self.task].swept))
+        return TASK_FIGURES[self.task].judge
 
 
 def distill_sweep(
@@ -151,22 +151,20 @@ def distill_sweep(
             if verbose != 0:
                 what = f"{each['setting']}, seed {each['seed']}: {_shown(each, task)}"
                 say(f"{len(figures)}/{len(runs)} {what}\n")
-    count, judge = (
-        int(TASK_FIGURES[task.name].has_label(y_val).sum()),
-        next(iter(TASK_FIGURES[task.name].swept)),
-    )
-    judged = (
-        f"{judge if judge == 'errors' else judge.upper()} among the {count_of(count, 'labelled sample')} of "
-    )
-    judged += "validation_data; the best setting is to be judged on others"
+    labelled = count_of(int(has_label(y_val, task.name).sum()), "labelled sample")
+    judged = f"{TASK_FIGURES[task.name].judge_title} among the {labelled} of validation_data; "
+    judged += "the best setting is to be judged on others"
     notes = [judged, note] if note else [judged]
     return Sweep([_statistics(setting, figures, task) for setting in settings], figures, notes, task.name)
 
 
 def _shown(run: dict, task: Task) -> str:
     """The figure of a run that settings are compared by."""
-    judge, form = next(iter(TASK_FIGURES[task.name].swept.items()))
-    return count_of(run[judge], "error") if judge == "errors" else f"{judge.upper()} {run[judge]:{form}}"
+    figures = TASK_FIGURES[task.name]
+    value = run[figures.judge]
+    if figures.judge == "errors":
+        return count_of(value, "error")
+    return f"{figures.judge_title} {value:{figures.swept[figures.judge]}}"
 
 
 def _default_lists(task: Task, temperatures: Any, weights: Any) -> tuple:

@@ -8,7 +8,7 @@ import numpy as np
 
 from .. import losses, validation
 from ..callbacks import CallbackList
-from ..figures import TASK_FIGURES, as_labels, has_labels, holds_rows, skill
+from ..figures import as_labels, has_label, has_labels, holds_rows, skill
 from ..models import Sequential
 from ..sparse import SparseRows
 from ..teachers import InputsTeacher, Teacher, as_teacher
@@ -58,7 +58,7 @@ def check_job(
         loss = distillation_loss(loss, y)
     x = build_for(student, fit_arguments["x"])
     if loss is None:
-        loss = distillation_loss(choose_task(student, y).made_loss(y, settings or {}), y)
+        loss = distillation_loss(choose_task(student, y).loss_for(y, settings or {}), y)
     task = task_of(loss)
     teacher = as_teacher(teacher, student, from_probs, loss.fused_activation)
     if teacher_inputs is not None:
@@ -70,15 +70,13 @@ def check_job(
         fit_arguments = _with_transfer(fit_arguments, transfer, student.dtype, task)
     if fit_arguments["validation_data"] is not None:
         fit_arguments["validation_split"] = 0.0  # as in Keras, the data given count
-    rows = len(fit_arguments["x"])
+    rows, rows_of = len(fit_arguments["x"]), "teacher" if teacher_inputs is None else "teacher_inputs"
     if transfer is not None and teacher.samples not in (None, rows):
-        rows_of = "teacher_inputs" if teacher_inputs is not None else "teacher"
         raise ValueError(
             f"{rows_of} must have a row for each of the {len(x)} samples of x and of the {rows - len(x)} of "
             f"transfer, got {teacher.samples}"
         )
     if teacher.samples is not None:
-        rows_of = "teacher_inputs" if teacher_inputs is not None else "teacher"
         validation.check_rows(rows_of, teacher.samples, rows)
     split = validation.check_float("validation_split", fit_arguments["validation_split"], minimum=0, below=1)
     return Job(teacher, student, loss, task, {**fit_arguments, "validation_split": split})
@@ -198,7 +196,7 @@ def check_not_swapped(job: Job) -> None:
     task = job.task
     if not has_labels(y, task.name):
         return
-    rows = np.flatnonzero(TASK_FIGURES[task.name].has_label(y))[:1000]
+    rows = np.flatnonzero(has_label(y, task.name))[:1000]
     y = y[rows]
 
     def teachers_answers():

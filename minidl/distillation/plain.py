@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from .. import callbacks, optimizers
-from ..figures import TASK_FIGURES, as_labels, holds_rows
+from ..figures import as_labels, has_label, holds_rows
 from ..models import Sequential
 from ..report import count_of
 from ..training.samples import loss_without_teacher
@@ -36,7 +36,7 @@ def train_on_labels(
     """
     arguments = dict(fit_arguments)
     x, y, weight = (arguments.get(name) for name in ("x", "y", "sample_weight"))
-    loss, known = loss_without_teacher(model, task.loss(), y), TASK_FIGURES[task.name].has_label(y)
+    loss, known = loss_without_teacher(model, task.loss(), y), has_label(y, task.name)
     if not known.all():
         seen, held_out = split_rows(len(x), arguments.pop("validation_split", 0.0))
         if held_out is not None:
@@ -60,8 +60,9 @@ def train_on_labels(
 
 
 def notes_on_plain(job: Job) -> list[str]:
+    """What a reader of the plain student's figures must know."""
     seen, _ = split_rows(len(job.fit_arguments["x"]), job.fit_arguments["validation_split"])
-    known = TASK_FIGURES[job.task.name].has_label(job.fit_arguments["y"][seen])
+    known = has_label(job.fit_arguments["y"][seen], job.task.name)
     if known.all():
         return []
     labelled = count_of(int(known.sum()), "labelled sample")
@@ -80,7 +81,7 @@ def split_rows(count: int, validation_split: float) -> tuple[slice, slice | None
 def _labelled(task: Task, x: np.ndarray, y: np.ndarray, *weight: np.ndarray | None) -> tuple:
     """The samples that have a label (not -1), with what else belongs to them."""
     y = check_array("y", y)
-    known = TASK_FIGURES[task.name].has_label(y)
+    known = has_label(y, task.name)
     rows = slice(None) if known.all() else known
     parts = [None if part is None else check_array("x", part, may_be_sparse=True) for part in (x, y, *weight)]
     return tuple(None if part is None else part[rows] for part in parts)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .. import callbacks
-from ..figures import TASK_FIGURES
+from ..figures import has_label
 from ..models import Sequential
 from ..report import Figures, measure
 from ..teachers import InputsTeacher, Teacher, cached_logits, may_be_probabilities, named_teacher
@@ -76,8 +76,7 @@ def choose_report_data(job: Job, test_data: object, test_teacher: TeacherAtTest)
     if data.rows is None and (shared := _count_shared(x[seen], data.x)):
         data.unseen = False
         data.notes.append(f"{shared} of the {len(data.x)} samples measured on are training samples too")
-    has_label = TASK_FIGURES[job.task.name].has_label
-    if data.y is not None and (labelled := int(has_label(data.y).sum())) < len(data.x):
+    if data.y is not None and (labelled := int(has_label(data.y, job.task.name).sum())) < len(data.x):
         data.notes.append(f"loss, errors, accuracy and calibration are of the {labelled} that have labels")
     data.teacher_logits = _teacher_logits(job, data, test_teacher)
     return data

@@ -150,13 +150,14 @@ def _training_loss(model, options: FitOptions) -> Loss:
 
 def _taught(model, loss, samples: Samples, options: FitOptions) -> tuple[Samples, teachers.Teacher | None]:
     teacher = teachers.as_teacher(options.target_model, model, activation=loss.fused_activation)
-    if not _is_of_labels_alone(loss):
+    if not is_of_labels_alone(loss):
         if note := teachers.untrained_note(teacher, model, resumed=options.initial_epoch > 0):
             warn(note + ": train it first")
     return ask_teacher(model, loss, samples, teacher)
 
 
-def _is_of_labels_alone(loss) -> bool:
+def is_of_labels_alone(loss) -> bool:
+    """Whether a distillation loss never reads the teacher's answers."""
     return getattr(loss, "soft_weight", 1.0) == 0 and not loss.is_scheduled("soft_weight")
 
 
@@ -165,7 +166,7 @@ def ask_teacher(
 ) -> tuple[Samples, teachers.Teacher | None]:
     """The samples with the teacher's logits, computed once, or the teacher itself where inputs are augmented."""
     classes = math.prod(model.output_shape)
-    if _is_of_labels_alone(loss):  # the teacher is not asked
+    if is_of_labels_alone(loss):  # the teacher is not asked
         return samples._replace(teacher_logits=np.zeros((len(samples.x), classes), model.dtype)), None
     if teacher.softens:
         _check_temperatures(loss)

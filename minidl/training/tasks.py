@@ -33,8 +33,8 @@ class Task(NamedTuple):
             raise ValueError(f"temperature softens probabilities; a regression has none, got {given}")
         return self.loss(**settings)
 
-    def made_loss(self, y, settings: dict) -> losses.DistillationLoss:
-        """As `loss_of`; without labels, y None, one that by default needs none."""
+    def loss_for(self, y, settings: dict) -> losses.DistillationLoss:
+        """As `loss_of`; where y is None, one that by default needs no labels."""
         weights = {} if y is not None else {"hard_weight": 0.0, "soft_weight": 1.0}
         return self.loss_of(weights | settings)
 

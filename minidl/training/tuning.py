@@ -22,7 +22,7 @@ from ..teachers import Teacher, as_teacher
 from ..teachers.cache import remembering
 from .fit import fit
 from .options import FitOptions
-from .preparation import TrainingData, ask_teacher, prepare
+from .preparation import TrainingData, ask_teacher, is_of_labels_alone, prepare
 from .samples import Samples
 from .tally import Tally
 from .tasks import Task, choose_task
@@ -30,6 +30,7 @@ from .tasks import Task, choose_task
 CANDIDATES = ((2.0, 0.5, 0.5), (4.0, 0.1, 0.9), (2.0, 1.0, 0.0))
 """Temperature, hard_weight and soft_weight of each. The first is the safe one, the default of the loss; the last are
 labels alone. A regression has no temperature."""
+_SETTINGS = "temperature", "hard_weight", "soft_weight"
 _SHARE = 0.3
 _FEWEST = 20  # to hold out: fewer say nothing
 _MOST_BYTES = 1 << 30
@@ -59,7 +60,7 @@ class Tuning:
     @property
     def alone(self) -> bool:
         """Whether the student was trained on labels alone."""
-        return _is_alone(self.loss)
+        return is_of_labels_alone(self.loss)
 
     @property
     def chosen(self) -> str:
@@ -89,12 +90,9 @@ class Tuning:
         return {"chosen": self.chosen, "trials": [trial._asdict() for trial in self.trials], **told}
 
 
-def _is_alone(loss: Any) -> bool:
-    return loss.soft_weight == 0
-
-
 def describe_setting(loss: Any) -> str:
-    if _is_alone(loss):
+    """What tells one candidate from another: "temperature 2, weights 0.5 and 0.5"."""
+    if is_of_labels_alone(loss):
         return "labels alone"
     temperature = f"temperature {loss.temperature:g}, " if "temperature" in loss.get_config() else ""
     return f"{temperature}weights {loss.hard_weight:g} and {loss.soft_weight:g}"
@@ -102,12 +100,9 @@ def describe_setting(loss: Any) -> str:
 
 def candidates_of(task: Task) -> list[Loss]:
     """The losses to try."""
-    return [_made(task, *setting) for setting in CANDIDATES]
-
-
-def _made(task: Task, temperature: float, hard_weight: float, soft_weight: float) -> Loss:
-    settings: dict[str, Any] = dict(hard_weight=hard_weight, soft_weight=soft_weight)
-    return task.loss(**settings if task.name == "regression" else {"temperature": temperature, **settings})
+    names = ("hard_weight", "soft_weight") if task.name == "regression" else _SETTINGS
+    given = (dict(zip(_SETTINGS, numbers, strict=True)) for numbers in CANDIDATES)
+    return [task.loss(**{name: each[name] for name in names}) for each in given]
 
 
 def tuned_fit(model, options: FitOptions) -> History:
@@ -123,12 +118,11 @@ def tuned_fit(model, options: FitOptions) -> History:
     if options.target_model is None:
         raise ValueError('temperature="auto" belongs to distillation: it needs target_model')
     task = choose_task(model, options.y)
-    safe, soft_only = candidates_of(task)[0], _made(task, CANDIDATES[0][0], 0.0, 1.0)
-    teacher = as_teacher(options.target_model, model, activation=safe.fused_activation)
+    teacher = as_teacher(options.target_model, model, activation=task.loss.fused_activation)
     if model.augmenting_layer() is None:
         teacher = remembering(teacher)
     options = dataclasses.replace(options, target_model=teacher, temperature=None)
-    data = prepare(model, options, soft_only if options.y is None else safe)
+    data = prepare(model, options, task.loss_for(options.y, {}))
     tuning = _Search(model, options, data, teacher).run(task)
     if options.verbose:
         say("".join(f"{line}\n" for line in tuning.lines()))
@@ -154,8 +148,7 @@ class _Search:
         safe = losses[0]
         classes = _classes(data.samples, task)[: data.count]
         if not (classes >= 0).any():
-            soft_only = _made(task, CANDIDATES[0][0], 0.0, 1.0)
-            return Tuning(soft_only, reason="no sample has a label to be judged by")
+            return Tuning(task.loss_for(None, {}), reason="no sample has a label to be judged by")
         if self._epochs == 0:
             return Tuning(safe, reason="there are no epochs to train")
         rows, held = self._choose_rows(classes)
