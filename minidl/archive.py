@@ -133,7 +133,7 @@ def write_members(path, members: dict[str, np.ndarray]) -> None:
                 np.lib.format.write_array(stream, array, allow_pickle=False)
 
 
-def plain(value):
+def json_number(value):
     """A number of NumPy's as JSON has it; a TypeError for anything else."""
     if isinstance(value, np.generic):
         return value.item()
@@ -141,7 +141,7 @@ def plain(value):
 
 
 def _to_json(config: dict) -> np.ndarray:
-    return np.frombuffer(json.dumps(config, default=plain).encode(), np.uint8)
+    return np.frombuffer(json.dumps(config, default=json_number).encode(), np.uint8)
 
 
 def read(path, names: Sequence[str]) -> tuple[dict, dict[str, np.ndarray]]:

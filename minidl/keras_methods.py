@@ -9,7 +9,7 @@ from typing import Any, TypedDict
 
 import numpy as np
 
-from .archive import plain
+from .archive import json_number
 from .layers.chain import Symbol
 from .layers.stack import Stack
 from .training.streams import Stream, is_stream, refuse_with_stream, windows
@@ -48,7 +48,7 @@ class KerasMethods(Stack):
     def to_json(self, **kwargs) -> str:
         """The architecture as JSON text, for ``model_from_json``; ``kwargs`` go to ``json.dumps``."""
         config = {"class_name": type(self).__name__, "config": self.get_config()}
-        return json.dumps(config, **{"default": plain, **kwargs})
+        return json.dumps(config, **{"default": json_number, **kwargs})
 
     @property
     def inputs(self) -> list[Symbol]:
@@ -84,9 +84,11 @@ class CompileOptions(TypedDict, total=False):
     auto_scale_loss: bool
 
 
-def _refuse_unless(plain: tuple, instead: str):
+def _refuse_unless(harmless: tuple, instead: str):
+    """A check that takes the values which change nothing alone, and says what to write for others."""
+
     def check(name: str, value: object) -> None:
-        if value not in plain:
+        if value not in harmless:
             raise ValueError(f"{name} must be left out, got {describe(value)}: {instead}")
 
     return check

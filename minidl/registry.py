@@ -254,6 +254,23 @@ def _class_and_config(thing: Configurable) -> dict[str, Any]:
     return {"class_name": type(thing).__name__, "config": thing.get_config()}
 
 
+def function_config(name: str) -> dict[str, Any]:
+    """A function of the user's as plain data, by its name, under which ``custom_objects`` have it."""
+    return {"class_name": name, "config": {}}
+
+
+def own_function(kind: str, config: Any) -> Callable:
+    """The function of a loss's or metric's ``config``, once ``custom_objects`` have put it in the place of its name.
+
+    Raises ValueError, naming the function, if they have not.
+    """
+    function = config.get("function") if isinstance(config, dict) else None
+    if not callable(function):
+        name = function.get("class_name") if isinstance(function, dict) else function
+        raise ValueError(f"{kind} {name} is a function of your own: pass custom_objects={{{name!r}: {name}}}")
+    return function
+
+
 def function_of(cls: type, run: Callable, leave_out: tuple[str, ...] = ("name",)) -> Callable:
     """``function(y_true, y_pred, ...)`` that returns ``run(cls(...), y_true, y_pred)``: a class in one call.
 

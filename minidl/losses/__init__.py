@@ -6,10 +6,8 @@ over the batch, with ``sample_weight`` the weighted sum divided by B, unless ``r
 from a teacher, and ``function`` for one of your own.
 """
 
-from typing import Any
-
 from ..kernels.losses import SETTINGS
-from ..registry import Sealed, check_kind
+from ..registry import Sealed, check_kind, function_config, own_function
 from ..registry import serialize as _serialize
 from ..validation import warn
 from .base import LOSSES, Loss
@@ -37,7 +35,7 @@ def get(identifier) -> Loss | None:
         of = next((cls for function, cls in CLASS_OF.items() if function is identifier), None)
         return FunctionLoss(identifier) if of is None else of()
     if isinstance(identifier, dict) and identifier.get("class_name") == FunctionLoss.__name__:
-        return _from_function(identifier.get("config"))
+        return FunctionLoss(own_function("loss", identifier.get("config")))
     loss = LOSSES.get(identifier)
     for kind in () if loss is None else {loss.kind(True), loss.kind(False)} - {-1}:
         check_kind(loss, kind, SETTINGS)
@@ -52,15 +50,6 @@ def get_to_train(identifier) -> Loss | None:
     return loss
 
 
-def _from_function(config: Any) -> Loss:
-    """The loss of a function of the user's, which ``custom_objects`` has put in the place of its name."""
-    function = config.get("function") if isinstance(config, dict) else None
-    if not callable(function):
-        name = function.get("class_name") if isinstance(function, dict) else function
-        raise ValueError(f"loss {name} is a function of your own: pass custom_objects={{{name!r}: {name}}}")
-    return FunctionLoss(function)
-
-
 def serialize(loss: Loss | None) -> dict | None:
     """``{"class_name", "config"}``, all of it JSON. A schedule that is a plain function becomes its value now.
 
@@ -71,8 +60,7 @@ def serialize(loss: Loss | None) -> dict | None:
             raise TypeError(
                 f"loss {loss.name} cannot be saved: it is found again by its name, so give it one with def"
             )
-        function = {"class_name": loss.name, "config": {}}
-        return {"class_name": FunctionLoss.__name__, "config": {"function": function}}
+        return {"class_name": FunctionLoss.__name__, "config": {"function": function_config(loss.name)}}
     saved = _serialize(loss)
     if loss is None or saved is None:
         return None

@@ -25,7 +25,7 @@ from ..losses import (
     sparse_categorical_crossentropy,
     squared_hinge,
 )
-from ..registry import check_kind, refuse_overridden
+from ..registry import check_kind, function_config, own_function, refuse_overridden
 from ..registry import serialize as _serialize
 from .base import METRICS, Metric
 from .confusion import AUC, Precision, Recall
@@ -112,19 +112,15 @@ def serialize(metric: Metric) -> dict | None:
     """``{"class_name", "config"}``; a function of the user's is in the config by its name, as of a loss."""
     saved = _serialize(metric)
     if isinstance(metric, FunctionMetric):
-        saved["config"]["function"] = {"class_name": metric.function_name, "config": {}}
+        saved["config"]["function"] = function_config(metric.function_name)
     return saved
 
 
 def deserialize(config) -> Metric:
-    """The inverse of ``serialize``, once `custom_objects` have put a function in the place of its name."""
+    """The inverse of ``serialize``; a function of the user's is found as `own_function` says."""
     if not isinstance(config, dict) or config.get("class_name") != FunctionMetric.__name__:
         return get(config)
-    function = config["config"]["function"]
-    if not callable(function):
-        name = function.get("class_name") if isinstance(function, dict) else function
-        raise ValueError(f"metric {name} is a function of your own: pass custom_objects={{{name!r}: {name}}}")
-    return FunctionMetric(function, config["config"].get("name"))
+    return FunctionMetric(own_function("metric", config.get("config")), config["config"].get("name"))
 
 
 def get_all(metrics: str | Metric | Callable | Iterable | None) -> list[Metric]:

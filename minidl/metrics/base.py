@@ -153,9 +153,11 @@ class Metric(Configurable):
         return alone.result()
 
     def reset_state(self) -> None:
+        """Forget all samples."""
         self._sums: np.ndarray | None = None
 
     def update_state(self, y_true, y_pred, sample_weight=None) -> None:
+        """Add samples, as ``__call__`` takes them, to the running sums."""
         pred, true = validation.check_array("y_pred", y_pred), validation.check_array("y_true", y_true)
         if pred.ndim > 2:
             values = self.rows(true, pred)
@@ -175,6 +177,7 @@ class Metric(Configurable):
         self._sums = sums if self._sums is None else self._sums + sums
 
     def result(self) -> float | np.ndarray:
+        """The result for the running sums; 0 before there are any."""
         return 0.0 if self._sums is None else self.result_of(self._sums)
 
 
@@ -202,6 +205,11 @@ class OfSums(Metric):
         raise TypeError(f"{self.name} is no mean over the samples: it has no value for each of them")
 
 
+EPSILON = 1e-7
+"""Keras's ``epsilon()``: it is added to what an F score divides by, and AUC's outermost thresholds lie so far outside
+of [0, 1]."""
+
+
 def in_single(array: np.ndarray) -> np.ndarray:
     """float32, in which Keras compares."""
     with np.errstate(over="ignore"):
@@ -213,8 +221,8 @@ def divided(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.divide(a, b, out=np.zeros(np.broadcast(a, b).shape), where=b != 0)
 
 
-def plain(result: np.ndarray) -> float | np.ndarray:
-    """A single number as a float."""
+def number_or_array(result: np.ndarray) -> float | np.ndarray:
+    """A single number as a float; several stay an array."""
     return float(result.reshape(())) if result.size == 1 else result
 
 

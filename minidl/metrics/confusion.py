@@ -12,11 +12,9 @@ from typing import NamedTuple
 import numpy as np
 
 from .. import validation
-from .base import METRICS, OfSums, divided, in_single, plain
+from .base import EPSILON, METRICS, OfSums, divided, in_single, number_or_array
 
-EPSILON = 1e-7
-"""Keras's: AUC's outermost thresholds lie so far outside of [0, 1]."""
-NOT_AMONG_THEM = np.float32(-1e10)
+_NOT_IN_TOP_K = np.float32(-1e10)
 """What takes the place of a prediction that is not among the ``top_k``; alone, it is the threshold of the others."""
 
 
@@ -119,9 +117,9 @@ class Confusion(OfSums):
 
 
 def largest_of(pred: np.ndarray, k: int) -> np.ndarray:
-    """``pred`` with `NOT_AMONG_THEM` in all but the k largest places of each row; of equal ones the first count."""
+    """``pred`` with `_NOT_IN_TOP_K` in all but the k largest places of each row; of equal ones the first count."""
     kept = np.argsort(-pred, axis=1, kind="stable")[:, :k]
-    out = np.full(pred.shape, NOT_AMONG_THEM, np.float32)
+    out = np.full(pred.shape, _NOT_IN_TOP_K, np.float32)
     np.put_along_axis(out, kept, in_single(np.take_along_axis(pred, kept, 1)), 1)
     return out
 
@@ -141,13 +139,13 @@ class _AtThresholds(Confusion):
 
     def _thresholds(self):
         if self.thresholds is None:
-            return thresholds_of(0.5 if self.top_k is None else float(NOT_AMONG_THEM))
+            return thresholds_of(0.5 if self.top_k is None else float(_NOT_IN_TOP_K))
         return thresholds_of(*(self.thresholds if isinstance(self.thresholds, list) else [self.thresholds]))
 
     def _in_given_order(self, result: np.ndarray) -> float | np.ndarray:
         if self.thresholds is not None and result.size > 1:
             result = result[np.argsort(np.argsort(self.thresholds, kind="stable"))]
-        return plain(result)
+        return number_or_array(result)
 
 
 @METRICS.register()

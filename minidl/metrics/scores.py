@@ -3,10 +3,8 @@
 import numpy as np
 
 from .. import validation
-from .base import METRICS, OfSums, in_single, plain
+from .base import EPSILON, METRICS, OfSums, in_single, number_or_array
 
-EPSILON = 1e-7
-"""Keras's: it is added to what an F score divides by."""
 _ZERO = np.float32(1e-9)
 """A prediction not larger than this is none, even where it is the largest."""
 
@@ -57,7 +55,7 @@ class FBetaScore(OfSums):
         score = (1 + squared) * precision * recall / (squared * precision + recall + EPSILON)
         if self.average == "weighted":
             return float(np.sum(score * positives / (positives.sum() + EPSILON)))
-        return plain(score) if self.average is None else float(score.mean())
+        return number_or_array(score) if self.average is None else float(score.mean())
 
 
 @METRICS.register()
@@ -113,7 +111,7 @@ class R2Score(OfSums):
                 scores = np.sum(spread * scores) / np.sum(spread)
             elif self.class_aggregation == "uniform_average":
                 scores = scores.mean()
-        return plain(self._adjusted(scores, entries.sum()))
+        return number_or_array(self._adjusted(scores, entries.sum()))
 
     def _adjusted(self, score: np.ndarray, entries: float) -> np.ndarray:
         regressors = self.num_regressors
