@@ -280,7 +280,7 @@ def test_how_a_table_is_read():
 def test_the_task_is_guessed(values, wanted, name):
     y = np.repeat(np.array(list(values)), 5)
     data = own_data.Data(np.ones((len(y), 1)), y, None, "file", "t")
-    task, answers = own_data.choose_task(data, wanted)
+    task, answers = own_data.choose_own_task(data, wanted)
     assert task.name == name and ("guessed" in task.why) == (wanted == "auto")
     if task.classes is None:
         assert answers.dtype == np.float64

@@ -113,7 +113,7 @@ def _check_numbers(argument: str, array: np.ndarray) -> np.ndarray:
     return found
 
 
-class Task(NamedTuple):
+class OwnTask(NamedTuple):
     """What the answers are: classes, or numbers."""
 
     name: str
@@ -132,7 +132,7 @@ class Task(NamedTuple):
         return (0.0, 1.0) if self.classes is not None else (float(y.mean()), float(y.std()) or 1.0)
 
 
-def choose_task(data: Data, wanted: str) -> tuple[Task, np.ndarray]:
+def choose_own_task(data: Data, wanted: str) -> tuple[OwnTask, np.ndarray]:
     """The task, and the answers as it wants them: class numbers, or float64."""
     y, values = data.y, np.unique(data.y)
     is_text = y.dtype.kind == "U"
@@ -151,7 +151,7 @@ def choose_task(data: Data, wanted: str) -> tuple[Task, np.ndarray]:
     if wanted == "regression":
         if is_text:
             raise ValueError(f"--task regression needs numbers, but {why}, the first {str(y[0])!r}")
-        return Task(wanted, why, None), y.astype(np.float64)
+        return OwnTask(wanted, why, None), y.astype(np.float64)
     if not (is_text or is_whole):
         raise ValueError(f"--task {wanted} needs words or whole numbers, but {data.target!r} holds others")
     if wanted == "binary" and len(values) != 2:
@@ -165,7 +165,7 @@ def choose_task(data: Data, wanted: str) -> tuple[Task, np.ndarray]:
             + ("" if is_text else "; of numbers to predict, --task regression")
         )
     classes = found.tolist() if is_text else [int(each) for each in found]
-    return Task(wanted, why, classes), labels
+    return OwnTask(wanted, why, classes), labels
 
 
 def split(labels: np.ndarray | None, count: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -239,7 +239,7 @@ def check_place(path: str) -> str:
     return path
 
 
-def save(path: str, model: Sequential, data: Data, task: Task) -> None:
+def save(path: str, model: Sequential, data: Data, task: OwnTask) -> None:
     """Write the student and what its inputs and outputs mean, and print how to use both."""
     about = Path(path).with_suffix(".json")
     model.save(path)

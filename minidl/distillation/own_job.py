@@ -32,9 +32,9 @@ from ..teachers import Ensemble, cached_logits
 from .main_job import check_counts, gain_of, one_thread_each, say_what_compiling_took, set_weights
 from .own_data import (
     Data,
-    Task,
+    OwnTask,
     check_place,
-    choose_task,
+    choose_own_task,
     fold,
     input_names,
     load,
@@ -60,7 +60,7 @@ class _Job(NamedTuple):
     """What all trainings share; x and y of the numbers 0, 1, 2 for training, validation, test, normalised."""
 
     options: argparse.Namespace
-    task: Task
+    task: OwnTask
     x: list[np.ndarray]
     y: list[np.ndarray]
     unit: tuple[float, float]  # mean and deviation of y before
@@ -156,7 +156,7 @@ def run(options: argparse.Namespace) -> None:
     set_weights(options, 0.5, 0.5)
     check_counts(options)
     data = load(options)
-    task, y = choose_task(data, options.task)
+    task, y = choose_own_task(data, options.task)
     if len(y) < 10:
         raise ValueError(f"{data.source} has {count_of(len(y), 'row')}: 10 at least are split in three parts")
     parts = split(None if task.classes is None else y, len(y), options.seed)
@@ -200,7 +200,7 @@ def run(options: argparse.Namespace) -> None:
         print(f"written to {options.output}")
 
 
-def _introduce(data: Data, task: Task, job: _Job, factor: np.ndarray) -> None:
+def _introduce(data: Data, task: OwnTask, job: _Job, factor: np.ndarray) -> None:
     """Print what was read, and how it will be used."""
     print(f"{data.source}: {len(data.x):,} rows, {count_of(data.x.shape[1], 'input')} -> {data.target!r}")
     for column in data.columns or ():

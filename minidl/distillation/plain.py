@@ -1,14 +1,12 @@
 """The plain student: the same model, trained on labels alone, which distillation is compared with."""
 
-import math
-
 import numpy as np
 
 from .. import callbacks, optimizers
 from ..figures import as_labels, has_label, holds_rows
 from ..models import Sequential
 from ..report import count_of
-from ..training.samples import loss_without_teacher
+from ..training.samples import loss_without_teacher, split_rows
 from ..training.tasks import TASKS, Task
 from ..validation import check_array
 from .checks import Job
@@ -70,12 +68,6 @@ def notes_on_plain(job: Job) -> list[str]:
         f"the plain student took as many steps as the distilled one: its {labelled} came "
         f"{len(known) / known.sum():.1f} times an epoch"
     ]
-
-
-def split_rows(count: int, validation_split: float) -> tuple[slice, slice | None]:
-    """The rows ``fit`` trains on and those it holds out: the last ones, as in Keras."""
-    kept = math.floor(count * (1 - validation_split))
-    return slice(0, kept), slice(kept, count) if validation_split else None
 
 
 def _labelled(task: Task, x: np.ndarray, y: np.ndarray, *weight: np.ndarray | None) -> tuple:

@@ -10,10 +10,10 @@ from ..figures import has_label
 from ..models import Sequential
 from ..report import Figures, measure
 from ..teachers import InputsTeacher, Teacher, cached_logits, may_be_probabilities, named_teacher
+from ..training.samples import split_rows
 from ..training.tasks import Task
 from ..validation import blocks, check_array, check_rows
 from .checks import Job, check_pair
-from .plain import split_rows
 
 
 @dataclass

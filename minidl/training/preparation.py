@@ -15,7 +15,7 @@ from ..metrics import FunctionMetric
 from ..validation import warn
 from .inference import predict_checked
 from .options import FitOptions
-from .samples import Samples, check_labels_left, check_samples, labelled_only, with_class_weight
+from .samples import Samples, check_labels_left, check_samples, labelled_only, split_rows, with_class_weight
 from .streams import Stream, everything, is_stream
 from .tally import Tally
 from .tasks import choose_task
@@ -115,9 +115,10 @@ def _keep_validation_aside(
             )
         validation = check_samples(model, loss, x, y, *weight, argument="validation ")
         return count, labelled_only(model, loss, validation, "validation y")
-    if options.validation_split == 0:
+    seen, held_out = split_rows(count, options.validation_split)
+    if held_out is None:
         return count, None
-    kept = math.floor(count * (1 - options.validation_split))
+    kept = seen.stop
     if kept in (0, count):
         raise ValueError(
             f"validation_split must leave samples on both sides, got {options.validation_split} of {count}"
@@ -127,7 +128,7 @@ def _keep_validation_aside(
             f"validation_split needs y, got y=None: without labels leave it out, and {_WITHOUT_LABELS} on other "
             "samples, minidl.distill(..., test_data=(x_test, None))"
         )
-    validation = samples.take(slice(kept, count))
+    validation = samples.take(held_out)
     name = f"the last {count - kept} of y, held out for validation,"
     return kept, labelled_only(model, loss, validation, name)
 

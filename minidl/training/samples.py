@@ -61,6 +61,12 @@ def check_samples(model, loss, x, y, sample_weight=None, class_weight=None, argu
     return samples
 
 
+def split_rows(count: int, validation_split: float) -> tuple[slice, slice | None]:
+    """The rows ``fit`` trains on and those it holds out: the last ones, as in Keras."""
+    kept = math.floor(count * (1 - validation_split))
+    return slice(0, kept), slice(kept, count) if validation_split else None
+
+
 def labelled_only(model, loss, samples: Samples, argument: str) -> Samples:
     """Without the rows that have no label (-1), of which validation could say nothing."""
     if not loss.distills or samples.labels.min(initial=0) >= 0:
