@@ -100,6 +100,19 @@ def test_files_in_the_layout_exist():
         assert any(place.exists() for place in places), f"docs/layout.md names {name}"
 
 
+def files_left_out(page: str) -> list[str]:
+    """Files of minidl/ and of its kernels that the page does not name; folders are named as such."""
+    rooms = (ROOT / "minidl", ROOT / "minidl" / "kernels")
+    names = [path.name for room in rooms for path in sorted(room.glob("*.py")) if path.name != "__init__.py"]
+    return [name for name in names if f"`{name}`" not in page]
+
+
+def test_no_file_is_left_out_of_the_layout():
+    page = (ROOT / "docs" / "layout.md").read_text(encoding="utf-8")
+    assert files_left_out(page) == []
+    assert files_left_out(page.replace("`plan.py`", "")) == ["plan.py"]
+
+
 def test_pictures_are_what_the_code_draws():
     spec = importlib.util.spec_from_file_location("draw", ROOT / "docs" / "draw.py")
     draw = importlib.util.module_from_spec(spec)
