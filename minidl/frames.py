@@ -56,10 +56,13 @@ def _column_to_array(argument: str, column: Any, name: object) -> np.ndarray:
     kind = getattr(dtype, "kind", "O")
     where, written = ("", argument) if name is None else (f" in column {name!r}", f"{argument}[{name!r}]")
     if kind not in "buif":
-        words = f"pandas.get_dummies({argument}, columns=[{name!r}])"
-        words = f"pandas.factorize({argument})[0]" if name is None else words
-        words = f"make numbers of its words, {words}, of its numbers {{0}}.astype(float), or leave it out"
-        advice = _INSTEAD.get(kind, words).format(written)
+        encoded = f"pandas.get_dummies({argument}, columns=[{name!r}])"
+        if name is None:
+            encoded = f"pandas.factorize({argument})[0]"
+        for_words = (
+            f"make numbers of its words, {encoded}, of its numbers {{0}}.astype(float), or leave it out"
+        )
+        advice = _INSTEAD.get(kind, for_words).format(written)
         raise TypeError(f"{argument} must hold real numbers, got dtype {dtype}{where}: {advice}")
     if kind == "f" or not isinstance(dtype, np.dtype):
         missing = np.asarray(column.isna())

@@ -357,8 +357,11 @@ def load_model(path, custom_objects: Mapping[str, Callable] | None = None) -> Se
     return model
 
 
-def model_from_json(json_string: str, custom_objects: dict[str, type] | None = None) -> Sequential:
-    """An untrained model of ``to_json``'s text."""
+def model_from_json(json_string: str, custom_objects: Mapping[str, Callable] | None = None) -> Sequential:
+    """An untrained model of ``to_json``'s text; ``custom_objects`` as in `load_model`.
+
+    Raises TypeError for anything but text, and ValueError for text that describes no model.
+    """
     if not isinstance(json_string, (str, bytes)):
         raise TypeError(f"json_string must be what to_json gave, got {describe(json_string)}")
     with archive.naming("json_string", _CONFIG_ERRORS):

@@ -6,9 +6,10 @@ from typing import Any
 
 
 def one_input(argument: str, x: Any, input_shape: tuple[int, ...] | None) -> Any:
-    """The array of a list that holds one, shaped as samples are; anything else as it is. Several such are refused.
+    """The array in a list of one array of samples; anything else as it is. A list of several raises a ValueError.
 
-    A list of single samples, or of numbers, is data. Before the shape is known, one array of two axes or more counts.
+    A list of single samples, or of numbers, is data itself. Before ``input_shape`` is known, an array of two axes or
+    more is taken for samples.
     """
     if not isinstance(x, (list, tuple)) or not x:
         return x

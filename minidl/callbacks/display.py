@@ -29,7 +29,7 @@ class History(BuiltIn):
         super().__init__()
         self.history: dict[str, list[float]] = {}
         self.epoch: list[int] = []
-        self.tuning = None  # of a fit with ``temperature="auto"``: what was tried and chosen
+        self.tuning = None
 
     @property
     def model(self):
@@ -267,9 +267,8 @@ def _format_step_time(seconds: float) -> str:
 
 
 def _format_logs(logs: dict | None) -> str:
-    shown = (
-        (key, float(np.mean(value))) for key, value in (logs or {}).items()
-    )  # of several numbers as in Keras
+    # of several numbers their mean, as in Keras
+    shown = ((key, float(np.mean(value))) for key, value in (logs or {}).items())
     return "".join(
         f" - {key}: {value:.4f}" if abs(value) > 1e-3 or value == 0 else f" - {key}: {value:.4e}"
         for key, value in shown

@@ -41,7 +41,7 @@ def _first_four(hyper):
 def of_outputs(reduction, *settings):
     """The decorator for a formula: the loss of a row is ``reduction`` of its sum over the outputs.
 
-    The name stays that of the formula, which others may use.
+    What it returns is the formula itself, compiled, for the formulas of other losses to call.
     """
     reduction = jit(reduction, inline=True)
     read = _first_four if len(settings) > 1 else _first

@@ -3,7 +3,7 @@
 dW = x^T dout sums over all rows of the batch, so here the threads partition the weights, not the rows. A thread
 computes the gradient of a small block of its weights, updates the block at once while that gradient is still in its
 own cache, and goes on to the next block. The gradient of the whole model is stored only if something needs all of it
-at once: penalties, clipping, constraints, ... (`Restraints`). Each element of dW is one chain of multiply-adds over the
+at once, or is rare: `Restraints`. Each element of dW is one chain of multiply-adds over the
 rows of the batch, in order, so its bits do not depend on who computes it.
 """
 

@@ -76,6 +76,7 @@ def normalize_gradients(dgamma, dbeta, averages, dout, x, kept, f, block):
 
 
 def batch_forward(out, x, gamma, beta, kept, f, block):
+    """`normalize` by the batch's own moments, which are left in ``kept``."""
     batch_moments(kept, x, block)
     normalize(out, x, gamma, beta, kept, f, block)
 

@@ -26,8 +26,8 @@ def plan(ops, batch: int, dtype: np.dtype, training: bool = True) -> Plan:
     settings = np.zeros((len(ops), max([2, *(len(op.f) for op in ops)])), np.float64)
     at, end = 0, 0
     for index, op in enumerate(ops):
-        after_dense = index > 0 and (ops[index - 1].kind == DENSE or _row_of(ops[index - 1]) is not None)
-        in_place = op.kind == ACTIVATION and op.activation not in activations.NEEDS_INPUT and after_dense
+        not_read_again = index > 0 and (ops[index - 1].kind == DENSE or _row_of(ops[index - 1]) is not None)
+        in_place = op.kind == ACTIVATION and op.activation not in activations.NEEDS_INPUT and not_read_again
         in_at, at = at, at if in_place else end
         if not in_place:
             end += _aligned(batch * op.out_size)

@@ -198,7 +198,10 @@ DONE, END, NANOSECONDS = range(3)
 
 
 class Restraints(NamedTuple):
-    """What needs whole gradients or weights at once: penalties, clipping, constraints; and what is rare enough."""
+    """What needs whole gradients or weights at once: penalties, clipping, constraints.
+
+    Accumulated gradients and averages are elementwise, but rare enough to be done beside them.
+    """
 
     active: bool
     penalize: int  # addresses of units

@@ -17,7 +17,8 @@ from ..validation import blocks, check_array, check_bool, check_finite, check_fl
 from .base import LAYERS, Layer, LayerOptions
 from .rowwise import as_matrix
 
-_SMALLEST_DEVIATION = 1e-7  # Keras's epsilon()
+_SMALLEST_DEVIATION = 1e-7
+"""Keras's ``epsilon()``."""
 
 
 class _ByColumn(Layer):

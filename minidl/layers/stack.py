@@ -317,7 +317,7 @@ class Stack(FlatParameters):
             ops = layer.ops() if _ops_describe(type(layer)) else None
             if ops is None:
                 return None
-            learns = layer.trainable and bool(layer.parameters)  # moving averages learn, too
+            learns = layer.trainable and bool(layer.parameters)  # a layer of moving averages alone moves them
             ops = [op._replace(layer=index, trainable=learns, seed=_own_seed(layer)) for op in ops]
             if not training:
                 ops = [

@@ -8,7 +8,7 @@ from .. import validation
 from ..losses import CLASS_OF
 from .base import Metric, OfSums, mean_sums
 
-EXPECTED = "a number for each sample, shape (B, ...), or one number"
+_EXPECTED = "a number for each sample, shape (B, ...), or one number"
 
 
 class FunctionMetric(OfSums):
@@ -34,6 +34,7 @@ class FunctionMetric(OfSums):
 
     @property
     def function_name(self) -> str:
+        """The function's ``__name__``, or its class's."""
         return getattr(self.function, "__name__", type(self.function).__name__)
 
     @property
@@ -56,7 +57,7 @@ class FunctionMetric(OfSums):
         return Metric.result_of(self, sums)
 
     def _checked_return(self, found, rows: int) -> np.ndarray:
-        what = f"metric {self.name!r} must return {EXPECTED}"
+        what = f"metric {self.name!r} must return {_EXPECTED}"
         try:
             values = np.asarray(found)
         except (ValueError, TypeError, RuntimeError) as error:

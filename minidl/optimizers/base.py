@@ -13,7 +13,8 @@ from .schedules import LearningRateSchedule
 
 _AVERAGE = 3
 """The place of the average in ``slots``, after those of the rule; what is accumulated comes last."""
-_LEFT_OUT = {
+_RARE = {
+    # settings that a config has only where they are not at these defaults
     "use_ema": False,
     "ema_momentum": 0.99,
     "ema_overwrite_frequency": None,
@@ -130,6 +131,7 @@ class Optimizer(Configurable):
 
     @property
     def batches(self) -> int:
+        """How many batches it has been given. It can be set."""
         return self._batches
 
     @batches.setter
@@ -143,6 +145,7 @@ class Optimizer(Configurable):
 
     @property
     def iterations(self) -> int:
+        """How many updates are finished: ``batches`` by ``gradient_accumulation_steps``. It can be set."""
         return self._batches // self.batches_to_an_update
 
     @iterations.setter
@@ -319,7 +322,7 @@ class Optimizer(Configurable):
         """
         rate = self._rate if self.schedule is None else serialize(self.schedule)
         config = {"learning_rate": rate, **super().get_config()}
-        return {name: value for name, value in config.items() if (name, value) not in _LEFT_OUT.items()}
+        return {name: value for name, value in config.items() if (name, value) not in _RARE.items()}
 
 
 OPTIMIZERS = Registry("optimizer", Optimizer, spellings=(str.lower,))

@@ -167,9 +167,8 @@ class PolynomialDecay(_Formula):
         if self.cycle:
             length = length * np.maximum(np.ceil(steps / length), 1.0)
         left = 1 - np.minimum(steps / length, 1.0)
-        return (
-            self.initial_learning_rate - self.end_learning_rate
-        ) * left**self.power + self.end_learning_rate
+        end = self.end_learning_rate
+        return (self.initial_learning_rate - end) * left**self.power + end
 
 
 @SCHEDULES.register()
@@ -232,9 +231,8 @@ class CosineDecayRestarts(_Formula):
         period = np.floor(done)
         if self.t_mul > 1:
             period = np.round(np.log1p(done * (self.t_mul - 1)) / np.log(self.t_mul))
-            period -= self._begin(period) > done * (
-                1 + 1e-9
-            )  # a step at which one begins may be rounded down
+            # a step at which one begins may be rounded down
+            period -= self._begin(period) > done * (1 + 1e-9)
         fraction = np.maximum(done - self._begin(period), 0) / self.t_mul**period
         wave = 0.5 * self.m_mul**period * (1 + np.cos(np.pi * fraction))
         return self.initial_learning_rate * ((1 - self.alpha) * wave + self.alpha)
