@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .losses import log_softmax
+from .losses.softmax import log_softmax, sigmoid
 from .validation import check_array, check_int
 
 
@@ -66,7 +66,7 @@ def _binary_beside_labels(logits: np.ndarray, y: np.ndarray) -> dict:
     z = np.where(diverged[:, None], np.nan, logits)
     wrong = ((z > 0) != truth) | diverged[:, None]
     with np.errstate(invalid="ignore"):  # NaN for NaN
-        yes, surprise = np.exp(-np.logaddexp(0.0, -z)), np.logaddexp(0.0, z) - y * z
+        yes, surprise = sigmoid(z), np.logaddexp(0.0, z) - y * z
     probs = np.stack([1 - yes, yes], axis=-1).reshape(-1, 2)
     several = logits.shape[1] > 1
     by_class = [int(wrong[truth == answer].sum()) for answer in (False, True)]
@@ -85,7 +85,7 @@ def _binary_beside_labels(logits: np.ndarray, y: np.ndarray) -> dict:
 def _binary_beside_teacher(logits: np.ndarray, teacher_logits: np.ndarray) -> dict:
     z, v = logits, teacher_logits
     with np.errstate(invalid="ignore"):  # of a student that diverged
-        p = np.exp(-np.logaddexp(0.0, -v))
+        p = sigmoid(v)
         kl = np.logaddexp(0.0, z) - np.logaddexp(0.0, v) - p * (z - v)
     agrees = ((z > 0) == (v > 0)) & np.isfinite(z)
     return dict(agreement=float(agrees.mean()), teacher_kl=float(kl.sum(axis=1).mean()))

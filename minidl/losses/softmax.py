@@ -1,4 +1,4 @@
-"""Softmax and its logarithm, and the check that numbers are logits and not probabilities."""
+"""Softmax and its logarithm, sigmoid, and the check that numbers are logits and not probabilities."""
 
 import numpy as np
 
@@ -29,6 +29,11 @@ def boltzmann(energies: np.ndarray, temperature: float = 1.0) -> np.ndarray:
     Shapes, dtypes and errors are those of `softmax`.
     """
     return _along_the_last_axis(softmax_forward, -as_real("energies", energies), temperature)
+
+
+def sigmoid(x: np.ndarray) -> np.ndarray:
+    """``1 / (1 + exp(-x))`` in NumPy, without overflow; NaN for NaN."""
+    return np.exp(-np.logaddexp(0.0, -x))
 
 
 def _along_the_last_axis(kernel, z: np.ndarray, temperature: float) -> np.ndarray:

@@ -69,6 +69,11 @@ class CategoricalCrossentropy(Loss):
 categorical_crossentropy = per_sample(CategoricalCrossentropy)
 
 
+def check_ignore_class(ignore_class: int | None) -> int | None:
+    """None, or any whole number of 32 bits."""
+    return None if ignore_class is None else check_int("ignore_class", ignore_class, -(2**31), 2**31 - 1)
+
+
 @LOSSES.register()
 class SparseCategoricalCrossentropy(Loss):
     """``-log q_y``, y a class index: (B,) or (B, 1).
@@ -89,9 +94,7 @@ class SparseCategoricalCrossentropy(Loss):
     ):
         super().__init__(reduction, name)
         self.from_logits = check_bool("from_logits", from_logits)
-        if ignore_class is not None:
-            ignore_class = check_int("ignore_class", ignore_class, -(2**31), 2**31 - 1)
-        self.ignore_class = ignore_class
+        self.ignore_class = check_ignore_class(ignore_class)
 
 
 sparse_categorical_crossentropy = per_sample(SparseCategoricalCrossentropy)

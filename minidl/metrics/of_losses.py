@@ -9,6 +9,7 @@ import numpy as np
 
 from .. import losses, validation
 from ..kernels.losses import Batch, loss_batch
+from ..losses.supervised import check_ignore_class
 from ..registry import constructor_arguments
 from .base import METRICS, Metric
 
@@ -108,9 +109,7 @@ class SparseCategoricalCrossentropy(OfLoss):
     ):
         super().__init__(name)
         self.from_logits = validation.check_bool("from_logits", from_logits)
-        self.ignore_class = ignore_class
-        if ignore_class is not None:
-            self.ignore_class = validation.check_int("ignore_class", ignore_class, -(2**31), 2**31 - 1)
+        self.ignore_class = check_ignore_class(ignore_class)
         self.axis = _check_axis(axis)
 
     def values(self, pred, labels, targets):

@@ -8,7 +8,7 @@ from functools import reduce
 
 import numpy as np
 
-from ..losses.softmax import log_softmax, softmax
+from ..losses.softmax import log_softmax, sigmoid, softmax
 from ..validation import check_array, check_choice, check_float, describe
 from .conversion import ANY, as_teacher, named_teacher
 from .kinds import Teacher, fingerprint
@@ -107,7 +107,7 @@ class Ensemble(Teacher):
         """The averaged probabilities ``(B, C)``, each member's softened by ``temperature`` first; or mean outputs."""
         logits = self.logits(x, temperature=temperature)
         if self.activation == "sigmoid":
-            return np.exp(-np.logaddexp(0.0, -logits / temperature))
+            return sigmoid(logits / temperature)
         return logits if self.activation is None else softmax(logits, temperature)
 
     def fingerprint(self):

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .. import losses
+from ..losses.softmax import looks_like_probabilities
 from ..validation import check_array
 
 
@@ -83,7 +84,7 @@ def choose_task(model, y) -> Task:
         return TASKS["softmax"]
     if loss is not None and loss.kind(True) >= 0:  # not one of the user's own
         return TASKS[None]
-    if outputs > 1 and (y is None or _are_probabilities(y)):
+    if outputs > 1 and (y is None or (y.ndim == 2 and looks_like_probabilities(y))):
         return TASKS["softmax"]
     if y is not None and ((y == 0) | (abs(y) == 1)).all():
         raise ValueError(
@@ -92,7 +93,3 @@ def choose_task(model, y) -> Task:
             "learn the numbers"
         )
     return TASKS[None]
-
-
-def _are_probabilities(y: np.ndarray) -> bool:
-    return y.ndim == 2 and bool(y.min() >= 0 and np.allclose(y.sum(axis=1, dtype=np.float64), 1, atol=1e-3))
