@@ -358,10 +358,7 @@ def load_model(path, custom_objects: Mapping[str, Callable] | None = None) -> Se
 
 
 def model_from_json(json_string: str, custom_objects: Mapping[str, Callable] | None = None) -> Sequential:
-    """An untrained model of ``to_json``'s text; ``custom_objects`` as in `load_model`.
-
-    Raises TypeError for anything but text, and ValueError for text that describes no model.
-    """
+    """An untrained model of ``to_json``'s text. Raises TypeError for anything but text, ValueError for other text."""
     if not isinstance(json_string, (str, bytes)):
         raise TypeError(f"json_string must be what to_json gave, got {describe(json_string)}")
     with archive.naming("json_string", _CONFIG_ERRORS):
