@@ -6,14 +6,12 @@ The steps, their draws and their bits are those of a fit on the same rows in the
 from __future__ import annotations
 
 import dataclasses
-import time
 
 import numpy as np
 
 from ..callbacks import CallbackList, History
 from ..validation import warn
 from .fit import EpochLoop, choose_stepper, finish, validate
-from .interrupts import watch_signals
 from .options import FitOptions
 from .preparation import TrainingData, prepare
 from .streams import Stream, Window
@@ -117,15 +115,9 @@ class _StreamLoop(EpochLoop):
         while place < len(order) and not self._model.stop_training:
             step, stepper = self._done, self.stepper
             length = 1 if self._every_batch or self._watch.stepwise else stepper.most_steps
-            self._callbacks.on_train_batch_begin(step)
-            began = time.perf_counter()
-            if self._watches_anew:
-                watch_signals()
-            losses = self._model.turns.change(self._run_slice, order[place : place + length * size])
+            losses = self._run_watched(step, order[place : place + length * size])
             if not len(losses):  # they are run again one by one
                 continue
-            self._tally.raise_error()
-            self._set_pace(len(losses), time.perf_counter() - began)
             place += len(losses) * size
             logs = self._logs(self._loss_sum, self._seen, self._metric_sums, self._labelled)
             self._callbacks.on_train_batch_end(self._done - 1, logs)

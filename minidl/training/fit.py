@@ -170,17 +170,9 @@ class EpochLoop:
             length = min(stepper.pace, stepper.most_steps, self._steps - step)
             if self._every_batch or self._watch.stepwise:
                 length = 1
-            self._callbacks.on_train_batch_begin(step)
-            began = time.perf_counter()
-            if self._watches_anew:
-                watch_signals()
-            losses = self._model.turns.change(
-                self._run_slice, order[step * batch_size : (step + length) * batch_size]
-            )
+            losses = self._run_watched(step, order[step * batch_size : (step + length) * batch_size])
             if not len(losses):  # they are run again one by one
                 continue
-            self._tally.raise_error()
-            self._set_pace(len(losses), time.perf_counter() - began)
             last = min(self._done * batch_size, len(order))
             seen = labelled = last - unlogged
             if labelled_before is not None:
@@ -191,6 +183,18 @@ class EpochLoop:
             if self._model.stop_training:
                 break
         return logs
+
+    def _run_watched(self, step: int, rows: np.ndarray) -> np.ndarray:
+        """Train on ``rows``, from that step of the epoch on; returns each step's loss. Its time sets the pace."""
+        self._callbacks.on_train_batch_begin(step)
+        began = time.perf_counter()
+        if self._watches_anew:
+            watch_signals()
+        losses = self._model.turns.change(self._run_slice, rows)
+        if len(losses):
+            self._tally.raise_error()
+            self._set_pace(len(losses), time.perf_counter() - began)
+        return losses
 
     def run_unwatched(self, epoch: int, epochs: int) -> list[dict[str, float]]:
         """Run as many epochs from ``epoch`` on as a slice holds if only a history looks at them. Returns the logs."""
