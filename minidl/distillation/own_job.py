@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..callbacks import EarlyStopping, LambdaCallback
+from ..figures import TASK_FIGURES
 from ..layers import Dense, Dropout, Input
 from ..losses import (
     KnowledgeDistillation,
@@ -134,11 +135,11 @@ class _Job(NamedTuple):
     def figures(self, outputs: np.ndarray) -> dict[str, float]:
         """Of the outputs, or logits, for the test rows; RMSE in the unit of the target."""
         if self.task.classes is None:
-            squares = np.square(outputs[:, 0].astype(np.float64) - self.y[2])
-            r2 = 1 - squares.sum() / max(np.square(self.y[2] - self.y[2].mean()).sum(), 1e-300)
-            return {"rmse": float(np.sqrt(squares.mean())) * self.unit[1], "r2": float(r2)}
-        errors = int(np.count_nonzero(outputs.argmax(axis=1) != self.y[2]))
-        return {"errors": errors, "accuracy": 1 - errors / len(self.y[2])}
+            found = TASK_FIGURES["regression"].beside_labels(outputs, self.y[2])
+            r2 = math.nan if found["r2"] is None else found["r2"]  # all test rows have one value
+            return {"rmse": found["rmse"] * self.unit[1], "r2": r2}
+        found = TASK_FIGURES["classification"].beside_labels(outputs, self.y[2])
+        return {key: found[key] for key in ("errors", "accuracy")}
 
 
 _SHOWN = {
