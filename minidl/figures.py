@@ -175,23 +175,20 @@ def _poor_at_numbers(teacher) -> str:
     return f"the teacher's R2 is {teacher.r2:.3g}, worse than the mean of y" if poor else ""
 
 
-_LOSS, _ERRORS, _ACCURACY = (
-    {"loss": ("loss", ".4f")},
-    {"errors": ("errors", ",")},
-    {"accuracy": ("accuracy", ".2%")},
-)
-_CLASSES = {
+_WRONG = {"loss": ("loss", ".4f"), "errors": ("errors", ","), "accuracy": ("accuracy", ".2%")}
+_BESIDE_TEACHER = {
     "agreement": ("agreement", ".2%"),
     "KL to teacher": ("teacher_kl", ".4f"),
     "calibration error": ("calibration_error", ".2%"),
 }
+_WRONG_SWEPT = {"errors": ".1f", "accuracy": ".2%", "agreement": ".2%", "loss": ".4f"}
 TASK_FIGURES = {
     "classification": TaskFigures(
         _classes_beside_labels,
         _classes_beside_teacher,
         lambda y: as_labels(y) >= 0,
-        _LOSS | _ERRORS | _ACCURACY | _CLASSES,
-        {"errors": ".1f", "accuracy": ".2%", "agreement": ".2%", "loss": ".4f"},
+        _WRONG | _BESIDE_TEACHER,
+        _WRONG_SWEPT,
         min,
         _poor_at_classes,
     ),
@@ -199,8 +196,8 @@ TASK_FIGURES = {
         _binary_beside_labels,
         _binary_beside_teacher,
         lambda y: np.asarray(y).reshape(len(y), -1)[:, 0] >= 0,
-        _LOSS | _ERRORS | _ACCURACY | {"all right": ("all_right", ".2%"), "AUC": ("auc", ".4f")} | _CLASSES,
-        {"auc": ".4f", "errors": ".1f", "accuracy": ".2%", "agreement": ".2%", "loss": ".4f"},
+        _WRONG | {"all right": ("all_right", ".2%"), "AUC": ("auc", ".4f")} | _BESIDE_TEACHER,
+        {"auc": ".4f"} | _WRONG_SWEPT,
         max,
         _poor_at_answers,
     ),

@@ -23,6 +23,7 @@ class SparseRows:
 
     @property
     def size(self) -> int:
+        """How many entries a dense array would have."""
         return self.shape[0] * self.shape[1]
 
     @property

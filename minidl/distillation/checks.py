@@ -107,6 +107,7 @@ def check_answers(
 
 
 def check_some_labels(y: np.ndarray | None, task: Task) -> None:
+    """A ValueError if a plain student would have nothing to learn from."""
     if not has_labels(y, task.name):
         raise ValueError("plain_student=True needs labels, got y without any")
 

@@ -30,10 +30,12 @@ class ReportData:
     teacher_inputs: np.ndarray | None = None  # what it saw, if that is not x
 
     def measure(self, role: str, model: Sequential) -> Figures:
+        """The figures of a model on these samples."""
         answers = self.task.answers(model, self.x)
         return measure(role, answers, self.y, self.teacher_logits, model, self.x, self.task.name)
 
     def measure_teacher(self, teacher: Teacher) -> Figures | None:
+        """Those of the teacher; None if its answers are not known. An array of logits has no size and no speed."""
         if self.teacher_logits is None:
             return None
         timed, x = None, self.x

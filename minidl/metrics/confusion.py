@@ -33,6 +33,7 @@ class Thresholds(NamedTuple):
 
 @functools.lru_cache(64)
 def thresholds_of(*values: float) -> Thresholds:
+    """These thresholds, sorted; whether they divide [0, 1] evenly is told as Keras tells it."""
     values, count = tuple(sorted(values)), len(values)
     even = np.arange(count, dtype=np.float32) / max(count - 1, 1)
     are_even = count > 2 and np.allclose(values, even, atol=EPSILON)

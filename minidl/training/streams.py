@@ -80,6 +80,7 @@ class Stream:
         return batch
 
     def begin_epoch(self) -> None:
+        """Begin the data anew, unless an epoch has a fixed number of steps: then it goes on where it was."""
         self._taken, self._has_ended = 0, False
         if self.steps is None and not self._kept:
             self._restart()

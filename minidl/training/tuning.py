@@ -64,6 +64,7 @@ class Tuning:
 
     @property
     def chosen(self) -> str:
+        """The setting that the student learns by, as `describe_setting` has it."""
         return describe_setting(self.loss)
 
     def lines(self) -> list[str]:
@@ -86,6 +87,7 @@ class Tuning:
         return found
 
     def to_dict(self) -> dict:
+        """All of it as a dictionary that ``json.dumps`` takes."""
         told = {name: getattr(self, name) for name in ("held_out", "steps", "student_steps", "reason")}
         return {"chosen": self.chosen, "trials": [trial._asdict() for trial in self.trials], **told}
 
