@@ -100,7 +100,7 @@ _COMPILE_CHECKS = {
         "a model has one loss; weights of samples and classes are fit's sample_weight and class_weight",
     ),
     "weighted_metrics": _refuse_unless(
-        (None, [], ()), "all metrics are means over the samples without weights, and go into metrics"
+        (None, [], ()), "no metric counts sample weights here; all go into metrics"
     ),
     "run_eagerly": check_bool,
     "steps_per_execution": functools.partial(check_int, minimum=1),
