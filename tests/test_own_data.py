@@ -218,6 +218,9 @@ def test_options_that_do_not_fit_are_refused(capsys):
     refused(capsys, "bad.npz is no file of arrays", "bad.npz")
     refused(capsys, "No such file", "nothing.csv", "--target", "t")
     refused(capsys, "there is no folder", *csv, "--save", "no/folder/s.npz")
+    refused(capsys, "--output no/r.md: there is no folder no", *csv, "--output", "no/r.md")
+    regression = ["trees.csv", "--target", "width", *QUICK, "--temperature", "2"]
+    refused(capsys, "--temperature softens probabilities; a regression has none, got 2.0", *regression)
     refused(capsys, "--save names the model", *csv, "--save", "s.json")
     refused(capsys, "temperature must be > 0", *csv, "--temperature", "0")
     refused(capsys, "--seeds must be >= 1", *csv, "--seeds", "0")

@@ -234,8 +234,6 @@ def check_place(path: str) -> str:
         raise ValueError(
             f"--save names the model, for example student.npz; its .json is written beside it, got {path}"
         )
-    if not Path(path).parent.is_dir():
-        raise ValueError(f"--save {path}: there is no folder {Path(path).parent}")
     return path
 
 
