@@ -204,6 +204,7 @@ def test_options_that_do_not_fit_are_refused(capsys):
     refused(capsys, "--target must name the column to predict: width, seen, bark, park, kind", "trees.csv")
     refused(capsys, "no column 'knd': did you mean 'kind'", "trees.csv", "--target", "knd")
     refused(capsys, "no column 'lenght'", *csv, "--drop", "lenght")
+    refused(capsys, "--drop 'kind': it is the column to predict", *csv, "--drop", "kind")
     refused(capsys, "--labels is for digits", *csv, "--labels", "10")
     refused(capsys, "--data is for digits", *csv, "--data", "folder")
     refused(capsys, "--task binary needs two classes, but 'kind' holds 3", *csv, "--task", "binary")
