@@ -179,6 +179,9 @@ def test_markdown_output(few_digits, tmp_path, capsys):
         (["--teacher-steps", "0"], "--teacher-steps must be >= 1, got 0"),
         (["--data", "/nonexistent"], "path must be a folder"),
         (["--threads", "0"], "n must be"),
+        (["--output", "no/r.md"], "--output no/r.md: there is no folder no"),
+        (["--save", "no/s.npz"], "--save no/s.npz: there is no folder no"),
+        (["--save", "."], "--save .: this is a folder"),
     ],
 )
 def test_bad_values_are_named(few_digits, capsys, arguments, message):

@@ -227,6 +227,22 @@ def test_metrics_do_not_change_the_parameters(kind):
     assert same_state(model, other)
 
 
+@pytest.mark.parametrize("kind", ["numbers", "labels"])
+@pytest.mark.parametrize("run", [fit, layerwise])
+def test_a_function_may_write_to_what_it_gets(run, kind):
+    """It gets copies: nothing of it reaches the training."""
+
+    def spoil(y_true, y_pred):
+        y_true[:], y_pred[:] = 0, 0
+        return 1.0
+
+    plain, spoilt = new_model(kind, []), new_model(kind, [spoil])
+    y = KINDS[kind][2].copy()
+    assert run(plain, kind)["loss"] == run(spoilt, kind)["loss"]
+    np.testing.assert_array_equal(plain.params, spoilt.params)
+    np.testing.assert_array_equal(KINDS[kind][2], y)
+
+
 @pytest.mark.parametrize("run", [fit, layerwise])
 @pytest.mark.parametrize("stop", [3, STEPS + 2])
 @pytest.mark.parametrize("kind", KINDS)

@@ -204,6 +204,7 @@ def test_options_that_do_not_fit_are_refused(capsys):
     refused(capsys, "--target must name the column to predict: width, seen, bark, park, kind", "trees.csv")
     refused(capsys, "no column 'knd': did you mean 'kind'", "trees.csv", "--target", "knd")
     refused(capsys, "no column 'lenght'", *csv, "--drop", "lenght")
+    refused(capsys, "--drop 'kind': it is the column to predict", *csv, "--drop", "kind")
     refused(capsys, "--labels is for digits", *csv, "--labels", "10")
     refused(capsys, "--data is for digits", *csv, "--data", "folder")
     refused(capsys, "--task binary needs two classes, but 'kind' holds 3", *csv, "--task", "binary")
@@ -218,6 +219,9 @@ def test_options_that_do_not_fit_are_refused(capsys):
     refused(capsys, "bad.npz is no file of arrays", "bad.npz")
     refused(capsys, "No such file", "nothing.csv", "--target", "t")
     refused(capsys, "there is no folder", *csv, "--save", "no/folder/s.npz")
+    refused(capsys, "--output no/r.md: there is no folder no", *csv, "--output", "no/r.md")
+    regression = ["trees.csv", "--target", "width", *QUICK, "--temperature", "2"]
+    refused(capsys, "--temperature softens probabilities; a regression has none, got 2.0", *regression)
     refused(capsys, "--save names the model", *csv, "--save", "s.json")
     refused(capsys, "temperature must be > 0", *csv, "--temperature", "0")
     refused(capsys, "--seeds must be >= 1", *csv, "--seeds", "0")

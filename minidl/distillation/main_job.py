@@ -45,12 +45,12 @@ def add_options(add: Callable) -> None:
     add("--labels", type=_parse_labels, default="300", metavar="N", help=labels)
     add("--teacher", type=sizes, default="256-256", metavar="SIZES", help="the teacher's hidden layers")
     add("--student", type=sizes, default="64-64", metavar="SIZES", help="the student's hidden layers")
-    add("--temperature", type=float, default=2.0, help="softens the answers of both")
-    weight: dict = dict(type=float, default=argparse.SUPPRESS)  # digits and a user's own data have their own
-    add("--hard-weight", **weight, help="weight of the labels (default: 0.1, of your own data 0.5)")
-    add(
-        "--soft-weight", **weight, help="weight of the teacher's answers (default: 0.9, of your own data 0.5)"
-    )
+    given: dict = dict(
+        type=float, default=argparse.SUPPRESS
+    )  # digits and a user's own data have their own defaults
+    add("--temperature", **given, help="softens the answers of both; a regression has none (default: 2.0)")
+    add("--hard-weight", **given, help="weight of the labels (default: 0.1, of your own data 0.5)")
+    add("--soft-weight", **given, help="weight of the teacher's answers (default: 0.9, of your own data 0.5)")
     add("--teacher-steps", type=int, default=2_000, help="of each teacher")
     add("--steps", type=int, default=5_000, help="of each student")
     add("--batch-size", type=int, default=32, help="of the students; the teacher's is twice that")
@@ -105,8 +105,8 @@ def _kinds(options: argparse.Namespace) -> list[_Kind]:
 def run(options: argparse.Namespace) -> None:
     """For each seed a teacher and a student of each kind; then the table."""
     started = time.perf_counter()
-    set_weights(options, 0.1, 0.9)
-    check_counts(options)
+    set_numbers_of_loss(options, 0.1, 0.9)
+    check_options(options)
     kinds = _kinds(options)
     (x, y), (x_test, y_test) = mnist.load_subset() if options.data is None else mnist.load_data(options.data)
     labelled = _first_of_each_class(y, options.labels or len(y))
@@ -158,17 +158,22 @@ def say_what_compiling_took(compile_or_load: Callable[[], float]) -> float:
     return seconds
 
 
-def set_weights(options: argparse.Namespace, hard: float, soft: float) -> None:
-    """Those of the loss, where the options do not have them."""
-    for name, weight in (("hard_weight", hard), ("soft_weight", soft)):
-        vars(options).setdefault(name, weight)
+def set_numbers_of_loss(options: argparse.Namespace, hard: float, soft: float) -> None:
+    """Temperature and weights, where the options do not have them."""
+    for name, number in (("temperature", 2.0), ("hard_weight", hard), ("soft_weight", soft)):
+        vars(options).setdefault(name, number)
 
 
-def check_counts(options: argparse.Namespace) -> None:
-    """Refuse numbers below 1, and set the number of threads."""
+def check_options(options: argparse.Namespace) -> None:
+    """Refuse numbers below 1 and files that cannot be written, and set the number of threads."""
     for name in ("seeds", "steps", "teacher_steps", "batch_size"):
         if getattr(options, name) < 1:
             raise ValueError(f"--{name.replace('_', '-')} must be >= 1, got {getattr(options, name)}")
+    for name in ("output", "save"):
+        path = Path(getattr(options, name) or "file")
+        if path.is_dir() or not path.parent.is_dir():
+            wrong = "this is a folder" if path.is_dir() else f"there is no folder {path.parent}"
+            raise ValueError(f"--{name} {path}: {wrong}")
     if options.threads is not None:
         set_num_threads(options.threads)
 

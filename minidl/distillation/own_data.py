@@ -67,6 +67,8 @@ def load(options: argparse.Namespace) -> Data:
         raise ValueError(f"--target must name the column to predict: {', '.join(read.names)}")
     for name in (*options.drop, options.target):
         read.texts(name)
+    if options.target in options.drop:
+        raise ValueError(f"--drop {options.target!r}: it is the column to predict (--target)")
     numbers = table.numbers_of(read, options.target)
     y = np.array(read.texts(options.target)) if numbers is None else numbers
     columns = table.describe_columns(read, {*options.drop, options.target})
@@ -234,8 +236,6 @@ def check_place(path: str) -> str:
         raise ValueError(
             f"--save names the model, for example student.npz; its .json is written beside it, got {path}"
         )
-    if not Path(path).parent.is_dir():
-        raise ValueError(f"--save {path}: there is no folder {Path(path).parent}")
     return path
 
 

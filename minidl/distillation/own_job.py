@@ -30,7 +30,7 @@ from ..optimizers import Adam
 from ..optimizers.schedules import CosineDecay
 from ..report import count_of, describe_layers, format_table, latency, mean_and_std
 from ..teachers import Ensemble, cached_logits
-from .main_job import check_counts, gain_of, one_thread_each, say_what_compiling_took, set_weights
+from .main_job import check_options, gain_of, one_thread_each, say_what_compiling_took, set_numbers_of_loss
 from .own_data import (
     Data,
     OwnTask,
@@ -154,10 +154,14 @@ _SHOWN = {
 def run(options: argparse.Namespace) -> None:
     """The whole job; what a reader must know is printed on the way."""
     started = time.perf_counter()
-    set_weights(options, 0.5, 0.5)
-    check_counts(options)
+    check_options(options)
     data = load(options)
     task, y = choose_own_task(data, options.task)
+    if task.classes is None and hasattr(options, "temperature"):
+        raise ValueError(
+            f"--temperature softens probabilities; a regression has none, got {options.temperature}"
+        )
+    set_numbers_of_loss(options, 0.5, 0.5)
     if len(y) < 10:
         raise ValueError(f"{data.source} has {count_of(len(y), 'row')}: 10 at least are split in three parts")
     parts = split(None if task.classes is None else y, len(y), options.seed)

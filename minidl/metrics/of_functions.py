@@ -46,7 +46,7 @@ class FunctionMetric(OfSums):
         return 2
 
     def sums(self, pred, labels, targets, weight=None):
-        true = labels if labels.size else np.array(targets, pred.dtype)
+        true = labels.copy() if labels.size else np.array(targets, pred.dtype)
         found = self.function(true, pred.copy())  # copies, as it may write to them
         values = self._checked_return(found, len(pred))
         if values.ndim == 0:
