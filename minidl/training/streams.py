@@ -147,7 +147,12 @@ class Stream:
         except StopIteration:
             return None
         self._number += 1
-        return _checked(f"batch {self._number} of {self.argument}", batch)
+        checked = _checked(f"batch {self._number} of {self.argument}", batch)
+        if isinstance(self._data, (list, tuple)):  # all its batches are there at once
+            return checked
+        # whoever makes them one by one may fill the same arrays again, and several are read before the first is used
+        copies = (None if part is None else np.array(part) for part in checked[:3])
+        return Window(*copies, checked.batch_size)
 
 
 def _checked(argument: str, batch: Any) -> Window:
