@@ -439,7 +439,10 @@ def test_evaluate_and_predict_refuse_what_they_cannot_use():
 def test_lists_of_samples_stay_data():
     model = make()
     assert not any(
-        map(streams.is_stream, (X, X.tolist(), list(X), [X], (X, Y), [(1.0, 2.0)], "x", None, {}, range(3)))
+        map(
+            streams.is_stream,
+            (X, X.tolist(), list(X), [X], (X, Y), [(1.0, 2.0)], "x", None, {}, range(3), Sequence),
+        )
     )
     assert all(map(streams.is_stream, (parts(), [(X, Y)], [(X,)], Sequence(), Loader(), iter([X]))))
     assert np.array_equal(model.predict(list(X)), model.predict(X))

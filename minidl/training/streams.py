@@ -35,7 +35,12 @@ def is_stream(data: Any) -> bool:
     if isinstance(data, (list, tuple)):
         first = data[0] if len(data) else None
         return isinstance(first, tuple) and 0 < len(first) <= 3 and len(getattr(first[0], "shape", ())) > 0
-    if data is None or isinstance(data, _NO_STREAMS) or hasattr(data, "shape") or hasattr(data, "__array__"):
+    if (
+        data is None
+        or isinstance(data, (*_NO_STREAMS, type))
+        or hasattr(data, "shape")
+        or hasattr(data, "__array__")
+    ):
         return False
     return hasattr(data, "__iter__") or (hasattr(data, "__getitem__") and hasattr(data, "__len__"))
 
