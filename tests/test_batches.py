@@ -450,7 +450,32 @@ def test_evaluate_and_predict_refuse_what_they_cannot_use():
 def test_lists_of_samples_stay_data():
     model = make()
     assert not any(
-        map(streams.is_stream, (X, X.tolist(), list(X), [X], (X, Y), [(1.0, 2.0)], "x", None, {}, range(3)))
+        map(
+            streams.is_stream,
+            (X, X.tolist(), list(X), [X], (X, Y), [(1.0, 2.0)], "x", None, {}, range(3), Sequence),
+        )
     )
     assert all(map(streams.is_stream, (parts(), [(X, Y)], [(X,)], Sequence(), Loader(), iter([X]))))
     assert np.array_equal(model.predict(list(X)), model.predict(X))
+
+
+@pytest.mark.parametrize("layerwise", [False, True])
+def test_a_generator_may_fill_the_same_arrays_again(layerwise):
+    """Several batches are read before the first is used: each is copied."""
+
+    def refilled():
+        x, y, weight = np.empty((B, 8), "f4"), np.empty(B, int), np.empty(B)
+        for batch in parts(weight=WEIGHT):
+            rows = len(batch[0])
+            for array, values in zip((x, y, weight), batch, strict=True):
+                array[:rows] = values
+            yield x[:rows], y[:rows], weight[:rows]
+
+    model, other = make(layerwise=layerwise), make(layerwise=layerwise)
+    history = model.fit(parts(weight=WEIGHT), verbose=0, validation_data=parts(weight=WEIGHT)).history
+    assert history == other.fit(refilled(), verbose=0, validation_data=refilled()).history
+    np.testing.assert_array_equal(model.params, other.params)
+    assert model.evaluate(refilled(), verbose=0) == model.evaluate(parts(weight=WEIGHT), verbose=0)
+    np.testing.assert_array_equal(
+        model.predict(refilled(), verbose=0), model.predict(parts(weight=WEIGHT), verbose=0)
+    )

@@ -10,7 +10,7 @@ from minidl import get_num_threads, load_model, set_num_threads
 from minidl.__main__ import main
 from minidl.datasets import table
 from minidl.datasets.table import Column, describe_columns, encode, read_table
-from minidl.distillation import own_data
+from minidl.distillation import main_job, own_data
 
 QUICK = "--teacher 32 --student 8 --teacher-steps 60 --steps 60 --seeds 2 --learning-rate 0.01".split()
 NAMES = np.array(["ash, white", "birch", "cedar"])
@@ -152,6 +152,7 @@ def test_the_main_job_on_digits_knows_nothing_of_it(monkeypatch):
     assert main([]) == main(["distill"]) == main(["--seeds", "1"]) == 0
     for options in seen:
         assert not set(vars(options)) & set(own_data.OPTIONS)
+        main_job.set_numbers_of_loss(options, 0.1, 0.9)
         assert options.temperature == 2.0 and options.steps == 5000
 
 

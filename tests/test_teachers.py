@@ -324,6 +324,19 @@ def test_a_tensor_that_needs_gradients_is_explained():
         cached_logits(lambda x: Tensor(), X)
 
 
+def test_a_function_may_write_to_what_it_gets():
+    """It gets a copy: the samples stay as they are."""
+
+    def spoil(x):
+        logits = x[:, :3].copy()
+        x[:] = 0
+        return logits
+
+    x = X.copy()
+    np.testing.assert_array_equal(cached_logits(spoil, x), X[:, :3])
+    np.testing.assert_array_equal(x, X)
+
+
 def test_arguments_of_cached_logits():
     for arguments, message in (
         (dict(batch_size=0), "batch_size must be >= 1, got 0"),

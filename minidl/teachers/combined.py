@@ -150,7 +150,10 @@ class InputsTeacher(Teacher):
                 f"teacher has inputs of its own for {self.samples} samples and knows no others, got x of {len(x)}"
             )
         inputs = np.ascontiguousarray(self.inputs if rows is None else self.inputs[rows])
-        return self.teacher.logits(inputs, temperature=temperature)
+        try:
+            return self.teacher.logits(inputs, temperature=temperature)
+        except (ValueError, TypeError) as error:
+            raise type(error)(f"{error} (it was asked about teacher_inputs)") from error
 
     def fingerprint(self):
         own = self.teacher.fingerprint()

@@ -173,7 +173,8 @@ class CallableTeacher(Teacher):
         return CallableTeacher(self.function, self.from_probs, activation)
 
     def logits(self, x, rows=None, temperature=1.0):
-        x = np.ascontiguousarray(x, x.dtype if x.dtype.kind == "f" else np.float32)
+        dtype = x.dtype if x.dtype.kind == "f" else np.float32
+        x = np.array(x, dtype, order="C")  # a copy, as the function may write to it
         try:
             returned = self.function(x)
         except (TypeError, ValueError) as error:

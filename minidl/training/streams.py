@@ -35,7 +35,12 @@ def is_stream(data: Any) -> bool:
     if isinstance(data, (list, tuple)):
         first = data[0] if len(data) else None
         return isinstance(first, tuple) and 0 < len(first) <= 3 and len(getattr(first[0], "shape", ())) > 0
-    if data is None or isinstance(data, _NO_STREAMS) or hasattr(data, "shape") or hasattr(data, "__array__"):
+    if (
+        data is None
+        or isinstance(data, (*_NO_STREAMS, type))
+        or hasattr(data, "shape")
+        or hasattr(data, "__array__")
+    ):
         return False
     return hasattr(data, "__iter__") or (hasattr(data, "__getitem__") and hasattr(data, "__len__"))
 
@@ -148,7 +153,12 @@ class Stream:
         except StopIteration:
             return None
         self._number += 1
-        return _checked(f"batch {self._number} of {self.argument}", batch)
+        checked = _checked(f"batch {self._number} of {self.argument}", batch)
+        if isinstance(self._data, (list, tuple)):  # all its batches are there at once
+            return checked
+        # whoever makes them one by one may fill the same arrays again, and several are read before the first is used
+        copies = (None if part is None else np.array(part) for part in checked[:3])
+        return Window(*copies, checked.batch_size)
 
 
 def _checked(argument: str, batch: Any) -> Window:
