@@ -131,9 +131,12 @@ def _compile_in_two_processes(jobs: dict, new: list[str], dtype: str) -> None:
     rest from the shortest on. Where they meet, all is done, however slow or dead the other is."""
     first, *others = sorted(new, key=_expected_seconds, reverse=True)
     helper = _start_helper(others, dtype) if others else None
-    _compile(jobs[name] for name in [first, *reversed(others), *jobs])
-    if helper is not None:
-        helper.kill()
+    try:
+        _compile(jobs[name] for name in [first, *reversed(others), *jobs])
+    finally:
+        if helper is not None:
+            helper.kill()
+            helper.wait()  # else it stays a zombie, and Python warns of it
 
 
 def _expected_seconds(name: str) -> float:

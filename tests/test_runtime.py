@@ -215,11 +215,13 @@ def test_a_host_that_embeds_python_is_not_started_again(monkeypatch, tmp_path):
 @pytest.mark.parametrize("helps", [False, True])
 def test_two_processes_begin_at_opposite_ends(monkeypatch, helps):
     """Nobody waits: a second process that writes nothing, or never starts, leaves all to this one."""
-    killed, on_disk, compiled, asked = [], set(), [], []
+    killed, ended, on_disk, compiled, asked = [], [], set(), [], []
 
     class Helper:
         def wait(self, timeout=None):
-            pytest.fail(f"waits {timeout} s for a process that does nothing")
+            if not killed:
+                pytest.fail(f"waits {timeout} s for a process that does nothing")
+            ended.append(self)
 
         poll = wait
 
@@ -246,6 +248,7 @@ def test_two_processes_begin_at_opposite_ends(monkeypatch, helps):
     assert asked == ["matmul.product", "infer", "loss.DIST", "update.ADAM", "all_ready"]
     assert compiled[:3] == ["train", "all_ready", "update.ADAM"], "the longest first, then the shortest"
     assert killed == [compiled]
+    assert len(ended) == 1, "a killed process that nobody waits for stays a zombie"
     assert set(compiled) | on_disk == set(names)
     assert len(compiled) == (3 if helps else len(names)), "what the other has left is not compiled here"
 
