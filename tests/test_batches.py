@@ -479,3 +479,19 @@ def test_a_generator_may_fill_the_same_arrays_again(layerwise):
     np.testing.assert_array_equal(
         model.predict(refilled(), verbose=0), model.predict(parts(weight=WEIGHT), verbose=0)
     )
+
+
+def test_a_function_metric_is_called_once_a_batch(monkeypatch):
+    """And once before the first step, whatever the windows."""
+    monkeypatch.setattr(streams, "_WINDOW_BYTES", 1)  # a window for each batch
+    calls = []
+
+    def counted(y_true, y_pred):
+        calls.append(len(y_true))
+        return np.zeros(len(y_true))
+
+    model = make()
+    model.compile("sgd", "sparse_categorical_crossentropy", [counted])
+    fit(list(parts()), model=model, epochs=2)
+    sizes = [len(x) for x, _ in parts()]
+    assert calls == [sizes[0], *sizes, *sizes]

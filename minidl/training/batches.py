@@ -9,9 +9,9 @@ import dataclasses
 
 import numpy as np
 
-from ..callbacks import CallbackList, History
+from ..callbacks import History
 from ..validation import warn
-from .fit import EpochLoop, choose_stepper, finish, validate
+from .fit import EpochLoop, begin_anew, callbacks_of, choose_stepper, finish, validate
 from .options import FitOptions
 from .preparation import TrainingData, prepare
 from .streams import Stream, Window
@@ -25,7 +25,11 @@ def fit_stream(model, options: FitOptions, stream: Stream) -> History:
     logs: dict[str, float] = {}
     callbacks.on_train_begin()
     if first < options.epochs:
-        model.turns.change(_begin_anew, model, first)
+        if model.unfinished is not None:
+            warn(
+                f"epoch {model.epoch + 1} was left in its middle; a fit on an iterable begins epoch {first + 1} anew"
+            )
+        model.turns.change(begin_anew, model, first)
     for epoch in range(first, options.epochs):
         callbacks.on_epoch_begin(epoch)
         logs = loop.run(epoch)
@@ -39,43 +43,27 @@ def fit_stream(model, options: FitOptions, stream: Stream) -> History:
     return finish(model, options, loop, callbacks, logs)
 
 
-def _begin_anew(model, epoch: int) -> None:
-    if model.unfinished is not None:
-        warn(
-            f"epoch {model.epoch + 1} was left in its middle; a fit on an iterable begins epoch {epoch + 1} anew"
-        )
-    model.leave_epoch()
-    model.epoch, model.draw_epoch = epoch, max(model.draw_epoch, epoch)
-
-
 class _StreamLoop(EpochLoop):
-    """Runs the epochs of a fit on a stream. ``data`` has the first batch's loss, metrics and validation."""
+    """Runs the epochs of a fit on a stream. ``data`` has the loss, the metrics' sums and the validation of all."""
 
     def __init__(self, model, options: FitOptions, stream: Stream):
         self._options, self._stream = options, stream
-        self._done = 0
+        self._done, self.data = 0, None
         window = stream.first()
         self.batch_size = window.batch_size
         self.data = self._prepared(model, window, validation_data=options.validation_data)
-        self.callbacks = CallbackList(
-            options.callbacks,
-            add_history=True,
-            add_progbar=options.verbose != 0,
-            model=model,
-            epochs=options.epochs,
-            steps=stream.length,
-            verbose=options.verbose,
-        )
+        self.callbacks = callbacks_of(model, options, stream.length)
         super().__init__(model, self.data, window.batch_size, options, self.callbacks)
 
     def _prepared(self, model, window: Window, **validation) -> TrainingData:
-        """`prepare` for the rows of a window."""
+        """`prepare` for the rows of a window, with the loss and the sums of the first."""
         own = {"x": window.x, "y": window.y, "sample_weight": window.weight, "batch_size": window.batch_size}
         own |= {"steps_per_epoch": None, "validation_data": None, **validation, "verbose": 0}
         if own["validation_data"] is None:
             own["validation_steps"] = None
         try:
-            return prepare(model, dataclasses.replace(self._options, **own))
+            kept = (self.data.loss, self.data.tally) if self.data else ()
+            return prepare(model, dataclasses.replace(self._options, **own), *kept)
         except (ValueError, TypeError) as error:
             raise type(error)(
                 f"{error} (in x, an iterable, from its step {self._done + 1} of the epoch on)"
@@ -126,12 +114,9 @@ class _StreamLoop(EpochLoop):
 
     def _read(self, window: Window) -> None:
         """Have the steps read a window, by a stepper that goes on at the pace of the one before."""
-        data = self._prepared(self._model, window)
-        self._data = self.data._replace(
-            samples=data.samples, count=data.count, online_teacher=data.online_teacher
-        )
+        self._data = self._prepared(self._model, window)
         self._batch_size = window.batch_size
-        self._watch.follow(data.samples.x, self._stream.length)
+        self._watch.follow(self._data.samples.x, self._stream.length)
         last = self.stepper
         last.keep_memory()
         stepwise = self._every_batch or self._watch.careful
@@ -146,9 +131,7 @@ class _StreamLoop(EpochLoop):
             rows = rows[: steps * size]
             sizes = np.full(steps, size)
             sizes[-1] = len(rows) - size * (steps - 1)
-            # one after the other, so that the sum does not depend on where slices end
-            self._loss_sum = float(np.cumsum(np.concatenate(([self._loss_sum], losses * sizes)))[-1])
-            self._done += steps
+            self._add_up(losses, sizes)
             self._seen += len(rows)
             labels = self._data.samples.labels
             without = np.count_nonzero(labels[rows] < 0) if labels.size and self._data.loss.distills else 0

@@ -42,15 +42,7 @@ def fit(model, options: FitOptions, data: TrainingData | None = None) -> History
     """Train ``model`` and return the history of losses and metrics; ``data``: if it was prepared already."""
     data = data or prepare(model, options)
     batch_size = min(options.batch_size, len(data.samples.x))
-    callbacks = CallbackList(
-        options.callbacks,
-        add_history=True,
-        add_progbar=options.verbose != 0,
-        model=model,
-        epochs=options.epochs,
-        steps=-(-data.count // batch_size),
-        verbose=options.verbose,
-    )
+    callbacks = callbacks_of(model, options, -(-data.count // batch_size))
     if options.initial_epoch > options.epochs:
         warn(
             f"nothing is trained: initial_epoch={options.initial_epoch} lies beyond epochs={options.epochs}, which is "
@@ -77,6 +69,19 @@ def fit(model, options: FitOptions, data: TrainingData | None = None) -> History
         if model.stop_training:
             break
     return finish(model, options, loop, callbacks, logs)
+
+
+def callbacks_of(model, options: FitOptions, steps: int | None) -> CallbackList:
+    """Those of the user, a history, and a progress bar that counts the ``steps`` of an epoch."""
+    return CallbackList(
+        options.callbacks,
+        add_history=True,
+        add_progbar=options.verbose != 0,
+        model=model,
+        epochs=options.epochs,
+        steps=steps,
+        verbose=options.verbose,
+    )
 
 
 def finish(model, options: FitOptions, loop: "EpochLoop", callbacks, logs: dict[str, float]) -> History:
@@ -115,12 +120,13 @@ def _begin_epochs(model, options: FitOptions, batch_size: int, count: int) -> No
             f"batch_size {batch_size} on {count} samples with shuffle={options.shuffle}. initial_epoch={model.epoch} "
             "and the same batches go on there"
         )
+    model.turns.change(begin_anew, model, first)
 
-    def begin_anew():
-        model.leave_epoch()
-        model.epoch, model.draw_epoch = first, max(model.draw_epoch, first)
 
-    model.turns.change(begin_anew)
+def begin_anew(model, epoch: int) -> None:
+    """Have the next step be the first of ``epoch``, with draws of its own."""
+    model.leave_epoch()
+    model.epoch, model.draw_epoch = epoch, max(model.draw_epoch, epoch)
 
 
 def choose_stepper(model, data: TrainingData, batch_size: int, stepwise: bool, options: FitOptions):
@@ -269,10 +275,7 @@ class EpochLoop:
         losses, sums_before = self._watch.run_slice(self.stepper, rows, first, sums)
         if not len(losses):
             return losses
-        # one after the other, so that the sum does not depend on where slices end
-        added = losses * self._sizes[first : first + len(losses)]
-        loss_sums = np.cumsum(np.concatenate(([self._loss_sum], added)))
-        self._done, self._loss_sum = first + len(losses), float(loss_sums[-1])
+        loss_sums = self._add_up(losses, self._sizes[first : first + len(losses)])
         undone = sums_before is not None  # the last step
         done = self._done - undone
         if done == self._steps:
@@ -280,6 +283,13 @@ class EpochLoop:
         elif done:
             self._leave(done, float(loss_sums[done - first]), sums_before if undone else sums)
         return losses
+
+    def _add_up(self, losses: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+        """Count steps on batches of these sizes; returns the epoch's sum of losses before them and after each."""
+        # one after the other, so that the sum does not depend on where slices end
+        loss_sums = np.cumsum(np.concatenate(([self._loss_sum], losses * sizes)))
+        self._done, self._loss_sum = self._done + len(losses), float(loss_sums[-1])
+        return loss_sums
 
     def _leave(self, done: int, loss_sum: float, metric_sums: np.ndarray) -> None:
         """Tell the model where in the epoch it is."""

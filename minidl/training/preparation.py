@@ -37,10 +37,10 @@ class TrainingData(NamedTuple):
     """Asked about each batch; None: the samples hold its logits, or there is none."""
 
 
-def prepare(model, options: FitOptions, loss: Loss | None = None) -> TrainingData:
+def prepare(model, options: FitOptions, loss: Loss | None = None, tally: Tally | None = None) -> TrainingData:
     """Check the data against model and loss, keep validation samples aside, ask the teacher.
 
-    ``loss``: in the place of what the options ask for.
+    ``loss``: in the place of what the options ask for. ``tally``: that of samples which were prepared before these.
     """
     loss = loss or _training_loss(model, options)
     samples = check_samples(model, loss, options.x, options.y, options.sample_weight)
@@ -70,8 +70,9 @@ def prepare(model, options: FitOptions, loss: Loss | None = None) -> TrainingDat
     if options.target_model is not None:
         samples, online_teacher = _taught(model, loss, samples, options)
         model.was_taught = True
-    tally = Tally(model, model.metrics if has_labels else [], samples.targets is None, loss.distills)
-    _try_functions(model, tally, samples, min(options.batch_size, count))
+    if tally is None:
+        tally = Tally(model, model.metrics if has_labels else [], sparse, loss.distills)
+        _try_functions(model, tally, samples, min(options.batch_size, count))
     return TrainingData(loss, samples, count, validation, tally, online_teacher)
 
 
