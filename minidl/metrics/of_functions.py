@@ -6,7 +6,7 @@ import numpy as np
 
 from .. import validation
 from ..losses import CLASS_OF
-from .base import Metric, OfSums, mean_sums
+from .base import OfSums, mean_sums
 
 _EXPECTED = "a number for each sample, shape (B, ...), or one number"
 
@@ -42,9 +42,6 @@ class FunctionMetric(OfSums):
         """That of a loss is known, as in Keras."""
         return "down" if any(self.function is loss for loss in CLASS_OF) else None
 
-    def sums_size(self, outputs):
-        return 2
-
     def sums(self, pred, labels, targets, weight=None):
         true = labels.copy() if labels.size else np.array(targets, pred.dtype)
         found = self.function(true, pred.copy())  # copies, as it may write to them
@@ -52,9 +49,6 @@ class FunctionMetric(OfSums):
         if values.ndim == 0:
             return np.array([float(values), 1.0])
         return mean_sums(values.reshape(len(values), -1).mean(axis=1), weight)
-
-    def result_of(self, sums):
-        return Metric.result_of(self, sums)
 
     def _checked_return(self, found, rows: int) -> np.ndarray:
         what = f"metric {self.name!r} must return {_EXPECTED}"

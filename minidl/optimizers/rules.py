@@ -39,8 +39,26 @@ class SGD(Optimizer):
         return kernel.NESTEROV if self.nesterov else kernel.MOMENTUM
 
 
+class _WithMoments(Optimizer):
+    """The settings of Adam, Nadam and Adamax."""
+
+    def __init__(
+        self,
+        learning_rate: float | LearningRateSchedule = 0.001,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-7,
+        *common: Any,
+        **options: Unpack[CommonOptions],
+    ):
+        super().__init__(learning_rate, *common, **options)
+        self.beta_1 = check_float("beta_1", beta_1, minimum=0, below=1)
+        self.beta_2 = check_float("beta_2", beta_2, minimum=0, below=1)
+        self.epsilon = check_float("epsilon", epsilon, minimum=0)
+
+
 @OPTIMIZERS.register()
-class Adam(Optimizer):
+class Adam(_WithMoments):
     """Adam (Kingma & Ba 2015); ``amsgrad`` divides by the largest second moment so far.
 
     ``m += (1 - beta_1)*(g - m); v += (1 - beta_2)*(g*g - v)``,
@@ -59,10 +77,7 @@ class Adam(Optimizer):
         *common: Any,
         **options: Unpack[CommonOptions],
     ):
-        super().__init__(learning_rate, *common, **options)
-        self.beta_1 = check_float("beta_1", beta_1, minimum=0, below=1)
-        self.beta_2 = check_float("beta_2", beta_2, minimum=0, below=1)
-        self.epsilon = check_float("epsilon", epsilon, minimum=0)
+        super().__init__(learning_rate, beta_1, beta_2, epsilon, *common, **options)
         self.amsgrad = check_bool("amsgrad", amsgrad)
 
     @property
@@ -122,24 +137,6 @@ class RMSprop(Optimizer):
         if self.centered:
             return kernel.RMSPROP_CENTERED_MOMENTUM if self.momentum else kernel.RMSPROP_CENTERED
         return kernel.RMSPROP_MOMENTUM if self.momentum else kernel.RMSPROP
-
-
-class _WithMoments(Optimizer):
-    """The settings of Nadam and Adamax."""
-
-    def __init__(
-        self,
-        learning_rate: float | LearningRateSchedule = 0.001,
-        beta_1: float = 0.9,
-        beta_2: float = 0.999,
-        epsilon: float = 1e-7,
-        *common: Any,
-        **options: Unpack[CommonOptions],
-    ):
-        super().__init__(learning_rate, *common, **options)
-        self.beta_1 = check_float("beta_1", beta_1, minimum=0, below=1)
-        self.beta_2 = check_float("beta_2", beta_2, minimum=0, below=1)
-        self.epsilon = check_float("epsilon", epsilon, minimum=0)
 
 
 @OPTIMIZERS.register()

@@ -45,8 +45,23 @@ class _Formula(LearningRateSchedule):
         return self._rates(steps)[offset : offset + count]
 
 
+class _OfPeriods(_Formula):
+    """Base of those whose rate falls with ``step / decay_steps``, rounded down with ``staircase``."""
+
+    def _set(self, initial_learning_rate: float, decay_steps: int, staircase: bool, name: str) -> None:
+        """Keep the arguments that all have but ``decay_rate``."""
+        self.initial_learning_rate = check_float("initial_learning_rate", initial_learning_rate, above=0)
+        self.decay_steps = check_float("decay_steps", decay_steps, above=0)
+        self.staircase = check_bool("staircase", staircase)
+        self.name = check_name(name, type(self).__name__)
+
+    def _periods(self, steps):
+        periods = steps / self.decay_steps
+        return np.floor(periods) if self.staircase else periods
+
+
 @SCHEDULES.register()
-class ExponentialDecay(_Formula):
+class ExponentialDecay(_OfPeriods):
     """``initial_learning_rate * decay_rate**(step / decay_steps)``; ``staircase`` rounds the exponent down."""
 
     def __init__(
@@ -57,17 +72,11 @@ class ExponentialDecay(_Formula):
         staircase: bool = False,
         name: str = "ExponentialDecay",
     ):
-        self.initial_learning_rate = check_float("initial_learning_rate", initial_learning_rate, above=0)
-        self.decay_steps = check_float("decay_steps", decay_steps, above=0)
+        self._set(initial_learning_rate, decay_steps, staircase, name)
         self.decay_rate = check_float("decay_rate", decay_rate, above=0)
-        self.staircase = check_bool("staircase", staircase)
-        self.name = check_name(name, "ExponentialDecay")
 
     def _rates(self, steps):
-        exponent = steps / self.decay_steps
-        if self.staircase:
-            exponent = np.floor(exponent)
-        return self.initial_learning_rate * self.decay_rate**exponent
+        return self.initial_learning_rate * self.decay_rate ** self._periods(steps)
 
 
 @SCHEDULES.register()
@@ -172,7 +181,7 @@ class PolynomialDecay(_Formula):
 
 
 @SCHEDULES.register()
-class InverseTimeDecay(_Formula):
+class InverseTimeDecay(_OfPeriods):
     """``initial_learning_rate / (1 + decay_rate * step / decay_steps)``; ``staircase`` rounds the quotient of the
     steps down."""
 
@@ -184,17 +193,11 @@ class InverseTimeDecay(_Formula):
         staircase: bool = False,
         name: str = "InverseTimeDecay",
     ):
-        self.initial_learning_rate = check_float("initial_learning_rate", initial_learning_rate, above=0)
-        self.decay_steps = check_float("decay_steps", decay_steps, above=0)
+        self._set(initial_learning_rate, decay_steps, staircase, name)
         self.decay_rate = check_float("decay_rate", decay_rate, minimum=0)
-        self.staircase = check_bool("staircase", staircase)
-        self.name = check_name(name, "InverseTimeDecay")
 
     def _rates(self, steps):
-        periods = steps / self.decay_steps
-        if self.staircase:
-            periods = np.floor(periods)
-        return self.initial_learning_rate / (1 + self.decay_rate * periods)
+        return self.initial_learning_rate / (1 + self.decay_rate * self._periods(steps))
 
 
 @SCHEDULES.register()
