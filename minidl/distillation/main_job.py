@@ -130,7 +130,9 @@ def run(options: argparse.Namespace) -> None:
         result = dict(models=rows, verdict=verdict, seconds=seconds, seconds_compiling=compile_seconds)
         settings = {k: v for k, v in vars(options).items() if k not in ("run", "command", "output", "save")}
         result |= dict(settings=settings, training_digits=len(x), test_digits=len(x_test))
-        _write_result(options.output, result)
+        form = "{verdict}\n\n{training_digits} training digits, {test_digits} test digits, {seconds:.0f} seconds."
+        page = f"{format_table(_HEAD, _lines(rows), markdown=True)}\n\n{form.format(**result)}"
+        write_result(options.output, result, page)
     if options.save:
         groups[-1][-1].save(options.save)
 
@@ -313,26 +315,28 @@ def gain_of(row: dict, last: dict, key: str = "errors") -> tuple[float, float]:
     return row[f"{key}_mean"] - last[f"{key}_mean"], error
 
 
+def how_sure(gain: float, error: float, runs: int) -> str:
+    """What ``runs`` seeds say of a gain with this standard error."""
+    if runs == 1:
+        return "with one seed, which says little"
+    return f"over {runs} seeds: {'more' if abs(gain) > 2 * error else 'less'} than two standard errors"
+
+
 def _verdict(students: list[dict]) -> str:
     """What the table says of the last student, beside the best one of equal means that has no teacher."""
     last = students[-1]
     equals = [row for row in students if row["shifted"] == last["shifted"] and not row["taught"]]
     best = min(equals, key=lambda row: row["errors_mean"])
     gain, error = gain_of(best, last)
-    did, sure = "saved" if gain > 0 else "cost", "more" if abs(gain) > 2 * error else "less"
-    seeds = f"over {last['runs']} seeds: {sure} than two standard errors"
-    certain = seeds if last["runs"] > 1 else "with one seed, which says little"
+    did, certain = "saved" if gain > 0 else "cost", how_sure(gain, error, last["runs"])
     return (
         f"{last['model'].capitalize()}: {last['errors_mean']:.1f} errors. That {did} {abs(gain):.1f} +- {error:.1f} of "
         f"the {best['errors_mean']:.1f} of the best student without a teacher ({best['model']}), {certain}."
     )
 
 
-def _write_result(path: str, result: dict) -> None:
-    text = json.dumps(result, indent=1) + "\n"
-    if Path(path).suffix == ".md":
-        table = format_table(_HEAD, _lines(result["models"]), markdown=True)
-        form = "{verdict}\n\n{training_digits} training digits, {test_digits} test digits, {seconds:.0f} seconds.\n"
-        text = f"{table}\n\n{form.format(**result)}"
-    Path(path).write_text(text, encoding="utf-8")
+def write_result(path: str, result: dict, page: str) -> None:
+    """Write the ``page`` to a file that ends in .md, the ``result`` as JSON to any other."""
+    text = page if Path(path).suffix == ".md" else json.dumps(result, indent=1)
+    Path(path).write_text(text + "\n", encoding="utf-8")
     print(f"written to {path}")

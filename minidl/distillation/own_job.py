@@ -5,7 +5,6 @@ students learn from the labels alone, and from labels and teacher; validation ch
 """
 
 import argparse
-import json
 import math
 import threading
 import time
@@ -30,7 +29,15 @@ from ..optimizers import Adam
 from ..optimizers.schedules import CosineDecay
 from ..report import count_of, describe_layers, format_table, latency, mean_and_std
 from ..teachers import Ensemble, cached_logits
-from .main_job import check_options, gain_of, one_thread_each, say_what_compiling_took, set_numbers_of_loss
+from .main_job import (
+    check_options,
+    gain_of,
+    how_sure,
+    one_thread_each,
+    say_what_compiling_took,
+    set_numbers_of_loss,
+    write_result,
+)
 from .own_data import (
     Data,
     OwnTask,
@@ -197,12 +204,7 @@ def run(options: argparse.Namespace) -> None:
     if options.output:
         result = dict(models=rows, verdict=verdict, seconds=seconds, task=task.name, student=saved)
         result["rows"] = [len(part) for part in parts]
-        is_page = Path(options.output).suffix == ".md"
-        page = f"{_table(rows, markdown=True)}\n\n{verdict}\n"
-        Path(options.output).write_text(
-            page if is_page else json.dumps(result, indent=1) + "\n", encoding="utf-8"
-        )
-        print(f"written to {options.output}")
+        write_result(options.output, result, f"{_table(rows, markdown=True)}\n\n{verdict}")
 
 
 def _introduce(data: Data, task: OwnTask, job: _Job, factor: np.ndarray) -> None:
@@ -264,9 +266,7 @@ def _verdict(rows: list[dict]) -> str:
     gain, error = gain_of(alone, distilled, key)
     title, form = _SHOWN[key]
     mean = form.split(" +-")[0]
-    did, sure = "cost" if gain < 0 else "saved", "more" if abs(gain) > 2 * error else "less"
-    certain = f"over {distilled['runs']} seeds: {sure} than two standard errors"
-    certain = certain if distilled["runs"] > 1 else "with one seed, which says little"
+    did, certain = "cost" if gain < 0 else "saved", how_sure(gain, error, distilled["runs"])
     return (
         f"Distilled: {mean.format(distilled[f'{key}_mean'])} {title}. The teacher {did} "
         f"{form.format(abs(gain), error)} of the {mean.format(alone[f'{key}_mean'])} from labels alone, {certain}."
