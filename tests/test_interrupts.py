@@ -284,9 +284,10 @@ def torn_by_a_signal(run, on_signal, moments):
         yield torn
 
 
+@pytest.mark.parametrize("moments", [20, pytest.param(500, marks=pytest.mark.long)])
 @pytest.mark.parametrize("run", [fit, layerwise, online, watched, distil])
-def test_a_handler_may_raise_at_any_bytecode(run, on_signal):
-    assert not any(torn_by_a_signal(run, on_signal, 60))
+def test_a_handler_may_raise_at_any_bytecode(run, moments, on_signal):
+    assert not any(torn_by_a_signal(run, on_signal, moments))
 
 
 @pytest.mark.parametrize("run", [fit, layerwise])
