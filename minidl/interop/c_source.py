@@ -16,7 +16,7 @@ from ..report import describe_layers
 from . import activation_of
 from .c_templates import FUNCTIONS, HEAD, MAIN
 
-_UNROLLED = 8
+_UNROLLED = 4
 """Inputs whose products are summed before they are added to an output: fewer loads and stores, and less rounding."""
 _LARGEST_INT = 32767  # what an int of C holds on every processor
 
@@ -80,11 +80,12 @@ class _Writer:
         self._layer, self._index = layer, index
         self._rows, self._width = math.prod(layer.output_shape[:-1]), layer.output_shape[-1]
         self.emit("", f"/* {type(layer).__name__}: {self._rows * self._width} numbers */")
-        write(self, layer)
-        if activation == "softmax":
-            self.rowwise("softmax")
-        elif activation != "linear":
-            self.elementwise(self.call(activation, "{}", *map(self.number, settings)))
+        with np.errstate(over="ignore", divide="ignore"):  # of what is then refused
+            write(self, layer)
+            if activation == "softmax":
+                self.rowwise("softmax")
+            elif activation != "linear":
+                self.elementwise(self.call(activation, "{}", *(self.number("setting", s) for s in settings)))
 
     # -- for the functions of layers ------------------------------------------------------------------
 
@@ -130,30 +131,36 @@ class _Writer:
         self._functions.setdefault(function, self._filled(FUNCTIONS[function]))
         return f"{self._words['NAME']}_{function}({', '.join(arguments)})"
 
-    def number(self, value: float) -> str:
+    def number(self, what: str, value: float) -> str:
         """A number in the model's precision."""
+        self.check_finite(what, self.dtype.type(value))
         return _number(value, self.dtype)
 
     def operand(self, what: str, array: np.ndarray) -> str:
         """One number if all are equal, else an element of a constant array shaped as a sample."""
         if np.all(array == array.flat[0]):
-            return self.number(array.flat[0])
+            return self.number(what, array.flat[0])
         return f"{self.constant(what, array.ravel())}[{self._place}]"
 
     def constant(self, what: str, array: np.ndarray) -> str:
         """Declare a vector or a matrix; returns its name."""
-        if not np.all(np.isfinite(array)):
-            first = tuple(np.argwhere(~np.isfinite(array))[0].tolist())
-            raise ValueError(
-                f"layer {self._layer.name!r} ({type(self._layer).__name__}) has a {what} of {array[first]} at "
-                f"{first}: only finite numbers have a C form"
-            )
+        self.check_finite(what, array)
         name = f"{self._words['NAME']}_{what}_{self._index}"
         kind = "signed char" if array.dtype == np.int8 else self._words["REAL"]
         size = "".join(f"[{count}]" for count in array.shape)
         self._constants.append(f"\nstatic const {kind} {name}{size} = {_braces(array)};\n")
         self._bytes += array.nbytes
         return name
+
+    def check_finite(self, what: str, array: np.ndarray) -> None:
+        """C has no literal of NaN and infinity."""
+        wrong = np.argwhere(~np.isfinite(array))
+        if len(wrong):
+            first = tuple(wrong[0].tolist())
+            raise ValueError(
+                f"layer {self._layer.name!r} ({type(self._layer).__name__}) has a {what} of {array[first]}"
+                f"{f' at {first}' if first else ''}: only finite numbers of {self.dtype} have a C form"
+            )
 
     @property
     def _place(self) -> str:
@@ -207,6 +214,7 @@ def _activation_of(layer: kinds.Layer, dtype: np.dtype) -> tuple[str, list[float
 
 def _dense(writer: _Writer, layer: kinds.Dense) -> None:
     inputs, outputs = layer.weight.shape
+    writer.check_finite("weight", layer.weight)
     weight, scale = quantized(layer.weight) if writer.quantize else (layer.weight, None)
     name = writer.constant("weight", weight)
     bias = f"{writer.constant('bias', layer.bias)}[j]" if layer.use_bias else "0"
