@@ -63,6 +63,8 @@ class _Writer:
             "FORMAT_IN": "%lf" if is_double else "%f",
             "FORMAT_OUT": "%.17g" if is_double else "%.9g",
             "SQRT_HALF": _number(math.sqrt(0.5), model.dtype),
+            "TWICE_SQRT_2_PI": _number(2 * math.sqrt(2 / math.pi), model.dtype),
+            "CUBIC": _number(0.044715, model.dtype),
         }
         self._sizes = {"a": 0, "b": 0}
         self._constants: list[str] = []

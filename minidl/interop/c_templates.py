@@ -42,6 +42,14 @@ static REAL NAME_gelu(REAL x)
     return x * (erfcF(x * -SQRT_HALF) / 2);
 }
 """,
+    "gelu_tanh": """
+static REAL NAME_gelu_tanh(REAL x)
+{
+    const REAL twice = TWICE_SQRT_2_PI * (x + CUBIC * x * x * x); /* (1 + tanh(u)) / 2 is sigmoid(2 u) */
+    const REAL e = expF(-fabsF(twice));                           /* at most 1 */
+    return x * ((twice < 0 ? e : 1) / (1 + e));
+}
+""",
     "silu": """
 static REAL NAME_silu(REAL x)
 {
