@@ -3,6 +3,7 @@
 python -m minidl [distill]   train a teacher, a plain student and a distilled one; one table
 python -m minidl distill data.csv --target COLUMN   the same on your own data
 python -m minidl explain     every number of one training step of a tiny net
+python -m minidl ladder      a fast matrix product, rung by rung, on this machine
 python -m minidl matmul      minidl.matmul beside NumPy's
 python -m minidl info        versions, processor, threads, folders
 python -m minidl warmup      compile ahead, so that the first training need not
@@ -28,6 +29,7 @@ from .distillation import main_job, own_data, own_job
 from .explain import explain
 from .kernels import cache, target
 from .kernels.jit import JIT_DISABLED
+from .ladder import command as ladder
 from .report import count_of, format_table
 
 _LIMITS = [f"{name}_NUM_THREADS" for name in ("NUMBA", "OMP", "OPENBLAS", "MKL")] + ["VECLIB_MAXIMUM_THREADS"]
@@ -59,6 +61,10 @@ class _Output(io.TextIOBase):
         if hasattr(stream, "reconfigure"):  # a file's name may have characters that a C locale lacks
             stream.reconfigure(errors="backslashreplace")
 
+    @property
+    def encoding(self):
+        return getattr(self._stream, "encoding", None)
+
     def isatty(self):
         return self._stream is not None and self._stream.isatty()
 
@@ -79,7 +85,7 @@ class _Output(io.TextIOBase):
 def _parser() -> argparse.ArgumentParser:
     as_written = argparse.RawTextHelpFormatter
     parser = argparse.ArgumentParser("minidl", description=__doc__, formatter_class=as_written)
-    commands = "{distill,explain,matmul,info,warmup}"
+    commands = "{distill,explain,ladder,matmul,info,warmup}"
     subparsers = parser.add_subparsers(dest="command", required=True, metavar=commands)
 
     def command(name, run, help):
@@ -104,6 +110,9 @@ def _parser() -> argparse.ArgumentParser:
     add = command("explain", run_explain, "one training step, every number")
     add("--temperature", type=float, default=None, help="distil from a teacher at this temperature")
     add("--learning-rate", type=float, default=0.1)
+
+    add = command("ladder", ladder.run, "a fast matrix product, rung by rung")
+    ladder.add_options(add)
 
     shape = partial(main_job.parse_numbers, separators="x", rule="must look like 128x784x1200", count=3)
     add = command("matmul", _matmul, "time the matrix product")
