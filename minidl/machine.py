@@ -77,13 +77,24 @@ def siblings(root: Path = _ROOT) -> bool:
     return any(cores.count(core) > 1 for core in cores)
 
 
-_THREADS = [f"{name}_NUM_THREADS" for name in ("NUMBA", "OMP", "OPENBLAS", "MKL")] + ["VECLIB_MAXIMUM_THREADS"]
+_THREADS = [f"{name}_NUM_THREADS" for name in ("NUMBA", "OMP", "OPENBLAS", "MKL")] + [
+    "VECLIB_MAXIMUM_THREADS"
+]
 """Environment variables that say how many threads minidl uses, and NumPy's product."""
 
 
 def thread_environment(threads: int) -> dict[str, str]:
     """The environment of a process in which minidl and NumPy's product use so many threads."""
     return os.environ | dict.fromkeys(_THREADS, str(threads))
+
+
+def blas_name() -> str:
+    """The BLAS that NumPy was built with, and its version."""
+    try:
+        found = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
+        return f"{found['name']} {found['version']}"
+    except (AttributeError, KeyError, TypeError):
+        return "a BLAS that it does not name"
 
 
 # ---------------------------------------------------------------- what is timed
@@ -205,6 +216,21 @@ def memory_size(found: list[Cache]) -> int:
     return min(max(144_000_000, 4 * max((cache.size for cache in found), default=0)), 600_000_000)
 
 
-def cache_rates(found: list[Cache], seconds: float = 0.05) -> list[float]:
-    """Bytes a second that one thread streams from each cache, through arrays of half its size."""
-    return [rate(Triad(cache.size // 2), seconds) for cache in found]
+# ---------------------------------------------------------------- words
+
+
+def size_text(count: float) -> str:
+    """Bytes, with the unit that suits."""
+    for unit, name in ((2**20, "MB"), (2**10, "KB")):
+        if count >= unit:
+            return f"{count / unit:.3g} {name}"
+    return f"{count:.0f} bytes"
+
+
+def rate_text(rate: float) -> str:
+    """Operations a second in GFLOP/s, or bytes a second in GB/s."""
+    return f"{rate / 1e9:.3g}"
+
+
+def time_text(seconds: float) -> str:
+    return f"{1e9 * seconds:.3g} ns"

@@ -22,8 +22,8 @@ _FRAME = re.compile(r"\(%rbp|\[x29\b")
 class Loop(NamedTuple):
     """A loop, instruction by instruction (AT&T syntax on x86), with its label first.
 
-    ``multiply_adds`` counts multiplications where the processor has no fused multiply-add. ``lanes`` is how many numbers
-    each takes at once. ``spills`` are loads and stores of the stack: values for which there was no register.
+    ``multiply_adds`` counts multiplications where the processor has no fused multiply-add. ``lanes`` is how many
+    numbers each takes at once. ``spills`` are loads and stores of the stack: values for which no register was left.
     """
 
     lines: tuple[str, ...]
@@ -34,7 +34,12 @@ class Loop(NamedTuple):
     spills: int
 
     def __str__(self) -> str:
-        counted = ((self.multiply_adds, "multiply-add"), (self.loads, "load"), (self.stores, "store"), (self.spills, "spill"))
+        counted = (
+            (self.multiply_adds, "multiply-add"),
+            (self.loads, "load"),
+            (self.stores, "store"),
+            (self.spills, "spill"),
+        )
         numbers = [f"{count} {name}{'' if count == 1 else 's'}" for count, name in counted]
         numbers[0] += f" of {self.lanes} lane{'' if self.lanes == 1 else 's'}"
         return f"{len(self.lines) - 1} instructions: {', '.join(numbers)}"

@@ -12,15 +12,6 @@ from .. import machine
 from .problem import Problem
 
 
-def blas_name() -> str:
-    """The BLAS that NumPy was built with, and its version."""
-    try:
-        found = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
-        return f"{found['name']} {found['version']}"
-    except (AttributeError, KeyError, TypeError):
-        return "a BLAS that it does not name"
-
-
 def time_numpy(size: int, seconds: float, threads: int) -> tuple[float, float]:
     """(operations a second, share of its processors that it got)."""
     command = [sys.executable, "-m", __name__, str(size), str(seconds), str(threads)]

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import os
 import shutil
 import sys
 from pathlib import Path
 
 from .. import runtime
+from ..kernels import cache
 from ..kernels.jit import JIT_DISABLED
 from ..validation import check_int
 from . import page, text
-from .assembly import Loop, inner_loop
-from .figures import Figures, Machine, measure_machine
-from .measure import MOST, climb, compile_rungs
-from .rungs import Rung
+from .assembly import inner_loop
+from .figures import measure_machine
+from .measure import LEAST, MOST, climb, compile_rungs
 
 _SECONDS = 0.5
 """For each rung, and about as long for the ceilings."""
@@ -23,7 +22,7 @@ _SECONDS = 0.5
 
 def add_options(add) -> None:
     """``add``: `argparse.ArgumentParser.add_argument`."""
-    add("--size", type=int, default=768, help=f"of the square matrices, at most {MOST}")
+    add("--size", type=int, default=768, help=f"of the square matrices, {LEAST} to {MOST}")
     add("--threads", type=int, default=None, help="of the last rungs; default: all processors")
     add("--asm", action="store_true", help="show the machine code of each inner loop")
     add("--html", metavar="FILE", default=None, help="write the same as a page, too")
@@ -31,7 +30,7 @@ def add_options(add) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Measure and tell; what is wrong with an option is said before anything is measured."""
-    size = check_int("--size", options.size, 1, MOST)
+    size = check_int("--size", options.size, LEAST, MOST)
     if options.threads is not None:
         runtime.set_num_threads(check_int("--threads", options.threads, 1, 256))
     if JIT_DISABLED:
@@ -39,7 +38,11 @@ def run(options: argparse.Namespace) -> None:
     if options.html is not None:
         check_writable("--html", options.html)
     width, blocks = min(max(shutil.get_terminal_size().columns, 40), 100), _can_show(text._BLOCKS + "\u2502")
-    print(text.wrap(f"kernels: {compile_rungs():.1f} s to compile, or to load from the disk", width), flush=True)
+    seconds, is_new = compile_rungs()
+    kept = (
+        "compile; they are kept on disk" if cache.folder() else f"compile; they are not kept: {cache.ADVICE}"
+    )
+    print(text.wrap(f"kernels: {seconds:.1f} s to {kept if is_new else 'load from disk'}", width), flush=True)
     machine = measure_machine(_SECONDS)
     print(text.heading(size, machine, width), flush=True)
     results, loops = [], {}

@@ -65,6 +65,11 @@ class Figures:
         return self.rate / self.ceiling
 
     @property
+    def is_crowded(self) -> bool:
+        """Whether other processes had a good part of its processors meanwhile."""
+        return self.share < 0.8
+
+    @property
     def term(self) -> float:
         """Seconds of one multiply-add."""
         return 2 / self.rate

@@ -7,18 +7,19 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from ..kernels import ladder
+from ..kernels.matmul import matmul, matmul_on_threads
 from ..machine import least_seconds
 from . import blas
 from .figures import Figures, Machine
 from .problem import Problem, aligned
 from .rungs import NUMPY, PLAIN, RUNGS, THREADS, Rung
 
-MOST = 2048
-"""The largest size: three matrices of 16 MB, and half a minute."""
+LEAST, MOST = 128, 2048
+"""Sizes: a smaller product is over before Python's call of it is, a larger one takes minutes."""
 
 
-def compile_rungs() -> float:
-    """Seconds that it took to compile all rungs, or to load them from the disk."""
+def compile_rungs() -> tuple[float, bool]:
+    """(seconds that it took to compile all rungs or to load them from the disk, whether any was compiled)."""
     began = time.perf_counter()
     one = [aligned(1, 1) for _ in "cab"]
     for rung in RUNGS:
@@ -26,7 +27,9 @@ def compile_rungs() -> float:
             rung.product(*one)
         if rung.near is not None:
             ladder.REPEATED[rung.near[0]](*one, 1)
-    return time.perf_counter() - began
+    kernels = [getattr(ladder, rung.kernel) for rung in RUNGS if rung.kernel]
+    kernels += [*ladder.REPEATED.values(), matmul, matmul_on_threads]
+    return time.perf_counter() - began, any(kernel.stats.cache_misses for kernel in kernels)
 
 
 def climb(machine: Machine, size: int, seconds: float = 0.4) -> Iterator[tuple[Rung, Figures]]:
@@ -55,7 +58,9 @@ def _measure(rung: Rung, problem: Problem, machine: Machine, seconds: float) -> 
         return Figures(size, rows, rate, 0.0, threads, share, machine, alone)
     product = _plain_product(problem, rows) if rung is PLAIN else rung.product
     best, share = problem.time(rung.name, product, rows, seconds, threads)
-    return Figures(size, rows, 2.0 * rows * size**2 / best, _near_rate(rung, seconds / 4), threads, share, machine)
+    return Figures(
+        size, rows, 2.0 * rows * size**2 / best, _near_rate(rung, seconds / 4), threads, share, machine
+    )
 
 
 def _plain_product(problem: Problem, rows: int):

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from html import escape
 
+from ..machine import rate_text
 from . import text
 from .assembly import Loop
 from .figures import Figures, Machine
 from .rungs import Rung
-from .waits import percent_text, rate_text
+from .waits import percent_text, times_text
 
 _STYLE = """
 :root { color-scheme: light dark; --page: #fff; --ink: #1b1f24; --soft: #5b6570; --line: #d5dae0; --bar: #2f6fb3;
@@ -33,10 +34,11 @@ code, pre { font: .8125rem/1.45 ui-monospace, monospace; }
 pre { background: var(--code); padding: .7rem; overflow-x: auto; border-radius: .4rem; }
 summary { cursor: pointer; font-size: .875rem; color: var(--soft); }
 svg { display: block; width: 100%; height: auto; }
-figure { margin: 1rem 0; }
+figure { margin: 1rem 0; max-width: 34rem; }
 .bar { height: .9rem; margin: .3rem 0; }
 .fill { fill: var(--bar); } .track { fill: var(--track); } .mark { stroke: var(--mark); stroke-width: 1.5; }
 .grid { stroke: var(--line); } text { fill: var(--ink); font: 11px system-ui, sans-serif; } .tick { fill: var(--soft); }
+figure text { paint-order: stroke; stroke: var(--page); stroke-width: 3; }
 """
 
 
@@ -72,7 +74,7 @@ def html(size: int, machine: Machine, results: list[tuple[Rung, Figures]], loops
 
 
 def _section(number: int, rung: Rung, figures: Figures, before: float, loop: Loop | None) -> str:
-    gain = f"<span>{figures.rate / before:.2g} times the last</span>" if before else ""
+    gain = f"<span>{times_text(figures.rate / before)} times the last</span>" if before else ""
     lines = [
         f'<section id="rung-{number}">',
         f"<h2>{number} {escape(text.title(rung, figures))}</h2>",
@@ -85,7 +87,9 @@ def _section(number: int, rung: Rung, figures: Figures, before: float, loop: Loo
     ]
     if loop is not None:
         code = escape("\n".join(loop.lines))
-        lines.append(f"<details><summary>The inner loop, {escape(str(loop))}</summary><pre>{code}</pre></details>")
+        lines.append(
+            f"<details><summary>The inner loop, {escape(str(loop))}</summary><pre>{code}</pre></details>"
+        )
     return "\n".join([*lines, "</section>"])
 
 
@@ -97,7 +101,8 @@ def _bar(figures: Figures) -> str:
     line = f'<line class="mark" x1="{mark:.2f}%" x2="{mark:.2f}%" y1="0" y2="100%"/>' if mark < 99 else ""
     return (
         f'<svg class="bar" role="img" aria-label="{percent_text(figures.rate / top)} of what all threads can do">'
-        f'<rect class="track" width="100%" height="100%"/><rect class="fill" width="{max(width, 0.2):.2f}%" height="100%"/>'
+        '<rect class="track" width="100%" height="100%"/>'
+        f'<rect class="fill" width="{max(width, 0.2):.2f}%" height="100%"/>'
         f"{line}</svg>"
     )
 
@@ -116,7 +121,9 @@ def _overview(machine: Machine, results: list[tuple[Rung, Figures]]) -> str:
     for power in range(low, math.floor(high) + 1):
         at = x(10.0**power)
         parts.append(f'<line class="grid" x1="{at:.1f}" x2="{at:.1f}" y1="0" y2="{bottom}"/>')
-        parts.append(f'<text class="tick" x="{at:.1f}" y="{bottom + 13}" text-anchor="middle">{10.0 ** (power - 9):g}</text>')
+        parts.append(
+            f'<text class="tick" x="{at:.1f}" y="{bottom + 13}" text-anchor="middle">{10.0 ** (power - 9):g}</text>'
+        )
     for rate in sorted({machine.ceiling, machine.ceiling_together}):
         parts.append(f'<line class="mark" x1="{x(rate):.1f}" x2="{x(rate):.1f}" y1="0" y2="{bottom}"/>')
     for number, (rung, figures) in enumerate(results):
@@ -126,7 +133,9 @@ def _overview(machine: Machine, results: list[tuple[Rung, Figures]]) -> str:
         parts.append(f'<circle class="fill" cx="{at:.1f}" cy="{y - 4}" r="4.5"/>')
         parts.append(f'<text class="tick" x="{at + 8:.1f}" y="{y}">{rate_text(figures.rate)}</text>')
     return (
-        f'<figure><svg viewBox="0 0 {width} {bottom + 18}" role="img" aria-label="The speed of all rungs">{"".join(parts)}'
-        "</svg><figcaption>GFLOP/s; equal steps to the right are equal factors. The lines mark the ceilings of one thread "
+        f'<figure><svg viewBox="0 0 {width} {bottom + 18}" role="img" aria-label="The speed of all rungs">'
+        f"{''.join(parts)}"
+        "</svg><figcaption>GFLOP/s; equal steps to the right are equal factors. The lines mark the ceilings "
+        "of one thread "
         "and of all.</figcaption></figure>"
     )

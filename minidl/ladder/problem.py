@@ -38,7 +38,9 @@ class Problem:
         limit = np.finfo(np.float32).eps * (4 + self.size**0.5)
         error = float((np.abs(c - expected) / np.maximum(magnitude, 1e-30)).max(initial=0.0))
         if not error <= limit:  # NaN is none
-            raise Wrong(f"{name} is not timed: its product is wrong by {error:.1e} of what is summed, more than {limit:.1e}")
+            raise Wrong(
+                f"{name} is not timed: its product is wrong by {error:.1e} of what is summed, more than {limit:.1e}"
+            )
 
     def time(
         self, name: str, product: Callable, rows: int, seconds: float, threads: int = 1

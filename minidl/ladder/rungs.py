@@ -71,7 +71,7 @@ THREADS = Rung(
 NUMPY = Rung(
     "NumPy",
     "The product of NumPy's BLAS, for comparison.",
-    waits.the_same,
+    waits.numpy,
     (("ladder/blas.py", "time_numpy"),),
 )
 RUNGS = (
@@ -88,7 +88,8 @@ RUNGS = (
     ),
     Rung(
         "loops reordered",
-        f"The column runs innermost: b and c are read row by row, and the compiler computes {_LANES} numbers at a time, "
+        f"The column runs innermost: b and c are read row by row, and the compiler computes {_LANES} "
+        "numbers at a time, "
         f"each in a sum of its own.",
         waits.bytes_of_b,
         (("kernels/ladder.py", "reordered"),),
@@ -98,7 +99,8 @@ RUNGS = (
     ),
     Rung(
         "blocked",
-        f"Four rows of b at a time, {ladder.COLUMNS} columns of them: they stay in the first-level cache, and c is loaded "
+        f"Four rows of b at a time, {ladder.COLUMNS} columns of them: they stay in the first-level cache, "
+        "and c is loaded "
         f"and stored a quarter as often.",
         waits.bytes_of_c,
         (("kernels/ladder.py", "blocked"),),

@@ -7,11 +7,11 @@ import textwrap
 from importlib import import_module
 
 from ..kernels.target import TILE_ROWS, TILE_VECTORS
+from ..machine import blas_name, rate_text, size_text, time_text
 from .assembly import Loop
-from .blas import blas_name
 from .figures import Figures, Machine
-from .rungs import NUMPY, PLAIN, THREADS, Rung
-from .waits import percent_text, rate_text, size_text, time_text
+from .rungs import NUMPY, THREADS, Rung
+from .waits import percent_text, times_text
 
 _BLOCKS = "\u258f\u258e\u258d\u258c\u258b\u258a\u2589\u2588"
 """An eighth of a character to a whole one."""
@@ -21,30 +21,43 @@ _BUSY = 0.9
 
 def head(size: int, machine: Machine) -> list[str]:
     """Sentences: the work, the processor, what it can do at most."""
-    caches = ", ".join(f"L{cache.level} {size_text(cache.size)}" for cache in machine.caches) or "caches unknown"
+    caches = (
+        ", ".join(f"L{cache.level} {size_text(cache.size)}" for cache in machine.caches) or "caches unknown"
+    )
     together = f"; {rate_text(machine.ceiling_together)} on {machine.threads}" if machine.threads > 1 else ""
     each = machine.adds_a_cycle
     adds = f"{each:.0f}" if abs(each - round(each)) < 0.25 else f"{each:.1f}"
     return [
-        f"c = a b, each {size} x {size} float32: {2e-9 * size**3:.3g} GFLOP. Each rung is checked against NumPy, then timed.",
+        f"c = a b, each {size} x {size} float32: {2e-9 * size**3:.3g} GFLOP. Each rung is checked against "
+        "NumPy, then timed.",
         f"{machine.name}; {caches}, lines of {machine.line} bytes.",
-        f"The ceiling, measured: {rate_text(machine.ceiling)} GFLOP/s on one thread{together}. That is {machine.lanes} lanes "
+        f"The ceiling, measured: {rate_text(machine.ceiling)} GFLOP/s on one thread{together}. That is "
+        f"{machine.lanes} lanes "
         f"x 2 operations x about {adds} multiply-adds a cycle, at {machine.clock / 1e9:.1f} GHz or somewhat more.",
-        f"A multiply-add takes {time_text(machine.latency)}. So {machine.sums_needed:.1f} vectors of sums must be under way at "
+        f"A multiply-add takes {time_text(machine.latency)}. So {machine.sums_needed:.1f} vectors of sums "
+        "must be under way at "
         f"any time to reach the ceiling; a tile has {TILE_ROWS * TILE_VECTORS}.",
     ]
 
 
 def title(rung: Rung, figures: Figures) -> str:
     if rung is THREADS:
-        return f"{figures.threads} {rung.name}"
+        return f"{rung.name} ({figures.threads})"
     return f"{rung.name} ({blas_name()})" if rung is NUMPY else rung.name
 
 
 def changed(rung: Rung, figures: Figures) -> str:
     """What the rung does otherwise than the one before."""
-    part = f" Only {figures.rows} of {figures.size} rows of c are computed." if figures.rows < figures.size else ""
-    on = f" On {figures.threads} threads, in a process of its own." if rung is NUMPY and figures.threads > 1 else ""
+    part = (
+        f" (Rows of c that it computes: {figures.rows} of {figures.size}.)"
+        if figures.rows < figures.size
+        else ""
+    )
+    on = (
+        f" On {figures.threads} threads, in a process of its own."
+        if rung is NUMPY and figures.threads > 1
+        else ""
+    )
     return rung.changed + part + on
 
 
@@ -68,17 +81,18 @@ def notes(machine: Machine, results: list[tuple[Rung, Figures]]) -> list[str]:
     alone = min([machine.share, *(f.share for _, f in results if f.threads == 1)])
     if alone < _BUSY:
         found.append(
-            f"This processor was busy: at times, other processes had {percent_text(1 - alone)} of it. What one thread does is "
+            f"This processor was busy: at times, other processes had {percent_text(1 - alone)} of it. What "
+            "one thread does is "
             f"told for the time that it ran, but the caches were not its own. Better figures come from a quiet machine."
         )
     together = [f for _, f in results if f.threads > 1]
     if machine.threads > 1:
         gain = machine.ceiling_together / machine.ceiling
         share = min([machine.share_together, *(f.share for f in together)])
-        if gain < 0.8 * machine.threads or share < 0.8:
+        if gain < 0.8 * machine.threads or any(f.is_crowded for f in together):
             found.append(
-                f"{machine.threads} threads make {gain:.2f} times the multiply-adds of one, not {machine.threads} times: "
-                + _why_threads_gain_little(machine, share)
+                f"{machine.threads} threads make {gain:.2f} times the multiply-adds of one, not "
+                f"{machine.threads} times: " + _why_threads_gain_little(machine, share)
             )
     if any(f.of_ceiling > 1.02 for _, f in results):
         found.append("A rung above the ceiling: the machine was slower when the ceiling was measured.")
@@ -88,7 +102,8 @@ def notes(machine: Machine, results: list[tuple[Rung, Figures]]) -> list[str]:
 def _why_threads_gain_little(machine: Machine, share: float) -> str:
     if share < _BUSY:
         return (
-            f"another core is busy. Other processes had up to {percent_text(1 - share)} of the time of these processors. "
+            f"another core is busy. Other processes had up to {percent_text(1 - share)} of the time of "
+            "these processors. "
             f"Threads look useless then; on a quiet machine they are not."
         )
     if machine.siblings:
@@ -104,7 +119,12 @@ def _why_threads_gain_little(machine: Machine, share: float) -> str:
 
 def wrap(text: str, width: int, indent: str = "") -> str:
     return textwrap.fill(
-        text, width, initial_indent=indent, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+        text,
+        width,
+        initial_indent=indent,
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
     )
 
 
@@ -114,7 +134,7 @@ def heading(size: int, machine: Machine, width: int) -> str:
 
 def speed(figures: Figures, before: float) -> str:
     """``before``: the rate of the rung before, 0 for none."""
-    gain = f", {figures.rate / before:.2g} times the last" if before else ""
+    gain = f", {times_text(figures.rate / before)} times the last" if before else ""
     return f"{rate_text(figures.rate)} GFLOP/s, {percent_text(figures.of_ceiling)} of the ceiling{gain}"
 
 

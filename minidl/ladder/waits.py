@@ -1,4 +1,4 @@
-"""What each rung waits for, in words. Every sentence follows from the figures it is given; none is true by itself."""
+"""What each rung waits for, in words. Every sentence follows from the figures it is given: others make it another."""
 
 from __future__ import annotations
 
@@ -6,108 +6,98 @@ import mmap
 
 from ..kernels.ladder import COLUMNS
 from ..kernels.target import PANEL_BYTES
+from ..machine import rate_text, size_text, time_text
 from .figures import Figures
 
 _NOTICED = 0.1
-"""Of its time, or of a figure: less is within what two measurements of one thing differ by."""
+"""Of a rung's time: less is what two measurements of one thing may differ by."""
 
 
-def size_text(count: float) -> str:
-    """Bytes, with the unit that suits."""
-    for unit, name in ((2**20, "MB"), (2**10, "KB")):
-        if count >= unit:
-            return f"{count / unit:.3g} {name}"
-    return f"{count:.0f} bytes"
-
-
-def rate_text(rate: float) -> str:
-    """Operations a second, in GFLOP/s; or bytes a second, in GB/s."""
-    return f"{rate / 1e9:.3g}"
-
-
-def time_text(seconds: float) -> str:
-    return f"{1e9 * seconds:.3g} ns"
+def times_text(factor: float) -> str:
+    """Two digits that count."""
+    rounded = float(f"{factor:.2g}")
+    return f"{rounded:,.0f}" if rounded >= 10 else f"{rounded:g}"
 
 
 def percent_text(part: float) -> str:
-    percent = 100 * part
-    return f"{percent:.0f} %" if percent >= 9.5 else f"{percent:.2g} %"
+    return f"{times_text(100 * part) if part < 0.1 else round(100 * part)} %"
 
 
 def interpreter(f: Figures) -> str:
-    meanwhile = f.machine.ceiling / f.rate
     return (
-        f"The interpreter takes {time_text(f.term)} for a multiply-add. This core could do {meanwhile:,.0f} in that time."
+        f"Waits for the interpreter, which takes {time_text(f.term)} for a multiply-add. In that time this "
+        "core could do "
+        f"{times_text(f.machine.ceiling / f.rate)}."
     )
 
 
 def latency(f: Figures) -> str:
-    needs, near = f.machine.latency, 2 / f.near
+    needs, near, lost = f.machine.latency, 2 / f.near, _lost(f)
     if abs(near / needs - 1) < 0.25:
-        cause = (
-            f"Latency: all terms of a number go into one sum, so each waits {time_text(needs)} for the one before. "
-        )
+        label = "latency"
+        cause = f"All terms go into one sum, and each waits for the one before: {time_text(needs)}."
     else:
-        cause = f"A multiply-add is finished after {time_text(needs)}; in the first-level cache a term takes {time_text(near)}. "
-    line = f.machine.line
-    column = f"b, read down its columns of {f.size} numbers"
-    if 4 * f.size >= line:
-        column += f", each in a cache line of its own: {size_text(f.size * line)} a column"
-    return cause + f"A term takes {time_text(f.term)} here. " + _farther(f, column)
+        label = "its own instructions"
+        cause = (
+            f"A multiply-add is done in {time_text(needs)}; a term takes {time_text(near)} on data in the first-level "
+            f"cache."
+        )
+    if lost > _NOTICED:
+        label = f"data, then {label}" if lost > 0.5 else f"{label}, then data"
+    lines = f"{f.size} numbers in as many cache lines, {size_text(f.size * f.machine.line)} a column"
+    column = f"b is read down its columns: {lines}"
+    return f"Waits for {label}. {cause} Here a term takes {time_text(f.term)}. {_farther(f, column)}"
 
 
 def bytes_of_b(f: Figures) -> str:
-    b = f"b: all its {size_text(4 * f.size**2)} come by for each row of c"
-    return _bytes(f, 12, "two loads and a store for each multiply-add") + _farther(f, b)
+    b = f"All {size_text(4 * f.size**2)} of b come by for each row of c"
+    return _bytes(f, 12, "two loads and a store for each multiply-add", b)
 
 
 def bytes_of_c(f: Figures) -> str:
     block = size_text(4 * f.size * min(COLUMNS, f.size))
-    c = f"c: all rows of a block, {block}, come by for each four rows of b"
-    return _bytes(f, 6, "five loads and a store for four multiply-adds") + _farther(f, c)
+    c = f"All rows of a block of c, {block}, come by for each four rows of b"
+    return _bytes(f, 6, "five loads and a store for four multiply-adds", c)
 
 
-def _bytes(f: Figures, count: int, made_of: str) -> str:
+def _bytes(f: Figures, count: int, made_of: str, farther: str) -> str:
     """``count``: bytes that a term moves between registers and the first-level cache."""
     needed, has = f.machine.ceiling / 2 * count, f.machine.near_bytes
-    text = f"{made_of}, {count} bytes a term. "
+    label = "bytes" if needed > has or _lost(f) > _NOTICED else "its loads and stores"
+    text = f"Waits for {label}: {count} a term, in {made_of}. "
     if needed > has:
-        return (
-            f"Bytes: {text}At the ceiling these were {rate_text(needed)} GB/s; the first-level cache gives {rate_text(has)}. "
+        text += (
+            f"The ceiling would need {rate_text(needed)} GB/s; the first-level cache gives {rate_text(has)}. "
         )
-    return f"{text[0].upper()}{text[1:]}"
-
-
-def _farther(f: Figures, what: str) -> str:
-    """What the same code loses because its data does not lie in the first-level cache."""
-    lost = 1 - f.rate / f.near
-    if lost < _NOTICED:
-        return f"The caches farther away cost nothing: it makes {rate_text(f.near)} GFLOP/s on data in the first."
-    return (
-        f"On data in the first-level cache it makes {rate_text(f.near)} GFLOP/s; here it waits {percent_text(lost)} of "
-        f"its time for {what}."
-    )
+    return text + _farther(f, farther)
 
 
 def far_rows(f: Figures) -> str:
     row = 4 * f.size
-    rows = f"b: the {f.size} rows of its panel lie {row:,} bytes apart"
+    rows = f"The {f.size} rows of a panel of b lie {row:,} bytes apart"
     wanted, room, sets = panel_room(f)
     if wanted > room:
-        rows += f", and fall into {sets} of the {f.machine.caches[0].sets} sets of the first-level cache, which have room for {room} of their {wanted} lines"
+        rows += (
+            f", in {sets} of the {f.machine.caches[0].sets} sets of the first-level cache, which have room "
+            f"for {room} of "
+            f"their {wanted} lines"
+        )
     else:
-        pages = len({p * row // mmap.PAGESIZE for p in range(f.size)})
-        rows += f", in {pages} pages of memory"
-    return _farther(f, rows)
+        rows += f", in {len({p * row // mmap.PAGESIZE for p in range(f.size)})} pages of memory"
+    return f"Waits for {'data' if _lost(f) > _NOTICED else 'little'}. {_farther(f, rows)}"
 
 
 def panel_room(f: Figures) -> tuple[int, int, int]:
-    """(lines of a panel of b, as many of them as its sets of the first-level cache hold, those sets).
+    """(cache lines of a panel of b as it lies, how many of them its sets of the first-level cache hold, those sets).
 
-    Without a cache to ask there is room for all.
+    Where the caches are not known there is room for all.
     """
     line = f.machine.line
-    lines = {(p * 4 * f.size + at) // line for p in range(f.size) for at in range(0, PANEL_BYTES, line)}
+    lines = {
+        (p * 4 * f.size + at) // line
+        for p in range(f.size)
+        for at in range(0, PANEL_BYTES, min(line, PANEL_BYTES))
+    }
     if not f.machine.caches:
         return len(lines), len(lines), 0
     first = f.machine.caches[0]
@@ -116,27 +106,60 @@ def panel_room(f: Figures) -> tuple[int, int, int]:
 
 
 def lanes_times_clock(f: Figures) -> str:
-    m = f.machine
-    lost = 1 - f.rate / f.near
-    rest = (
-        f"The tile alone, on data in the first-level cache, makes {rate_text(f.near)} GFLOP/s: copying and the caches "
-        f"farther away cost {percent_text(lost)}."
-        if lost > 0.02
-        else f"The tile alone, on data in the first-level cache, makes no more ({rate_text(f.near)} GFLOP/s)."
+    m, lost = f.machine, _lost(f)
+    more = "" if f.of_ceiling > 0.5 else "more than "
+    tile = f"The tile alone, on data in the first-level cache, makes {rate_text(f.near)} GFLOP/s"
+    cost = (
+        f"copying and the caches farther away cost {percent_text(lost)}"
+        if lost > 0.01
+        else "copying costs nothing"
     )
     return (
-        f"Lanes times clock: {m.lanes} lanes x 2 operations x {m.ceiling / 2e9 / m.lanes:.2g} billion multiply-adds a second "
-        f"are the ceiling. {rest}"
+        f"Waits for {more}lanes times clock: {m.lanes} lanes x 2 operations x "
+        f"{m.ceiling / 2e9 / m.lanes:.2f} billion vectors "
+        f"multiplied and added a second are the ceiling. {tile}; {cost}."
     )
 
 
 def cores(f: Figures) -> str:
+    gain = f"It makes {f.rate / f.alone:.2f} times what rung 6 does"
+    if f.is_crowded:
+        return f"{_no_processor(f)} {gain}."
+    most = f.machine.ceiling_together / f.machine.ceiling
     return (
-        f"Lanes times clock times cores, and the slowest thread. It makes {f.rate / f.alone:.2f} times what rung 6 does; "
-        f"multiply-adds alone go {f.machine.ceiling_together / f.machine.ceiling:.2f} times as fast on {f.threads} threads."
+        f"Waits for lanes times clock times cores, and for the slowest thread. {gain}; multiply-adds in "
+        f"registers go {most:.2f} "
+        f"times as fast on {f.threads} threads as on one."
     )
 
 
-def the_same(f: Figures) -> str:
-    where = f"On one thread it makes {rate_text(f.alone)} GFLOP/s. " if f.alone else ""
-    return f"{where}It waits for the same as the rung before."
+def numpy(f: Figures) -> str:
+    alone = f" On one thread it makes {rate_text(f.alone)} GFLOP/s." if f.alone else ""
+    if f.is_crowded:
+        return _no_processor(f) + alone
+    return f"Waits for the same: a BLAS is built of the same tiles and panels, in assembly or C.{alone}"
+
+
+def _no_processor(f: Figures) -> str:
+    whose = "its processor" if f.threads == 1 else f"its {f.threads} processors"
+    return (
+        f"Waits for a free processor: other processes had {percent_text(1 - f.share)} of the time of {whose}."
+    )
+
+
+def _lost(f: Figures) -> float:
+    """The part of its time that the same code does not take on data in the first-level cache."""
+    return 1 - f.rate / f.near
+
+
+def _farther(f: Figures, what: str) -> str:
+    near = f"{rate_text(f.near)} GFLOP/s"
+    if _lost(f) < _NOTICED:
+        return (
+            f"On data in the first-level cache it makes {'hardly' if f.near > f.rate else 'no'} more, {near}."
+        )
+    return (
+        f"On data in the first-level cache it makes {near}; the other {percent_text(_lost(f))} of its time "
+        "here it waits for "
+        f"data farther away. {what}."
+    )
