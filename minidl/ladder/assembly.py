@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from typing import NamedTuple
 
@@ -13,8 +14,8 @@ from ..kernels.units import array
 
 _LABEL = re.compile(r"(\.?L\w+):")
 _JUMP = re.compile(r"(?:j\w+|b|b\.?\w\w|cbn?z|tbn?z)\s(?:.*[\s,])?(\.?L\w+)$")
-_MULTIPLY_ADD = re.compile(r"v?fn?m(add|sub)\w*|fmla|fmls")
-_MULTIPLY = re.compile(r"v?mul[sp][sd]|fmul")
+_MULTIPLY_ADD = re.compile(r"v?fn?m(add|sub)\w*|(fmla|fmls)(\.\w+)?")
+_MULTIPLY = re.compile(r"v?mul[sp][sd]|fmul(\.\w+)?")
 _STACK = re.compile(r"\(%rsp|\[sp\b")
 _FRAME = re.compile(r"\(%rbp|\[x29\b")
 
@@ -45,6 +46,7 @@ class Loop(NamedTuple):
         return f"{len(self.lines) - 1} instructions: {', '.join(numbers)}"
 
 
+@functools.cache
 def inner_loop(kernel: str) -> Loop:
     """The inner loop of a function of `kernels.ladder`, compiled anew for float32."""
     return find_loop(assembly(getattr(ladder, kernel), (array(types.float32, 2),) * 3))

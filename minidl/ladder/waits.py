@@ -93,11 +93,8 @@ def panel_room(f: Figures) -> tuple[int, int, int]:
     Where the caches are not known there is room for all.
     """
     line = f.machine.line
-    lines = {
-        (p * 4 * f.size + at) // line
-        for p in range(f.size)
-        for at in range(0, PANEL_BYTES, min(line, PANEL_BYTES))
-    }
+    starts = range(0, 4 * f.size**2, 4 * f.size)
+    lines = {number for at in starts for number in range(at // line, (at + PANEL_BYTES - 1) // line + 1)}
     if not f.machine.caches:
         return len(lines), len(lines), 0
     first = f.machine.caches[0]
