@@ -13,7 +13,7 @@ from .problem import Problem
 
 
 def time_numpy(size: int, seconds: float, threads: int) -> tuple[float, float]:
-    """(operations a second, share of its processors that it got)."""
+    """(seconds of a product, share of its processors that it got), as `Problem.time` has them."""
     command = [sys.executable, "-m", __name__, str(size), str(seconds), str(threads)]
     environment = machine.thread_environment(threads)
     child = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment)
@@ -21,9 +21,8 @@ def time_numpy(size: int, seconds: float, threads: int) -> tuple[float, float]:
 
 
 def _main(size: int, seconds: float, threads: int) -> None:
-    problem = Problem(size)
-    best, share = problem.time("NumPy", lambda c, a, b: np.matmul(a, b, out=c), size, seconds, threads)
-    print(json.dumps([2.0 * size**3 / best, share]))
+    found = Problem(size).time("NumPy", lambda c, a, b: np.matmul(a, b, out=c), size, seconds, threads)
+    print(json.dumps(found))
 
 
 if __name__ == "__main__":

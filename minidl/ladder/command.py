@@ -45,14 +45,19 @@ def run(options: argparse.Namespace) -> None:
     print(text.wrap(f"kernels: {seconds:.1f} s to {kept if is_new else 'load from disk'}", width), flush=True)
     machine = measure_machine(_SECONDS)
     print(text.heading(size, machine, width), flush=True)
+    if machine.threads < (options.threads or 1):
+        print(
+            text.wrap(f"No more threads are used than there are processors: {machine.threads}.", width),
+            flush=True,
+        )
     results, loops = [], {}
     for number, (rung, figures) in enumerate(climb(machine, size, _SECONDS), 1):
         before = results[-1][1].rate if results else 0.0
         print("\n" + text.rung_text(number, rung, figures, before, width, blocks), flush=True)
         results.append((rung, figures))
-        if options.asm and rung.kernel:
-            loops[rung] = inner_loop(rung.kernel)
-            print(text.loop_text(loops[rung], width), flush=True)
+        if options.asm and rung.kernel and rung.kernel not in loops:
+            loops[rung.kernel] = inner_loop(rung.kernel)
+            print(text.loop_text(loops[rung.kernel], width), flush=True)
     for note in text.notes(machine, results):
         print("\n" + text.wrap(note, width))
     if options.html is not None:

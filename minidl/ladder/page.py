@@ -42,11 +42,11 @@ figure text { paint-order: stroke; stroke: var(--page); stroke-width: 3; }
 """
 
 
-def html(size: int, machine: Machine, results: list[tuple[Rung, Figures]], loops: dict[Rung, Loop]) -> str:
-    """The page; ``loops`` has the inner loops to show."""
+def html(size: int, machine: Machine, results: list[tuple[Rung, Figures]], loops: dict[str, Loop]) -> str:
+    """The page; ``loops`` has the inner loops to show, by kernel."""
     rates = [0.0, *(figures.rate for _, figures in results)]
     sections = [
-        _section(number, rung, figures, rates[number - 1], loops.get(rung))
+        _section(number, rung, figures, rates[number - 1], loops.get(rung.kernel))
         for number, (rung, figures) in enumerate(results, 1)
     ]
     notes = [f'<p class="note">{escape(note)}</p>' for note in text.notes(machine, results)]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ..kernels import ladder, threads
-from ..kernels.ladder import blocked, naive, reordered, tiled
+from ..kernels import threads
+from ..kernels.ladder import COLUMNS, blocked, naive, reordered, tiled
 from ..kernels.matmul import matmul, matmul_on_threads
 from ..kernels.target import PANEL_BYTES, TILE_ROWS, TILE_VECTORS, VECTOR_BYTES
 from . import waits
@@ -40,92 +40,87 @@ def on_threads(c, a, b) -> None:
 
 @dataclass(frozen=True)
 class Rung:
-    """One rung. ``product(c, a, b)`` writes c; `plain_python` and NumPy are called in their own ways."""
+    """One rung. ``product(c, a, b)`` writes c; `plain_python` and NumPy are called in ways of their own."""
 
     name: str
     changed: str
     waits: Callable[[Figures], str]
-    sources: tuple[tuple[str, str], ...] = ()  # (file below minidl/, function)
+    sources: tuple[tuple[str, str], ...]  # (file below minidl/, function)
     product: Callable | None = None
-    near: tuple[str, tuple[int, int, int]] | None = None  # a kernel, and m, k, n that fit a first-level cache
-    most_terms: float = float("inf")  # of one call; a slow rung computes some rows of c
-    kernel: str = ""  # its inner loop is that of this kernel of kernels/ladder.py
+    kernel: str = ""  # the function of kernels/ladder.py whose inner loop it runs
+    near: tuple[int, int, int] | None = None  # m, k and n of a product that a first-level cache holds
+    most_terms: float = float("inf")  # of one call: a slow rung computes some rows of c
 
 
-_TILE = "tiled", (2 * TILE_ROWS, min(256, 2**14 // PANEL_BYTES), PANEL_BYTES // 4)
+_NEAR_TILE = (2 * TILE_ROWS, min(256, 2**14 // PANEL_BYTES), PANEL_BYTES // 4)
 
 PLAIN = Rung(
-    "plain Python",
-    "Three nested loops over lists.",
-    waits.interpreter,
-    (("ladder/rungs.py", "plain_python"),),
+    name="plain Python",
+    changed="Three nested loops over lists.",
+    waits=waits.interpreter,
+    sources=(("ladder/rungs.py", "plain_python"),),
     most_terms=6e5,
 )
+NAIVE = Rung(
+    name="naive Numba",
+    changed="The same loops, compiled: numbers instead of objects.",
+    waits=waits.latency,
+    sources=(("kernels/ladder.py", "naive"),),
+    product=naive,
+    kernel="naive",
+    near=(2, 1024, 2),
+    most_terms=3e7,
+)
+REORDERED = Rung(
+    name="loops reordered",
+    changed="The column runs innermost: b and c are read row by row, and the compiler computes "
+    f"{_LANES} numbers at a time, each in a sum of its own.",
+    waits=waits.bytes_of_b,
+    sources=(("kernels/ladder.py", "reordered"),),
+    product=reordered,
+    kernel="reordered",
+    near=(4, 8, 512),
+)
+BLOCKED = Rung(
+    name="blocked",
+    changed=f"Four rows of b at a time, {COLUMNS} columns of them: they stay in the first-level cache, and c is "
+    "loaded and stored a quarter as often.",
+    waits=waits.bytes_of_c,
+    sources=(("kernels/ladder.py", "blocked"),),
+    product=blocked,
+    kernel="blocked",
+    near=(8, 16, 256),
+)
+TILED = Rung(
+    name="SIMD micro-kernel",
+    changed=f"A tile of {TILE_ROWS} rows and {TILE_VECTORS} vectors of {_LANES} numbers stays in registers: its "
+    f"{TILE_ROWS * TILE_VECTORS} sums are stored once, after all of k.",
+    waits=waits.far_rows,
+    sources=(("kernels/ladder.py", "tiled"), ("kernels/tiles.py", "_tile")),
+    product=tiled,
+    kernel="tiled",
+    near=_NEAR_TILE,
+)
+PACKED = Rung(
+    name="packed",
+    changed="The same tile, but b (and a, where it is large) is first copied in the order in which the tile reads it.",
+    waits=waits.lanes_times_clock,
+    sources=(("kernels/matmul.py", "product"), ("kernels/matmul.py", "pack_rows")),
+    product=packed,
+    kernel="tiled",
+    near=_NEAR_TILE,
+)
 THREADS = Rung(
-    "threads",
-    "The rows of c are shared out; each thread runs rung 6 on its own, and all meet at the end.",
-    waits.cores,
-    (("kernels/matmul.py", "matmul_on_threads"), ("kernels/threads.py", "run")),
-    on_threads,
+    name="threads",
+    changed="The rows of c are shared out; each thread runs rung 6 on its own, and all meet at the end.",
+    waits=waits.cores,
+    sources=(("kernels/matmul.py", "matmul_on_threads"), ("kernels/threads.py", "run")),
+    product=on_threads,
 )
 NUMPY = Rung(
-    "NumPy",
-    "The product of NumPy's BLAS, for comparison.",
-    waits.numpy,
-    (("ladder/blas.py", "time_numpy"),),
+    name="NumPy",
+    changed="The product of NumPy's BLAS, for comparison.",
+    waits=waits.numpy,
+    sources=(("ladder/blas.py", "time_numpy"),),
 )
-RUNGS = (
-    PLAIN,
-    Rung(
-        "naive Numba",
-        "The same loops, compiled: numbers instead of objects.",
-        waits.latency,
-        (("kernels/ladder.py", "naive"),),
-        naive,
-        ("naive", (2, 1024, 2)),
-        most_terms=3e7,
-        kernel="naive",
-    ),
-    Rung(
-        "loops reordered",
-        f"The column runs innermost: b and c are read row by row, and the compiler computes {_LANES} "
-        "numbers at a time, "
-        f"each in a sum of its own.",
-        waits.bytes_of_b,
-        (("kernels/ladder.py", "reordered"),),
-        reordered,
-        ("reordered", (4, 8, 512)),
-        kernel="reordered",
-    ),
-    Rung(
-        "blocked",
-        f"Four rows of b at a time, {ladder.COLUMNS} columns of them: they stay in the first-level cache, "
-        "and c is loaded "
-        f"and stored a quarter as often.",
-        waits.bytes_of_c,
-        (("kernels/ladder.py", "blocked"),),
-        blocked,
-        ("blocked", (8, 16, 256)),
-        kernel="blocked",
-    ),
-    Rung(
-        "SIMD micro-kernel",
-        f"A tile of {TILE_ROWS} rows and {TILE_VECTORS} vectors of {_LANES} numbers stays in registers: its "
-        f"{TILE_ROWS * TILE_VECTORS} sums are stored once, after all of k.",
-        waits.far_rows,
-        (("kernels/ladder.py", "tiled"), ("kernels/tiles.py", "_tile")),
-        tiled,
-        _TILE,
-        kernel="tiled",
-    ),
-    Rung(
-        "packed",
-        "The same tile, but b (and a, where it is large) is first copied in the order in which the tile reads it.",
-        waits.lanes_times_clock,
-        (("kernels/matmul.py", "product"), ("kernels/matmul.py", "pack_rows")),
-        packed,
-        _TILE,
-    ),
-    THREADS,
-    NUMPY,
-)
+RUNGS = (PLAIN, NAIVE, REORDERED, BLOCKED, TILED, PACKED, THREADS, NUMPY)

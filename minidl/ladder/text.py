@@ -49,9 +49,7 @@ def title(rung: Rung, figures: Figures) -> str:
 def changed(rung: Rung, figures: Figures) -> str:
     """What the rung does otherwise than the one before."""
     part = (
-        f" (Rows of c that it computes: {figures.rows} of {figures.size}.)"
-        if figures.rows < figures.size
-        else ""
+        f" It computes {figures.rows} of the {figures.size} rows of c." if figures.rows < figures.size else ""
     )
     on = (
         f" On {figures.threads} threads, in a process of its own."

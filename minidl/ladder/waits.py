@@ -6,7 +6,7 @@ import mmap
 
 from ..kernels.ladder import COLUMNS
 from ..kernels.target import PANEL_BYTES
-from ..machine import rate_text, size_text, time_text
+from ..machine import blas_name, rate_text, size_text, time_text
 from .figures import Figures
 
 _NOTICED = 0.1
@@ -134,7 +134,9 @@ def numpy(f: Figures) -> str:
     alone = f" On one thread it makes {rate_text(f.alone)} GFLOP/s." if f.alone else ""
     if f.is_crowded:
         return _no_processor(f) + alone
-    return f"Waits for the same: a BLAS is built of the same tiles and panels, in assembly or C.{alone}"
+    if any(name in blas_name().lower() for name in ("openblas", "mkl", "blis")):
+        return f"Waits for the same: it is built of the same tiles and panels, in assembly or C.{alone}"
+    return f"How it computes, and so what it waits for, is not known here.{alone}"
 
 
 def _no_processor(f: Figures) -> str:
@@ -155,8 +157,8 @@ def _farther(f: Figures, what: str) -> str:
         return (
             f"On data in the first-level cache it makes {'hardly' if f.near > f.rate else 'no'} more, {near}."
         )
+    lost = percent_text(_lost(f))
     return (
-        f"On data in the first-level cache it makes {near}; the other {percent_text(_lost(f))} of its time "
-        "here it waits for "
-        f"data farther away. {what}."
+        f"On data in the first-level cache it makes {near}; here it waits {lost} of its time for data farther away. "
+        f"{what}."
     )
