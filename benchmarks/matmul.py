@@ -133,6 +133,11 @@ class PlainPython(Product):
     rows = PYTHON_ROWS
     share = PYTHON_ROWS / 512
 
+    def load(self) -> None:
+        from minidl.ladder.rungs import plain_python
+
+        self.function = plain_python
+
     def build(self) -> None:
         self.lists = self.a[: self.rows].tolist(), self.b.tolist()
 
@@ -140,26 +145,21 @@ class PlainPython(Product):
         self.run(1)
         return np.array(self.result, np.float32)
 
-    def load(self) -> None:
-        from minidl.ladder.rungs import plain_python
-
-        self.function = plain_python
-
     def run(self, count: int) -> None:
         for _ in range(count):
             self.result = self.function(*self.lists)
 
 
 class Rung(Product):
-    """One of the package's rungs, by name: ``python -m minidl ladder`` tells what each waits for."""
+    """A rung of ``python -m minidl ladder``, by the name of its function."""
 
     threads_supported = (1,)
     kernel = ""
 
     def load(self) -> None:
-        from minidl.kernels import ladder
+        from minidl.ladder import rungs
 
-        self.function = getattr(ladder, self.kernel)
+        self.function = getattr(rungs, self.kernel)
 
     def run(self, count: int) -> None:
         for _ in range(count):
