@@ -64,7 +64,7 @@ def caches(root: Path = _ROOT) -> list[Cache]:
     return sorted(found)
 
 
-def siblings(root: Path = _ROOT) -> bool:
+def shares_cores(root: Path = _ROOT) -> bool:
     """Whether two of the processors that this process may use share one core's units (hyper-threads)."""
     allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
     cores = []
@@ -219,18 +219,23 @@ def memory_size(found: list[Cache]) -> int:
 # ---------------------------------------------------------------- words
 
 
+def _digits(number: float) -> str:
+    """Three digits that count, or a whole number."""
+    return f"{number:.3g}" if number < 999.5 else f"{number:,.0f}"
+
+
 def size_text(count: float) -> str:
     """Bytes, with the unit that suits."""
     for unit, name in ((2**20, "MB"), (2**10, "KB")):
         if count >= unit:
-            return f"{count / unit:.3g} {name}"
+            return f"{_digits(count / unit)} {name}"
     return f"{count:.0f} bytes"
 
 
 def rate_text(rate: float) -> str:
     """Operations a second in GFLOP/s, or bytes a second in GB/s."""
-    return f"{rate / 1e9:.3g}"
+    return _digits(rate / 1e9)
 
 
 def time_text(seconds: float) -> str:
-    return f"{1e9 * seconds:.3g} ns"
+    return f"{_digits(1e9 * seconds)} ns"

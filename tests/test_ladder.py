@@ -104,7 +104,7 @@ def test_a_wrong_rung_ends_the_ladder(monkeypatch):
 
 CACHES = (Cache(1, 2**15, 64, 64), Cache(2, 2**19, 64, 1024))
 MACHINE = Machine(
-    name="a processor", caches=CACHES, siblings=False, threads=2, ceiling=100e9, ceiling_together=200e9, share=1.0,
+    name="a processor", caches=CACHES, shares_cores=False, threads=2, ceiling=100e9, ceiling_together=200e9, share=1.0,
     share_together=1.0, latency=1.25e-9, clock=3.2e9, near_bytes=200e9, lanes=8,
 )  # fmt: skip
 
@@ -172,7 +172,10 @@ def test_the_last_rungs():
     assert waits.lanes_times_clock(figures(80, 90)).startswith("Waits for lanes times clock: 8 lanes x 2 op")
     assert "6.25 billion" in waits.lanes_times_clock(figures(80, 90))
     assert "farther away cost 11 %" in waits.lanes_times_clock(figures(80, 90))
-    assert waits.lanes_times_clock(figures(40, 90)).startswith("Waits for more than lanes times clock")
+    for rate, near in ((40, 42), (60, 90)):
+        assert waits.lanes_times_clock(figures(rate, near)).startswith(
+            "Waits for more than lanes times clock"
+        )
     quiet = figures(150, threads=2, alone=80e9)
     assert waits.cores(quiet).startswith(
         "Waits for lanes times clock times cores"
@@ -182,7 +185,8 @@ def test_the_last_rungs():
         assert sentence(busy).startswith(
             "Waits for a free processor: other processes had 40 % of the time of its 2"
         )
-    assert waits.numpy(quiet).startswith("Waits for the same")
+    assert ("the same" in waits.numpy(quiet)) != ("is not known" in waits.numpy(quiet))
+    assert "free processor" not in waits.numpy(replace(busy, threads=1)), "one thread is timed while it runs"
 
 
 def test_a_busy_second_core_is_told():
@@ -192,7 +196,7 @@ def test_a_busy_second_core_is_told():
     (note,) = text.notes(replace(slow, share_together=0.55), results)
     assert "2 threads make 1.10 times the multiply-adds of one, not 2" in note
     assert "another core is busy" in note and "45 %" in note
-    (note,) = text.notes(replace(slow, siblings=True), results)
+    (note,) = text.notes(replace(slow, shares_cores=True), results)
     assert "hyper-threads" in note and "busy" not in note
     (note,) = text.notes(slow, results)
     assert "no other process" in note
@@ -201,7 +205,14 @@ def test_a_busy_second_core_is_told():
     assert "above the ceiling" in text.notes(MACHINE, [(rungs.RUNGS[5], figures(120, 90))])[0]
 
 
-def test_every_rung_names_functions_that_exist():
+def test_the_near_products_fit_a_first_level_cache():
+    for rung in rungs.RUNGS:
+        if rung.near:
+            m, k, n = rung.near
+            assert 2**13 < 4 * (m * k + k * n + m * n) < 2**15 and rung.kernel in KERNELS
+
+
+def test_every_rung_names_functions_that_exist(monkeypatch):
     assert len(rungs.RUNGS) == 8
     for rung in rungs.RUNGS:
         assert rung.sources
@@ -211,6 +222,8 @@ def test_every_rung_names_functions_that_exist():
             assert re.match(rf"\s*def {name}\(", lines[int(line) - 1])
     with pytest.raises(ValueError, match="minidl/kernels/ladder.py has no function nonsense"):
         text.line_of("kernels/ladder.py", "nonsense")
+    monkeypatch.setattr(text.inspect, "getsource", lambda module: open("/no/source"))  # a frozen app has none
+    assert text.sources(rungs.TILED) == ["minidl/kernels/ladder.py tiled", "minidl/kernels/tiles.py _tile"]
 
 
 # ---------------------------------------------------------------- machine code

@@ -61,15 +61,16 @@ def test_caches_are_read_and_sorted(system, tmp_path):
 @pytest.mark.parametrize("cores, expected", [(("0", "0"), True), (("0", "1"), False), (("0",), False)])
 def test_hyper_threads_are_told_from_cores(system, tmp_path, monkeypatch, cores, expected):
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(len(cores))), raising=False)
-    assert machine.siblings(tmp_path) is False  # nothing is known
+    assert machine.shares_cores(tmp_path) is False  # nothing is known
     for number, core in enumerate(cores):
         system(f"sys/devices/system/cpu/cpu{number}/topology/core_id", core)
         system(f"sys/devices/system/cpu/cpu{number}/topology/physical_package_id", "0")
-    assert machine.siblings(tmp_path) is expected
+    assert machine.shares_cores(tmp_path) is expected
 
 
 def test_quantities_have_units():
     assert [machine.size_text(size) for size in (100, 2**15, 1.5 * 2**20)] == ["100 bytes", "32 KB", "1.5 MB"]
+    assert machine.size_text(1000 * 2**10) == "1,000 KB" and machine.rate_text(1234.5e9) == "1,234"
     assert machine.rate_text(106.2e9) == "106" and machine.time_text(1.25e-9) == "1.25 ns"
 
 

@@ -17,7 +17,7 @@ class Machine:
 
     name: str
     caches: tuple[machine.Cache, ...]
-    siblings: bool
+    shares_cores: bool  # whether some of its processors are hyper-threads of one core
     threads: int
     ceiling: float  # multiply-adds of one thread, two operations each
     ceiling_together: float  # of all threads
@@ -66,8 +66,8 @@ class Figures:
 
     @property
     def is_crowded(self) -> bool:
-        """Whether other processes had a good part of its processors meanwhile."""
-        return self.share < 0.8
+        """Whether other processes kept some of its threads waiting. One thread is timed only while it runs."""
+        return self.threads > 1 and self.share < 0.8
 
     @property
     def term(self) -> float:
@@ -85,7 +85,7 @@ def measure_machine(seconds: float = 0.3) -> Machine:
     return Machine(
         machine.processor(),
         tuple(caches),
-        machine.siblings(),
+        machine.shares_cores(),
         count,
         ceiling,
         together,

@@ -61,15 +61,22 @@ def changed(rung: Rung, figures: Figures) -> str:
 
 def sources(rung: Rung) -> list[str]:
     """Where to read it: "minidl/kernels/ladder.py:25 naive"."""
-    return [f"minidl/{file}:{line_of(file, name)} {name}" for file, name in rung.sources]
+    return [f"minidl/{file}{line_of(file, name)} {name}" for file, name in rung.sources]
 
 
-def line_of(file: str, name: str) -> int:
-    """The line where a function of a file below minidl/ begins; ValueError if there is none of that name."""
+def line_of(file: str, name: str) -> str:
+    """ ":25", where a function of a file below minidl/ begins; "" if there is no source to read.
+
+    ValueError if the file has no function of that name.
+    """
     module = import_module("minidl." + file.removesuffix(".py").replace("/", "."))
-    for number, line in enumerate(inspect.getsource(module).splitlines(), 1):
+    try:
+        lines = inspect.getsource(module).splitlines()
+    except OSError:
+        return ""
+    for number, line in enumerate(lines, 1):
         if line.strip().startswith(f"def {name}("):
-            return number
+            return f":{number}"
     raise ValueError(f"minidl/{file} has no function {name}")
 
 
@@ -104,7 +111,7 @@ def _why_threads_gain_little(machine: Machine, share: float) -> str:
             "these processors. "
             f"Threads look useless then; on a quiet machine they are not."
         )
-    if machine.siblings:
+    if machine.shares_cores:
         return "some of these processors are hyper-threads of one core, and share its multiply-add units."
     return (
         "no other process of this system had their time. The cores may share a clock, or a virtual machine's host runs "

@@ -104,7 +104,7 @@ def panel_room(f: Figures) -> tuple[int, int, int]:
 
 def lanes_times_clock(f: Figures) -> str:
     m, lost = f.machine, _lost(f)
-    more = "" if f.of_ceiling > 0.5 else "more than "
+    more = "" if f.of_ceiling > 0.5 and lost < 0.25 else "more than "
     tile = f"The tile alone, on data in the first-level cache, makes {rate_text(f.near)} GFLOP/s"
     cost = (
         f"copying and the caches farther away cost {percent_text(lost)}"
@@ -140,10 +140,7 @@ def numpy(f: Figures) -> str:
 
 
 def _no_processor(f: Figures) -> str:
-    whose = "its processor" if f.threads == 1 else f"its {f.threads} processors"
-    return (
-        f"Waits for a free processor: other processes had {percent_text(1 - f.share)} of the time of {whose}."
-    )
+    return f"Waits for a free processor: other processes had {percent_text(1 - f.share)} of the time of its {f.threads}."
 
 
 def _lost(f: Figures) -> float:
