@@ -140,7 +140,8 @@ def numpy(f: Figures) -> str:
 
 
 def _no_processor(f: Figures) -> str:
-    return f"Waits for a free processor: other processes had {percent_text(1 - f.share)} of the time of its {f.threads}."
+    lost = percent_text(1 - f.share)
+    return f"Waits for a free processor: other processes had {lost} of the time of its {f.threads}."
 
 
 def _lost(f: Figures) -> float:
