@@ -79,7 +79,14 @@ class Compiled(Minidl):
     threads_supported = (1,)
 
     def load(self) -> None:
-        from .ladder import repeated
+        import numba
+
+        from minidl.kernels.matmul import matmul
+
+        @numba.njit(nogil=True)
+        def repeated(out, a, b, transpose_a, transpose_b, count):
+            for _ in range(count):
+                matmul(out, a, b, transpose_a, transpose_b)
 
         self.repeated = repeated
 
@@ -126,6 +133,11 @@ class PlainPython(Product):
     rows = PYTHON_ROWS
     share = PYTHON_ROWS / 512
 
+    def load(self) -> None:
+        from minidl.ladder.rungs import plain_python
+
+        self.function = plain_python
+
     def build(self) -> None:
         self.lists = self.a[: self.rows].tolist(), self.b.tolist()
 
@@ -134,28 +146,20 @@ class PlainPython(Product):
         return np.array(self.result, np.float32)
 
     def run(self, count: int) -> None:
-        a, b = self.lists
-        k, n = len(b), len(b[0])
         for _ in range(count):
-            self.result = [[0.0] * n for _ in a]
-            for i in range(len(a)):
-                for j in range(n):
-                    total = 0.0
-                    for p in range(k):
-                        total += a[i][p] * b[p][j]
-                    self.result[i][j] = total
+            self.result = self.function(*self.lists)
 
 
 class Rung(Product):
-    """A Numba kernel of ladder.py, by name."""
+    """A rung of ``python -m minidl ladder``, by the name of its function."""
 
     threads_supported = (1,)
     kernel = ""
 
     def load(self) -> None:
-        from . import ladder
+        from minidl.ladder import rungs
 
-        self.function = getattr(ladder, self.kernel)
+        self.function = getattr(rungs, self.kernel)
 
     def run(self, count: int) -> None:
         for _ in range(count):

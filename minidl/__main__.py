@@ -3,8 +3,9 @@
 python -m minidl [distill]   train a teacher, a plain student and a distilled one; one table
 python -m minidl distill data.csv --target COLUMN   the same on your own data
 python -m minidl explain     every number of one training step of a tiny net
+python -m minidl ladder      a fast matrix product, rung by rung, on this machine
 python -m minidl matmul      minidl.matmul beside NumPy's
-python -m minidl info        versions, processor, threads, folders
+python -m minidl info        versions, processor, threads, folders; what the processor can do
 python -m minidl warmup      compile ahead, so that the first training need not
 """
 
@@ -13,25 +14,18 @@ import contextlib
 import io
 import math
 import os
-import platform
 import subprocess
 import sys
 import time
 from functools import partial
 
-import numba
 import numpy as np
 
-from . import __version__, runtime
-from .datasets import mnist
+from . import info, machine, runtime
 from .distillation import main_job, own_data, own_job
 from .explain import explain
-from .kernels import cache, target
-from .kernels.jit import JIT_DISABLED
+from .ladder import command as ladder
 from .report import count_of, format_table
-
-_LIMITS = [f"{name}_NUM_THREADS" for name in ("NUMBA", "OMP", "OPENBLAS", "MKL")] + ["VECLIB_MAXIMUM_THREADS"]
-"""Environment variables that say how many threads minidl uses, and NumPy's product."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -59,6 +53,10 @@ class _Output(io.TextIOBase):
         if hasattr(stream, "reconfigure"):  # a file's name may have characters that a C locale lacks
             stream.reconfigure(errors="backslashreplace")
 
+    @property
+    def encoding(self):
+        return getattr(self._stream, "encoding", None)
+
     def isatty(self):
         return self._stream is not None and self._stream.isatty()
 
@@ -79,7 +77,7 @@ class _Output(io.TextIOBase):
 def _parser() -> argparse.ArgumentParser:
     as_written = argparse.RawTextHelpFormatter
     parser = argparse.ArgumentParser("minidl", description=__doc__, formatter_class=as_written)
-    commands = "{distill,explain,matmul,info,warmup}"
+    commands = "{distill,explain,ladder,matmul,info,warmup}"
     subparsers = parser.add_subparsers(dest="command", required=True, metavar=commands)
 
     def command(name, run, help):
@@ -105,13 +103,17 @@ def _parser() -> argparse.ArgumentParser:
     add("--temperature", type=float, default=None, help="distil from a teacher at this temperature")
     add("--learning-rate", type=float, default=0.1)
 
+    add = command("ladder", ladder.run, "a fast matrix product, rung by rung")
+    ladder.add_options(add)
+
     shape = partial(main_job.parse_numbers, separators="x", rule="must look like 128x784x1200", count=3)
     add = command("matmul", _matmul, "time the matrix product")
     add("sizes", nargs="*", type=shape, metavar="MxKxN", help="default: a few")
     add("--dtype", choices=("float32", "float64"), default="float32")
     add("--threads", type=int, default=None, help="default: all processors")
 
-    command("info", _info, "versions, processor, threads, folders")
+    add = command("info", info.run, "versions, processor, threads, folders")
+    add("--measure", action="store_true", help="what the processor can do at most, in about five seconds")
 
     def run_warmup(options):
         main_job.say_what_compiling_took(partial(runtime.warmup, options.dtype, verbose=False))
@@ -128,7 +130,7 @@ def _matmul(options: argparse.Namespace) -> None:
         sizes = ["x".join(map(str, shape)) for shape in options.sizes]
         command = [sys.executable, "-m", "minidl", "matmul", *sizes, "--dtype", options.dtype]
         # in another process: NumPy's product takes its limit when NumPy is imported
-        environment = os.environ | dict.fromkeys(_LIMITS, str(options.threads))
+        environment = machine.thread_environment(options.threads)
         child = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment)
         print(child.stdout, end="")
         return
@@ -162,25 +164,6 @@ def _compare(shape: tuple[int, ...], dtype: str) -> list[str]:
     speeds = [2e-9 * m * k * n / seconds for seconds in (ours, theirs)]
     shown = [f"{speed:.0f}" if speed >= 10 else f"{speed:.2g}" for speed in speeds]
     return [f"{m}x{k}x{n}", *shown, f"{theirs / ours:.2f}", f"{error:.0e}"]
-
-
-def _info(options: argparse.Namespace) -> None:
-    kept = "off (NUMBA_DISABLE_JIT)" if JIT_DISABLED else cache.folder() or f"not kept; {cache.ADVICE}"
-    try:
-        data = f"{os.environ.get('MINIDL_DATA') or mnist.cache_folder()} (or MINIDL_DATA)"
-    except OSError as error:
-        data = str(error)
-    rows = {
-        "minidl": __version__,
-        "python": f"{platform.python_version()} on {platform.system()} {platform.machine()}",
-        "numpy, numba": f"{np.__version__}, {numba.__version__}",
-        "vectors": f"{8 * target.VECTOR_BYTES} bits, fused multiply-add: {'yes' if target.HAS_FMA else 'no'}",
-        "threads": runtime.get_num_threads(),
-        "compiled code": kept,
-        "data folder": data,
-    }
-    width = max(map(len, rows))
-    print("\n".join(f"{name:<{width}}  {value}" for name, value in rows.items()))
 
 
 if __name__ == "__main__":

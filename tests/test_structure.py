@@ -24,13 +24,13 @@ FLOORS = """
 kernels
 validation one_input registry archive datasets differences frames sparse
 activations initializers regularizers constraints utils parameters
-layers losses optimizers metrics callbacks warmup runtime
+layers losses optimizers metrics callbacks warmup runtime machine
 teachers
 training
 keras_methods model_files
 models
-gradcheck explain plotting distillation figures report sweep
-interop __main__ __init__
+gradcheck explain plotting distillation figures report sweep ladder
+interop info __main__ __init__
 """
 ALONE = {"tiny"}  # imports nothing of minidl, and nothing imports it
 

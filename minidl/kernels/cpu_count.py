@@ -20,22 +20,43 @@ from pathlib import Path
 
 def default_threads() -> int:
     """The number of threads that a call may use unless `set_num_threads` is called."""
+    return _read_environment()[0] or usable_processors()
+
+
+def _read_environment() -> tuple[int, str]:
+    """The number that a variable of the environment sets, and its name; 0 if none does."""
     for name in ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS"):
         number = os.environ.get(name, "").split(",")[0].strip()
         if number.isdecimal() and int(number) > 0:
-            return int(number)
-    return usable_processors()
+            return int(number), name
+    return 0, ""
 
 
 def usable_processors() -> int:
     """Processors that this process may run on now."""
+    return max(1, min(_allowed_processors(), _QUOTA))
+
+
+def _allowed_processors() -> int:
+    """Those that affinity leaves to this process."""
     if hasattr(os, "process_cpu_count"):
-        allowed = os.process_cpu_count() or 1
-    elif hasattr(os, "sched_getaffinity"):
-        allowed = len(os.sched_getaffinity(0))
+        return os.process_cpu_count() or 1
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def explain_default() -> str:
+    """Why `default_threads` is what it is, in words."""
+    allowed, there, usable = _allowed_processors(), os.cpu_count() or 1, usable_processors()
+    if allowed > usable:
+        limit = f"a cgroup's quota leaves the time of {usable} of {there} processors"
+    elif allowed < there:
+        limit = f"affinity or PYTHON_CPU_COUNT leaves {usable} of {there} processors"
     else:
-        allowed = os.cpu_count() or 1
-    return max(1, min(allowed, _QUOTA))
+        limit = "all processors" if there > 1 else "the only processor"
+    number, name = _read_environment()
+    return limit if not number else f"{name}; {limit}, and no more are used" if number > usable else name
 
 
 def read_quota(root: Path) -> float:

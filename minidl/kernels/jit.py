@@ -59,6 +59,14 @@ def jit(function=None, *, inline: bool = False, allocates: bool = False, name: s
     return dispatcher
 
 
+def assembly(kernel, kinds: tuple) -> str:
+    """The machine code of a kernel for arguments of these types, as text. It is compiled anew: only the code itself is
+    kept on disk."""
+    dispatcher = numba.jit(**_FLAGS)(kernel.py_func)
+    dispatcher.compile(kinds)
+    return dispatcher.inspect_asm(kinds)
+
+
 @jit
 def copy(out, x):
     """out = x, arrays of equal shapes."""

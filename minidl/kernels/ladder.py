@@ -1,45 +1,42 @@
-"""The rungs between three nested loops and minidl.matmul, each one idea faster than the one before.
+"""The rungs between three nested loops and `matmul`, each one idea faster than the one before.
 
-Every function computes ``c = a b`` for C-contiguous float32 matrices of any shape.
+Every function computes ``c = a b`` for C-contiguous matrices of one dtype and of any shape. Each number of c is one
+chain of fused multiply-adds over k, in order, on every rung. So all rungs give the same bits, and differ in nothing but
+the time they take.
 """
 
-from __future__ import annotations
-
-import numba
-import numpy as np
-
-from minidl.kernels import matmul as kernels
-from minidl.kernels.matmul import by_rows, from_zero
-from minidl.kernels.simd import Shape, matmul_panel
-from minidl.kernels.target import PANEL_BYTES
+from .jit import jit
+from .matmul import by_rows, from_zero
+from .simd import Shape, matmul_panel
+from .target import PANEL_BYTES
+from .vectors import fma
 
 COLUMNS = 256
+"""Columns of b that `blocked` works on at a time: four rows of them are 4 KB in float32."""
 
-_jit = numba.njit(nogil=True, error_model="numpy")
 
-
-@_jit
+@jit
 def naive(c, a, b):
-    """A dot product an element. b is read down its columns, a cache line for every number."""
+    """A dot product for each number of c. b is read down its columns, a cache line for every number."""
     for i in range(a.shape[0]):
         for j in range(b.shape[1]):
             total = c.dtype.type(0)
             for p in range(a.shape[1]):
-                total += a[i, p] * b[p, j]
+                total = fma(a[i, p], b[p, j], total)
             c[i, j] = total
 
 
-@_jit
+@jit
 def reordered(c, a, b):
-    """The same loops, the column innermost: rows of b and c are read in order, and LLVM vectorises them."""
+    """The same loops, the column innermost: rows of b and c are read in order, and LLVM vectorises the loop."""
     c[:] = 0
     for i in range(a.shape[0]):
         for p in range(a.shape[1]):
             for j in range(b.shape[1]):
-                c[i, j] += a[i, p] * b[p, j]
+                c[i, j] = fma(a[i, p], b[p, j], c[i, j])
 
 
-@_jit
+@jit
 def blocked(c, a, b):
     """Blocks of four rows and 256 columns of b: they stay in the first-level cache while the rows of c go by,
     and each number of c is loaded and stored a quarter as often.
@@ -55,18 +52,18 @@ def blocked(c, a, b):
                 out = c[i, j : j + COLUMNS]
                 a0, a1, a2, a3 = a[i, p], a[i, p + 1], a[i, p + 2], a[i, p + 3]
                 for q in range(out.size):
-                    out[q] += a0 * b0[q] + a1 * b1[q] + a2 * b2[q] + a3 * b3[q]
+                    out[q] = fma(a3, b3[q], fma(a2, b2[q], fma(a1, b1[q], fma(a0, b0[q], out[q]))))
         for p in range(fours, k):
             row = b[p, j : j + COLUMNS]
             for i in range(m):
                 out = c[i, j : j + COLUMNS]
                 for q in range(out.size):
-                    out[q] += a[i, p] * row[q]
+                    out[q] = fma(a[i, p], row[q], out[q])
 
 
-@_jit
+@jit
 def tiled(c, a, b):
-    """minidl's register tile on a and b as they lie: sums leave the registers once, not once a term."""
+    """The register tile on a and b as they lie: sums leave the registers once, not once a term."""
     (m, k), n = a.shape, b.shape[1]
     width = PANEL_BYTES // c.itemsize
     flat_a, flat_b, flat_c = a.reshape(-1), b.reshape(-1), c.reshape(-1)
@@ -77,13 +74,14 @@ def tiled(c, a, b):
         )  # fmt: skip
 
 
-@_jit
-def repeated(c, a, b, transpose_a, transpose_b, count):
-    """minidl's kernel on one thread, ``count`` times, called from compiled code."""
-    for _ in range(count):
-        kernels.matmul(c, a, b, transpose_a, transpose_b)
+def _repeated(rung):
+    @jit(name=f"repeated_{rung.__name__}")
+    def repeat(c, a, b, count):
+        for _ in range(count):
+            rung(c, a, b)
+
+    return repeat
 
 
-def packed(c: np.ndarray, a: np.ndarray, b: np.ndarray) -> None:
-    """minidl's kernel on one thread: the tile again, its operands first copied in the order it reads them."""
-    kernels.matmul(c, a, b, False, False)
+REPEATED = {rung.__name__: _repeated(rung) for rung in (naive, reordered, blocked, tiled)}
+"""Each rung ``count`` times in one call: a product that fits the first-level cache is too short to be timed alone."""
