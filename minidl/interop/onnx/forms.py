@@ -1,0 +1,127 @@
+"""What each layer is in ONNX: the trees of nodes that compute it. Both directions read this one table.
+
+`export` writes a layer as the first of its forms that the file's opset has, and that onnxruntime runs in the model's
+dtype. `load` takes any of them for the layer.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+X = "x"
+"""The layer's input."""
+
+
+class Tree(NamedTuple):
+    """A node: its inputs are other nodes, `X`, settings of the layer by name, numbers, or lists of integers.
+
+    A node may have other settings of the layer as attributes of their names; ``attributes`` are those it must have.
+    """
+
+    kind: str
+    inputs: tuple[Tree | str | float | tuple[int, ...], ...]
+    attributes: tuple[tuple[str, object], ...] = ()
+
+
+def node(kind: str, *inputs: Tree | str | float | tuple[int, ...]) -> Tree:
+    return Tree(kind, inputs)
+
+
+def _gelu_by_erf() -> tuple[Tree, ...]:
+    """x (1 + erf(x / sqrt(2))) / 2, in each order that exporters are known to write."""
+    found = []
+    for inner in (node("Div", X, math.sqrt(2)), node("Mul", X, math.sqrt(0.5))):
+        twice_cdf = node("Add", node("Erf", inner), 1.0)
+        found.append(node("Mul", node("Mul", X, twice_cdf), 0.5))
+        found.append(node("Mul", node("Mul", X, 0.5), twice_cdf))
+        found.append(node("Mul", X, node("Mul", twice_cdf, 0.5)))
+    return tuple(found)
+
+
+def _layer_normalization_by_parts() -> tuple[Tree, ...]:
+    """ReduceMean has its axes as an attribute, and from opset 18 on as an input."""
+    found = []
+    kept = ("keepdims", 1)
+    for mean in (
+        lambda x: Tree("ReduceMean", (x,), (("axes", (-1,)), kept)),
+        lambda x: Tree("ReduceMean", (x, (-1,)), (kept,)),
+    ):
+        apart = node("Sub", X, mean(X))
+        deviation = node("Sqrt", node("Add", mean(node("Pow", apart, 2.0)), "epsilon"))
+        found.append(node("Add", node("Mul", node("Div", apart, deviation), "gamma"), "beta"))
+    return tuple(found)
+
+
+_POSITIVE = node("Relu", X)
+_NEGATIVE = node("Min", X, 0.0)
+_SLOPE_BELOW = node("PRelu", X, "alpha"), node("Add", _POSITIVE, node("Mul", "alpha", _NEGATIVE))
+_LINEAR = node("MatMul", X, "weight"), node("Gemm", X, "weight")
+
+FORMS: dict[str, tuple[Tree, ...]] = {
+    "dense": (
+        *(node("Add", product, "bias") for product in _LINEAR),
+        node("Gemm", X, "weight", "bias"),
+        *_LINEAR,
+    ),
+    "relu": (_POSITIVE,),
+    "clipped_relu": (
+        node("Clip", X, "low", "high"),
+        node("Clip", X, "low"),
+        node("Clip", X),
+        node("Min", _POSITIVE, "high"),
+        *(
+            node("Where", node("LessOrEqual", X, "low"), node("Mul", node("Sub", X, "low"), "slope"), above)
+            for above in (node("Min", X, "high"), X)
+        ),
+    ),
+    "leaky_relu": (node("LeakyRelu", X), *_SLOPE_BELOW),
+    "prelu": _SLOPE_BELOW,
+    "elu": (
+        node("Elu", X),
+        node("Add", _POSITIVE, node("Mul", "alpha", node("Sub", node("Exp", _NEGATIVE), 1.0))),
+    ),
+    "softplus": (
+        node("Softplus", X),
+        node("Add", _POSITIVE, node("Log", node("Add", node("Exp", node("Neg", node("Abs", X))), 1.0))),
+    ),
+    "sigmoid": (node("Sigmoid", X),),
+    "tanh": (node("Tanh", X),),
+    "softmax": (node("Softmax", X),),
+    "silu": (node("Mul", X, node("Sigmoid", X)),),
+    "gelu": (node("Gelu", X), *_gelu_by_erf()),
+    "batch_normalization": (node("BatchNormalization", X, "gamma", "beta", "mean", "variance"),),
+    "layer_normalization": (
+        node("LayerNormalization", X, "gamma", "beta"),
+        node("LayerNormalization", X, "gamma"),
+        *_layer_normalization_by_parts(),
+    ),
+    "shift": (node("Sub", X, "center"), node("Add", X, "offset")),
+    "scale": (node("Mul", X, "scale"), node("Div", X, "divisor")),
+    "scaler": (node("Scaler", X),),
+    "flatten": (node("Flatten", X),),
+    "reshape": (node("Reshape", X, "shape"),),
+    "dropout": (node("Dropout", X), node("Dropout", X, "rate"), node("Dropout", X, "rate", "training")),
+    "cast": (node("Cast", X),),
+}
+
+COMMUTATIVE = {"Add", "Mul", "Min"}
+NOT_IN_DOUBLE = {"Softplus", "Erf", "Gelu", "PRelu"}
+"""Nodes that onnxruntime runs in single precision alone, PRelu before opset 16."""
+
+
+def nodes_of(tree: Tree | str | float | tuple) -> list[Tree]:
+    """All nodes of a tree."""
+    if not isinstance(tree, Tree):
+        return []
+    return [tree, *(inner for each in tree.inputs for inner in nodes_of(each))]
+
+
+def settings_of(tree: Tree) -> set[str]:
+    """The names of the layer's settings among the inputs of a tree's nodes."""
+    return {each for inner in nodes_of(tree) for each in inner.inputs if isinstance(each, str)} - {X}
+
+
+KNOWN_KINDS = {inner.kind for trees in FORMS.values() for tree in trees for inner in nodes_of(tree)} | {
+    "Identity"
+}
