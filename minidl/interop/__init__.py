@@ -78,57 +78,65 @@ def normalization_arrays(layer: BatchNormalization | LayerNormalization) -> dict
 
 ROUNDING = {"float32": 1e-6, "float64": 1e-9}
 """How far a conversion's outputs may be from the model's, in units of the outputs' size."""
-_MOVED = 8
-"""So many times as far as the outputs move when all weights and inputs move by their last bit."""
+_MOVED = 4
+"""So many times as far as the outputs move when all that is computed moves by its last bit."""
+_CURVED = {"elu", "gelu", "sigmoid", "silu", "softmax", "softplus", "tanh"}
+"""Activations that libraries approximate, with an error of the last bit of 1 where they are near 0."""
 _SAMPLES = 64
 
 
 def check_same(model: Sequential, other: Callable[[np.ndarray], np.ndarray], logits: bool = False) -> None:
     """Refuse a conversion whose outputs differ from the model's by more than rounding explains.
 
-    ``other(x)`` is compared with ``predict(x)`` (``logits``: ``predict_logits(x)``) on 64 random samples, which are
-    spread as the model's first layer expects; half of them are ten times larger. Each output may differ by ``ROUNDING``
-    of its size, plus eight times what it changes by when each weight and each input is moved by its last bit, up or
-    down at random: no way to compute the same net in the same precision is bound to be closer. An output's size is
-    the largest that it has on these samples; of probabilities it is 1.
+    ``other(x)`` is compared with ``predict(x)`` (``logits``: ``predict_logits(x)``) on 64 random samples, spread as the
+    model's first layer expects; half of them are ten times larger. They are given as batches of 1 and of 63. An output
+    may differ by ``ROUNDING`` of its size, the largest that it has on these samples, plus four times what it is seen to
+    move by when each input, weight and layer's output is moved by its last bit, up or down at random: rounding does so
+    too, and where a net makes much of it no two ways to compute it are closer.
 
     Raises ValueError if the shapes or the numbers differ, or if the model itself gives NaN or infinity.
     """
     rng = np.random.default_rng(0)
     x = _typical_samples(model, rng)
-    ours, theirs = (
-        _outputs(model, x, logits),
-        np.concatenate([other(x[:1]), other(x[1:])]),
-    )  # of any batch size
+    ours = model.predict_logits(x) if logits else model.predict(x, verbose=0)
+    theirs = np.concatenate([other(x[:1]), other(x[1:])])
     if not np.isfinite(ours).all():
         raise ValueError(
-            f"model {model.name!r} gives NaN or infinity for random samples: nothing can be compared"
+            f"model {model.name!r} gives NaN or infinity for random samples, so nothing can be compared"
         )
     what = f"model {model.name!r} and its conversion give different numbers for the same x"
     if ours.shape != theirs.shape:
         raise ValueError(f"{what}: shape {ours.shape} and {theirs.shape}")
-    moved = copy.deepcopy(model)
-    moved.params[...] = _moved(model.params, rng)
-    by_rounding = np.abs(_outputs(moved, _moved(x, rng), logits) - ours).max(axis=0)
-    is_bounded = not logits and model.final_activation in ("softmax", "sigmoid")
-    size = 1.0 if is_bounded else np.abs(ours).max(axis=0) + np.finfo(model.dtype).tiny
-    allowed = np.broadcast_to(ROUNDING[model.dtype.name] * size + _MOVED * by_rounding, ours.shape)
+    by_rounding = _moved_by_rounding(model, x, ours, logits, rng)
+    allowed = ROUNDING[model.dtype.name] * np.abs(ours).max(axis=0) + _MOVED * by_rounding
     wrong = np.argwhere(~(np.abs(theirs - ours) <= allowed))  # a NaN compares as false
     if len(wrong):
-        worst = tuple(wrong[0])
+        place = tuple(wrong[0])
         raise ValueError(
-            f"{what}: {ours[worst]} and {theirs[worst]} where rounding explains {allowed[worst]:.1e}. A part was "
+            f"{what}: {ours[place]} and {theirs[place]}, where rounding explains {allowed[place[1:]]:.1e}. A part was "
             "changed in a way that cannot be converted"
         )
 
 
-def _outputs(model: Sequential, x: np.ndarray, logits: bool) -> np.ndarray:
-    return model.predict_logits(x) if logits else model.predict(x, verbose=0)
+def _moved_by_rounding(
+    model: Sequential, x: np.ndarray, ours: np.ndarray, logits: bool, rng: np.random.Generator
+) -> np.ndarray:
+    """How far each output moves at most in four runs in which all that is computed is moved by its last bit."""
+    moved, epsilon, found = copy.deepcopy(model), np.finfo(model.dtype).eps, np.zeros(ours.shape[1:])
+    for _ in range(4):
+        moved.params[...] = model.params * (1 + epsilon * _signs(rng, model.params.shape))
+        out = x * (1 + epsilon * _signs(rng, x.shape))
+        for layer in moved._logits_layers if logits else moved.layers:
+            out = layer.forward(out.astype(model.dtype))
+            smallest = 1.0 if getattr(layer, "activation", "") in _CURVED else 0.0
+            out = out + epsilon * max(smallest, np.abs(out).max()) * _signs(rng, out.shape)
+        found = np.maximum(found, np.abs(out - ours).max(axis=0))
+    return found
 
 
-def _moved(array: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Each number moved by its last bit, up or down at random."""
-    return np.nextafter(array, rng.choice([-np.inf, np.inf], array.shape).astype(array.dtype))
+def _signs(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """1 and -1 at random."""
+    return rng.choice([-1.0, 1.0], shape)
 
 
 def _typical_samples(model: Sequential, rng: np.random.Generator) -> np.ndarray:

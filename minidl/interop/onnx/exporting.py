@@ -54,7 +54,7 @@ def export(
     logits : write what goes into a final softmax or sigmoid, as a teacher must give.
     class_names : a name of each output, kept in the metadata under "class_names" as JSON.
 
-    Raises ValueError, naming it, for a layer or model class of the user's own, for gelu in float64, and for an opset that
+    Raises ValueError, naming it, for a layer or model class of the user's own, gelu in float64, and an opset that
     onnx or onnxruntime does not have; OSError if the file cannot be written; ImportError if onnx or onnxruntime is
     absent, for what was not run is not kept.
     """

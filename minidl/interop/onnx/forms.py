@@ -106,8 +106,8 @@ FORMS: dict[str, tuple[Tree, ...]] = {
 }
 
 COMMUTATIVE = {"Add", "Mul", "Min"}
-NOT_IN_DOUBLE = {"Softplus", "Erf", "Gelu", "PRelu"}
-"""Nodes that onnxruntime runs in single precision alone, PRelu before opset 16."""
+NOT_IN_DOUBLE = {"Clip", "Erf", "Gelu", "PRelu", "Softplus"}
+"""Nodes that onnxruntime runs in single precision alone: PRelu before opset 16, Clip where Relu stands before it."""
 
 
 def nodes_of(tree: Tree | str | float | tuple) -> list[Tree]:

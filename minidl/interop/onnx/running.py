@@ -26,7 +26,7 @@ class Runner:
         runtime = import_extra("onnxruntime", "onnx", "onnx")
         options = runtime.SessionOptions()
         options.intra_op_num_threads = threads
-        options.log_severity_level = 3  # what is an error is raised
+        options.log_severity_level = 4  # errors are raised, not printed
         try:
             self._session = runtime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # of onnxruntime's own types, without a base of theirs
