@@ -80,7 +80,7 @@ ROUNDING = {"float32": 1e-6, "float64": 1e-9}
 """How far a conversion's outputs may be from the model's, in units of the outputs' size."""
 _MOVED = 4
 """So many times as far as the outputs move when all that is computed moves by its last bit."""
-_CURVED = {"elu", "gelu", "sigmoid", "silu", "softmax", "softplus", "tanh"}
+_CURVED = {"elu", "gelu", "gelu_tanh", "sigmoid", "silu", "softmax", "softplus", "tanh"}
 """Activations that libraries approximate, with an error of the last bit of 1 where they are near 0."""
 _SAMPLES = 64
 

@@ -28,15 +28,27 @@ def node(kind: str, *inputs: Tree | str | float | tuple[int, ...]) -> Tree:
     return Tree(kind, inputs)
 
 
-def _gelu_by_erf() -> tuple[Tree, ...]:
-    """x (1 + erf(x / sqrt(2))) / 2, in each order that exporters are known to write."""
-    found = []
-    for inner in (node("Div", X, math.sqrt(2)), node("Mul", X, math.sqrt(0.5))):
-        twice_cdf = node("Add", node("Erf", inner), 1.0)
-        found.append(node("Mul", node("Mul", X, twice_cdf), 0.5))
-        found.append(node("Mul", node("Mul", X, 0.5), twice_cdf))
-        found.append(node("Mul", X, node("Mul", twice_cdf, 0.5)))
-    return tuple(found)
+def _halves(factor: Tree) -> list[Tree]:
+    """x factor / 2, in each order that exporters are known to write."""
+    half_of_product = node("Mul", node("Mul", X, factor), 0.5)
+    return [
+        half_of_product,
+        node("Mul", node("Mul", X, 0.5), factor),
+        node("Mul", X, node("Mul", factor, 0.5)),
+    ]
+
+
+def _gelu(approximate: str) -> tuple[Tree, ...]:
+    """x (1 + erf(x / sqrt(2))) / 2, or x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2."""
+    if approximate == "none":
+        scaled = node("Div", X, math.sqrt(2)), node("Mul", X, math.sqrt(0.5))
+        curves = [node("Erf", each) for each in scaled]
+    else:
+        cubes = node("Pow", X, 3.0), node("Mul", X, node("Mul", X, X))
+        sums = [node("Add", X, node("Mul", cube, 0.044715)) for cube in cubes]
+        curves = [node("Tanh", node("Mul", each, math.sqrt(2 / math.pi))) for each in sums]
+    by_parts = [each for curve in curves for each in _halves(node("Add", curve, 1.0))]
+    return Tree("Gelu", (X,), (("approximate", approximate),)), *by_parts
 
 
 def _layer_normalization_by_parts() -> tuple[Tree, ...]:
@@ -83,13 +95,15 @@ FORMS: dict[str, tuple[Tree, ...]] = {
     ),
     "softplus": (
         node("Softplus", X),
+        node("Where", node("Greater", X, 20.0), X, node("Softplus", X)),  # PyTorch's, which is the same
         node("Add", _POSITIVE, node("Log", node("Add", node("Exp", node("Neg", node("Abs", X))), 1.0))),
     ),
     "sigmoid": (node("Sigmoid", X),),
     "tanh": (node("Tanh", X),),
     "softmax": (node("Softmax", X),),
     "silu": (node("Mul", X, node("Sigmoid", X)),),
-    "gelu": (node("Gelu", X), *_gelu_by_erf()),
+    "gelu": _gelu("none"),
+    "gelu_tanh": _gelu("tanh"),
     "batch_normalization": (node("BatchNormalization", X, "gamma", "beta", "mean", "variance"),),
     "layer_normalization": (
         node("LayerNormalization", X, "gamma", "beta"),

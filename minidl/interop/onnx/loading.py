@@ -35,9 +35,10 @@ def load(path: str | os.PathLike | bytes, output: str | None = None) -> Sequenti
     graph = Graph(path, output)
     shape, dtype = _input_of(graph)
     parts = _parts(graph, shape, dtype)
+    run = Runner(graph.source, graph.name, graph.output, threads=1)
     model = Sequential([Input(shape), *(part.layer for part in parts)], dtype=dtype)
     model.set_weights([array for part in parts for array in part.weights])
-    check_same(model, Runner(graph.source, graph.name, graph.output, threads=1))
+    check_same(model, run)
     return model
 
 

@@ -109,8 +109,6 @@ class Reader:
         return Part(Dense(*self.shape, use_bias=len(weights) == 2), weights)
 
     def _activation(self) -> Part:
-        if self._given.get(".approximate", "none") != "none":
-            self._refuse(f"its approximate must be 'none', got {self._given['.approximate']!r}")
         self._last_axis()
         return Part(Activation(self._step.kind))
 

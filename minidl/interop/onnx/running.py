@@ -8,10 +8,12 @@ from collections.abc import Callable
 import numpy as np
 
 from ...teachers import Teacher, as_teacher
+from ...teachers.conversion import UNKNOWN
 from ...validation import check_bool
 from .. import import_extra
 from .graphs import Graph, chosen_output
 
+_OF_PROBABILITIES = {"Softmax": "softmax", "Sigmoid": "sigmoid"}
 _DTYPES = {"tensor(float)": np.float32, "tensor(double)": np.float64}
 
 
@@ -30,7 +32,7 @@ class Runner:
         try:
             self._session = runtime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # of onnxruntime's own types, without a base of theirs
-            raise ValueError(f"{name}: {error}") from error
+            raise ValueError(f"{name}: onnxruntime {runtime.__version__} does not run it: {error}") from error
         inputs, outputs = self._session.get_inputs(), [each.name for each in self._session.get_outputs()]
         if len(inputs) != 1:
             raise ValueError(f"{name}: must have one input, got {[each.name for each in inputs]}")
@@ -70,11 +72,11 @@ def onnx_teacher(
     """
     graph = Graph(path, output)
     last = graph.last_node()
-    gives_probs = last is not None and last.op_type in ("Softmax", "Sigmoid")
-    if gives_probs and not check_bool("from_probs", from_probs):
+    activation = _OF_PROBABILITIES.get(last.op_type if last is not None else "", UNKNOWN)
+    if activation != UNKNOWN and not check_bool("from_probs", from_probs):
         raise ValueError(
             f"{graph.name}: ends in {graph.describe(last)}, so it gives probabilities, and logits are wanted: export "
             "it without that node, or say onnx_teacher(path, from_probs=True)"
         )
     run = Runner(graph.source, graph.name, graph.output, threads)
-    return as_teacher(run, from_probs=True) if from_probs else run
+    return as_teacher(run, from_probs=True, activation=activation) if from_probs else run
