@@ -65,6 +65,7 @@ def _layer_normalization_by_parts() -> tuple[Tree, ...]:
     return tuple(found)
 
 
+_ROWS_AND_SIZES = node("Concat", node("Unsqueeze", node("Gather", node("Shape", X), 0.0), (0,)), "sizes")
 _POSITIVE = node("Relu", X)
 _NEGATIVE = node("Min", X, 0.0)
 _SLOPE_BELOW = node("PRelu", X, "alpha"), node("Add", _POSITIVE, node("Mul", "alpha", _NEGATIVE))
@@ -114,9 +115,8 @@ FORMS: dict[str, tuple[Tree, ...]] = {
     "scale": (node("Mul", X, "scale"), node("Div", X, "divisor")),
     "scaler": (node("Scaler", X),),
     "flatten": (node("Flatten", X),),
-    "reshape": (node("Reshape", X, "shape"),),
+    "reshape": (node("Reshape", X, "shape"), node("Reshape", X, _ROWS_AND_SIZES)),
     "dropout": (node("Dropout", X), node("Dropout", X, "rate"), node("Dropout", X, "rate", "training")),
-    "cast": (node("Cast", X),),
 }
 
 COMMUTATIVE = {"Add", "Mul", "Min"}
@@ -136,6 +136,5 @@ def settings_of(tree: Tree) -> set[str]:
     return {each for inner in nodes_of(tree) for each in inner.inputs if isinstance(each, str)} - {X}
 
 
-KNOWN_KINDS = {inner.kind for trees in FORMS.values() for tree in trees for inner in nodes_of(tree)} | {
-    "Identity"
-}
+KNOWN_KINDS = {"Cast", "Identity"}
+KNOWN_KINDS |= {inner.kind for trees in FORMS.values() for tree in trees for inner in nodes_of(tree)}

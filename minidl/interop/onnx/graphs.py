@@ -72,8 +72,12 @@ class Graph:
         return self._producers.get(name)
 
     def value(self, name: str) -> str:
-        """A value by its first name: the nodes that only hand it on are passed over."""
-        while (node := self._producers.get(name)) is not None and node.op_type == "Identity":
+        """A value by its first name: Identity, and Cast to the input's dtype, only hand it on."""
+        while (node := self._producers.get(name)) is not None:
+            if node.op_type != "Identity" and (
+                node.op_type != "Cast" or self.attributes(node)["to"] != self.elem_type
+            ):
+                break
             name = node.input[0]
         return name
 

@@ -163,11 +163,14 @@ class Reader:
         return self._flat()
 
     def _reshape(self) -> Part | None:
-        rows, *sizes = self._given["shape"].reshape(-1).tolist() or [0]
+        if "sizes" in self._given:
+            rows, sizes = 0, self._given["sizes"].tolist()
+        else:
+            rows, *sizes = self._given["shape"].tolist() or [0]
         total = math.prod(self.shape)
         keeps_rows = rows in (0, self._graph.dims[0]) or (rows == -1 and sizes == [total])
         if not keeps_rows or sizes not in ([-1], [total]):
-            self._refuse(f"it must make samples flat, (batch, {total}), got {self._given['shape'].tolist()}")
+            self._refuse(f"it must make samples flat, (batch, {total}), got {(rows, *sizes)}")
         return self._flat()
 
     def _flat(self) -> Part | None:
@@ -182,10 +185,6 @@ class Reader:
             self._refuse("its training_mode must be false")
         rate = self._number("rate", self._given.get(".ratio", 0.5))
         return Part(Dropout(rate)) if 0 < rate < 1 else None
-
-    def _cast(self) -> None:
-        if self._given[".to"] != self._graph.elem_type:
-            self._refuse("it must keep the input's dtype: minidl computes in one")
 
     # -- numbers that scale and shift
 
@@ -229,6 +228,5 @@ _READERS: dict[str, Callable[[Reader], Part | Affine | None]] = {
     "flatten": Reader._flatten,
     "reshape": Reader._reshape,
     "dropout": Reader._dropout,
-    "cast": Reader._cast,
 }
 """The others are activations without settings."""
