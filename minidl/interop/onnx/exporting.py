@@ -140,11 +140,9 @@ def _parts(layer: Layer, is_left_out: bool) -> Iterator[tuple[str, dict[str, Any
 
 
 def _clipping(layer: ReLU) -> dict[str, float]:
-    settings = {"low": layer.threshold}
-    if layer.max_value is not None:
-        settings["high"] = layer.max_value
+    settings = {} if layer.max_value is None else {"high": layer.max_value}
     if layer.threshold or layer.negative_slope:
-        settings["slope"] = layer.negative_slope
+        settings |= {"threshold": layer.threshold, "slope": layer.negative_slope}
     return settings
 
 

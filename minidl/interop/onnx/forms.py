@@ -77,14 +77,17 @@ FORMS: dict[str, tuple[Tree, ...]] = {
         node("Gemm", X, "weight", "bias"),
         *_LINEAR,
     ),
-    "relu": (_POSITIVE,),
+    "relu": (_POSITIVE, node("Clip", X, 0.0)),
     "clipped_relu": (
-        node("Clip", X, "low", "high"),
-        node("Clip", X, "low"),
-        node("Clip", X),
+        node("Clip", X, 0.0, "high"),
         node("Min", _POSITIVE, "high"),
         *(
-            node("Where", node("LessOrEqual", X, "low"), node("Mul", node("Sub", X, "low"), "slope"), above)
+            node(
+                "Where",
+                node("LessOrEqual", X, "threshold"),
+                node("Mul", node("Sub", X, "threshold"), "slope"),
+                above,
+            )
             for above in (node("Min", X, "high"), X)
         ),
     ),

@@ -14,7 +14,8 @@ from .graphs import Graph
 from .readers import Part, Reader, Step
 from .running import Runner
 
-_OLDEST_OPSET = 9
+_OLDEST_OPSET = 11
+"""From here on Clip has its bounds as inputs."""
 
 
 def load(path: str | os.PathLike | bytes, output: str | None = None) -> Sequential:

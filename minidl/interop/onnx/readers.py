@@ -113,17 +113,11 @@ class Reader:
         return Part(Activation(self._step.kind))
 
     def _clipped_relu(self) -> Part:
-        low, high, slope = (
-            self._number(name, 0.0 if name == "slope" else None) for name in ("low", "high", "slope")
-        )
-        if self._step.node.op_type == "Clip":
-            low = self._number("min") if low is None else low
-            high = self._number("max") if high is None else high
-            if low != 0:
-                self._refuse(f"its minimum must be 0, got {low}")
-        if high is not None and high < 0:
-            self._refuse(f"its maximum must be >= 0, got {high}")
-        return Part(ReLU(high, slope, low or 0.0))
+        numbers = {name: self._number(name) for name in ("high", "slope", "threshold")}
+        for name, number in numbers.items():
+            if number is not None and number < 0:
+                self._refuse(f"its {name} must be >= 0, got {number}")
+        return Part(ReLU(numbers["high"], numbers["slope"] or 0.0, numbers["threshold"] or 0.0))
 
     def _leaky_relu(self) -> Part:
         alpha = np.asarray(self._given.get("alpha", self._given.get(".alpha")))
