@@ -239,7 +239,7 @@ PUBLIC_NAMES = {
         Orthogonal RandomNormal RandomUniform TruncatedNormal VarianceScaling Zeros compute_fans constant deserialize
         get glorot_normal glorot_uniform he_normal he_uniform identity lecun_normal lecun_uniform ones orthogonal
         random_normal random_uniform serialize truncated_normal variance_scaling zeros""",
-    "interop.onnx": "onnx_teacher to_onnx",
+    "interop.onnx": "export load onnx_teacher to_onnx",
     "interop.safetensors": "load_safetensors save_safetensors",
     "interop.sklearn": "MinidlClassifier sklearn_teacher",
     "interop.torch": "from_torch to_torch torch_teacher",

@@ -11,7 +11,6 @@ import pytest
 
 from minidl import archive
 from minidl.activations import NAMES
-from minidl.interop import check_same
 from minidl.interop.onnx import export, load
 from minidl.layers import (
     ELU,
@@ -31,7 +30,10 @@ from minidl.layers import (
 from minidl.models import Sequential
 
 NETS, A_TEST = 1000, 100
-CHANCES = {"float32": NAMES, "float64": [name for name in NAMES if name != "gelu"]}  # onnxruntime has no Erf of doubles
+CHANCES = {
+    "float32": NAMES,
+    "float64": [name for name in NAMES if name != "gelu"],
+}  # onnxruntime has no Erf of doubles
 BETWEEN = (
     lambda rng: BatchNormalization(epsilon=rng.choice([1e-5, 1e-3]), scale=coin(rng), center=coin(rng)),
     lambda rng: LayerNormalization(epsilon=rng.choice([1e-5, 1e-3]), scale=coin(rng), center=coin(rng)),
@@ -98,9 +100,15 @@ def test_random_nets(first, tmp_path, monkeypatch):
     for number in range(first, first + A_TEST):
         rng = np.random.default_rng(number)
         model = random_net(rng)
-        export(model, path, opset=int(rng.choice([13, 17, 18, 20, 22])))  # refuses what onnxruntime gives otherwise
+        export(
+            model, path, opset=int(rng.choice([13, 17, 18, 20, 22]))
+        )  # refuses what onnxruntime gives otherwise
         within += is_within_1e_6(model, path, rng)
         loaded = load(path)
         assert loaded.dtype == model.dtype and loaded.input_shape == model.input_shape
-        check_same(model, lambda x, loaded=loaded: loaded.predict(x, verbose=0))
-    assert within > 0.9 * A_TEST  # the others make so much of a last bit that no two ways to compute them are closer
+        x = rng.normal(size=(8, *model.input_shape)).astype(model.dtype)
+        ours, back = model.predict(x, verbose=0), loaded.predict(x, verbose=0)
+        np.testing.assert_allclose(back, ours, rtol=1e-3, atol=1e-3 * max(1, np.abs(ours).max()))
+    assert (
+        within > 0.9 * A_TEST
+    )  # the others make so much of a last bit that no two ways to compute them are closer
