@@ -54,7 +54,7 @@ def test_outputs_of_any_size_are_compared_by_their_size():
     """A house price beside an interest rate: what is 1e-3 of the smaller one is nothing to the larger."""
     model = Sequential([Input((4,)), Dense(2), Rescaling([1e6, 1e-6], 0)], seed=1)
     check_same(model, lambda x: model.predict(x, verbose=0))
-    for column, scale in ((0, [1 + 1e-5, 1]), (1, [1, 1 + 1e-5])):
+    for scale in ([1 + 1e-5, 1], [1, 1 + 1e-5]):
         with pytest.raises(ValueError, match="different numbers"):
             check_same(model, lambda x, scale=scale: model.predict(x, verbose=0) * np.float32(scale))
 

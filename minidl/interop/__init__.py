@@ -121,7 +121,7 @@ def check_same(model: Sequential, other: Callable[[np.ndarray], np.ndarray], log
 def _moved_by_rounding(
     model: Sequential, x: np.ndarray, ours: np.ndarray, logits: bool, rng: np.random.Generator
 ) -> np.ndarray:
-    """How far each output moves at most in four runs in which inputs and layers' outputs are moved by their last bit."""
+    """How far each output moves at most where inputs and layers' outputs are moved by their last bit, in four runs."""
 
     def moved(array: np.ndarray, size: float | np.ndarray) -> np.ndarray:
         up_or_down = rng.integers(0, 2, array.shape) * 2 - 1
@@ -133,7 +133,7 @@ def _moved_by_rounding(
     for layer in model._logits_layers if logits else model.layers:
         out = copy.copy(layer).forward(out)  # the model's own keeps what a backward may need
         smallest = 1.0 if getattr(layer, "activation", "") in _CURVED else 0.0
-        out = moved(out, max(smallest, np.abs(out).max()))
+        out = moved(out, np.maximum(smallest, np.abs(out).max(axis=0)))
     return np.abs(out - np.concatenate([ours] * 4)).max(axis=0)
 
 
