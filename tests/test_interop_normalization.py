@@ -1,4 +1,4 @@
-"""Normalisation and PReLU in ONNX, PyTorch and safetensors."""
+"""Normalisation and PReLU in PyTorch and safetensors."""
 
 import numpy as np
 import pytest
@@ -24,17 +24,6 @@ def trained(dtype="float32", **settings):
     model.compile("adam", "sparse_categorical_crossentropy")
     model.fit(X, Y, batch_size=8, epochs=2, verbose=0)
     return model
-
-
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("settings", [{}, {"center": False}, {"scale": False, "center": False}])
-@pytest.mark.skipif(not has("onnx"), reason="needs onnx")
-def test_to_onnx(dtype, settings):
-    from minidl.interop.onnx import to_onnx
-
-    model = trained(dtype, **settings)
-    names = [node.op_type for node in to_onnx(model).graph.node]  # it compares the outputs
-    assert "BatchNormalization" in names and "LayerNormalization" in names
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

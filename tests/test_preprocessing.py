@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import importlib.util
 import json
 import pickle
 import tracemalloc
@@ -285,17 +284,6 @@ def test_what_was_built_with_numbers_keeps_them():
     for layer, setting in ((model.layers[1], "mean"), (model.layers[6], "scale"), (model.layers[5], "alpha")):
         with pytest.raises(AttributeError, match=rf"(?s){setting} is .* since the layer was built"):
             setattr(layer, setting, 2.0)
-
-
-def test_onnx():
-    if importlib.util.find_spec("onnx") is None:
-        pytest.skip("needs onnx")
-    from minidl.interop.onnx import to_onnx
-
-    for dtype in ("float32", "float64"):
-        model, _ = train(dtype)
-        kinds = [node.op_type for node in to_onnx(model).graph.node]  # compares the numbers itself
-        assert kinds.count("Sub") >= 1 and kinds.count("MatMul") == 2
 
 
 def test_a_layer_that_augments_comes_first():

@@ -219,7 +219,7 @@ PUBLIC_NAMES = {
         activations Adagrad Adamax BatchNormalization CosineDecayRestarts ELU InverseTimeDecay LayerNormalization Lion
         MinMaxNorm Model Nadam NonNeg Normalization PReLU PolynomialDecay UnitNorm""",
     "activations": """
-        deserialize elu gelu get leaky_relu linear relu serialize sigmoid silu softmax softplus swish tanh""",
+        deserialize elu gelu gelu_tanh get leaky_relu linear relu serialize sigmoid silu softmax softplus swish tanh""",
     "callbacks": """
         CSVLogger Callback CallbackList EarlyStopping History LambdaCallback LearningRateScheduler
         ModelCheckpoint ProgressBar ReduceLROnPlateau TerminateOnNaN""",
@@ -239,7 +239,7 @@ PUBLIC_NAMES = {
         Orthogonal RandomNormal RandomUniform TruncatedNormal VarianceScaling Zeros compute_fans constant deserialize
         get glorot_normal glorot_uniform he_normal he_uniform identity lecun_normal lecun_uniform ones orthogonal
         random_normal random_uniform serialize truncated_normal variance_scaling zeros""",
-    "interop.onnx": "onnx_teacher to_onnx",
+    "interop.onnx": "export load onnx_teacher to_onnx",
     "interop.safetensors": "load_safetensors save_safetensors",
     "interop.sklearn": "MinidlClassifier sklearn_teacher",
     "interop.torch": "from_torch to_torch torch_teacher",

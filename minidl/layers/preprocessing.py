@@ -204,6 +204,10 @@ class Normalization(_ByColumn):
         self._check_adapted()
         return super().ops()
 
+    def affine(self):
+        self._check_adapted()
+        return super().affine()
+
     def _check_adapted(self) -> None:
         if self.mean is None:
             raise ValueError(
