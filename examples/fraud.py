@@ -2,9 +2,9 @@
 
     python examples/fraud.py
 
-Accuracy means nothing here: 99 % is what "never" has. `AUC(curve="PR")` judges the order of the answers. What
-`class_weight="balanced"` changes most is where they lie: no longer probabilities, but scores at which 0.5 finds most
-frauds. A threshold chosen on held-out payments serves either net; the table has both.
+Accuracy means nothing here: 99 % is what "never" has. `AUC(curve="PR")` judges in which order the answers put the
+payments. `class_weight="balanced"` hardly changes that order. It raises all answers: they are no probabilities any more,
+and 0.5 finds most frauds. A threshold chosen on held-out payments serves either net; the table has both.
 """
 
 from __future__ import annotations
@@ -49,7 +49,8 @@ def main(count=60_000, epochs=20, verbose=0):
     train, held_out, test = np.split(np.arange(count), [count // 2, count * 3 // 4])
 
     results = {}
-    print(f"{y[test].sum()} frauds among {len(test)} payments       at 0.5             threshold chosen")
+    print(f"{y[test].sum()} frauds among {len(test):,} payments")
+    print(f"{'':<22}   {'at 0.5':^17}   {'threshold chosen':^17}")
     print(f"{'class_weight':<14} {'PR-AUC':>7}   precision  recall   precision  recall")
     for class_weight in (None, "balanced"):
         layers = [Input(x.shape[1:]), Normalization(), Dense(32, "relu"), Dense(1, "sigmoid")]

@@ -49,7 +49,7 @@ def train(units, seed, steps, loss, data, **teaching):
     return model
 
 
-def main(labels=300, steps=3000, seeds=5, alpha=0.4, units=((256, 256), (64, 64))):
+def main(labels=300, steps=3000, seeds=10, alpha=0.4, units=((256, 256), (64, 64))):
     (x, y), (x_test, y_test) = mnist.load_subset()
     x, x_test = x.astype("float32") / 255, x_test.reshape(-1, 784).astype("float32") / 255
     errors = {}

@@ -33,11 +33,11 @@ DIST_INFO = """METADATA RECORD WHEEL entry_points.txt top_level.txt licenses/LIC
     licenses/minidl/datasets/LICENSE-MNIST.txt""".split()
 
 
-def repository_files(root: Path = ROOT) -> list[str]:
+def repository_files() -> list[str]:
     """The files of the repository, new ones that git does not ignore among them."""
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
-    found = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True).stdout.splitlines()
-    return [name for name in found if (root / name).is_file()]
+    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+    return [name for name in found if (ROOT / name).is_file()]
 
 
 def sdist_files(repository: Iterable[str]) -> set[str]:

@@ -123,7 +123,8 @@ def test_an_example_runs(name, capsys):
     example = EXAMPLES[name]
     if example.only_if and not os.environ.get(example.only_if):
         pytest.skip(f"runs where {example.only_if} is set")
-    if absent := [package for package in example.needs if not importlib.util.find_spec(package)]:
+    absent = [package for package in example.needs if not importlib.util.find_spec(package)]
+    if absent and not os.environ.get("MINIDL_EXTRAS"):  # in CI's stage of extras it fails
         pytest.skip(f"needs {', '.join(absent)}")
     assert example.holds(load(name).main(**example.settings), capsys.readouterr().out)
 
