@@ -3,8 +3,8 @@
     python examples/fraud.py
 
 Accuracy means nothing here: 99 % is what "never" has. `AUC(curve="PR")` judges in which order the answers put the
-payments. `class_weight="balanced"` hardly changes that order. It raises all answers: they are no probabilities any more,
-and 0.5 finds most frauds. A threshold chosen on held-out payments serves either net; the table has both.
+payments. `class_weight="balanced"` hardly changes that order. It raises all answers: they are no probabilities any
+more, and 0.5 finds most frauds. A threshold chosen on held-out payments serves either net; the table has both.
 """
 
 from __future__ import annotations
