@@ -364,7 +364,7 @@ def test_a_line_for_each_of_several_trainings():
         (0, True, ""),
         (2, True, "run 1: 3 errors\nrun 2: 4 errors\n"),
         ("auto", False, "run 1: 3 errors\nrun 2: 4 errors\n"),
-        ("auto", True, "\rrun 1, epoch 1 of 100\rrun 1: 3 errors       \n\rrun 2\rrun 2: 4 errors\n"),
+        ("auto", True, "\rrun 1, epoch 1 of 100\rrun 1: 3 errors      \n\rrun 2\rrun 2: 4 errors\n"),
     ):
         stream = stream_of(terminal)
         line = callbacks.LineProgress(verbose, stream)

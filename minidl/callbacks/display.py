@@ -18,8 +18,9 @@ _no_model = type(None)  # called in place of a weak reference, it gives None, an
 
 
 class History(BuiltIn):
-    """What ``fit`` returns: ``history`` maps each log to its values, ``epoch`` lists the epochs. ``tuning`` is None, or
-    what ``temperature="auto"`` tried and chose.
+    """What ``fit`` returns: ``history`` maps each log to its values, ``epoch`` lists the epochs, ``epochs_of`` those
+    that each log has a value of. ``tuning`` is None, or what ``temperature="auto"`` tried and chose.
+    ``training_loss`` says what the losses of training are where those of validation are something else.
 
     It holds its model by a weak reference, because the model holds its history: with a cycle the arrays of an
     unused model would stay in memory until Python's garbage collector runs.
@@ -31,6 +32,8 @@ class History(BuiltIn):
         super().__init__()
         self.history: dict[str, list[float]] = {}
         self.epoch: list[int] = []
+        self.epochs_of: dict[str, list[int]] = {}
+        self.training_loss = ""
         self.tuning = None
 
     @property
@@ -51,6 +54,7 @@ class History(BuiltIn):
         self.epoch.append(epoch)
         for key, value in (logs or {}).items():
             self.history.setdefault(key, []).append(value)
+            self.epochs_of.setdefault(key, []).append(epoch)
         self.model.history = self
 
     def __repr__(self) -> str:
