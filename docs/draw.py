@@ -160,9 +160,7 @@ def speed() -> str:
                 start + length + 7, y + 16, shown, 14, anchor="start", weight="bold" if ours else "normal"
             )
     machine = table["machine"]
-    note = (
-        "One step of Adam, float32, each library at its best. ×: multiples of minidl's. "
-    )
+    note = "One step of Adam, float32, each library at its best. ×: multiples of minidl's. "
     note += f"{machine['processor']}, {machine['cores']} cores."
     card.text(24, 256, note, 13, FAINT, anchor="start")
     return card.svg()

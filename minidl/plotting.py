@@ -17,7 +17,7 @@ from .figures import as_labels, calibration_bins, expected_calibration_error
 from .losses import check_logits, softmax
 from .validation import check_array, check_finite, check_labels, check_rows, describe
 
-_DPI = 144  # twice what a notebook draws an inch with: sharp on screens of high density
+_DPI = 180  # twice what a notebook draws an inch with: sharp on screens of high density
 _CHARACTER = 0.085  # inches, in the font of labels
 _FAINT = "gray"  # on light and dark grounds alike
 
@@ -165,7 +165,8 @@ def sweep(result: Any, ax: Any = None) -> Any:
     judge = getattr(result, "judge", "errors")
     for label, row in zip(_labels_of(result.rows), result.rows, strict=True):
         lines.setdefault(label, []).append((row["temperature"], row[f"{judge}_mean"], row[f"{judge}_std"]))
-    middle = (len(lines) - 1) / 2
+    curves = sum(points[0][0] is not None for points in lines.values())
+    shifts = [i - (curves - 1) / 2 for i in range(curves)]  # so that no curve's bars hide another's
     for i, (label, points) in enumerate(lines.items()):
         temperature, mean, std = points[0]
         if temperature is None:
@@ -173,8 +174,8 @@ def sweep(result: Any, ax: Any = None) -> Any:
             ax.axhspan(mean - std, mean + std, color=f"C{i}", alpha=0.1, lw=0)
         else:
             temperature, mean, std = zip(*sorted(points), strict=True)
-            beside = np.asarray(temperature) * 1.02 ** (i - middle)  # so that no bar hides another
-            ax.errorbar(beside, mean, std, color=f"C{i}", marker="o", capsize=3, label=label)
+            places = np.asarray(temperature) * 1.02 ** shifts.pop(0)
+            ax.errorbar(places, mean, std, color=f"C{i}", marker="o", capsize=3, label=label)
     shown = sorted({row["temperature"] for row in result.rows} - {None})
     ax.set(ylabel=judge if judge == "errors" else judge.upper())
     if shown:  # a regression has none
@@ -352,7 +353,9 @@ def reliability(logits: Any, y: np.ndarray, bins: int = 15, ax: Any = None) -> A
     width = 0.86 / bins / len(found)
     for i, (label, (confidence, accuracy, counts)) in enumerate(found.items()):
         filled = counts > 0
-        ax.plot(confidence[filled], accuracy[filled], "o-", markersize=4, color=f"C{i}", label=label)
+        ax.plot(confidence[filled], accuracy[filled], "-", color=f"C{i}", label=label)
+        sizes = 4 + 60 * np.sqrt(counts[filled] / counts.max())
+        ax.scatter(confidence[filled], accuracy[filled], sizes, color=f"C{i}", zorder=3)
         places = (np.arange(bins) + 0.07) / bins + (i + 0.5) * width
         above.bar(places, counts, width, color=f"C{i}")
         if len(found) == 1 and bins <= 20:
@@ -367,8 +370,13 @@ def reliability(logits: Any, y: np.ndarray, bins: int = 15, ax: Any = None) -> A
                 )
     ax.plot([0, 1], [0, 1], ":", color=_FAINT)
     ax.set(xlabel="how sure", ylabel="how often right", xlim=(0, 1), ylim=(0, 1))
-    above.set(ylabel="samples")
-    above.margins(y=0.2)
+    above.set(ylabel="samples", yscale="log")
+    most = max(counts.max() for _, _, counts in found.values())
+    above.set_ylim(0.6, most * 4)
+    above.set_yticks([10**power for power in range(len(str(most)))])
+    above.yaxis.set_major_formatter("{x:,g}")
+    above.minorticks_off()
+    above.tick_params(axis="y", labelsize="small")
     above.tick_params(labelbottom=False)
     above.spines[["top", "right"]].set_visible(False)
     ax.legend(loc="best", fontsize="small")
