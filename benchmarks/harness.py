@@ -34,7 +34,7 @@ from typing import Any
 
 import numpy as np
 
-from . import report
+from . import pictures, report
 
 ROOT = Path(__file__).resolve().parent.parent
 OURS = "minidl"
@@ -530,8 +530,9 @@ def main(
     results["seconds"] = round(time.perf_counter() - began, 1)
     whole = not options.quick and len(cases) == len(suite.cases) and peers == list(suite.peers)
     whole = whole and not options.threads and not any(c["refused"] for c in results["cases"])
-    print("\n" + report.markdown(results))
-    for path in report.write(results, options.output, complete=whole):
+    text, drawn = report.markdown(results), pictures.draw(results)
+    print("\n" + text)
+    for path in report.write_files(suite.name, results, text, drawn, options.output, complete=whole):
         print(f"wrote {path}")
     ours = [key for c in results["cases"] for key in c["refused"] if key.split("@")[0] == OURS]
     return 1 if ours else 0

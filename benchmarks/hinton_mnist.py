@@ -30,7 +30,7 @@ from minidl.datasets import mnist
 from minidl.layers import Dense, Dropout, Flatten, Input, RandomTranslation, Rescaling
 from minidl.report import format_table, measure
 
-from . import report
+from . import pictures, report
 from .harness import ROOT
 
 
@@ -415,7 +415,14 @@ JITTER_NOTE = (
 
 def markdown(results: dict) -> str:
     lines = [f"# {results['title']}", "", results["notes"], "", report.circumstances(results), ""]
-    lines += [main_table(results), "", JITTER_NOTE, ""]
+    lines += [
+        main_table(results),
+        "",
+        "![errors of the paper and of minidl](hinton_mnist.png)",
+        "",
+        JITTER_NOTE,
+        "",
+    ]
     if results["targets"]:
         verdicts = [
             [
@@ -435,6 +442,7 @@ def markdown(results: dict) -> str:
         ]
         lines += [""]
     lines += ["## Temperatures", "", sweep_note(results), "", sweep_table(results), ""]
+    lines += ["![errors over the temperature](hinton_mnist_temperature.png)", ""]
     lines += ["## Settings", "", settings(results["protocol"]), ""]
     return "\n".join(lines)
 
@@ -477,49 +485,39 @@ def settings(protocol: dict) -> str:
     return "\n".join(lines)
 
 
-def plot(results: dict) -> bytes | None:
-    """The table as bars, paper beside minidl; the errors of the sweep over the temperature. PNG, or None."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        print("no plot: matplotlib is not installed")
-        return None
-    import io
-
-    rows, protocol, per_cent = results["rows"], results["protocol"], 100 / results["test_digits"]
-    figure = Figure(figsize=(13, 5), layout="constrained")
-    bars, sweep = figure.subplots(1, 2)
-    names = [name for name in ROWS if not name.startswith("7s")]
-    places = np.arange(len(names))
-    ours = [np.array(rows[name]["errors"]) * per_cent for name in names]
-    bars.bar(places - 0.2, [ROWS[name].paper / 100 for name in names], 0.4, color="silver", label="paper")
-    deviations = [values.std(ddof=1) if len(values) > 1 else 0.0 for values in ours]
-    means = [values.mean() for values in ours]
-    bars.bar(
-        places + 0.2, means, 0.4, yerr=deviations, capsize=3, color="black", ecolor="red", label="minidl"
-    )
-    bars.set_xticks(places, names, rotation=20, ha="right")
-    bars.set(ylabel="test errors, %", title=results["title"])
-    bars.legend()
+def draw(results: dict) -> dict[str, bytes]:
+    """The table as bars, paper beside minidl; the errors of the sweep over the temperature."""
+    rows, protocol = results["rows"], results["protocol"]
+    cases = {}
+    for name, row in ROWS.items():
+        if not name.startswith("7s"):
+            mean = 10_000 * float(np.mean(rows[name]["errors"])) / results["test_digits"]
+            heading = row.name if row.name[0] != "." else f"{ROWS['no 3s'].name}, {row.name.strip('. ')}"
+            cases[heading] = {"minidl": mean, "the paper": row.paper}
+    temperatures, lines, deviations = protocol["sweep_temperatures"], {}, {}
     for units in protocol["sweep_units"]:
-        errors = [np.array(rows[sweep_key(units, t)]["errors"]) for t in protocol["sweep_temperatures"]]
-        relative = [values * per_cent for values in errors]
-        sweep.errorbar(
-            protocol["sweep_temperatures"],
-            [values.mean() for values in relative],
-            [values.std(ddof=1) if len(values) > 1 else 0.0 for values in relative],
-            marker="o",
-            capsize=3,
-            label=f"784-{units}-{units}-10",
-        )
-    sweep.set(xscale="log", yscale="log", xlabel="temperature", ylabel="test errors, %")
-    sweep.set_xticks(protocol["sweep_temperatures"], [f"{t:g}" for t in protocol["sweep_temperatures"]])
-    sweep.set_title("small students")
-    sweep.grid(alpha=0.3)
-    sweep.legend()
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png", dpi=110)
-    return stream.getvalue()
+        name, errors = f"784-{units}-{units}-10", [rows[sweep_key(units, t)]["errors"] for t in temperatures]
+        lines[name] = temperatures, [float(np.mean(each)) for each in errors]
+        deviations[name] = [float(np.std(each, ddof=1)) if len(each) > 1 else 0.0 for each in errors]
+    note = f"{results['seeds']} seeds. {pictures.machine_note(results)}"
+    drawn = {
+        "hinton_mnist": pictures.bars(
+            "Hinton et al. 2015, section 3: errors in 10,000 test digits",
+            cases,
+            "{:.1f}".format,
+            f"Means of {note}",
+            one_scale=True,
+        ),
+        "hinton_mnist_temperature": pictures.curves(
+            "Small students and the temperature",
+            lines,
+            "temperature",
+            f"errors in {results['test_digits']:,} test digits: less is better",
+            f"Means and standard deviations of {note}",
+            deviations=deviations,
+        ),
+    }
+    return {name: picture for name, picture in drawn.items() if picture is not None}
 
 
 # ---------------------------------------------------------------- command line
@@ -574,7 +572,7 @@ def main(arguments: list[str] | None = None, protocol: Protocol | None = None) -
     print("\n" + text)
     complete = not options.quick and seeds >= 3 and protocol == FULL and len(digits.x) == 60_000
     for path in report.write_files(
-        "hinton_mnist", results, text, plot(results), options.output, complete=complete
+        "hinton_mnist", results, text, draw(results), options.output, complete=complete
     ):
         print(f"wrote {path}")
     return 0

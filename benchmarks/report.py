@@ -1,12 +1,14 @@
-"""From times to what is read: the machine, Markdown tables, a plot; files replaced whole or not at all."""
+"""From times to what is read: the machine, Markdown tables; files replaced whole or not at all."""
 
 from __future__ import annotations
 
 import json
 import os
 import platform
+import re
 import tempfile
 import time
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 
@@ -221,8 +223,18 @@ def _everybody(results: dict) -> list[str]:
             for r in records
         ]
         if names:
-            lines += [f"## Everybody{', ' if group else ''}{group}", "", *_table(["case", *names], rows)]
+            lines += [f"## Everybody{', ' if group else ''}{group}", ""]
+            lines += [f"![{group or results['title']}]({picture_name(results, group)}.png)", ""]
+            lines += _table(["case", *names], rows)
     return lines
+
+
+def picture_name(results: dict, group: str) -> str:
+    """Of a group's picture, without ending: "train_step_width_batch_64"; the suite's if there is but one group."""
+    if len({record["group"] for record in results["cases"]}) == 1:
+        return results["suite"]
+    words = re.findall(r"[a-z0-9]+", re.sub(r"\(.*?\)", "", group.lower()))
+    return "_".join([results["suite"], *words])
 
 
 def _memory(results: dict) -> list[str]:
@@ -257,7 +269,7 @@ def _limits(results: dict) -> list[str]:
 # ---------------------------------------------------------------- files
 
 
-def _replace(path: Path, data: bytes) -> None:
+def replace(path: Path, data: bytes) -> None:
     """Write beside, sync, rename: a reader finds the old file or the new one."""
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".tmp")
     try:
@@ -272,94 +284,28 @@ def _replace(path: Path, data: bytes) -> None:
         raise
 
 
-def write(results: dict, folder: Path, complete: bool) -> list[Path]:
-    """Write ``<suite>.json``, ``.md`` and ``.png``; an incomplete run's go to ``<suite>.partial.*``."""
-    return write_files(results["suite"], results, markdown(results), plot(results), folder, complete)
-
-
 def write_files(
-    stem: str, results: dict, text: str, picture: bytes | None, folder: Path, complete: bool
+    stem: str,
+    results: dict,
+    text: str,
+    pictures: bytes | Mapping[str, bytes] | None,
+    folder: Path,
+    complete: bool,
 ) -> list[Path]:
-    """Replace ``stem``'s files, each whole; ``stem.partial``'s when the run is not complete."""
+    """Replace ``stem``'s files, each whole; ``stem.partial``'s when the run is not complete.
+
+    ``pictures``: PNG by the name of its file, without ending, or a single one, which is called ``stem``.
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    stem += "" if complete else ".partial"
+    partial = "" if complete else ".partial"
+    if not isinstance(pictures, Mapping):
+        pictures = {} if pictures is None else {stem: pictures}
     files = {
-        f"{stem}.json": (json.dumps({**results, "complete": complete}, indent=1) + "\n").encode(),
-        f"{stem}.md": text.encode(),
+        f"{stem}{partial}.json": (json.dumps({**results, "complete": complete}, indent=1) + "\n").encode(),
+        f"{stem}{partial}.md": text.replace(".png)", f"{partial}.png)").encode(),
     }
-    if picture is not None:
-        files[f"{stem}.png"] = picture
+    files |= {f"{name}{partial}.png": data for name, data in pictures.items()}
     for name, data in files.items():
-        _replace(folder / name, data)
+        replace(folder / name, data)
     return [folder / name for name in files]
-
-
-def plot(results: dict) -> bytes | None:
-    """A panel a group of cases: time against arithmetic where it varies, else a dot a peer. PNG, or None."""
-    try:
-        import matplotlib
-    except ImportError:
-        print("no plot: matplotlib is not installed")
-        return None
-    matplotlib.use("Agg")
-    import io
-
-    from matplotlib import pyplot
-
-    groups: dict[str, list[dict]] = {}
-    for record in results["cases"]:
-        if record["times"]:
-            groups.setdefault(record["group"], []).append(record)
-    if not groups:
-        return None
-    figure, axes = pyplot.subplots(1, len(groups), figsize=(6.5 * len(groups), 5), squeeze=False)
-    peers = list(dict.fromkeys(k.rpartition("@")[0] for r in results["cases"] for k in r["times"]))
-    colours = {peer: f"C{i}" for i, peer in enumerate(p for p in peers if p != "minidl")} | {
-        "minidl": "black"
-    }
-    for axis, (name, records) in zip(axes[0], groups.items(), strict=True):
-        grows = len({r["flops"] for r in records}) == len(records) > 1
-        records = sorted(records, key=lambda r: r["flops"]) if grows else records
-        places = [r["flops"] for r in records] if grows else range(len(records))
-        for peer in peers:
-            points = [
-                (x, best(r, (peer,))[0]) for x, r in zip(places, records, strict=True) if best(r, (peer,))
-            ]
-            if points:
-                axis.plot(
-                    *zip(*points, strict=True),
-                    marker="o",
-                    linestyle="-" if grows else "none",
-                    color=colours[peer],
-                    linewidth=2.5 if peer == "minidl" else 1,
-                    label=peer,
-                )
-        floor = [
-            (x, min(v["seconds"] for v in r["limits"].values()))
-            for x, r in zip(places, records, strict=True)
-            if r["limits"]
-        ]
-        if floor:
-            axis.plot(
-                *zip(*floor, strict=True),
-                color="grey",
-                linestyle="--" if grows else "none",
-                marker="_",
-                label="limit",
-            )
-        axis.set_yscale("log")
-        if grows:
-            axis.set_xscale("log")
-            axis.set_xlabel("floating-point operations")
-        else:
-            axis.set_xticks(list(places), [r["name"] for r in records], rotation=30, ha="right")
-        axis.set_title(name or results["title"])
-        axis.set_ylabel(f"seconds a {results['unit']}, best thread count")
-        axis.grid(alpha=0.3)
-        axis.legend(fontsize=8)
-    figure.tight_layout()
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png", dpi=110)
-    pyplot.close(figure)
-    return stream.getvalue()

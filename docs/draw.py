@@ -144,23 +144,25 @@ def speed() -> str:
             for library, names in LIBRARIES.items()
         }
         card.text(left, 34, title, 16, anchor="start", weight="bold")
-        start, width = left + 96, 250
+        start, width = left + 96, 220
         longest = max(best.values())
-        for i, (library, seconds) in enumerate(best.items()):
+        for i, (library, seconds) in enumerate(sorted(best.items(), key=lambda item: item[1])):
             y = 52 + 30 * i
             ours = library == "minidl"
             card.text(start - 8, y + 16, library, 14, anchor="end", weight="bold" if ours else "normal")
             length = width * seconds / longest
             card.bar(start, y, length, 22, "#2f7d46" if ours else "#9aa7b8")
             shown = f"{seconds * 1e6:.0f} µs" if seconds < 1e-3 else f"{seconds * 1e3:.1f} ms"
+            if not ours:
+                ratio = seconds / best["minidl"]
+                shown += f" · {ratio:.1f} ×" if ratio < 9.95 else f" · {ratio:.0f} ×"
             card.text(
                 start + length + 7, y + 16, shown, 14, anchor="start", weight="bold" if ours else "normal"
             )
     machine = table["machine"]
-    note = (
-        f"One step of Adam, each library at its best setting and number of threads. {machine['processor']}, "
-    )
-    card.text(24, 256, note + f"{machine['cores']} cores, float32.", 13, FAINT, anchor="start")
+    note = "One step of Adam, float32, each library at its best. ×: multiples of minidl's. "
+    note += f"{machine['processor']}, {machine['cores']} cores."
+    card.text(24, 256, note, 13, FAINT, anchor="start")
     return card.svg()
 
 

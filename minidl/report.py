@@ -16,6 +16,7 @@ from .figures import (
     has_labels,
     holds_rows,
 )
+from .tables import format_table, html_lines, html_table
 
 __all__ = [
     "DistillationReport", "Figures", "as_labels", "calibration_bins", "count_of", "describe_layers",
@@ -83,23 +84,30 @@ class DistillationReport:
     def rows(self) -> list[Figures]:
         return [figures for figures in (self.teacher, self.plain, self.student) if figures is not None]
 
-    def table(self, markdown: bool = False) -> str:
-        """The figures as an aligned table, or in Markdown."""
+    def _tables(self) -> list[tuple[list[str], list[list[str]]]]:
+        """Head and rows of the table of figures, and of that of each class's errors."""
         cells, columns = [], _SIZE | TASK_FIGURES[self.student.task].columns | _SPEED
         if self.student.all_right is None:  # but for several sigmoids
             columns = {title: shown for title, shown in columns.items() if shown[0] != "all_right"}
         for figures in self.rows:
             values = ((getattr(figures, attribute), form) for attribute, form in columns.values())
             cells.append(["" if value is None else format(value, form) for value, form in values])
-        text = format_table(list(columns), cells, markdown)
+        found = [(list(columns), cells)]
         if self.student.class_errors is not None:
             head = [f"errors of {self.student.errors_of}", *map(str, range(len(self.student.class_errors)))]
             rows = [[f.role, *map(str, f.class_errors)] for f in self.rows if f.class_errors is not None]
-            text += "\n\n" + format_table(head, rows, markdown)
-        return text
+            found.append((head, rows))
+        return found
+
+    def table(self, markdown: bool = False) -> str:
+        """The figures as an aligned table, or in Markdown."""
+        return "\n\n".join(format_table(head, rows, markdown) for head, rows in self._tables())
 
     def __str__(self) -> str:
         return self.table() + "\n\n" + "\n".join(self._lines())
+
+    def _repr_html_(self) -> str:
+        return "".join(html_table(*each) for each in self._tables()) + html_lines(self._lines())
 
     def to_markdown(self) -> str:
         """The tables and notes in Markdown."""
@@ -149,22 +157,6 @@ class DistillationReport:
                 "A single run says little: distill_sweep repeats it over seeds"
             )
         return found
-
-
-def format_table(head: Sequence[str], rows: Sequence[Sequence[str]], markdown: bool = False) -> str:
-    """Lines of aligned columns: the first column to the left, all others to the right."""
-    lines = [list(head), *map(list, rows)]
-    narrowest = 2 if markdown else 0  # Markdown's rule "-:" needs two characters
-    widths = [max(narrowest, *map(len, column)) for column in zip(*lines, strict=True)]
-
-    def line(cells):
-        cells = [cells[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(cells[1:], widths[1:], strict=True))]
-        return f"| {' | '.join(cells)} |" if markdown else "  ".join(cells).rstrip()
-
-    rule = ["-" * width for width in widths]
-    if markdown:
-        rule[1:] = [dashes[1:] + ":" for dashes in rule[1:]]
-    return "\n".join([line(lines[0]), line(rule), *map(line, lines[1:])])
 
 
 def count_of(count: int, noun: str) -> str:

@@ -12,16 +12,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .callbacks import check_verbose, say
+from .callbacks import LineProgress, check_verbose
 from .distillation.checks import build_for, check_answers, check_pair, check_some_labels, distillation_loss
 from .distillation.distill import compile_kernels
 from .distillation.plain import fresh_optimizer, train_on_labels
 from .figures import TASK_FIGURES, area_under_curve, as_labels, has_label, has_labels
 from .models import Sequential
-from .report import count_of, describe_loss, format_table, mean_and_std, measure
+from .report import count_of, describe_loss, mean_and_std, measure
 from .runtime import set_num_threads
+from .tables import format_table, html_lines, html_table
 from .teachers import Teacher, as_teacher, cached_logits, untrained_note
 from .training.tasks import TASKS, Task, choose_task, task_of
+from .training.tuning import short_setting
 from .validation import check_array, check_int, check_rows, describe
 
 
@@ -34,8 +36,7 @@ class Sweep:
     notes: list[str] = field(default_factory=list)
     task: str = "classification"  # or "binary", or "regression"
 
-    def table(self, markdown: bool = False) -> str:
-        """Mean +- standard deviation (ddof 1) over the seeds, a row per setting."""
+    def _table(self) -> tuple[list[str], list[list[str]]]:
         measured = TASK_FIGURES[self.task].swept
 
         def cells(row):
@@ -44,10 +45,17 @@ class Sweep:
             )
             return [row["setting"], str(row["runs"]), *means]
 
-        return format_table(["student", "runs", *measured], list(map(cells, self.rows)), markdown)
+        return ["student", "runs", *measured], list(map(cells, self.rows))
+
+    def table(self, markdown: bool = False) -> str:
+        """Mean +- standard deviation (ddof 1) over the seeds, a row per setting."""
+        return format_table(*self._table(), markdown)
 
     def __str__(self) -> str:
         return "\n".join([self.table(), "", *self.notes])
+
+    def _repr_html_(self) -> str:
+        return html_table(*self._table()) + html_lines(self.notes)
 
     def to_markdown(self) -> str:
         return "\n".join([self.table(markdown=True), "", *(f"- {note}" for note in self.notes), ""])
@@ -146,11 +154,15 @@ def distill_sweep(
             for config in configs
         ]
         figures = []
+        names = {describe_loss(setting): short_setting(setting) for setting in settings}
+        progress = LineProgress(verbose)
+        progress.show(f"run 1/{len(runs)}")
         for each in _run_all(runs, min(processes, len(runs))):
             figures.append(each)
-            if verbose != 0:
-                what = f"{each['setting']}, seed {each['seed']}: {_shown(each, task)}"
-                say(f"{len(figures)}/{len(runs)} {what}\n")
+            what = f"{names[each['setting']]}, seed {each['seed']}: {_shown(each, task)}"
+            progress.end(f"run {len(figures)}/{len(runs)}: {what}")
+            if len(figures) < len(runs):
+                progress.show(f"run {len(figures) + 1}/{len(runs)}")
     labelled = count_of(int(has_label(y_val, task.name).sum()), "labelled sample")
     judged = f"{TASK_FIGURES[task.name].judge_title} among the {labelled} of validation_data; "
     judged += "the best setting is to be judged on others"

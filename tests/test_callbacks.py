@@ -320,10 +320,15 @@ def test_older_batch_hooks_are_called():
     assert old.seen == 4
 
 
-def drawn(verbose, terminal=False, epochs=2):
+def stream_of(terminal):
     stream = io.StringIO()
     stream.isatty = lambda: terminal
-    bar = callbacks.ProgressBar(verbose=verbose, stream=stream)
+    return stream
+
+
+def drawn(verbose, terminal=False, epochs=2, title=None):
+    stream = stream_of(terminal)
+    bar = callbacks.ProgressBar(verbose=verbose, stream=stream, title=title)
     bar._INTERVAL = 0.0
     logs = [{"loss": 0.5, "accuracy": 0.00012}] * epochs
     run(bar, logs)
@@ -339,6 +344,35 @@ def test_progress_bar():
     assert bar.startswith("Epoch 1/2\n\r1/3 ") and bar.count("\r") == 8
     assert "\r3/3 ━━━━━━━━━━━━━━━━━━━━ " in bar
     assert drawn(1, epochs=1).startswith("\r1/3 ")
+
+
+def test_progress_with_a_title_says_what_trains():
+    assert drawn(0, title="student") == ""
+    assert [line.split(" - ")[0] for line in drawn(2, title="student").splitlines()] == [
+        "student  epoch 1/2",
+        "student  epoch 2/2",
+    ]
+    assert drawn(1, title="student").startswith("student  epoch 1/2\n\r1/3 ")
+    assert drawn("auto", terminal=True, epochs=1, title="student").startswith("student  epoch 1/1\n\r")
+    for wrong in ("", 3):
+        with pytest.raises(TypeError, match="title must be a non-empty string, got"):
+            callbacks.ProgressBar(title=wrong)
+
+
+def test_a_line_for_each_of_several_trainings():
+    for verbose, terminal, expected in (
+        (0, True, ""),
+        (2, True, "run 1: 3 errors\nrun 2: 4 errors\n"),
+        ("auto", False, "run 1: 3 errors\nrun 2: 4 errors\n"),
+        ("auto", True, "\rrun 1, epoch 1 of 100\rrun 1: 3 errors      \n\rrun 2\rrun 2: 4 errors\n"),
+    ):
+        stream = stream_of(terminal)
+        line = callbacks.LineProgress(verbose, stream)
+        line.show("run 1, epoch 1 of 100")
+        line.end("run 1: 3 errors")
+        line.show("run 2")
+        line.end("run 2: 4 errors")
+        assert stream.getvalue() == expected
 
 
 def test_progress_bar_where_only_ascii_can_be_shown():

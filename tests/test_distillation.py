@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from minidl import validation
-from minidl.callbacks import EarlyStopping, ReduceLROnPlateau
+from minidl.callbacks import EarlyStopping, ProgressBar, ReduceLROnPlateau
 from minidl.distillation import born_again, distill, mutual_learning
 from minidl.layers import Dense, Dropout, Flatten, Input, RandomTranslation
 from minidl.losses import (
@@ -631,26 +631,23 @@ def test_the_epochs_printed_say_whose_they_are(teacher, capsys):
         call(*given, epochs=1, verbose=2, **options)
         return [line for line in capsys.readouterr().out.splitlines() if not line.startswith("minidl:")]
 
+    distilled, generations = "student (distilled, T 4, 0.5/0.5)", [f"generation {n} of 3" for n in (1, 2, 3)]
     for call, given, options, titles in (
+        (distill, (teacher, student(), X, Y), dict(temperature=4.0), [distilled]),
         (
             distill,
             (teacher, student(), X, Y),
             dict(plain_student=True, temperature=4.0),
-            ["distilled student:", "plain student:"],
+            [distilled, "plain student (labels alone)"],
         ),
-        (
-            born_again,
-            (lambda: student(5), X, Y),
-            dict(generations=3),
-            [f"generation {n} of 3:" for n in (1, 2, 3)],
-        ),
-        (mutual_learning, ([student(1), student(2)], X, Y), {}, ["model 1 of 2:", "model 2 of 2:"]),
+        (born_again, (lambda: student(5), X, Y), dict(generations=3), generations),
+        (mutual_learning, ([student(1), student(2)], X, Y), {}, ["model 1 of 2", "model 2 of 2"]),
     ):
         lines = printed(call, *given, **options)
-        assert lines[::2] == titles and all(line.startswith("Epoch 1/1 - ") for line in lines[1::2])
-    assert len(printed(distill, teacher, student(), X, Y, temperature=4.0)) == 1, (
-        "of a single series nothing need be said"
-    )
+        assert [line.split("  epoch 1/1 - ")[0] for line in lines] == titles
+    mine = [ProgressBar(title="mine")]
+    lines = printed(distill, teacher, student(), X, Y, temperature=4.0, callbacks=mine)
+    assert [line.split("  ")[0] for line in lines] == ["mine"], "a bar of the user's own stays the only one"
     capsys.readouterr()
     distill(teacher, student(), X, Y, epochs=1, verbose=0, plain_student=True)
     assert capsys.readouterr().out == ""

@@ -232,6 +232,22 @@ def test_summary(capsys):
     model.summary()
     out = capsys.readouterr().out
     assert 'Model: "student"' in out and "(None, 3)" in out and "Total params: 43 (0.17 KB, float32)" in out
+    assert [line.split() for line in out.splitlines()[1:5]] == [
+        ["Layer", "(type)", "Output", "Shape", "Params", "Bytes", "Multiply-adds"],
+        [
+            "-" * len(name)
+            for name in (
+                f"{model.layers[0].name} (Dense)",
+                "Output Shape",
+                "Params",
+                "Bytes",
+                "Multiply-adds",
+            )
+        ],
+        [model.layers[0].name, "(Dense)", "(None,", "5)", "25", "100", "20"],
+        [model.layers[1].name, "(Dense)", "(None,", "3)", "18", "72", "15"],
+    ]
+    assert "Multiply-adds of matrix products, a sample: 35\n" in out
     lines = []
     Sequential([Dense(3)]).summary(print_fn=lines.append)
     assert any("? (unbuilt)" in line for line in lines)
@@ -240,6 +256,25 @@ def test_summary(capsys):
     assert model.get_layer(model.layers[1].name) is model.layers[1]
     with pytest.raises(ValueError, match="there is no layer 'x'"):
         model.get_layer("x")
+
+
+def test_a_summary_is_cut_to_a_length_and_names_what_it_cannot_count():
+    class Own(Dense):
+        def forward(self, x, training=False):
+            return super().forward(x, training)
+
+    wide = Sequential([Dense(3, input_dim=4, name="a_name_that_is_long_" * 5), Softmax(), Own(2, name="own")])
+    lines, cut = [], []
+    wide.summary(print_fn=lines.append)
+    wide.summary(70, print_fn=cut.append)
+    assert max(map(len, lines[1:6])) > 100 and max(map(len, cut[1:6])) <= 70 and cut[3].startswith("a_name_")
+    assert lines[5].split()[-3:] == ["8", "32", "?"] and lines[4].split()[-3:] == ["0", "0", "0"]
+    assert (
+        "Multiply-adds of matrix products, a sample: 12, without those of own, which only its own code knows"
+        in lines
+    )
+    with pytest.raises(ValueError, match="line_length must be >= 1, got 0"):
+        wide.summary(0)
 
 
 # -- forward, backward, logits ---------------------------------------------------------------------

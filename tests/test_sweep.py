@@ -202,8 +202,9 @@ def test_each_run_says_when_it_is_done(teacher, capsys, processes):
     options = dict(seeds=(0, 1), epochs=1, processes=processes, validation_data=VALIDATION)
     swept = distill_sweep(teacher, student(), X, Y.tolist(), (4.0,), **options)
     lines = capsys.readouterr().out.splitlines()
+    names = ["labels alone", "labels alone", "T 4, 0.1/0.9", "T 4, 0.1/0.9"]
     assert lines == [
-        f"{n}/4 {run['setting']}, seed {run['seed']}: {count_of(run['errors'], 'error')}"
+        f"run {n}/4: {names[n - 1]}, seed {run['seed']}: {count_of(run['errors'], 'error')}"
         for n, run in enumerate(swept.runs, 1)
     ]
     distill_sweep(teacher, student(), X, Y, (4.0,), verbose=0, **options)

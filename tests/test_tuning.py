@@ -8,7 +8,7 @@ import json
 import numpy as np
 import pytest
 
-from minidl import training
+from minidl import losses, training
 from minidl.callbacks import Callback, EarlyStopping
 from minidl.distillation import distill
 from minidl.layers import Dense, Dropout, GaussianNoise, Input
@@ -338,10 +338,41 @@ def test_an_arithmetic_ensemble_is_asked_at_each_temperature(monkeypatch):
 
 
 def test_what_is_said(capsys):
-    run(verbose=2, epochs=2)
+    found = run(verbose=2, epochs=2)[1].tuning
     lines = [line for line in capsys.readouterr().out.splitlines() if not line.startswith("minidl:")]
-    assert lines[0].startswith('temperature="auto" tried, on ') and lines[1].startswith("chosen: ")
-    assert sum(line.startswith("Epoch ") for line in lines) == 2, "the trials are silent"
+    settings = "T 2, 0.5/0.5", "T 4, 0.1/0.9", "labels alone"
+    trials = zip(settings, found.trials, strict=True)
+    assert lines[:3] == [
+        f"tuning {n} of 3: {name} - score {trial.score:.4f}" for n, (name, trial) in enumerate(trials, 1)
+    ]
+    assert lines[3].startswith('temperature="auto" tried, on ') and lines[4].startswith("chosen: ")
+    title = (
+        "student (labels alone)"
+        if found.alone
+        else f"student (distilled, {tuning.short_setting(found.loss)})"
+    )
+    assert [line.split(" - ")[0] for line in lines[-2:]] == [f"{title}  epoch {n}/2" for n in (1, 2)]
+    run(verbose=0, epochs=2)
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    "loss, name",
+    [
+        (None, "labels alone"),
+        (losses.KnowledgeDistillation(hard_weight=1.0, soft_weight=0.0), "labels alone"),
+        (losses.KnowledgeDistillation(4.0, 0.1, 0.9), "T 4, 0.1/0.9"),
+        (losses.KnowledgeDistillation(4.0, 0.1, 0.9, standardize=True), "T 4, 0.1/0.9, standardize"),
+        (losses.KnowledgeDistillation(losses.Ramp(8, 2, 3)), "T Ramp(8, 2, 3), 0.5/0.5"),
+        (losses.BinaryKnowledgeDistillation(), "T 2, 0.5/0.5"),
+        (losses.RegressionDistillation(), "0.5/0.5"),
+        (losses.TeacherBoundedRegression(margin=0.5), "TeacherBoundedRegression, 1/0.5, margin 0.5"),
+        (losses.DIST(), "DIST, T 1"),
+        (losses.DecoupledKD(4.0, target_weight=8.0), "DecoupledKD, T 4, target_weight 8"),
+    ],
+)
+def test_settings_have_short_names_that_tell_them_apart(loss, name):
+    assert tuning.short_setting(loss) == name
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,10 @@ batch if a callback wants every batch: see ``Callback.wants_every_batch``.
 """
 
 from .base import Callback, LambdaCallback
-from .callback_list import CallbackList
-from .display import CSVLogger, History, ProgressBar, check_verbose, say
+from .callback_list import CallbackList, titled
+from .display import CSVLogger, History, LineProgress, ProgressBar, check_verbose, say
 from .monitors import EarlyStopping, LearningRateScheduler, ModelCheckpoint, ReduceLROnPlateau, TerminateOnNaN
 
 __all__ = ["CSVLogger", "Callback", "CallbackList", "EarlyStopping", "History", "LambdaCallback"]
 __all__ += ["LearningRateScheduler", "ModelCheckpoint", "ProgressBar", "ReduceLROnPlateau", "TerminateOnNaN"]
-__all__ += ["check_verbose", "say"]
+__all__ += ["LineProgress", "check_verbose", "say", "titled"]

@@ -63,6 +63,14 @@ class CallbackList(Callback):
             callback.set_model(model)
 
 
+def titled(callbacks: object, verbose: int | str, title: str) -> list[Callback]:
+    """``callbacks`` with a `ProgressBar` of that title, unless there is one already or nothing is to be shown."""
+    listed = CallbackList(callbacks).callbacks
+    if verbose != 0 and not any(isinstance(callback, ProgressBar) for callback in listed):
+        listed.append(ProgressBar(title=title))
+    return listed
+
+
 def _call_each(hook: str) -> Callable:
     positional = 2 if "epoch" in hook or "batch" in hook else 1  # index and logs, or logs
 

@@ -9,15 +9,18 @@ import weakref
 import numpy as np
 
 from ..archive import check_path, naming
+from ..tables import html_lines, html_table
 from ..validation import check_bool, check_choice, describe, warn
 from .base import BuiltIn
 
+_EPOCHS_SHOWN = 10
 _no_model = type(None)  # called in place of a weak reference, it gives None, and it can be pickled
 
 
 class History(BuiltIn):
-    """What ``fit`` returns: ``history`` maps each log to its values, ``epoch`` lists the epochs. ``tuning`` is None, or
-    what ``temperature="auto"`` tried and chose.
+    """What ``fit`` returns: ``history`` maps each log to its values, ``epoch`` lists the epochs, ``epochs_of`` those
+    that each log has a value of. ``tuning`` is None, or what ``temperature="auto"`` tried and chose.
+    ``training_loss`` says what the losses of training are where those of validation are something else.
 
     It holds its model by a weak reference, because the model holds its history: with a cycle the arrays of an
     unused model would stay in memory until Python's garbage collector runs.
@@ -29,6 +32,8 @@ class History(BuiltIn):
         super().__init__()
         self.history: dict[str, list[float]] = {}
         self.epoch: list[int] = []
+        self.epochs_of: dict[str, list[int]] = {}
+        self.training_loss = ""
         self.tuning = None
 
     @property
@@ -49,10 +54,28 @@ class History(BuiltIn):
         self.epoch.append(epoch)
         for key, value in (logs or {}).items():
             self.history.setdefault(key, []).append(value)
+            self.epochs_of.setdefault(key, []).append(epoch)
         self.model.history = self
 
     def __repr__(self) -> str:
         return f"History(epochs={len(self.epoch)}, keys={sorted(self.history)})"
+
+    def _repr_html_(self) -> str:
+        """The last epochs as a table. Logs of some epochs alone, such as rare validations, are told below it."""
+        count = max(map(len, self.history.values()), default=0)
+        whole = {key: values for key, values in self.history.items() if len(values) == count}
+        numbers = [number + 1 for number in self.epoch] if len(self.epoch) == count else range(1, count + 1)
+        rows = [
+            [str(number), *(_format_log(values[i]) for values in whole.values())]
+            for i, number in list(enumerate(numbers))[-_EPOCHS_SHOWN:]
+        ]
+        told = [f"the last {_EPOCHS_SHOWN} of {count:,} epochs"] if count > _EPOCHS_SHOWN else []
+        told += [
+            f"{key}, of {len(values)} of {count} epochs: {_format_log(values[-1])} at last"
+            for key, values in self.history.items()
+            if 0 < len(values) < count
+        ]
+        return html_table(["epoch", *whole], rows) + html_lines(told)
 
 
 class CSVLogger(BuiltIn):
@@ -140,25 +163,26 @@ class ProgressBar(BuiltIn):
     """Shows the progress of an epoch; ``fit`` adds one by itself.
 
     ``verbose`` 0: nothing; 1: a bar; 2: one line an epoch; "auto": a bar on a terminal, lines elsewhere
-    (a file, a pipe, a CI log); None: as the caller of `fit` asked. ``stream``: standard output by default.
+    (a file, a pipe, a CI log, a notebook); None: as the caller of `fit` asked. ``stream``: standard output by default.
+    ``title``: what trains, where several models do: "student (distilled, T 4)".
     """
 
     wants_every_batch = False
     _WIDTH = 20
     _INTERVAL = 0.05  # seconds between two drawings
 
-    def __init__(self, verbose: int | str | None = None, stream=None):
+    def __init__(self, verbose: int | str | None = None, stream=None, title: str | None = None):
         super().__init__()
         self.verbose = None if verbose is None else check_verbose(verbose)
+        if title is not None and not (isinstance(title, str) and title):
+            raise TypeError(f"title must be a non-empty string, got {describe(title)}")
+        self.title = title
         self._stream = stream
         self._in_fit = False
 
     def _start_clock(self) -> None:
         verbose = self.params.get("verbose", "auto") if self.verbose is None else self.verbose
-        stream = self._stream or sys.stdout
-        if verbose == "auto":
-            verbose = 1 if getattr(stream, "isatty", lambda: False)() else 2
-        self._mode = int(verbose)
+        self._mode = _mode_of(verbose, self._stream)
         self._start = time.perf_counter()
         self._last = 0.0
         self._drawn = 0
@@ -196,14 +220,19 @@ class ProgressBar(BuiltIn):
 
     def on_epoch_begin(self, epoch, logs=None):
         self._start_clock()
-        if self._mode == 1 and self.params.get("epochs", 1) > 1:
-            say(f"Epoch {epoch + 1}/{self.params['epochs']}\n", self._stream)
+        if self._mode == 1 and (self.title or self.params.get("epochs", 1) > 1):
+            say(f"{self._name_of(epoch)}\n", self._stream)
 
     def on_train_batch_end(self, batch, logs=None):
         self._draw_bar(batch + 1, logs)
 
     def on_epoch_end(self, epoch, logs=None):
-        self._show_end(logs, f"Epoch {epoch + 1}/{self.params.get('epochs', 1)} - ")
+        self._show_end(logs, f"{self._name_of(epoch)} - ")
+
+    def _name_of(self, epoch: int) -> str:
+        """As Keras has it; with a title "student (distilled, T 4)  epoch 3/20"."""
+        which = f"poch {epoch + 1}/{self.params.get('epochs', 1)}"
+        return f"E{which}" if self.title is None else f"{self.title}  e{which}"
 
     def on_test_begin(self, logs=None):
         if not self._in_fit:
@@ -216,6 +245,37 @@ class ProgressBar(BuiltIn):
     def on_test_end(self, logs=None):
         if not self._in_fit:
             self._show_end(logs)
+
+
+class LineProgress:
+    """One line for each of several trainings: on a terminal it says what runs now, everywhere how it ended.
+
+    ``verbose`` and ``stream`` as of `ProgressBar`.
+    """
+
+    def __init__(self, verbose: int | str, stream=None):
+        self._stream, self._mode = stream, _mode_of(verbose, stream)
+        self._drawn, self._last = 0, 0.0
+
+    def show(self, text: str) -> None:
+        """Say what runs now, in the place of what was said of it before."""
+        now = time.perf_counter()
+        if self._mode == 1 and (not self._drawn or now - self._last >= ProgressBar._INTERVAL):
+            say("\r" + text.ljust(self._drawn), self._stream)
+            self._drawn, self._last = len(text), now
+
+    def end(self, text: str) -> None:
+        """Say how it ended; what follows is on a line of its own."""
+        if self._mode:
+            say("\r" * (self._drawn > 0) + text.ljust(self._drawn) + "\n", self._stream)
+        self._drawn = 0
+
+
+def _mode_of(verbose: int | str, stream) -> int:
+    """``verbose`` without "auto"."""
+    if verbose != "auto":
+        return int(verbose)
+    return 1 if getattr(stream or sys.stdout, "isatty", lambda: False)() else 2
 
 
 _lost: object = None
@@ -267,9 +327,9 @@ def _format_step_time(seconds: float) -> str:
 
 
 def _format_logs(logs: dict | None) -> str:
-    # of several numbers their mean, as in Keras
-    shown = ((key, float(np.mean(value))) for key, value in (logs or {}).items())
-    return "".join(
-        f" - {key}: {value:.4f}" if abs(value) > 1e-3 or value == 0 else f" - {key}: {value:.4e}"
-        for key, value in shown
-    )
+    return "".join(f" - {key}: {_format_log(value)}" for key, value in (logs or {}).items())
+
+
+def _format_log(value: float | np.ndarray) -> str:
+    mean = float(np.mean(value))  # of several numbers their mean, as in Keras
+    return f"{mean:.4f}" if abs(mean) > 1e-3 or mean == 0 else f"{mean:.4e}"

@@ -17,6 +17,7 @@ from ..training import AUTO
 from ..training.compiled import names_to_train
 from ..training.samples import loss_without_teacher
 from ..training.tasks import TASKS, Task
+from ..training.tuning import student_title
 from ..warmup import compile_before_fit
 from .checks import Job, check_job, check_not_swapped, check_settings, check_some_labels
 from .plain import fresh_optimizer, notes_on_plain, train_on_labels
@@ -116,7 +117,6 @@ def distill(
         plain, plain_optimizer = copy.deepcopy(student), fresh_optimizer(optimizer)
         # not the callbacks that write files, nor the user's own
         steering = [copy.deepcopy(each) for each in job.fit_arguments["callbacks"] if type(each) in _STEERING]
-        announce("distilled student", verbose)
     started = time.perf_counter()
     history = _train(job, optimizer, is_auto)
     seconds = time.perf_counter() - started
@@ -133,8 +133,8 @@ def distill(
         tuning=history.tuning,
     )
     if plain_student:
-        announce("plain student", verbose)
-        arguments = {**job.fit_arguments, "callbacks": steering}
+        shown = callbacks.titled(steering, verbose, "plain student (labels alone)")
+        arguments = {**job.fit_arguments, "callbacks": shown}
         report.plain_history = train_on_labels(
             plain, plain_optimizer, arguments, job.task, as_many_steps=True
         )
@@ -159,12 +159,6 @@ def compile_kernels(fits: Iterable[tuple], aloud: bool, task: Task = TASKS["soft
     return sum(compile_before_fit(dtype, aloud, each) for dtype, each in names.items())
 
 
-def announce(role: str, verbose: int | str) -> None:
-    """Say whose epochs come next."""
-    if verbose != 0:
-        callbacks.say(f"{role}:\n")
-
-
 def _train(job: Job, optimizer: optimizers.Optimizer, is_auto: bool) -> callbacks.History:
     """Compile the student with the loss and fit it.
 
@@ -174,9 +168,13 @@ def _train(job: Job, optimizer: optimizers.Optimizer, is_auto: bool) -> callback
     compiled = {name: getattr(student, name) for name in _SET_BY_COMPILE}
     try:
         student.compile(optimizer=optimizer, loss=job.loss, metrics=job.task.metrics(student))
-        return student.fit(
-            target_model=job.teacher, temperature=AUTO if is_auto else None, **job.fit_arguments
-        )
+        arguments = dict(job.fit_arguments)
+        if not is_auto:  # which says what it chose
+            shown = callbacks.titled(
+                arguments["callbacks"], arguments.get("verbose", "auto"), student_title(job.loss)
+            )
+            arguments["callbacks"] = shown
+        return student.fit(target_model=job.teacher, temperature=AUTO if is_auto else None, **arguments)
     except BaseException as error:
         untrained = optimizer.batches == done
         if untrained or isinstance(error, (TypeError, ValueError)):

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..callbacks import CallbackList, EarlyStopping, History, ReduceLROnPlateau, check_verbose
+from ..callbacks import CallbackList, EarlyStopping, History, ReduceLROnPlateau, check_verbose, titled
 from ..figures import has_labels
 from ..losses import DistillationLoss
 from ..models import Sequential
@@ -16,7 +16,7 @@ from ..teachers import Ensemble, as_teacher
 from ..training.tasks import Task, choose_task, task_of
 from ..validation import check_float, check_int, describe
 from .checks import build_for, check_answers, check_fit_arguments, distillation_loss
-from .distill import announce, compile_kernels, distill
+from .distill import compile_kernels, distill
 from .plain import fresh_optimizer, train_on_labels
 
 _OF_DISTILL_ALONE = ("test_data", "transfer", "plain_student")
@@ -74,7 +74,6 @@ def born_again(
         loss = distillation_loss(loss, y)
     result = BornAgain([])
     for generation in range(1, generations + 1):
-        announce(f"generation {generation} of {generations}", verbose)
         model = build_student()
         if not isinstance(model, Sequential):
             raise TypeError(f"build_student must return a Sequential, got {describe(model)}")
@@ -84,14 +83,16 @@ def born_again(
         if loss is None:
             loss = distillation_loss(_loss_of_generations(model, y), y)
         result.activation = loss.fused_activation
+        shown = titled(arguments.get("callbacks"), verbose, f"generation {generation} of {generations}")
         if teacher is None:
             y, task = check_answers(model, y, len(x), loss), task_of(loss)
             used = [(model, each, optimizer, y) for each in (None, loss)[:generations]]
             compile_kernels(used, verbose != 0, task)
-            options = {"epochs": 20, **for_labels, "x": x, "y": y}
+            options = {"epochs": 20, **for_labels, "x": x, "y": y, "callbacks": shown}
             train_on_labels(model, fresh_optimizer(optimizer), options, task)
         else:
             options = {**arguments, **teacher_arguments, "optimizer": fresh_optimizer(optimizer)}
+            options["callbacks"] = shown
             result.reports.append(distill(teacher, model, x, y, loss, **options))
             teacher_arguments = {}
         result.models.append(model)
@@ -157,8 +158,8 @@ def mutual_learning(
         if epoch == 0:
             arguments["soft_weight"] = 0.0
         for k, teacher in enumerate(_peers(models, x, temperature, task.loss.fused_activation)):
-            announce(f"model {k + 1} of {len(models)}", verbose)
-            arguments |= dict(target_model=teacher, callbacks=[*callbacks, histories[k]])
+            shown = titled(callbacks, verbose, f"model {k + 1} of {len(models)}")
+            arguments |= dict(target_model=teacher, callbacks=[*shown, histories[k]])
             models[k].fit(x, y, **arguments, **fit_arguments)
     for history in histories:
         history.epoch = list(range(len(history.history["loss"])))

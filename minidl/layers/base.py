@@ -350,4 +350,14 @@ class Layer(Configurable):
         return math.prod(self.input_shape)
 
 
+def ops_of(layer: Layer) -> list[Op] | None:
+    """``layer.ops()``; None where a subclass redefines how a layer computes, but inherits the operations."""
+    for cls in type(layer).__mro__:
+        if "ops" in vars(cls):
+            return layer.ops()
+        if "forward" in vars(cls) or "backward" in vars(cls):
+            return None
+    return None
+
+
 LAYERS = Registry("layer class", Layer, spellings=(str,))

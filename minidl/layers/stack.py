@@ -20,10 +20,10 @@ from ..kernels.random import LAYER, make_key
 from ..parameters import FlatParameters
 from ..registry import overridden, refuse_uncalled
 from ..validation import check_array, check_bool, check_input_shape, check_int, check_shape, describe, warn
-from .base import Layer
+from .base import Layer, ops_of
 from .dense import Activation, Dense, Softmax
 from .rowwise import Dropout, Flatten, GaussianNoise, Input, RandomLayer, RandomTranslation
-from .summary import summary_lines
+from .summary import summarize
 
 AUGMENTING = (GaussianNoise, RandomTranslation)
 """Layers that change inputs at random. A teacher is asked about the changed inputs."""
@@ -314,7 +314,7 @@ class Stack(FlatParameters):
             return None
         found = []
         for index, layer in enumerate(self._layers):
-            ops = layer.ops() if _ops_describe(type(layer)) else None
+            ops = ops_of(layer)
             if ops is None:
                 return None
             learns = layer.trainable and bool(layer.parameters)  # a layer of moving averages alone moves them
@@ -344,10 +344,22 @@ class Stack(FlatParameters):
             x = layer.forward(x, training=True)
         return x
 
-    def summary(self, line_length: int = 65, print_fn: Callable[[str], object] | None = None) -> None:
-        """Print the layers with their output shapes and numbers of parameters; ``print_fn`` is given each line."""
-        for line in summary_lines(self, line_length):
+    def summary(
+        self, line_length: int | None = None, print_fn: Callable[[str], object] | None = None
+    ) -> None:
+        """Print the layers: output shapes, numbers of parameters, their bytes, and multiply-adds a sample.
+
+        Multiply-adds are those of matrix products, one for each weight of a `Dense`. ``line_length``: names of layers
+        are cut to keep lines that short; by default they are as long as they are. ``print_fn`` is given each line. In a
+        notebook the model itself shows the same table.
+        """
+        if line_length is not None:
+            check_int("line_length", line_length, minimum=1)
+        for line in summarize(self).lines(line_length):
             say(f"{line}\n") if print_fn is None else print_fn(line)
+
+    def _repr_html_(self) -> str:
+        return summarize(self).html()
 
     # -- copies --------------------------------------------------------------------------------------
 
@@ -373,13 +385,3 @@ class Stack(FlatParameters):
 def _own_seed(layer: Layer) -> int:
     """The seed of a random layer that has one; -1: none."""
     return layer.seed if isinstance(layer, RandomLayer) and layer.seed is not None else -1
-
-
-def _ops_describe(kind: type) -> bool:
-    """False where a subclass redefines how a layer computes, but inherits the operations that describe it."""
-    for cls in kind.__mro__:
-        if "ops" in vars(cls):
-            return True
-        if "forward" in vars(cls) or "backward" in vars(cls):
-            return False
-    return False

@@ -140,11 +140,20 @@ def choose_stepper(model, data: TrainingData, batch_size: int, stepwise: bool, o
     return LayerwiseSteps(model, data)
 
 
+def _loss_unlike_validation(loss: Loss, options: FitOptions) -> str:
+    """What the loss of training is, if that of validation is another; "" if they are the same."""
+    if loss.distills:
+        return "distillation loss"
+    weights = [name for name in ("class_weight", "sample_weight") if getattr(options, name) is not None]
+    return f"loss with {' and '.join(weights)}" if weights else ""
+
+
 class EpochLoop:
     """Runs the epochs of a fit in slices, with running means for the callbacks; its stepper runs the steps."""
 
     def __init__(self, model, data: TrainingData, batch_size: int, options: FitOptions, callbacks):
         self._model, self._data, self._callbacks = model, data, callbacks
+        callbacks.history.training_loss = _loss_unlike_validation(data.loss, options)
         self._batch_size, self._shuffle = batch_size, options.shuffle
         self._tally = data.tally
         has_label = data.samples.labels >= 0

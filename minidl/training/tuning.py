@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import inspect
 import math
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..callbacks import History, say
+from ..callbacks import History, LambdaCallback, LineProgress, say, titled
 from ..kernels.random import SHUFFLE, make_key, permutation
 from ..losses import Loss, softmax
 from ..teachers import Teacher, as_teacher
@@ -25,7 +26,7 @@ from .options import FitOptions
 from .preparation import TrainingData, ask_teacher, is_of_labels_alone, prepare
 from .samples import Samples
 from .tally import Tally
-from .tasks import Task, choose_task
+from .tasks import TASKS, Task, choose_task
 
 CANDIDATES = ((2.0, 0.5, 0.5), (4.0, 0.1, 0.9), (2.0, 1.0, 0.0))
 """Temperature, hard_weight and soft_weight of each. The first is the safe one, the default of the loss; the last are
@@ -100,6 +101,38 @@ def describe_setting(loss: Any) -> str:
     return f"{temperature}weights {loss.hard_weight:g} and {loss.soft_weight:g}"
 
 
+def short_setting(loss: Any) -> str:
+    """The same in a few letters, of any distillation loss; None is labels alone: "T 2, 0.5/0.5"."""
+    if loss is None or is_of_labels_alone(loss):
+        return "labels alone"
+    settings = {name: value for name, value in loss.get_config().items() if name != "name"}
+    plain = any(type(loss) is task.loss for task in TASKS.values())
+    parts = [] if plain else [type(loss).__name__]
+    if (temperature := settings.pop("temperature", None)) is not None:
+        parts.append(f"T {_short(temperature)}")
+    if {"hard_weight", "soft_weight"} <= settings.keys():
+        parts.append("/".join(_short(settings.pop(name)) for name in ("hard_weight", "soft_weight")))
+    defaults = inspect.signature(type(loss).__init__).parameters
+    for name, value in settings.items():
+        if name not in defaults or value != defaults[name].default:
+            parts.append(name if value is True else f"{name} {_short(value)}")
+    return ", ".join(parts)
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, dict):  # the config of a schedule
+        return f"{value['class_name']}({', '.join(map(_short, value['config'].values()))})"
+    if callable(value):
+        return getattr(value, "__name__", type(value).__name__)
+    return f"{value:g}" if type(value) in (int, float) else str(value)
+
+
+def student_title(loss: Any) -> str:
+    """What a student's progress says of it."""
+    alone = loss is None or is_of_labels_alone(loss)
+    return "student (labels alone)" if alone else f"student (distilled, {short_setting(loss)})"
+
+
 def candidates_of(task: Task) -> list[Loss]:
     """The losses to try."""
     names = ("hard_weight", "soft_weight") if task.name == "regression" else _SETTINGS
@@ -132,7 +165,8 @@ def tuned_fit(model, options: FitOptions) -> History:
     if type(model.loss) is type(tuning.loss):
         model.loss = tuning.loss
     data = data._replace(loss=tuning.loss, samples=samples, online_teacher=online_teacher)
-    history = fit(model, options, data)
+    shown = titled(options.callbacks, options.verbose, student_title(tuning.loss))
+    history = fit(model, dataclasses.replace(options, callbacks=shown), data)
     history.tuning = tuning
     return history
 
@@ -159,10 +193,13 @@ class _Search:
             return Tuning(safe, reason=f"{count} samples with a label are too few to hold some out")
         learnt, judged = data.samples.take(rows), data.samples.take(held)
         trials, scores, steps = [], [], 0
-        for loss in losses:
-            trial, taken = self._train_copy(loss, rows, learnt)
+        progress = LineProgress(self._options.verbose)
+        for number, loss in enumerate(losses, 1):
+            title = f"tuning {number} of {len(losses)}: {short_setting(loss)}"
+            trial, taken = self._train_copy(loss, rows, learnt, progress, title)
             score, errors = _judge(trial, judged, task)
             trials.append(Trial(describe_setting(loss), float(score.mean()), errors))
+            progress.end(f"{title} - score {score.mean():.4f}")
             scores.append(score)
             steps += taken
         of_student = self._epochs * _steps(data.count, self._options.batch_size)
@@ -178,7 +215,9 @@ class _Search:
         held = np.sort(np.concatenate([rows[: round(_SHARE * len(rows))] for rows in of_class]))
         return np.setdiff1d(order, held), held
 
-    def _train_copy(self, loss: Loss, rows: np.ndarray, learnt: Samples):
+    def _train_copy(
+        self, loss: Loss, rows: np.ndarray, learnt: Samples, progress: LineProgress, title: str
+    ) -> tuple[Any, int]:
         """A copy of the student, trained by ``loss`` on ``learnt``, the samples of ``rows``; and its steps."""
         options, data = self._options, self._data
         samples, online_teacher = ask_teacher(self._model, loss, data.samples, self._teacher)
@@ -188,8 +227,12 @@ class _Search:
         epochs = self._epochs * own // taken if len(rows) > data.count // 2 else self._epochs
         trial = copy.deepcopy(self._model)
         trial.leave_epoch()
+        last = options.initial_epoch + epochs
+        told = LambdaCallback(
+            on_epoch_begin=lambda epoch, logs: progress.show(f"{title}  epoch {epoch + 1}/{last}")
+        )
         options = dataclasses.replace(
-            options, epochs=options.initial_epoch + epochs, verbose=0, callbacks=None, target_model=None
+            options, epochs=last, verbose=0, callbacks=told if options.verbose else None, target_model=None
         )
         fit(
             trial,
