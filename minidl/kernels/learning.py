@@ -199,7 +199,15 @@ def restrain(run, mine):
     if team.thread == 0:
         segments, clips = restraints.segments, restraints.clips
         penalties, accumulated = restraints.penalties, restraints.accumulated
-        of_batch = data.divisor, data.ignored, data.labels, data.sample_weight, data.order, mine.start, mine.rows
+        of_batch = (
+            data.divisor,
+            data.ignored,
+            data.labels,
+            data.sample_weight,
+            data.order,
+            mine.start,
+            mine.rows,
+        )
         scalars[PENALTY] = penalty_factor(data.penalty_rows, *of_batch)
         call_penalize(
             restraints.penalize, grads, params, segments, penalties, accumulated, steps, clips, scalars

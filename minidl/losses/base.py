@@ -55,9 +55,9 @@ class Loss(Configurable):
     needs_labels = True
     needs_target = False
     penalty_rows = 0.0
-    """0: the regularizers' penalties are added to the loss of each batch as they are. Else they are penalties of a batch
-    whose losses are divided by ``penalty_rows``. So what is divided by d has penalty_rows / d of them, and they count
-    once an epoch, however it is cut into batches: scikit-learn's convention."""
+    """0: the regularizers' penalties are added to each batch's loss as they are. Else they are those of a batch whose
+    losses are divided by ``penalty_rows``, and a batch of which the divisor is d has penalty_rows / d of them: so they
+    are divided as the losses are, scikit-learn's convention."""
 
     kind_on_logits = kind_on_outputs = -1
     """The kernel's number for logits, and for the model's outputs where these are something else."""

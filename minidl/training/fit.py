@@ -150,7 +150,9 @@ def choose_stepper(model, data: TrainingData, batch_size: int, stepwise: bool, o
 class EpochLoop:
     """Runs the epochs of a fit in slices, with running means for the callbacks; its stepper runs the steps."""
 
-    def __init__(self, model, data: TrainingData, batch_size: int, options: FitOptions, callbacks, order=None):
+    def __init__(
+        self, model, data: TrainingData, batch_size: int, options: FitOptions, callbacks, order=None
+    ):
         self._model, self._data, self._callbacks = model, data, callbacks
         self._batch_size, self._shuffle = batch_size, options.shuffle
         self._given_order = order

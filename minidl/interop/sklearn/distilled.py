@@ -19,7 +19,7 @@ from .estimators import (
     learns_by_batches,
     problem_of_numbers,
 )
-from .objectives import SigmoidLogLoss, TaughtLogLoss
+from .objectives import BinaryLogLoss, TaughtBinaryLogLoss, TaughtLogLoss
 from .perceptron import X_OPTIONS, Perceptron, Problem, checked_x
 
 _WIDER = 4
@@ -126,7 +126,7 @@ class DistilledClassifier(Distilled, MLPClassifier):
         if self.temperature == "auto":
             numbers = tuning.search(self, problem) if y is not None else tuning.WITHOUT_LABELS
         self.temperature_, self.hard_weight_, self.soft_weight_ = numbers
-        loss = TaughtLogLoss if problem.out_activation == "softmax" else SigmoidLogLoss
+        loss = TaughtLogLoss if problem.out_activation == "softmax" else TaughtBinaryLogLoss
         return problem._replace(loss=loss(*numbers))
 
     def _unlabelled(self, X, teacher, sample_weight, is_first: bool) -> tuple[Problem, np.ndarray]:
@@ -140,12 +140,14 @@ class DistilledClassifier(Distilled, MLPClassifier):
             known = teachers.classes_of(teacher, None)
             self.classes_ = np.arange(max(2, logits.shape[1])) if known is None else known
         elif logits.shape[1] != self.n_outputs_:
-            raise ValueError(f"teacher must answer for the net's {self.n_outputs_} outputs, got {logits.shape[1]}")
+            raise ValueError(
+                f"teacher must answer for the net's {self.n_outputs_} outputs, got {logits.shape[1]}"
+            )
         is_softmax = logits.shape[1] > 2 and not labels
         index = np.full(len(logits), -1) if is_softmax else NO_LABELS
         samples = Samples(x, index, None, None, checked_weight(sample_weight, X))
         out_activation = "softmax" if is_softmax else "logistic"
-        return Problem(samples, SigmoidLogLoss(), logits.shape[1], out_activation), logits
+        return Problem(samples, BinaryLogLoss(), logits.shape[1], out_activation), logits
 
 
 @dataclass(eq=False, repr=False)

@@ -15,7 +15,7 @@ from sklearn.utils.validation import _check_sample_weight, validate_data
 
 from ...training.samples import Samples
 from ...validation import describe
-from .objectives import LogLoss, PoissonDeviance, SigmoidLogLoss, SquaredError
+from .objectives import BinaryLogLoss, LogLoss, PoissonDeviance, SquaredError, TaughtBinaryLogLoss
 from .perceptron import X_OPTIONS, Perceptron, Problem, checked_x
 
 NO_LABELS, NO_WEIGHT = np.empty(0, np.int64), np.empty(0)
@@ -68,7 +68,7 @@ class MLPClassifier(ClassifierMixin, Perceptron):
         return tags
 
     def fit(self, X, y, sample_weight=None):
-        """Train on X (N, features) and y: labels of any type (N,), or 0 and 1 for each of several labels (N, labels)."""
+        """Train on X (N, features) and y: classes of any type (N,), or 0 and 1 for each of several labels."""
         return self._fit(X, y, sample_weight)
 
     @available_if(learns_by_batches)
@@ -133,13 +133,13 @@ class MLPClassifier(ClassifierMixin, Perceptron):
         if y.ndim == 2:
             y = y.toarray() if scipy.sparse.issparse(y) else y
             samples = Samples(x, NO_LABELS, np.ascontiguousarray(y, dtype=x.dtype), None, weight)
-            return Problem(samples, SigmoidLogLoss(), y.shape[1], "logistic")
+            return Problem(samples, TaughtBinaryLogLoss(1.0, 1.0, 0.0), y.shape[1], "logistic")
         index = np.searchsorted(self.classes_, y).astype(np.int64)
         if len(self.classes_) > 2:
             samples = Samples(x, index, None, None, weight)
             return Problem(samples, LogLoss(), len(self.classes_), "softmax")
         samples = Samples(x, NO_LABELS, index[:, None].astype(x.dtype), None, weight)
-        return Problem(samples, SigmoidLogLoss(), 1, "logistic")
+        return Problem(samples, BinaryLogLoss(), 1, "logistic")
 
     def _decided(self, logits: np.ndarray) -> np.ndarray:
         """The classes by number (N,), or 0 and 1 for each of several labels (N, labels)."""
@@ -164,7 +164,7 @@ class MLPClassifier(ClassifierMixin, Perceptron):
         return answers if answers.ndim == 2 else self.classes_[answers]
 
     def predict_proba(self, X) -> np.ndarray:
-        """The probability of each class, in the order of ``classes_`` (N, classes); of several labels of each (N, labels)."""
+        """The probability of each class, in the order of ``classes_``, or of each of several labels."""
         probs = self._outputs(X)
         if self.n_outputs_ > 1:
             return probs
@@ -222,7 +222,9 @@ class MLPRegressor(RegressorMixin, Perceptron, _WithLoss):
             y = column_or_1d(y, warn=True)
         y = y.reshape(len(y), -1)
         if not is_first and y.shape[1] != self.n_outputs_:
-            raise ValueError(f"y must have the {self.n_outputs_} outputs of the net so far, got {describe(y)}")
+            raise ValueError(
+                f"y must have the {self.n_outputs_} outputs of the net so far, got {describe(y)}"
+            )
         return problem_of_numbers(self.loss, checked_x(X, X.dtype), y, checked_weight(sample_weight, X))
 
     def _answers(self, outputs: np.ndarray) -> np.ndarray:

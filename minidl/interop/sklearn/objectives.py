@@ -4,6 +4,7 @@ import numpy as np
 
 from ...kernels import reductions
 from ...losses import (
+    BinaryCrossentropy,
     BinaryKnowledgeDistillation,
     HalfMeanSquaredError,
     KnowledgeDistillation,
@@ -15,6 +16,7 @@ from ...losses import (
 class ByWeight(Loss):
     """Base of the others: a mean by the samples' weights once `penalize` was called, as each fit does."""
 
+    ignored = -(2**62)  # no label: a row without one has its weight, for its teacher
     _penalty_rows = 0.0
 
     def penalize(self, rows: int) -> None:
@@ -38,11 +40,12 @@ class TaughtLogLoss(ByWeight, KnowledgeDistillation):
     """The same with a teacher."""
 
 
-class SigmoidLogLoss(ByWeight, BinaryKnowledgeDistillation):
-    """Of two classes, or the sum over several labels; by default without a teacher."""
+class BinaryLogLoss(ByWeight, BinaryCrossentropy):
+    """Of two classes."""
 
-    def __init__(self, temperature: float = 1.0, hard_weight: float = 1.0, soft_weight: float = 0.0):
-        super().__init__(temperature, hard_weight, soft_weight)
+
+class TaughtBinaryLogLoss(ByWeight, BinaryKnowledgeDistillation):
+    """Of two classes, or the sum over several labels, with a teacher; with the weights 1 and 0 without one."""
 
 
 class SquaredError(ByWeight, HalfMeanSquaredError):

@@ -139,10 +139,14 @@ class Perceptron(BaseEstimator):
             self.best_validation_score_ = -np.inf if self.early_stopping else None
 
     def _minimize(self, model: Sequential, problem: Problem) -> None:
-        rows = len(problem.samples.x)
+        samples, rows = problem.samples, len(problem.samples.x)
         self._set_penalty(model, problem.loss, rows)
-        result = lbfgs.minimize(self, model, problem.loss, problem.samples)
+        result = lbfgs.minimize(self, model, problem.loss, samples)
         self.n_iter_, self.loss_ = min(result.nit, self.max_iter), float(result.fun)
+        if self.out_activation_ == "identity":  # see `StoppingRule._loss`
+            factor = problem.loss.penalty_factor(samples.labels, samples.weight, rows)
+            errors = self.loss_ - model.penalty() * factor
+            self.loss_ -= errors * (1 - 1 / self.n_outputs_)
         if result.status != 0:
             warn(
                 f"lbfgs has not converged after {result.nit} iterations (status {result.status}: {result.message}): "
@@ -193,7 +197,9 @@ class Perceptron(BaseEstimator):
         if self.batch_size == "auto":
             return min(200, count)
         if self.batch_size > count:
-            warn(f"batch_size {self.batch_size} is more than the {count} samples: each step takes all of them")
+            warn(
+                f"batch_size {self.batch_size} is more than the {count} samples: each step takes all of them"
+            )
         return min(self.batch_size, count)
 
     def _optimizer(self) -> Optimizer:

@@ -31,7 +31,9 @@ class Orders:
         while self._next <= epoch:
             order = np.arange(len(self._rows))
             self._rng.shuffle(order)
-            self._rows = self._drawn[self._next] = self._rows[order]  # each epoch shuffles the last one's order
+            self._rows = self._drawn[self._next] = self._rows[
+                order
+            ]  # each epoch shuffles the last one's order
             self._next += 1
         for old in [old for old in self._drawn if old < epoch]:
             del self._drawn[old]
@@ -125,7 +127,9 @@ class StoppingRule(Callback):
         """Stop, or go on with a fifth of the learning rate."""
         mlp, optimizer = self._estimator, self.model.optimizer
         what = "Training loss" if self._held_out is None else "Validation score"
-        text = f"{what} did not improve more than tol={mlp.tol:f} for {mlp.n_iter_no_change} consecutive epochs."
+        text = (
+            f"{what} did not improve more than tol={mlp.tol:f} for {mlp.n_iter_no_change} consecutive epochs."
+        )
         adapts = mlp.solver == "sgd" and mlp.learning_rate == "adaptive"
         if adapts and optimizer.learning_rate > _LOWEST_RATE:
             optimizer.learning_rate /= _REDUCTION

@@ -200,7 +200,9 @@ def _shaped(answers, rows: int, columns: int | None, what: str) -> np.ndarray:
     answers = answers[:, None] if answers.ndim == 1 else answers
     if answers.ndim != 2 or len(answers) != rows or columns not in (None, answers.shape[1]):
         wanted = f"({rows}, {columns or what})"
-        raise ValueError(f"teacher must answer {wanted}, a column for each of the {what}, got {answers.shape}")
+        raise ValueError(
+            f"teacher must answer {wanted}, a column for each of the {what}, got {answers.shape}"
+        )
     check_finite("teacher's answers", answers)
     return answers
 

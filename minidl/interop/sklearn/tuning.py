@@ -10,7 +10,7 @@ from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
 
 from ...training.tuning import CANDIDATES, choose
-from .objectives import SigmoidLogLoss, TaughtLogLoss
+from .objectives import TaughtBinaryLogLoss, TaughtLogLoss
 
 _SHARE = 0.3
 _FEWEST = 20  # to hold out: fewer say nothing
@@ -27,7 +27,7 @@ def search(estimator, problem) -> tuple[float, float, float]:
     judged, scores = samples.take(held), []
     wanted = judged.targets if judged.targets is not None else np.eye(problem.outputs)[judged.labels]
     for numbers in CANDIDATES:
-        loss = TaughtLogLoss if problem.out_activation == "softmax" else SigmoidLogLoss
+        loss = TaughtLogLoss if problem.out_activation == "softmax" else TaughtBinaryLogLoss
         trial = clone(estimator).set_params(random_state=seed, verbose=False, warm_start=False)
         trial._train(problem._replace(samples=samples.take(learnt), loss=loss(*numbers)))
         score = ((trial.model_.predict(judged.x) - wanted) ** 2).sum(axis=1)
