@@ -7,7 +7,7 @@ import numpy as np
 from ...layers import Activation, BatchNormalization, Dense, Dropout, Input
 from ...models import Sequential
 from ...regularizers import L2
-from ...validation import check_int, describe
+from ...validation import check_int
 
 _ACTIVATIONS = {"identity": None, "logistic": "sigmoid", "tanh": "tanh", "relu": "relu"}
 _MOST_SEED = np.iinfo(np.int32).max
@@ -65,10 +65,19 @@ def check_sizes(estimator) -> None:
         )
 
 
-def set_arrays(name: str, given, views: list[np.ndarray]) -> None:
+def arrays(model: Sequential) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Views of the weights and of the biases, layer by layer."""
+    layers = dense_layers(model)
+    return [layer.weight for layer in layers], [layer.bias for layer in layers]
+
+
+def set_arrays(model: Sequential, coefs, intercepts) -> None:
     """Copy arrays of the user's to where the net has its own, or change nothing."""
-    arrays = [np.asarray(array) for array in given]
-    if [array.shape for array in arrays] != [view.shape for view in views]:
-        raise ValueError(f"{name} must have shapes {[view.shape for view in views]}, got {describe(given)}")
-    for array, view in zip(arrays, views, strict=True):
-        view[...] = array
+    pairs = list(zip(("coefs_", "intercepts_"), (coefs, intercepts), arrays(model), strict=True))
+    for name, given, views in pairs:
+        found, wanted = [np.shape(array) for array in given], [view.shape for view in views]
+        if found != wanted:
+            raise ValueError(f"{name} must have shapes {wanted}, got {found}")
+    for _, given, views in pairs:
+        for array, view in zip(given, views, strict=True):
+            view[...] = array

@@ -1,7 +1,8 @@
 """What all four estimators share: scikit-learn's parameters, its training loop on minidl's kernels, its attributes."""
 
+import operator
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -215,18 +216,13 @@ class Perceptron(BaseEstimator):
     # -- the net -------------------------------------------------------------------------------------
 
     def _link_weights(self) -> None:
-        layers = network.dense_layers(self.model_)
-        self.coefs_ = [layer.weight for layer in layers]
-        self.intercepts_ = [layer.bias for layer in layers]
+        self.coefs_, self.intercepts_ = network.arrays(self.model_)
 
     def _linked_model(self) -> Sequential:
         """``model_``, with the arrays that the user has put into ``coefs_`` and ``intercepts_``."""
-        layers = network.dense_layers(self.model_)
-        own = [layer.weight for layer in layers], [layer.bias for layer in layers]
-        for name, views in zip(("coefs_", "intercepts_"), own, strict=True):
-            given: Iterable = getattr(self, name)
-            if any(array is not view for array, view in zip(given, views, strict=True)):
-                network.set_arrays(name, given, views)
+        for given, views in zip((self.coefs_, self.intercepts_), network.arrays(self.model_), strict=True):
+            if len(given) != len(views) or any(map(operator.is_not, given, views)):
+                network.set_arrays(self.model_, self.coefs_, self.intercepts_)
                 self._link_weights()
         return self.model_
 
