@@ -63,7 +63,7 @@ def check_parameters(estimator) -> None:
         if name in _CHECKS:
             _CHECKS[name](name, value)
     if estimator.solver == "lbfgs":
-        for name in ("dropout", "batch_normalization", "early_stopping"):
+        for name in ("dropout", "batch_normalization"):
             if getattr(estimator, name):
                 raise ValueError(
                     f"solver='lbfgs' works on all samples at once and takes no {name}, got {getattr(estimator, name)}: "
