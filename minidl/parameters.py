@@ -155,7 +155,7 @@ class FlatParameters:
         penalties = self.penalties
         if not penalties.any():
             return 0.0
-        return float(add_regularizer(self.params[:0], self.params, self.learning_segments, penalties))
+        return float(add_regularizer(self.params[:0], self.params, self.learning_segments, penalties, 1.0))
 
     @property
     def constraint_table(self) -> tuple[np.ndarray, np.ndarray]:

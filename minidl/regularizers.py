@@ -28,7 +28,7 @@ class Regularizer(Configurable):
         flat = np.ravel(np.asarray(weight, dtype=np.float64))
         segment = np.array([[0, flat.size]])
         no_grads = flat[:0]
-        return float(kernel.add_regularizer(no_grads, flat, segment, np.array([[self.l1, self.l2]])))
+        return float(kernel.add_regularizer(no_grads, flat, segment, np.array([[self.l1, self.l2]]), 1.0))
 
 
 REGULARIZERS = Registry("regularizer", Regularizer)

@@ -198,7 +198,7 @@ def _jobs(dtype: np.dtype) -> dict[str, tuple]:
         "infer": (infer, ALONE, program.Inference(table, numbers, vector), space, rows, 1, matrix),
         "search_nonfinite": (search_nonfinite, ALONE, vector, integers),
         "make_key": (make_key, 0, 0, 0, 0),
-        "add_regularizer": (add_regularizer, vector, vector, table, numbers),
+        "add_regularizer": (add_regularizer, vector, vector, table, numbers, 1.0),
     }
     return jobs | {name: (kernel, tuple(map(numba.typeof, args))) for name, (kernel, *args) in calls.items()}
 

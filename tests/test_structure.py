@@ -241,7 +241,7 @@ PUBLIC_NAMES = {
         random_normal random_uniform serialize truncated_normal variance_scaling zeros""",
     "interop.onnx": "export load onnx_teacher to_onnx",
     "interop.safetensors": "load_safetensors save_safetensors",
-    "interop.sklearn": "MinidlClassifier sklearn_teacher",
+    "interop.sklearn": "DistilledClassifier DistilledRegressor MLPClassifier MLPRegressor sklearn_teacher",
     "interop.torch": "from_torch to_torch torch_teacher",
     "layers": """
         Activation BatchNormalization Dense Dropout ELU Flatten GaussianNoise Input Layer LayerNormalization LeakyReLU

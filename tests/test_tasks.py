@@ -204,7 +204,7 @@ def test_a_trained_student_is_saved_and_goes_on(name, teachers, tmp_path):
 @pytest.mark.parametrize("choice", range(3))
 @pytest.mark.parametrize("name", TASKS)
 def test_auto_ends_as_an_explicit_call_does(name, choice, teachers, monkeypatch):
-    monkeypatch.setattr(tuning, "_choose", lambda scores: choice)
+    monkeypatch.setattr(tuning, "choose", lambda scores: choice)
     y, settings = (
         TASKS[name][0],
         dict(zip(("temperature", "hard_weight", "soft_weight"), tuning.CANDIDATES[choice], strict=True)),

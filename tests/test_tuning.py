@@ -54,7 +54,7 @@ def always(choice):
 @pytest.mark.parametrize("choice", range(len(tuning.CANDIDATES)))
 def test_the_student_is_that_of_an_explicit_call(monkeypatch, choice):
     """Its parameters, its optimizer, its history, and the draws of a later fit, all to the bit."""
-    monkeypatch.setattr(tuning, "_choose", always(choice))
+    monkeypatch.setattr(tuning, "choose", always(choice))
     temperature, hard, soft = tuning.CANDIDATES[choice]
     explicit = dict(temperature=temperature, hard_weight=hard, soft_weight=soft)
     (auto, report), (other, expected) = run(), run(**explicit)
@@ -74,7 +74,7 @@ def test_the_student_is_that_of_an_explicit_call(monkeypatch, choice):
 
 
 def test_fit_on_request(monkeypatch):
-    monkeypatch.setattr(tuning, "_choose", always(1))
+    monkeypatch.setattr(tuning, "choose", always(1))
     auto, other = student(), student()
     for model, settings in (
         (auto, {"temperature": "auto"}),
@@ -92,7 +92,7 @@ def test_fit_on_request(monkeypatch):
 
 def test_a_student_that_goes_on_goes_on_from_where_it_is(monkeypatch):
     """The trials begin where the student is, with its optimizer, and change neither."""
-    monkeypatch.setattr(tuning, "_choose", always(0))
+    monkeypatch.setattr(tuning, "choose", always(0))
     auto, other = student(), student()
     for model in (auto, other):
         run(model=model, temperature=3.0)
@@ -151,7 +151,7 @@ def test_all_trainings_together_take_at_most_four_times_the_steps(monkeypatch, c
 
 @pytest.mark.parametrize("ensemble", [False, True])
 def test_the_teacher_is_asked_as_often_as_by_an_explicit_call(monkeypatch, ensemble):
-    monkeypatch.setattr(tuning, "_choose", always(1))
+    monkeypatch.setattr(tuning, "choose", always(1))
     asked = []
 
     def teacher(x):
@@ -203,11 +203,11 @@ def test_the_choice_depends_on_the_seed_alone():
 
 def test_the_safe_candidate_stays_unless_another_is_clearly_better():
     safe, noise = np.full(40, 0.5), np.tile([0.3, -0.3], 20)
-    assert tuning._choose([safe, safe - 0.2, safe - 0.1]) == 1
-    assert tuning._choose([safe, safe - 0.01 + noise, safe + 1]) == 0, "by less than a standard error"
-    assert tuning._choose([safe, safe + 0.1, safe + 0.1]) == 0
-    assert tuning._choose([np.full(40, np.inf), safe, safe]) == 1, "the safe one diverged"
-    assert tuning._choose([safe, np.full(40, np.inf), np.full(40, np.inf)]) == 0
+    assert tuning.choose([safe, safe - 0.2, safe - 0.1]) == 1
+    assert tuning.choose([safe, safe - 0.01 + noise, safe + 1]) == 0, "by less than a standard error"
+    assert tuning.choose([safe, safe + 0.1, safe + 0.1]) == 0
+    assert tuning.choose([np.full(40, np.inf), safe, safe]) == 1, "the safe one diverged"
+    assert tuning.choose([safe, np.full(40, np.inf), np.full(40, np.inf)]) == 0
 
 
 def test_a_useless_teacher_is_left_and_the_report_says_so():
@@ -305,7 +305,7 @@ def test_an_interrupt_in_the_search_leaves_the_student_as_it_was(monkeypatch, ca
 
 
 def test_a_student_that_augments_is_tried_online(monkeypatch):
-    monkeypatch.setattr(tuning, "_choose", always(0))
+    monkeypatch.setattr(tuning, "choose", always(0))
 
     def teacher(x):
         return (-0.5 * ((x[:, None] - CENTRES) ** 2).sum(axis=2)).astype(np.float32)
@@ -325,7 +325,7 @@ def test_a_student_that_augments_is_tried_online(monkeypatch):
 
 
 def test_an_arithmetic_ensemble_is_asked_at_each_temperature(monkeypatch):
-    monkeypatch.setattr(tuning, "_choose", always(1))
+    monkeypatch.setattr(tuning, "choose", always(1))
     ensemble = Ensemble([LOGITS, LOGITS[::-1].copy()])
     temperature, hard, soft = tuning.CANDIDATES[1]
     explicit = dict(temperature=temperature, hard_weight=hard, soft_weight=soft)

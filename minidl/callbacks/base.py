@@ -43,6 +43,15 @@ class Callback:
         """
         return any(getattr(type(self), hook) is not getattr(Callback, hook) for hook in _TRAINING_BATCH_HOOKS)
 
+    @property
+    def epochs_at_once(self) -> float:
+        """How many epochs `fit` may run before it calls ``on_epoch_end`` for each of them, one after the other: 1.
+
+        A small model trains faster with more. Only a callback may say so that has no other hook and will change
+        nothing before the last of them.
+        """
+        return 1
+
     def on_train_begin(self, logs=None): ...
     def on_train_end(self, logs=None): ...
     def on_epoch_begin(self, epoch, logs=None): ...

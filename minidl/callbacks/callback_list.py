@@ -1,5 +1,6 @@
 """Several callbacks called as one."""
 
+import math
 from collections.abc import Callable, Iterable
 
 from ..validation import describe
@@ -48,6 +49,11 @@ class CallbackList(Callback):
     def wants_every_batch(self) -> bool:
         """Whether one of the callbacks wants it; one that is not derived from ``Callback`` does."""
         return any(getattr(callback, "wants_every_batch", True) for callback in self.callbacks)
+
+    @property
+    def epochs_at_once(self) -> float:
+        """The fewest that one of the callbacks allows; one that is not derived from ``Callback`` allows 1."""
+        return min((getattr(callback, "epochs_at_once", 1) for callback in self.callbacks), default=math.inf)
 
     def append(self, callback: Callback) -> None:
         self.callbacks.append(callback)

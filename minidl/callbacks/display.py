@@ -1,6 +1,7 @@
 """Callbacks that record and show a run: history, CSV file, progress bar."""
 
 import csv
+import math
 import os
 import sys
 import time
@@ -27,6 +28,10 @@ class History(BuiltIn):
     """
 
     wants_every_batch = False
+
+    @property
+    def epochs_at_once(self) -> float:
+        return math.inf if type(self) is History else 1
 
     def __init__(self):
         super().__init__()

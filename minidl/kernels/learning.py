@@ -42,6 +42,7 @@ from .program import (
     UPDATE_ROWS,
     WEIGHT,
 )
+from .reductions import penalty_factor
 from .restraints import call_average, call_constrain, call_penalize
 from .rows import sum_of_rows
 from .simd import NextRows, Shape, part_of, rows_at
@@ -189,7 +190,7 @@ def restrain(run, mine):
 
     The penalty is added to the loss. There is an update with the last batch of ``steps`` only; the rest is done always.
     """
-    team, program, state = run.team, run.program, run.state
+    team, program, data, state = run.team, run.program, run.data, run.state
     params, grads, restraints = program.params, program.grads, state.restraints
     scalars, average = run.buffers.scalars[team.thread], restraints.average
     updates, place = divmod(state.batches + mine.step, restraints.steps)
@@ -198,6 +199,16 @@ def restrain(run, mine):
     if team.thread == 0:
         segments, clips = restraints.segments, restraints.clips
         penalties, accumulated = restraints.penalties, restraints.accumulated
+        of_batch = (
+            data.divisor,
+            data.ignored,
+            data.labels,
+            data.sample_weight,
+            data.order,
+            mine.start,
+            mine.rows,
+        )
+        scalars[PENALTY] = penalty_factor(data.penalty_rows, *of_batch)
         call_penalize(
             restraints.penalize, grads, params, segments, penalties, accumulated, steps, clips, scalars
         )

@@ -156,6 +156,7 @@ class Data(NamedTuple):
     epoch_rows: int  # rows of order that are an epoch: no batch has rows of two
     divisor: int  # of each batch's losses, see `reductions`
     ignored: int  # the label of rows that do not count there
+    penalty_rows: float  # see `reductions.penalty_factor`
 
 
 class Part(NamedTuple):
@@ -250,7 +251,7 @@ def sample_arguments(dtype: np.dtype) -> tuple:
         ALONE,
         Program(table, numbers, vector, vector, False, 0, Parts(*[0] * 6)),
         Buffers(matrix, vector, vector, matrix, matrix, numbers, row, row, numbers, integers, *[matrix] * 3),
-        Data(rows, integers, integers, integers, rows, rows, row, 1, 1, 0, 0),
+        Data(rows, integers, integers, integers, rows, rows, row, 1, 1, 0, 0, 0.0),
         LossTable(0, row, integers, integers, row, numbers, integers, matrix),
         UpdateState(0, 0, row, vector, vector, vector, row, 0, restraints),
         Moment(0, 0, 0),

@@ -31,6 +31,17 @@ def batch_factor(divisor, ignored, labels, weight, order, first, rows):
 
 
 @jit
+def penalty_factor(penalty_rows, divisor, ignored, labels, weight, order, first, rows):
+    """By what the regularizers' penalty on this batch is multiplied: 1, unless ``penalty_rows`` is set.
+
+    Then it is penalty_rows / divisor of the batch, 0 where that is 0: see `Loss.penalty_rows`.
+    """
+    if penalty_rows == 0.0:
+        return 1.0
+    return penalty_rows / rows * batch_factor(divisor, ignored, labels, weight, order, first, rows)
+
+
+@jit
 def multiply_weights(out, divisor, ignored, labels, weight, order, batch_size):
     """out[i] = weight[i] times the `batch_factor` of its batch. Batches follow one another; ``order`` is empty."""
     for first in range(0, out.size, batch_size):

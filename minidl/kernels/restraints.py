@@ -38,8 +38,8 @@ def sum_of_powers(x, l1, l2):
 
 
 @jit(allocates=True)
-def add_regularizer(grads, params, segments, coefficients):
-    """Add each segment's L1 and L2 penalty gradient to ``grads``; return the penalty (float64).
+def add_regularizer(grads, params, segments, coefficients, factor=1.0):
+    """Add each segment's L1 and L2 penalty gradient to ``grads``, times ``factor``; return the penalty (float64).
 
     Penalty of a segment (row of ``segments``: offset, size; of ``coefficients``: l1, l2):
     l1*sum|w| + l2*sum(w*w), gradient l1*sign(w) + 2*l2*w. With ``grads`` of size 0 only the value.
@@ -47,7 +47,7 @@ def add_regularizer(grads, params, segments, coefficients):
     real = params.dtype.type
     total = 0.0
     for s in range(segments.shape[0]):
-        l1, l2 = coefficients[s, 0], coefficients[s, 1]
+        l1, l2 = coefficients[s, 0] * factor, coefficients[s, 1] * factor
         if l1 == 0.0 and l2 == 0.0:
             continue
         weight = params[segments[s, 0] : segments[s, 0] + segments[s, 1]]
@@ -191,9 +191,10 @@ def _move_norms(weight, low, high, rate):
 def penalize_and_clip(grads, params, segments, penalties, accumulated, steps, clips, scalars):
     """Add the regularizers' gradients, `accumulate`, then clip by ``clips``: value, norm, global norm; 0 for none.
 
-    ``accumulated`` is of size 0 where each batch has an update. Leaves the penalty at scalars[PENALTY].
+    ``accumulated`` is of size 0 where each batch has an update. scalars[PENALTY] is the factor on the penalties before
+    the call, and the penalty after it.
     """
-    scalars[PENALTY] = add_regularizer(grads, params, segments, penalties)
+    scalars[PENALTY] = add_regularizer(grads, params, segments, penalties, scalars[PENALTY])
     if accumulated.size > 0:
         accumulate(grads, accumulated, segments, steps)
     if steps == 0:

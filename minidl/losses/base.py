@@ -54,6 +54,10 @@ class Loss(Configurable):
     ignore_class: int | None = None
     needs_labels = True
     needs_target = False
+    penalty_rows = 0.0
+    """0: the regularizers' penalties are added to each batch's loss as they are. Else they are those of a batch whose
+    losses are divided by ``penalty_rows``, and a batch of which the divisor is d has penalty_rows / d of them: so they
+    are divided as the losses are, scikit-learn's convention."""
 
     kind_on_logits = kind_on_outputs = -1
     """The kernel's number for logits, and for the model's outputs where these are something else."""
@@ -123,6 +127,11 @@ class Loss(Configurable):
         out, batch_size = np.empty(rows), batch_size or rows
         reductions.multiply_weights(out, self.divisor, self.ignored, labels, weight, NO_LABELS, batch_size)
         return out
+
+    def penalty_factor(self, labels: np.ndarray, weight: np.ndarray, rows: int) -> float:
+        """By what the regularizers' penalty is multiplied on a batch of so many rows."""
+        of_batch = labels, weight, NO_LABELS, 0, rows
+        return reductions.penalty_factor(self.penalty_rows, self.divisor, self.ignored, *of_batch)
 
     def check_on(self, model, samples) -> None:
         """What is checked before these samples are trained or evaluated on, besides their shapes."""

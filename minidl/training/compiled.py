@@ -238,7 +238,8 @@ class CompiledSteps:
             chunk = np.ascontiguousarray(samples.x[order], dtype=self._model.dtype)
             x = program.rows_of(chunk.reshape(len(order), -1))
             x_order = np.arange(len(order))
-        numbers = self._batch_size, orders.shape[1], self._loss.divisor, self._loss.ignored
+        loss = self._loss
+        numbers = self._batch_size, orders.shape[1], loss.divisor, loss.ignored, loss.penalty_rows
         return program.Data(
             x, x_order, order, samples.labels, self._targets, self._teacher, samples.weight, *numbers
         )

@@ -6,6 +6,7 @@ be asked about each batch. Neither that, nor the slices, nor the number of threa
 """
 
 import time
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -38,8 +39,14 @@ class Unfinished(NamedTuple):
     metric_sums: dict[str, float | list[float]]  # see `Tally.named`
 
 
-def fit(model, options: FitOptions, data: TrainingData | None = None) -> History:
-    """Train ``model`` and return the history of losses and metrics; ``data``: if it was prepared already."""
+def fit(
+    model, options: FitOptions, data: TrainingData | None = None, order: Callable | None = None
+) -> History:
+    """Train ``model`` and return the history of losses and metrics.
+
+    ``data``: if it was prepared already. ``order(draw_epoch)``: the rows (N,) of an epoch, int64, in the order in which
+    they are trained on, in place of ``shuffle``. It may be asked for an epoch again.
+    """
     data = data or prepare(model, options)
     batch_size = min(options.batch_size, len(data.samples.x))
     callbacks = callbacks_of(model, options, -(-data.count // batch_size))
@@ -48,7 +55,7 @@ def fit(model, options: FitOptions, data: TrainingData | None = None) -> History
             f"nothing is trained: initial_epoch={options.initial_epoch} lies beyond epochs={options.epochs}, which is "
             "the number of the last epoch, not of further ones"
         )
-    loop = EpochLoop(model, data, batch_size, options, callbacks)
+    loop = EpochLoop(model, data, batch_size, options, callbacks, order)
     model.stop_training = False
     logs: dict[str, float] = {}
     callbacks.on_train_begin()
@@ -151,10 +158,13 @@ def _loss_unlike_validation(loss: Loss, options: FitOptions) -> str:
 class EpochLoop:
     """Runs the epochs of a fit in slices, with running means for the callbacks; its stepper runs the steps."""
 
-    def __init__(self, model, data: TrainingData, batch_size: int, options: FitOptions, callbacks):
+    def __init__(
+        self, model, data: TrainingData, batch_size: int, options: FitOptions, callbacks, order=None
+    ):
         self._model, self._data, self._callbacks = model, data, callbacks
         callbacks.history.training_loss = _loss_unlike_validation(data.loss, options)
         self._batch_size, self._shuffle = batch_size, options.shuffle
+        self._given_order = order
         self._tally = data.tally
         has_label = data.samples.labels >= 0
         is_whole = not data.loss.distills or has_label.all()
@@ -167,9 +177,8 @@ class EpochLoop:
         self._every_batch = callbacks.wants_every_batch
         stepwise = self._every_batch or self._watch.careful
         self.stepper = choose_stepper(model, data, batch_size, stepwise, options)
-        nobody_watches = all(type(callback) is History for callback in callbacks.callbacks)
         epochs_are_alike = type(data.loss).set_epoch is Loss.set_epoch and self._has_label is None
-        self._in_one = nobody_watches and epochs_are_alike and data.validation is None
+        self._in_one = epochs_are_alike and data.validation is None
 
     def run(self, epoch: int) -> dict[str, float]:
         """Run an epoch from where the model is. Returns the mean loss, and the metrics' means over labelled samples."""
@@ -212,9 +221,10 @@ class EpochLoop:
         return losses
 
     def run_unwatched(self, epoch: int, epochs: int) -> list[dict[str, float]]:
-        """Run as many epochs from ``epoch`` on as a slice holds if only a history looks at them. Returns the logs."""
+        """Run as many epochs from ``epoch`` on as a slice holds and the callbacks allow. Returns the logs."""
         stepper, steps = self.stepper, self._steps
-        count = min(min(stepper.pace, stepper.most_steps) // steps, epochs - epoch)
+        allowed = self._callbacks.epochs_at_once
+        count = int(min(min(stepper.pace, stepper.most_steps) // steps, epochs - epoch, allowed))
         if not self._in_one or count < 2 or self._model.unfinished is not None:
             return []
         began = time.perf_counter()
@@ -248,6 +258,8 @@ class EpochLoop:
 
     @uninterrupted  # an interrupt would be lost while the kernel is compiled or loaded
     def _order(self, draw_epoch: int) -> np.ndarray:
+        if self._given_order is not None:
+            return self._given_order(draw_epoch)
         order = np.arange(self._data.count)
         if self._shuffle:
             permutation(order, np.uint64(make_key(self._model.seed, SHUFFLE, draw_epoch, 0)))

@@ -37,6 +37,7 @@ def layerwise_step(
 
         out = model.forward(batch.x, training=True, logits=objective.on_logits)
         logits = out.reshape(len(out), -1)
+        factor = loss.penalty_factor(batch.labels, batch.weight, len(out))
         batch = reduced(loss, objective, batch)
         row_loss, dlogits = score_rows(loss, objective, logits, batch, len(out), with_gradient=True)
         predictions = predictions_for(model, tally.metrics, objective, logits)
@@ -47,7 +48,7 @@ def layerwise_step(
 
         params, grads, optimizer = model.params, model.grads, model.optimizer
         segments = model.learning_segments
-        penalty = add_regularizer(grads, params, segments, model.penalties)
+        penalty = add_regularizer(grads, params, segments, model.penalties, factor)
         optimizer.update(params, grads, segments if len(segments) < len(model.parameters) else None)
         constrain(params, *model.constraint_table)
         for constraint, view in model.own_constraints:

@@ -203,7 +203,7 @@ class _Search:
             scores.append(score)
             steps += taken
         of_student = self._epochs * _steps(data.count, self._options.batch_size)
-        return Tuning(losses[_choose(scores)], tuple(trials), len(held), steps, of_student)
+        return Tuning(losses[choose(scores)], tuple(trials), len(held), steps, of_student)
 
     def _choose_rows(self, classes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The rows to learn from and those to judge by: the same share of each class."""
@@ -278,7 +278,7 @@ def _judge(model, samples: Samples, task: Task) -> tuple[np.ndarray, int | None]
     return score, int((answers.argmax(axis=1) != wanted.argmax(axis=1)).sum())
 
 
-def _choose(scores: list[np.ndarray]) -> int:
+def choose(scores: list[np.ndarray]) -> int:
     """The candidate with the best mean score, if it beats the safe one by a standard error of the difference."""
     best = int(np.argmin([score.mean() for score in scores]))
     if best == 0 or not np.isfinite(scores[0]).all():

@@ -1,0 +1,71 @@
+"""What each parameter of the estimators may be: one table, checked when ``fit`` begins."""
+
+import math
+from collections.abc import Callable
+
+from ...validation import check_bool, check_choice, check_float, check_int
+
+
+def _number(**limits) -> Callable:
+    return lambda name, value: check_float(name, value, **limits)
+
+
+def _one_of(*choices: str) -> Callable:
+    return lambda name, value: check_choice(name, value, choices)
+
+
+def _count_or(other: object) -> Callable:
+    return lambda name, value: value if value == other else check_int(name, value, minimum=1)
+
+
+def _count(name: str, value: object) -> int:
+    return check_int(name, value, minimum=1)
+
+
+def _level(name: str, value: object) -> object:
+    return check_int(name, value, minimum=0) if type(value) is int else check_bool(name, value)
+
+
+_CHECKS: dict[str, Callable] = {
+    "activation": _one_of("identity", "logistic", "tanh", "relu"),
+    "solver": _one_of("lbfgs", "sgd", "adam"),
+    "alpha": _number(minimum=0),
+    "batch_size": _count_or("auto"),
+    "learning_rate": _one_of("constant", "invscaling", "adaptive"),
+    "learning_rate_init": _number(above=0),
+    "power_t": _number(minimum=0),
+    "max_iter": _count,
+    "shuffle": check_bool,
+    "tol": _number(minimum=0),
+    "verbose": _level,
+    "warm_start": check_bool,
+    "momentum": _number(minimum=0, maximum=1),
+    "nesterovs_momentum": check_bool,
+    "early_stopping": check_bool,
+    "validation_fraction": _number(minimum=0, below=1),
+    "beta_1": _number(minimum=0, below=1),
+    "beta_2": _number(minimum=0, below=1),
+    "epsilon": _number(above=0),
+    "n_iter_no_change": _count_or(math.inf),
+    "max_fun": _count,
+    "dropout": _number(minimum=0, below=1),
+    "batch_normalization": check_bool,
+    "loss": _one_of("squared_error", "poisson"),
+    "temperature": lambda name, value: value if value == "auto" else check_float(name, value, above=0),
+    "hard_weight": _number(minimum=0),
+    "soft_weight": _number(minimum=0),
+}
+
+
+def check_parameters(estimator) -> None:
+    """A ValueError or TypeError that names the parameter, the rule and the value."""
+    for name, value in estimator.get_params(deep=False).items():
+        if name in _CHECKS:
+            _CHECKS[name](name, value)
+    if estimator.solver == "lbfgs":
+        for name in ("dropout", "batch_normalization"):
+            if getattr(estimator, name):
+                raise ValueError(
+                    f"solver='lbfgs' works on all samples at once and takes no {name}, got {getattr(estimator, name)}: "
+                    "use solver='adam'"
+                )
