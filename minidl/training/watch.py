@@ -69,7 +69,7 @@ class Watch:
             metric_sums[...] = before.metric_sums
             self.stepwise = True
             return losses[:0], None
-        undone = self._report(before, order, first_step + 1)
+        undone = self._report(before, stepper.own_rows(order), first_step + 1)
         return losses, before.metric_sums if undone else None
 
     def _report(self, before: Snapshot, rows: np.ndarray, step: int) -> bool:
