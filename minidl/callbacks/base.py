@@ -24,7 +24,7 @@ class Callback:
     ``logs``: loss and metrics by name; validation's begin with ``val_``.
     """
 
-    on_first_rank_only = False
+    first_rank_only = False
     """Of several processes that train together, whether only the first has it, as for what writes files."""
 
     def __init__(self):

@@ -63,7 +63,7 @@ class CSVLogger(BuiltIn):
     training (a full disk) is warned of and given up.
     """
 
-    on_first_rank_only = True
+    first_rank_only = True
 
     def __init__(self, filename: str | os.PathLike, separator: str = ",", append: bool = False):
         super().__init__()

@@ -174,7 +174,7 @@ class ModelCheckpoint(Monitor):
     the old file whole.
     """
 
-    on_first_rank_only = True
+    first_rank_only = True
 
     def __init__(
         self,

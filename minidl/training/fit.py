@@ -69,7 +69,7 @@ def callbacks_of(model, options: FitOptions, steps: int | None) -> CallbackList:
     """Those of the user, a history, and a progress bar that counts the ``steps`` of an epoch."""
     return CallbackList(
         options.callbacks,
-        on_first_rank=options.communicator.rank == 0,
+        is_first_rank=options.communicator.rank == 0,
         add_history=True,
         add_progbar=options.verbose != 0,
         model=model,

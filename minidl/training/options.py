@@ -107,9 +107,22 @@ class FitOptions:
             object.__setattr__(self, name, value)  # the dataclass is frozen
         data = self.validation_data
         check_fit_data(self)
+        self._check_ranks()
         is_tuple = isinstance(data, (tuple, list)) and len(data) in (2, 3)
         if data is not None and not is_tuple and not is_stream(data):
             raise ValueError(f"validation_data must be (x, y) or (x, y, sample_weight), got {describe(data)}")
+
+    def _check_ranks(self) -> None:
+        """Refuse what several ranks cannot do, whatever the model."""
+        if self.communicator.size > 1:
+            for name in ("x", "validation_data"):
+                if is_stream(getattr(self, name)):
+                    raise ValueError(
+                        f"communicator must be left out where {name} is an iterable of batches: its batches cannot be "
+                        "divided among the ranks beforehand. Join them to arrays"
+                    )
+            if self.communicator.has_shards and self.temperature == AUTO:
+                raise ValueError("temperature='auto' looks at the samples of all ranks, but with Shards each has its own")
 
 
 def takes(

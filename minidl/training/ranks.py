@@ -79,6 +79,7 @@ class Ranks(Alone):
         self._communicator = communicator
         self.rank, self.size = int(communicator.rank), int(communicator.size)
         self.sum: Callable[[np.ndarray], None] = communicator.sum_in_place
+        self._has_aborted = False
 
     # -- errors, and what all agree on ---------------------------------------------------------------
 
@@ -91,7 +92,8 @@ class Ranks(Alone):
         except RankError:
             raise
         except BaseException as error:
-            self._agree(failed=error)
+            if not self._has_aborted:  # else there is nobody left to tell
+                self._agree(failed=error)
             raise
         finally:
             quiet.reset(token)
@@ -142,6 +144,7 @@ class Ranks(Alone):
 
     def abort(self, error: BaseException) -> None:
         """End all ranks after an error in the middle of a step, where the others cannot be told of it."""
+        self._has_aborted = True
         text = "".join(traceback.format_exception(error))
         sys.stderr.write(f"rank {self.rank} of {self.size} has failed in the middle of a step:\n{text}")
         sys.stderr.flush()
