@@ -29,6 +29,7 @@ RNG = np.random.default_rng(0)
 X = RNG.normal(size=(ROWS, FEATURES))
 Y = RNG.integers(0, CLASSES, ROWS)
 TARGETS = RNG.normal(size=(ROWS, 2))
+UNLABELLED = np.where(np.arange(ROWS) % 3, Y, -1)
 LOGITS = RNG.normal(size=(ROWS, CLASSES))
 NEAR = dict(rtol=1e-10, atol=1e-12)
 """What the order of additions changes in float64."""
@@ -122,7 +123,6 @@ def one_layer_frozen():
     return model
 
 
-UNLABELLED = np.where(np.arange(ROWS) % 3, Y, -1)
 WEIGHT = np.abs(TARGETS[:, 0])
 IMAGES = X.reshape(ROWS, 4, 4)
 FITS = {
@@ -146,6 +146,10 @@ FITS = {
     "an ignored class": trained(reducing(ignore_class=1)),
     "metrics that count": trained(lambda: classifier(metrics=["sparse_top_k_categorical_accuracy"])),
     "distillation": trained(classifier, target_model=LOGITS, temperature=3.0),
+    "a teacher asked about each batch": trained(
+        lambda: classifier(layers.RandomTranslation(0.5, 0.5), layers.GaussianNoise(0.2), layers.Flatten()),
+        x=IMAGES, y=UNLABELLED, sample_weight=WEIGHT, target_model=lambda x: x[:, 0] * 2 + x[:, 1],
+    ),
     "some labels": trained(classifier, y=UNLABELLED, target_model=LOGITS),
     "a large batch": trained(classifier, batch_size=1000),
     "more ranks than rows": trained(classifier, batch_size=2),

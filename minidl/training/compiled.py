@@ -80,6 +80,7 @@ class CompiledSteps:
     """
 
     _exchange_address = 0  # `kernels.exchange`: none
+    _is_taught = False  # by a teacher that is asked about each batch
 
     def __init__(
         self, model, data: TrainingData, ops: list[Op], batch_size: int, stepwise: bool, aloud: bool
@@ -125,7 +126,7 @@ class CompiledSteps:
         needs_output = objective.on_logits and any(
             metric.needs_output_for(outputs) for metric in self._tally.metrics
         )
-        taught = samples.teacher_logits is not None
+        taught = samples.teacher_logits is not None or self._is_taught
         has_labels, has_buffer = samples.labels.size > 0, needs_output and not keeps_outputs
         parts = BatchParts(len(metrics), has_labels, not sparse, taught, has_buffer)
         kinds = [metric.kind_for(sparse, outputs) for metric in metrics]

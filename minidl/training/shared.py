@@ -8,13 +8,14 @@ and so are its parameters. Losses and metrics are added up once a slice.
 import numpy as np
 
 from ..kernels import exchange, program, threads
-from ..kernels.program import BATCH_NORMALIZATION, ROWS, WHOLE
+from ..kernels.program import BATCH_NORMALIZATION, PLACE, ROWS, WHOLE
 from ..kernels.reductions import ROWS as MEAN
 from ..kernels.target import aligned_zeros
 from ..metrics import FunctionMetric
 from .compiled import CompiledSteps
 from .interrupts import call_waiting_handlers
 from .preparation import TrainingData
+from .samples import as_rows
 
 
 def check_shared(model, options, data: TrainingData) -> None:
@@ -25,9 +26,6 @@ def check_shared(model, options, data: TrainingData) -> None:
     reason = ""
     if loss.whole_batch or objective.kind < 0:
         reason = f"loss {loss.name} is computed of a whole batch"
-    elif data.online_teacher is not None:
-        layer = model.augmenting_layer().name
-        reason = f"layer {layer!r} changes the inputs, so the teacher must be asked about each batch"
     elif ops is None:
         reason = f"{model.name} has a part of your own, which may look at the other rows of a batch"
     elif of_batch := [model.layers[op.layer].name for op in ops if op.kind == BATCH_NORMALIZATION]:
@@ -57,11 +55,15 @@ class SharedSteps(CompiledSteps):
         self._function = exchange.FUNCTION(self._exchange)
         self._exchange_address = exchange.address_of(self._function)
         self._weight = np.ones(len(data.samples.x)) if data.loss.divisor != MEAN else None
+        self._teacher_asked = data.online_teacher
+        self._is_taught = self._teacher_asked is not None
         self._error: BaseException | None = None
         self._in_steps = False
         ops = model.ops(training=True, logits=model.objective(data.loss).on_logits)
         rows = self._ranks.most_rows(data.count, batch_size)
         super().__init__(model, data, ops, rows, stepwise, options.verbose != 0)
+        if self._is_taught:
+            self.pace = self.most_steps = 1
 
     def _lay_out(self, ops):
         self._message[:] = 0  # what no longer learns has no gradient
@@ -83,6 +85,7 @@ class SharedSteps(CompiledSteps):
     def run(self, order, first_step, metric_sums):
         """Train on consecutive batches of ``order``, which are those of all ranks; returns each step's loss."""
         rows, self._batches = self._ranks.own_part(order, self._whole)
+        self._model.set_step(self._model.draw_epoch, first_step, int(self._batches[0, PLACE]))
         if self._weight is not None:
             samples = self._data_of(order)
             self._weight[order] = self._loss.batch_weights(*samples, len(order), self._whole)
@@ -108,7 +111,21 @@ class SharedSteps(CompiledSteps):
 
     def _data(self, order, batches):
         data = super()._data(order, batches)
-        return data if self._weight is None else data._replace(sample_weight=self._weight, divisor=MEAN)
+        if self._weight is not None:
+            data = data._replace(sample_weight=self._weight, divisor=MEAN)
+        if self._is_taught and len(order):
+            data = self._taught(data, order)
+        return data
+
+    def _taught(self, data: program.Data, order) -> program.Data:
+        """``data`` of one step with what the teacher says of its inputs as the first layers change them."""
+        samples, model = self._samples.take(order), self._model
+        x = model.augmented(np.ascontiguousarray(samples.x, dtype=model.dtype))
+        logits = self._teacher_asked.logits(x, temperature=self._loss.temperature)
+        weight = data.sample_weight[order] if data.sample_weight.size else data.sample_weight
+        targets, teacher = as_rows(samples.targets, model.dtype), as_rows(logits, model.dtype)
+        given = dict(labels=samples.labels, targets=targets, teacher=teacher, sample_weight=weight)
+        return data._replace(order=np.arange(len(order)), **given)
 
     def _train(self, arguments, table, steps):
         call_waiting_handlers()
