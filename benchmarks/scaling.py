@@ -2,9 +2,9 @@
 
 ``python -m benchmarks.scaling`` needs mpi4py and mpich. Three nets, batches of 256 rows a host, float32, Adam:
 
-- one process on one thread and on all, two ranks on one thread each; of a step of two ranks how long the sum of gradients
-  takes, waiting included, and how long the rest. Children of each kind come in turn, round after round; medians.
-- the sum alone, over messages of 8 bytes to 32 MB: its latency and its bandwidth on this machine.
+- one process on one thread and on all, two ranks on one thread each, in turn, round after round: medians. Of a step of
+  two ranks how long the sum of gradients takes, waiting included, and how long the rest;
+- the sum alone, over messages of 8 bytes to 32 MB: its latency and its bandwidth on this machine;
 - a model of the sum on other networks, ``seconds_of_sum``, held against the two ranks that were measured.
 """
 
@@ -43,8 +43,8 @@ def seconds_of_sum(hosts: int, size: float, latency: float, bandwidth: float, ad
     """The time of an Allreduce of ``size`` bytes, by the fastest of two algorithms that MPI libraries choose from.
 
     Recursive doubling: log2(p) rounds, each of the whole message: ``log2(p) (a + n/b + n/c)``. Reduce-scatter and
-    allgather (ring or halving): 1/p of the message at a time, ``2 log2(p) a + 2 (p-1)/p n/b + (p-1)/p n/c``. Here p is the
-    number of hosts, a latency, b bandwidth, and c the bytes a second at which a host adds two vectors.
+    allgather (ring or halving): 1/p of the message at a time, ``2 log2(p) a + 2 (p-1)/p n/b + (p-1)/p n/c``. Here p is
+    the number of hosts, a latency, b bandwidth, and c the bytes a second at which a host adds two vectors.
     """
     if hosts == 1:
         return 0.0
@@ -158,7 +158,8 @@ def run_child(ranks: int, threads: int, seconds: float) -> dict:
     command = [launcher, "-n", str(ranks), sys.executable, "-m", "mpi4py", "-m", "benchmarks.scaling"]
     command += ["--child", str(threads), "--seconds", str(seconds)]
     environment = {**os.environ, **thread_environment(threads), "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True, check=True, timeout=900)
+    limits = dict(check=True, timeout=900)
+    done = subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True, **limits)
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -197,16 +198,18 @@ def modelled(measured: dict) -> dict:
     for name, net in measured["nets"].items():
         size = 4 * (net["parameters"] + 1)
         found[name] = {
-            network: [net["all threads"] + seconds_of_sum(p, size, *numbers, measured["adding"]) for p in HOSTS]
+            network: [
+                net["all threads"] + seconds_of_sum(p, size, *numbers, measured["adding"]) for p in HOSTS
+            ]
             for network, numbers in NETWORKS.items()
         }
     return found
 
 
 def fitted(sums: dict[int, float], adding: float) -> tuple[float, float]:
-    """Latency and bandwidth of a sum over two ranks: from the smallest message, and from the largest."""
+    """Latency and bandwidth of a sum over two ranks: from the smallest message, and, in halves, the largest."""
     latency, size = sums[min(sums)], max(sums)
-    rest = sums[size] - latency - size / adding
+    rest = sums[size] - 2 * latency - size / adding / 2
     return latency, size / max(rest, 0.1 * sums[size])
 
 
@@ -223,11 +226,21 @@ def markdown(results: dict) -> str:
         "## Measured: one process, and two ranks on this machine",
         "",
         "Two ranks take twice the rows a step. Compute: a step of two ranks without its sum of gradients, whose time "
-        "includes the wait for the slower rank. Two threads of one process share caches and weights, and update "
-        "each gradient while it is in the cache; two ranks each store all gradients and update all weights. Rows/s: of two ranks, beside one process on all threads.",
+        "includes the wait for the slower rank. Two threads of one process share caches and weights, and update each "
+        "gradient while it is in the cache; two ranks each store all gradients and update all weights. Rows/s: of two "
+        "ranks, beside one process on all threads.",
         "",
     ]
-    header = ["net", "parameters", "1 thread", "all threads", "2 ranks", "of it compute", "of it sum", "rows/s"]
+    header = [
+        "net",
+        "parameters",
+        "1 thread",
+        "all threads",
+        "2 ranks",
+        "of it compute",
+        "of it sum",
+        "rows/s",
+    ]
     rows = []
     for name, net in measured["nets"].items():
         times = [duration(net[kind]) for kind in ("one thread", "all threads", "two ranks")]
@@ -236,7 +249,9 @@ def markdown(results: dict) -> str:
         rows.append([name, f"{net['parameters']:,}", *times, *apart, f"{ratio:.2f}"])
     lines += table(header, rows)
     lines += ["## The sum alone, two ranks", ""]
-    lines += table(["bytes", "seconds"], [[f"{size:,}", duration(took)] for size, took in measured["sums"].items()])
+    lines += table(
+        ["bytes", "seconds"], [[f"{size:,}", duration(took)] for size, took in measured["sums"].items()]
+    )
     lines += [
         f"So here a message costs {duration(latency)} and its bytes {bandwidth / 1e9:.1f} GB/s; one vector is added to "
         f"another at {measured['adding'] / 1e9:.1f} GB/s. The model below gives with these numbers, for two ranks:",
@@ -250,13 +265,13 @@ def markdown(results: dict) -> str:
     lines += [
         "## A model of more hosts: not measured",
         "",
-        "A step takes the time of one process on all threads of this machine, plus one Allreduce of 4 bytes a parameter:",
+        "A step takes the time of one process on all threads of this machine, plus that of the sum of its gradients:",
         "",
         "    min( log2(p) (a + n/b + n/c),   2 log2(p) a + 2 (p-1)/p n/b + (p-1)/p n/c )",
         "",
-        f"with p hosts, n bytes, a and b of the network, and c = {measured['adding'] / 1e9:.1f} GB/s. Assumed: hosts like "
-        f"this one, {BATCH} rows on each, so that a batch grows with their number; the sum waits for the backward pass and "
-        "does not overlap with it; no host is slower than another; the network carries all messages of a round at once. "
+        f"with p hosts, n = 4 bytes a parameter, a and b of the network, and c = {measured['adding'] / 1e9:.1f} GB/s. Assumed: hosts "
+        f"like this one, {BATCH} rows on each, so that a batch grows with their number; the sum waits for the backward "
+        "pass and does not overlap with it; no host is slower than another; the network carries all messages at once. "
         "Efficiency: rows a second and host, beside one host alone.",
         "",
     ]
@@ -292,7 +307,9 @@ def plot(results: dict) -> bytes | None:
         for number, (name, by_network) in enumerate(results["modelled"].items()):
             times = by_network[network]
             share = [100 * times[0] / each for each in times]
-            axis.plot(HOSTS, share, style, color=f"C{number}", marker="o", markersize=3, label=f"{name}, {network}")
+            axis.plot(
+                HOSTS, share, style, color=f"C{number}", marker="o", markersize=3, label=f"{name}, {network}"
+            )
     axis.set_xscale("log", base=2)
     axis.set_xticks(HOSTS, [str(hosts) for hosts in HOSTS])
     axis.set_ylim(0, 105)
@@ -311,7 +328,9 @@ def main(arguments: list[str] | None = None) -> int:
     command = argparse.ArgumentParser(prog="python -m benchmarks.scaling")
     command.add_argument("--quick", action="store_true", help="one short round; no result file is replaced")
     command.add_argument("--child", type=int, metavar="THREADS", help="be one rank (mpiexec starts it)")
-    command.add_argument("--seconds", type=float, default=1.0, help="how long each net is timed in each round")
+    command.add_argument(
+        "--seconds", type=float, default=1.0, help="how long each net is timed in each round"
+    )
     command.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "results")
     options = command.parse_args(arguments)
     if options.child:
@@ -324,7 +343,9 @@ def main(arguments: list[str] | None = None) -> int:
     results["modelled"] = modelled(results["measured"])
     text = markdown(results)
     print(text)
-    for path in report.write_files("scaling", results, text, plot(results), options.output, not options.quick):
+    for path in report.write_files(
+        "scaling", results, text, plot(results), options.output, not options.quick
+    ):
         print(f"wrote {path}")
     return 0
 

@@ -1,4 +1,4 @@
-"""A grid search of scikit-learn and a sweep of minidl, their fits run by Dask. Needs scikit-learn and dask[distributed].
+"""A grid search of scikit-learn and a sweep of minidl, their fits run by Dask. Needs scikit-learn, dask[distributed].
 
     python examples/dask_search.py
 
@@ -20,25 +20,23 @@ from minidl.interop.sklearn import MinidlClassifier
 from minidl.layers import Dense, Input
 
 
-def main(digits=2000, epochs=10, workers=2):
+def main(digits=2000, epochs=10, cluster=None):
     (x, y), (x_test, y_test) = mnist.load_subset()
     x, x_test = (images.reshape(-1, 784).astype("float32") / 255 for images in (x[:digits], x_test))
     y = y[:digits]
-    with LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None) as cluster:
-        with Client(cluster) as client:
-            estimator = MinidlClassifier(hidden_layer_sizes=(64,), epochs=epochs, random_state=0)
-            search = GridSearchCV(estimator, {"learning_rate": [0.001, 0.01]}, cv=3)
-            with joblib.parallel_config(backend="dask"):
-                search.fit(x, y)
-            print(f"{search.best_params_}: {search.score(x_test, y_test):.2%} of the test digits")
+    with Client(cluster or LocalCluster(n_workers=2, threads_per_worker=1)) as client:
+        estimator = MinidlClassifier(hidden_layer_sizes=(64,), epochs=epochs, random_state=0)
+        search = GridSearchCV(estimator, {"learning_rate": [0.001, 0.01]}, cv=3)
+        with joblib.parallel_config(backend="dask"):
+            search.fit(x, y)
+        print(f"{search.best_params_}: {search.score(x_test, y_test):.2%} of the test digits")
 
-            teacher = search.best_estimator_.model_
-            student = minidl.Sequential([Input((784,)), Dense(16, "relu"), Dense(10, "softmax")])
-            sweep = minidl.distill_sweep(
-                teacher, student, x, y, temperatures=(2.0, 4.0), seeds=(0, 1), epochs=epochs,
-                validation_data=(x_test, y_test), executor=client,
-            )  # fmt: skip
-            print(sweep)
+        student = minidl.Sequential([Input((784,)), Dense(16, "relu"), Dense(10, "softmax")])
+        sweep = minidl.distill_sweep(
+            search.best_estimator_.model_, student, x, y, temperatures=(2.0, 4.0), seeds=(0, 1), epochs=epochs,
+            validation_data=(x_test, y_test), executor=client,
+        )  # fmt: skip
+        print(sweep)
     return search, sweep
 
 

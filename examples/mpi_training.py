@@ -27,7 +27,9 @@ def main(digits=6000, epochs=5, verbose="auto"):
     arguments = dict(batch_size=128, epochs=epochs, verbose=verbose, callbacks=[saved])
     model.fit(x, y[:digits], **arguments, communicator=MPI.COMM_WORLD)
     if MPI.COMM_WORLD.rank == 0:
-        print(f"{MPI.COMM_WORLD.size} processes: {model.evaluate(x_test, y_test, verbose=0)[1]:.2%} of the test digits")
+        print(
+            f"{MPI.COMM_WORLD.size} processes: {model.evaluate(x_test, y_test, verbose=0)[1]:.2%} of the test digits"
+        )
 
 
 if __name__ == "__main__":

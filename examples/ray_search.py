@@ -2,8 +2,8 @@
 
     python examples/ray_search.py
 
-``ray.init()`` starts the workers on this machine; ``ray.init(address="auto")`` joins a cluster. A sweep takes any executor;
-`ray.util.multiprocessing.Pool` is none, so `RayExecutor` is one of a few lines.
+``ray.init()`` starts the workers on this machine, ``ray.init(address="auto")`` joins a cluster. A sweep takes any
+executor; Ray has none, so `RayExecutor` makes one.
 """
 
 from __future__ import annotations

@@ -103,9 +103,9 @@ def distill_sweep(
     verbose : 0 says nothing; by default each run says a line when it is done.
     teacher_inputs : what the teacher is asked about in place of ``x`` and of the x of ``validation_data``: a pair of
         arrays, row i for sample i.
-    executor : in place of ``processes``, what gives each run to a process, here or on another machine: an ``Executor`` of
-        ``concurrent.futures``, or a ``dask.distributed.Client``. A run is sent with its arrays.
-        Other processes than this one then use one thread.
+    executor : in place of ``processes``, what gives each run to a process, here or on another machine: an ``Executor``
+        of ``concurrent.futures``, or a ``dask.distributed.Client``. A run is sent with its arrays. Other processes than
+        this one then use one thread.
 
     Returns a ``Sweep``: ``print`` it, or read ``rows`` (a dict per setting, with ``errors_mean``, ``errors_std``
     and so on), ``runs`` and ``best``; ``minidl.plotting.sweep`` draws it.
@@ -245,7 +245,8 @@ def _check_losses(candidates: list, y: np.ndarray | None, is_here: bool, task: T
     settings = [value for loss in candidates for value in loss.get_config().values()]
     if not is_here and any(callable(value) for value in settings):
         raise ValueError(
-            "a schedule must be a minidl.losses.Ramp, which other processes can be sent, or processes must be 1 and executor None"
+            "a schedule must be a minidl.losses.Ramp, which other processes can be sent, or processes must be 1 and "
+            "executor None"
         )
     if not candidates:
         raise ValueError("temperatures and weights, or loss_list, must name one setting or more, got none")
@@ -286,7 +287,9 @@ def _write_arrays(
 def _check_executor(executor: Any, processes: int | None) -> Any:
     """An executor with ``submit``, or a TypeError or ValueError."""
     if processes is not None:
-        raise ValueError(f"processes must be left out beside executor, which has its own: got processes={processes!r}")
+        raise ValueError(
+            f"processes must be left out beside executor, which has its own: got processes={processes!r}"
+        )
     if hasattr(executor, "get_executor"):  # a Client of dask.distributed
         executor = executor.get_executor()
     if isinstance(executor, type) or not callable(getattr(executor, "submit", None)):
@@ -324,8 +327,12 @@ def _run_all(runs: list[_Run], processes: int, executor: Any) -> Iterator[dict]:
 def _with_arrays(runs: list[_Run]) -> list[_Run]:
     """The runs, each with the arrays that it needs in place of their folder."""
     arrays = {path.stem: np.load(path) for path in Path(runs[0].folder).glob("*.npy")}
-    for_all = {name: array for name, array in arrays.items() if name in ("x", "y", "x_val", "y_val", "teacher_val")}
-    return [run._replace(folder=for_all | {run.teacher_logits: arrays.get(run.teacher_logits)}) for run in runs]
+    for_all = {
+        name: array for name, array in arrays.items() if name in ("x", "y", "x_val", "y_val", "teacher_val")
+    }
+    return [
+        run._replace(folder=for_all | {run.teacher_logits: arrays.get(run.teacher_logits)}) for run in runs
+    ]
 
 
 def _run_sent(run: _Run, sender: int) -> dict:

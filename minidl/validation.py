@@ -6,7 +6,6 @@ Kernels assume clean input. A data set is looked at block by block and never cop
 import difflib
 import math
 import numbers
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 

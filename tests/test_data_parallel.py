@@ -1,4 +1,4 @@
-"""Several ranks that train together end where one process does. Here they are threads; `interop/test_mpi.py` has MPI."""
+"""Ranks that train together end where one process does. Here they are threads; `interop/test_mpi.py` has MPI."""
 
 import re
 
@@ -148,7 +148,10 @@ FITS = {
     "distillation": trained(classifier, target_model=LOGITS, temperature=3.0),
     "a teacher asked about each batch": trained(
         lambda: classifier(layers.RandomTranslation(0.5, 0.5), layers.GaussianNoise(0.2), layers.Flatten()),
-        x=IMAGES, y=UNLABELLED, sample_weight=WEIGHT, target_model=lambda x: x[:, 0] * 2 + x[:, 1],
+        x=IMAGES,
+        y=UNLABELLED,
+        sample_weight=WEIGHT,
+        target_model=lambda x: x[:, 0] * 2 + x[:, 1],
     ),
     "some labels": trained(classifier, y=UNLABELLED, target_model=LOGITS),
     "a large batch": trained(classifier, batch_size=1000),
@@ -362,7 +365,10 @@ def test_shards_are_shuffled_anew_each_epoch():
 
 def test_shards_begin_an_epoch_anew(tmp_path):
     def job(communicator):
-        model, stop = classifier(), LambdaCallback(on_train_batch_end=lambda batch, logs: stop_at(model, batch))
+        model, stop = (
+            classifier(),
+            LambdaCallback(on_train_batch_end=lambda batch, logs: stop_at(model, batch)),
+        )
         mine = [shard(communicator, each) for each in (X, Y)]
         fit(model, *mine, callbacks=[stop], communicator=Shards(communicator))
         assert model.unfinished.step == 2
@@ -570,14 +576,21 @@ def test_ranks_that_differ_are_refused_by_name(name):
         arguments = {"model": classifier(), **DIFFERENT[name](communicator.rank // 2)}
         fit(**arguments, communicator=communicator)
 
-    refused(3, job, RankError, f"^{re.escape(name)} must be the same on all ranks, got .+ on rank 0 and .+ on rank 2")
+    refused(
+        3,
+        job,
+        RankError,
+        f"^{re.escape(name)} must be the same on all ranks, got .+ on rank 0 and .+ on rank 2",
+    )
 
 
 def test_other_samples_are_told_of_shards():
     def job(communicator):
         fit(classifier(), *(shard(communicator, each) for each in (X, Y)), communicator=communicator)
 
-    refused(3, job, RankError, r"x must be .*\(4, 16\).* on rank 0 and .*\(20, 16\).*rank 1.*interop.mpi.Shards")
+    refused(
+        3, job, RankError, r"x must be .*\(4, 16\).* on rank 0 and .*\(20, 16\).*rank 1.*interop.mpi.Shards"
+    )
 
 
 def test_a_frozen_layer_of_one_rank_is_refused():
@@ -609,7 +622,9 @@ def test_an_error_on_one_rank_ends_all(when):
     first, failed, third = errors(3, job)
     assert isinstance(failed, KeyError)
     for each in first, third:
-        assert isinstance(each, RankError) and "rank 1 of 3 has failed: KeyError: 'the disk of rank 1'" in str(each)
+        assert isinstance(
+            each, RankError
+        ) and "rank 1 of 3 has failed: KeyError: 'the disk of rank 1'" in str(each)
 
 
 def test_bad_data_of_one_rank_ends_all():
@@ -619,7 +634,9 @@ def test_bad_data_of_one_rank_ends_all():
         fit(classifier(), x, communicator=communicator)
 
     first, second = errors(2, job)
-    assert isinstance(first, RankError) and "rank 1 of 2 has failed: ValueError: x must be finite" in str(first)
+    assert isinstance(first, RankError) and "rank 1 of 2 has failed: ValueError: x must be finite" in str(
+        first
+    )
     assert isinstance(second, ValueError)
 
 

@@ -10,7 +10,8 @@ from .display import History, ProgressBar
 class CallbackList(Callback):
     """Several callbacks called as one, in order.
 
-    Without ``is_first_rank`` those that are ``first_rank_only`` are left out. ``add_history`` and ``add_progbar`` append a ``History`` and a ``ProgressBar`` unless there is one already.
+    ``add_history`` and ``add_progbar`` append a ``History`` and a ``ProgressBar`` unless there is one already. Without
+    ``is_first_rank`` those that are ``first_rank_only`` are left out.
     Raises TypeError for anything without a callback's hooks, and for a class in place of an instance.
     """
 

@@ -188,7 +188,8 @@ def _update_range(program, state, at, size, grads, scalars):
 def restrain(run, mine):
     """Penalties, accumulation and clipping on all gradients, then the update, the average, constraints.
 
-    Where several processes train together, the gradients become the sums of theirs first. The penalty is added to the loss. There is an update with the last batch of ``steps`` only; the rest is done always.
+    Before that the gradients become the sums of those of all processes, where several train together. The penalty is
+    added to the loss. There is an update with the last batch of ``steps`` only; the rest is done always.
     """
     team, program, state = run.team, run.program, run.state
     params, grads, restraints = program.params, program.grads, state.restraints

@@ -182,7 +182,9 @@ class CompiledSteps:
         batches = program.consecutive_batches(*orders.shape, self._batch_size)
         return self._run(orders.ravel(), batches, first_step, np.atleast_2d(metric_sums))
 
-    def _run(self, order: np.ndarray, batches: np.ndarray, first_step: int, metric_sums: np.ndarray) -> np.ndarray:
+    def _run(
+        self, order: np.ndarray, batches: np.ndarray, first_step: int, metric_sums: np.ndarray
+    ) -> np.ndarray:
         """`run` for a table of `program.Data`, in which ``metric_sums`` has a row for each epoch."""
         if _version(self._model) != self._version:  # a callback has frozen a layer, or set a rate or a limit
             ops = self._model.ops(training=True, logits=self._model.objective(self._loss).on_logits)
@@ -228,10 +230,10 @@ class CompiledSteps:
     def _add_up(self, sums: np.ndarray, predictions: np.ndarray, order: np.ndarray, done: int) -> None:
         """Add to the sums, a row for each epoch, what the other metrics make of the ``done`` steps' predictions."""
         rows, size = len(order) // len(sums), self._batch_size
-        for epoch, order in enumerate(order.reshape(len(sums), rows)):
+        for epoch, order_of_epoch in enumerate(order.reshape(len(sums), rows)):
             last = min(rows, max(0, done - epoch * -(-rows // size)) * size)
             of_epoch = predictions[epoch * rows : (epoch + 1) * rows]
-            self._tally.add_batches(sums[epoch], of_epoch, self._samples, order[:last], size)
+            self._tally.add_batches(sums[epoch], of_epoch, self._samples, order_of_epoch[:last], size)
 
     def _call(self, arguments, progress: np.ndarray, steps: int) -> None:
         """Go on for `CALL_SECONDS`, or for one step, which comes in several parts if it is a long one."""
@@ -321,5 +323,13 @@ def _restraints(model, exchange: int) -> program.Restraints:
         averages = AVERAGE.address("move_average", model.dtype) if average.size else 0
         penalize = PENALIZE.address("penalize_and_clip", model.dtype)
         units = [penalize, averages, CONSTRAIN.address("constrain", model.dtype)]
-    rest = optimizer.batches_to_an_update, accumulated, average, optimizer.averaging, places, numbers, exchange
+    rest = (
+        optimizer.batches_to_an_update,
+        accumulated,
+        average,
+        optimizer.averaging,
+        places,
+        numbers,
+        exchange,
+    )
     return program.Restraints(active, *units, model.learning_segments, penalties, np.array(clips), *rest)

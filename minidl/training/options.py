@@ -55,9 +55,9 @@ class FitOptions:
         own is an ``InputsTeacher``. ``temperature="auto"`` chooses the numbers on held-out samples
         (``minidl.training.tuning``); the ``tuning`` of the history says what was tried.
 
-    communicator : ``mpi4py.MPI.COMM_WORLD``, where ``mpiexec`` runs the script in several processes: each takes its part
-        of every batch, ``batch_size`` counts the rows of all, and the result is that of one process up to rounding.
-        All are given the same samples, or a ``minidl.interop.mpi.Shards``: ``docs/machines.md``.
+    communicator : ``mpi4py.MPI.COMM_WORLD``, where ``mpiexec`` runs the script in several processes: each takes its
+        part of every batch, ``batch_size`` counts the rows of all, and the result is that of one process up to
+        rounding. All are given the same samples, or a ``minidl.interop.mpi.Shards``: ``docs/machines.md``.
 
     While it runs, callbacks, handlers of signals and other threads may save, copy and ask the model: they see one and
     the same step. What a handler does waits for the end of a slice of steps, about 0.1 s.
@@ -122,7 +122,9 @@ class FitOptions:
                         "divided among the ranks beforehand. Join them to arrays"
                     )
             if self.communicator.has_shards and self.temperature == AUTO:
-                raise ValueError("temperature='auto' looks at the samples of all ranks, but with Shards each has its own")
+                raise ValueError(
+                    "temperature='auto' looks at the samples of all ranks, but with Shards each has its own"
+                )
 
 
 def takes(

@@ -21,7 +21,7 @@ import numpy as np
 
 from ..kernels.cpu_count import usable_processors
 from ..kernels.program import PLACE, ROWS, START, STEP, WHOLE
-from ..kernels.random import SHUFFLE, make_key, permutation
+from ..kernels.random import permutation
 from ..notices import quiet
 from ..validation import describe, shorten
 from .alike import parts_of
@@ -119,7 +119,9 @@ class Ranks(Alone):
         if table[:, 0].any():
             texts = self._texts("" if failed is None else f"{type(failed).__name__}: {failed}")
             if failed is None:
-                told = (f"rank {at} of {self.size} has failed: {text}" for at, text in enumerate(texts) if text)
+                told = (
+                    f"rank {at} of {self.size} has failed: {text}" for at, text in enumerate(texts) if text
+                )
                 raise RankError("; ".join(told))
         return table[:, 1]
 

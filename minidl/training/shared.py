@@ -1,8 +1,8 @@
 """Steps that several processes take together: each runs the compiled loop on its own rows of every batch.
 
-Between backward and update the loop calls `_exchange`, which adds up the gradients of all: one exchange a step, with the
-number of rows appended. All else that a step reads (the optimizer's state, penalties, limits) is the same on all ranks,
-and so are its parameters. Losses and metrics are added up once a slice.
+Between backward and update the loop calls `_exchange`, which adds up the gradients of all: one exchange a step, with
+the number of rows appended. All else that a step reads (the optimizer's state, penalties, limits) is the same on all
+ranks, and so are its parameters. Losses and metrics are added up once a slice.
 """
 
 import numpy as np
@@ -151,7 +151,9 @@ class SharedSteps(CompiledSteps):
             self._ranks.sum(message)
             whole = message.dtype.type(self._batches[step, WHOLE])
             if message[-1] != whole:
-                raise RuntimeError(f"the ranks are out of step: their rows are {message[-1]:g}, not {whole:g}")
+                raise RuntimeError(
+                    f"the ranks are out of step: their rows are {message[-1]:g}, not {whole:g}"
+                )
         except BaseException as error:
             self._error = error
             self._table.progress[program.END] = 0

@@ -10,7 +10,10 @@ import numpy as np
 import minidl
 from minidl.callbacks import Callback, ModelCheckpoint
 from minidl.interop.mpi import Shards
+from minidl.kernels import threads
+from minidl.kernels.thread_choice import ThreadChoice
 from minidl.layers import Dense, Dropout, Input
+from minidl.training import ranks
 
 ROWS, EPOCHS = 45, 3
 RNG = np.random.default_rng(0)
@@ -40,7 +43,15 @@ def train(communicator):
 def distil(communicator):
     model = new_model()
     report = minidl.distill(
-        LOGITS, model, X, Y, epochs=2, temperature=3.0, plain_student=True, verbose=0, communicator=communicator
+        LOGITS,
+        model,
+        X,
+        Y,
+        epochs=2,
+        temperature=3.0,
+        plain_student=True,
+        verbose=0,
+        communicator=communicator,
     )
     return np.append(model.params, [report.student.errors, report.plain.errors])
 
@@ -53,6 +64,21 @@ def shards(communicator):
     model.layers[1].rate = 0.0  # its draws depend on the order
     given = None if communicator is None else Shards(communicator)
     return fit(model, X[mine], Y[mine], batch_size=ROWS, shuffle=False, communicator=given)
+
+
+def threaded(communicator):
+    """On several threads a rank, whatever the machine has."""
+    ranks.usable_processors = lambda: 6
+    threads.SHORT_FLOPS = 0.0
+    ThreadChoice.next = lambda self, most: (used.append(most), (most, 1.0))[1]
+    used, before = [], minidl.get_num_threads()
+    minidl.set_num_threads(3)
+    model = minidl.Sequential([Input((10,)), Dense(96, "relu"), Dropout(0.2), Dense(4, "softmax")], seed=2)
+    model.compile("adam", "sparse_categorical_crossentropy")
+    found = fit(model, batch_size=20, communicator=communicator, verbose=0)
+    assert communicator is None or set(used) == {max(1, 6 // communicator.size)}, used
+    minidl.set_num_threads(before)
+    return found
 
 
 class InStep(Callback):
@@ -93,7 +119,7 @@ def endless(communicator):
     return fit(new_model(), epochs=10**6, verbose=2, communicator=communicator)
 
 
-JOBS = {job.__name__: job for job in (train, distil, shards, killed, resumed, failing, endless)}
+JOBS = {job.__name__: job for job in (train, distil, shards, threaded, killed, resumed, failing, endless)}
 
 if __name__ == "__main__":
     from mpi4py import MPI

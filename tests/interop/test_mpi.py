@@ -53,14 +53,19 @@ def run(ranks, job, folder):
 
 
 @pytest.mark.parametrize("ranks", [2, 4])
-def test_ranks_equal_one_process(ranks, tmp_path, capsys):
+def test_ranks_equal_one_process(ranks, tmp_path, capsys, monkeypatch):
     jobs = "train", "distil", "shards"
-    code, out, err = run(ranks, ",".join(jobs), tmp_path)
+    code, out, err = run(ranks, ",".join([*jobs, "threaded"]), tmp_path)
     assert code == 0, err
     assert out.count("Epoch 1/3") == 2, "only rank 0 prints"
     for name in jobs:
         expected = mpi_job.JOBS[name](None)
         np.testing.assert_allclose(np.load(tmp_path / f"{name}.npy"), expected, 1e-9, 1e-12, err_msg=name)
+    for thing, name in (mpi_job.threads, "SHORT_FLOPS"), (mpi_job.ThreadChoice, "next"):
+        monkeypatch.setattr(thing, name, getattr(thing, name))  # as it was, afterwards
+    monkeypatch.setattr(mpi_job.ranks, "usable_processors", None)
+    expected = mpi_job.threaded(None)
+    np.testing.assert_allclose(np.load(tmp_path / "threaded.npy"), expected, 1e-4, 1e-6)
     capsys.readouterr()
     other = mpi_job.train(None) + 1e-8
     with pytest.raises(AssertionError):
@@ -120,3 +125,15 @@ def test_the_example_trains(tmp_path):
     code, out, err = finish(start(2, script, folder=tmp_path))
     assert code == 0 and out.count("2 processes: ") == 1, err
     assert (tmp_path / "mpi_training.npz").exists()
+
+
+def test_the_listings_of_the_page_run(tmp_path):
+    text = (ROOT / "docs" / "machines.md").read_text(encoding="utf-8")
+    listings = [
+        each for each in re.findall(r"```python\n(.*?)```", text, re.S) if not each.startswith("# dask")
+    ]
+    assert len(listings) == 3
+    script = tmp_path / "train.py"
+    script.write_text("\n".join(listings))
+    code, out, err = finish(start(2, script, folder=tmp_path))
+    assert code == 0 and out.count("Epoch 1/2") == 1 and "Epoch 3/3" in out, err
