@@ -269,8 +269,9 @@ def markdown(results: dict) -> str:
         "",
         "    min( log2(p) (a + n/b + n/c),   2 log2(p) a + 2 (p-1)/p n/b + (p-1)/p n/c )",
         "",
-        f"with p hosts, n = 4 bytes a parameter, a and b of the network, and c = {measured['adding'] / 1e9:.1f} GB/s. Assumed: hosts "
-        f"like this one, {BATCH} rows on each, so that a batch grows with their number; the sum waits for the backward "
+        "with p hosts, n = 4 bytes a parameter, a and b of the network, and "
+        f"c = {measured['adding'] / 1e9:.1f} GB/s. Assumed: hosts like this one, {BATCH} rows on each, so that a batch "
+        "grows with their number; the sum waits for the backward "
         "pass and does not overlap with it; no host is slower than another; the network carries all messages at once. "
         "Efficiency: rows a second and host, beside one host alone.",
         "",

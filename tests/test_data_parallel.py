@@ -234,6 +234,25 @@ def test_distill_and_its_plain_student():
         same(found, job())
 
 
+def test_distill_is_quiet_on_all_ranks_but_the_first_and_fails_on_all(capsys):
+    def job(communicator):
+        student = Sequential([Dense(CLASSES, "softmax")], seed=1)
+        fails = [LambdaCallback(on_epoch_begin=fail)] if communicator.rank == broken else None
+        arguments = dict(epochs=1, verbose=2, temperature=2.0, plain_student=True, callbacks=fails)
+        minidl.distill(LOGITS, student, X, Y, **arguments, communicator=communicator)
+
+    def fail(*_):
+        raise KeyError("mine")
+
+    broken = None
+    results(2, job)
+    said = capsys.readouterr().out
+    assert said.count("plain student:") == 1 and said.count("Epoch 1/1") == 2
+    broken = 1
+    first, second = errors(2, job)
+    assert isinstance(first, RankError) and isinstance(second, KeyError)
+
+
 def test_a_search_for_the_temperature_chooses_alike():
     x, y, logits = (np.tile(each, (8,) + (1,) * (each.ndim - 1)) for each in (X, Y, LOGITS))
     job = trained(classifier, x=x, y=y, target_model=logits, temperature="auto", epochs=1)

@@ -8,6 +8,7 @@ A rank that fails says so where the others wait for it next, so that all of them
 ``_agree``: every other exchange follows one, and nothing can fail between the two but the exchange itself.
 """
 
+import functools
 import json
 import os
 import platform
@@ -15,7 +16,7 @@ import sys
 import traceback
 import zlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -27,6 +28,7 @@ from ..validation import describe, shorten
 from .alike import parts_of
 from .tally import Unfinished
 
+Function = TypeVar("Function", bound=Callable)
 _TEXT_BYTES = 400
 """Of what a rank tells the others in words: of an error, or of how its data differ."""
 
@@ -79,12 +81,13 @@ class Ranks(Alone):
         self._communicator = communicator
         self.rank, self.size = int(communicator.rank), int(communicator.size)
         self.sum: Callable[[np.ndarray], None] = communicator.sum_in_place
-        self._has_aborted = False
+        self._told: BaseException | None = None
+        """The error of this rank that the others know of, or cannot be told of any more."""
 
     # -- errors, and what all agree on ---------------------------------------------------------------
 
     def run(self, work, *arguments):
-        token = quiet.set(self.rank > 0)  # only rank 0 prints
+        token = quiet.set(self.rank > 0 or quiet.get())  # only rank 0 prints
         try:
             found = work(*arguments)
             self._agree()
@@ -92,7 +95,8 @@ class Ranks(Alone):
         except RankError:
             raise
         except BaseException as error:
-            if not self._has_aborted:  # else there is nobody left to tell
+            if error is not self._told:
+                self._told = error
                 self._agree(failed=error)
             raise
         finally:
@@ -133,7 +137,7 @@ class Ranks(Alone):
         return int(self._agree(number).min())
 
     def stops(self, model):
-        return bool(self._agree(model.stop_training).any())
+        return bool(self._agree(bool(model.stop_training)).any())
 
     def end_epoch(self, model):
         digests = self._agree(zlib.crc32(model.params))
@@ -146,7 +150,7 @@ class Ranks(Alone):
 
     def abort(self, error: BaseException) -> None:
         """End all ranks after an error in the middle of a step, where the others cannot be told of it."""
-        self._has_aborted = True
+        self._told = error
         text = "".join(traceback.format_exception(error))
         sys.stderr.write(f"rank {self.rank} of {self.size} has failed in the middle of a step:\n{text}")
         sys.stderr.flush()
@@ -312,3 +316,16 @@ def as_ranks(communicator: Any) -> Alone:
     if given.size == 1:
         return Alone()
     return ShardedRanks(given) if has_shards else Ranks(given)
+
+
+def together(function: Function) -> Function:
+    """``function``, which takes a ``communicator`` as `fit` does, as something that all ranks do: see `Ranks.run`."""
+
+    @functools.wraps(function)
+    def on_all_ranks(*arguments, **keywords):
+        if keywords.get("communicator") is None:
+            return function(*arguments, **keywords)
+        keywords["communicator"] = ranks = as_ranks(keywords["communicator"])
+        return ranks.run(functools.partial(function, *arguments, **keywords))
+
+    return on_all_ranks  # type: ignore[return-value]

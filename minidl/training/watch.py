@@ -79,7 +79,7 @@ class Watch:
         before.restore()
         model.set_step(model.draw_epoch, step - 1)
         out, what = np.ascontiguousarray(self._x[rows], dtype=model.dtype), ""
-        for layer in model.layers:
+        for layer in model.layers if len(rows) else ():
             out = layer.forward(out, training=True)
             if not _is_finite(out):
                 what = f"the output of layer {layer.name!r}"
