@@ -225,7 +225,7 @@ class Sequential(Sealed, KerasMethods, ModelFiles):
     @takes(FitOptions)
     def fit(self, options: FitOptions) -> History:
         self.require_compiled("fit", loss=options.target_model is None)
-        return self.turns.train("fit", self._fit, options)
+        return self.turns.train("fit", options.communicator.run, self._fit, options)
 
     def _fit(self, options: FitOptions) -> History:
         stream, x = training.open_stream(options)

@@ -91,6 +91,7 @@ def distill_sweep(
     processes: int | None = None,
     verbose: int | str = "auto",
     teacher_inputs: tuple | None = None,
+    executor: Any = None,
 ) -> Sweep:
     """Distil the student under many settings, each from several seeds; mean and standard deviation of each.
 
@@ -110,6 +111,9 @@ def distill_sweep(
     verbose : 0 says nothing; by default each run says a line when it is done.
     teacher_inputs : what the teacher is asked about in place of ``x`` and of the x of ``validation_data``: a pair of
         arrays, row i for sample i.
+    executor : in place of ``processes``, what gives each run to a process, here or on another machine: an ``Executor``
+        of ``concurrent.futures``, or a ``dask.distributed.Client``. A run is sent with its arrays. Other processes than
+        this one then use one thread.
 
     Returns a ``Sweep``: ``print`` it, or read ``rows`` (a dict per setting, with ``errors_mean``, ``errors_std``
     and so on), ``runs`` and ``best``; ``minidl.plotting.sweep`` draws it.
@@ -125,6 +129,8 @@ def distill_sweep(
     if not seeds:
         raise ValueError("seeds must hold one seed or more, got none")
     verbose = check_verbose(verbose)
+    if executor is not None:
+        executor = _check_executor(executor, processes)
     processes = check_int("processes", os.cpu_count() if processes is None else processes, minimum=1)
     teacher = as_teacher(teacher, student, activation=task.loss.fused_activation)
     x_val, y_val = check_pair(student, "validation_data", validation_data, task.loss(), lengths=(2,))
@@ -138,9 +144,10 @@ def distill_sweep(
     asked = _check_teacher_inputs(teacher_inputs, len(x), len(x_val)) or (x, x_val)
     softened: list[tuple] = [()] if task.name == "regression" else [(t,) for t in temperatures]
     candidates = [task.loss(*t, *pair) for t, pair in itertools.product(softened, weights)]
-    candidates = _check_losses([*candidates, *loss_list], y, processes, task)
+    is_here = processes == 1 and executor is None
+    candidates = _check_losses([*candidates, *loss_list], y, is_here, task)
     settings = ([None] if plain_student else []) + candidates
-    if processes > 1:  # once, and not in each of them
+    if not is_here:  # once, and not in each process
         compile_kernels([(student, loss, optimizer, y) for loss in settings], verbose != 0, task)
 
     arrays = {"x": x, "x_val": x_val, "y_val": y_val} | ({} if y is None else {"y": y})
@@ -157,7 +164,7 @@ def distill_sweep(
         names = {describe_loss(setting): short_setting(setting) for setting in settings}
         progress = LineProgress(verbose)
         progress.show(f"run 1/{len(runs)}")
-        for each in _run_all(runs, min(processes, len(runs))):
+        for each in _run_all(runs, min(processes, len(runs)), executor):
             figures.append(each)
             what = f"{names[each['setting']]}, seed {each['seed']}: {_shown(each, task)}"
             progress.end(f"run {len(figures)}/{len(runs)}: {what}")
@@ -241,16 +248,17 @@ def _refuse_online(teacher: Teacher, student: Sequential) -> None:
         )
 
 
-def _check_losses(candidates: list, y: np.ndarray | None, processes: int, task: Task) -> list:
+def _check_losses(candidates: list, y: np.ndarray | None, is_here: bool, task: Task) -> list:
     """The losses to try, each once."""
     candidates = [distillation_loss(loss, y) for loss in candidates]
     for loss in candidates:
         if task_of(loss) is not task:
             raise ValueError(f"loss_list must hold losses for the student's task, {task.name}, got {loss!r}")
     settings = [value for loss in candidates for value in loss.get_config().values()]
-    if processes > 1 and any(callable(value) for value in settings):
+    if not is_here and any(callable(value) for value in settings):
         raise ValueError(
-            "a schedule must be a minidl.losses.Ramp, which other processes can be sent, or processes must be 1"
+            "a schedule must be a minidl.losses.Ramp, which other processes can be sent, or processes must be 1 and "
+            "executor None"
         )
     if not candidates:
         raise ValueError("temperatures and weights, or loss_list, must name one setting or more, got none")
@@ -258,9 +266,9 @@ def _check_losses(candidates: list, y: np.ndarray | None, processes: int, task: 
 
 
 class _Run(NamedTuple):
-    """One training, as it is sent to the process that does it; the arrays are files in ``folder``."""
+    """One training, as it is sent to the process that does it. The arrays are files in ``folder``."""
 
-    folder: str
+    folder: str | dict[str, np.ndarray]  # or the arrays themselves
     config: dict  # of the student, with the seed of this run
     loss: object  # a distillation loss; None: labels alone
     teacher_logits: str  # name of their file
@@ -288,7 +296,31 @@ def _write_arrays(
     return names
 
 
-def _run_all(runs: list[_Run], processes: int) -> Iterator[dict]:
+def _check_executor(executor: Any, processes: int | None) -> Any:
+    """An executor with ``submit``, or a TypeError or ValueError."""
+    if processes is not None:
+        raise ValueError(
+            f"processes must be left out beside executor, which has its own: got processes={processes!r}"
+        )
+    if hasattr(executor, "get_executor"):  # a Client of dask.distributed
+        executor = executor.get_executor()
+    if isinstance(executor, type) or not callable(getattr(executor, "submit", None)):
+        raise TypeError(
+            "executor must be an Executor of concurrent.futures, a Client of dask.distributed, or None, got "
+            f"{describe(executor)}"
+        )
+    return executor
+
+
+def _run_all(runs: list[_Run], processes: int, executor: Any) -> Iterator[dict]:
+    if executor is not None:  # its processes may be on machines that do not have the folder
+        jobs = [executor.submit(_run_sent, run, os.getpid()) for run in _with_arrays(runs)]
+        try:
+            yield from (job.result() for job in jobs)
+        finally:
+            for job in jobs:
+                job.cancel()
+        return
     if processes == 1:
         yield from map(_run, runs)
         return
@@ -304,14 +336,35 @@ def _run_all(runs: list[_Run], processes: int) -> Iterator[dict]:
         ) from error
 
 
+def _with_arrays(runs: list[_Run]) -> list[_Run]:
+    """The runs, each with the arrays that it needs in place of their folder."""
+    arrays = {path.stem: np.load(path) for path in Path(runs[0].folder).glob("*.npy")}
+    for_all = {
+        name: array for name, array in arrays.items() if name in ("x", "y", "x_val", "y_val", "teacher_val")
+    }
+    return [
+        run._replace(folder=for_all | {run.teacher_logits: arrays.get(run.teacher_logits)}) for run in runs
+    ]
+
+
+def _run_sent(run: _Run, sender: int) -> dict:
+    """`_run`, on one thread unless it is in the process that called `distill_sweep`."""
+    if os.getpid() != sender:
+        set_num_threads(1)
+    return _run(run)
+
+
 def _run(run: _Run) -> dict:
     """Train and measure one student, in whatever process this is called."""
-    folder = Path(run.folder)
+    folder = run.folder
 
     def load(name):
-        return np.load(folder / f"{name}.npy", mmap_mode="r")
+        if isinstance(folder, dict):
+            return folder.get(name)
+        path = Path(folder) / f"{name}.npy"
+        return np.load(path, mmap_mode="r") if path.exists() else None
 
-    data = dict(x=load("x"), y=load("y") if (folder / "y.npy").exists() else None)
+    data = dict(x=load("x"), y=load("y"))
     model = Sequential.from_config(run.config)
     task = next(task for task in TASKS.values() if task.name == run.task)
     if run.loss is None:

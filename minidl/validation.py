@@ -6,8 +6,6 @@ Kernels assume clean input. A data set is looked at block by block and never cop
 import difflib
 import math
 import numbers
-import sys
-import warnings
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -16,6 +14,7 @@ import numpy as np
 from .frames import is_pandas, pandas_to_array
 from .kernels import infer, threads
 from .kernels.jit import JIT_DISABLED
+from .notices import warn as warn
 from .one_input import one_input
 from .sparse import SparseRows, is_sparse, to_sparse_rows
 
@@ -26,14 +25,6 @@ REALS = (np.dtype(np.float32), np.dtype(np.float64))
 """What kernels compute in."""
 _NOT_NUMBERS = (bool, np.bool_, np.timedelta64)
 """Types that Python or NumPy counts among the integers, and that no user means as one."""
-
-
-def warn(message: str, category: type[Warning] = UserWarning) -> None:
-    """A warning that points at the first caller outside of minidl."""
-    level, frame, package = 2, sys._getframe(1), __name__.split(".")[0]
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").split(".")[0] == package:
-        frame, level = frame.f_back, level + 1
-    warnings.warn(message, category, stacklevel=level)
 
 
 def unknown_name(argument: str, name: object, known: Iterable[str]) -> ValueError:

@@ -94,6 +94,9 @@ EXAMPLES = {
         dict(digits=200, epochs=1, requests=16),
         needs=("fastapi", "httpx"),
     ),
+    "mpi_training": Example(None, run_by="interop/test_mpi.py"),
+    "dask_search": Example(None, run_by="interop/test_dask.py"),
+    "ray_search": Example(None, only_if="MINIDL_RAY", needs=("ray",)),
     "onnx_teacher": Example(
         a_foreign_teacher_teaches, dict(digits=800, epochs=6), needs=("onnx", "onnxruntime")
     ),

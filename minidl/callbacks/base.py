@@ -24,6 +24,9 @@ class Callback:
     ``logs``: loss and metrics by name; validation's begin with ``val_``.
     """
 
+    first_rank_only = False
+    """Of several processes that train together, whether only the first has it, as for what writes files."""
+
     def __init__(self):
         self.params: dict = {}
         self.model = None

@@ -11,11 +11,14 @@ from .display import History, ProgressBar
 class CallbackList(Callback):
     """Several callbacks called as one, in order.
 
-    ``add_history`` and ``add_progbar`` append a ``History`` and a ``ProgressBar`` unless there is one already.
+    ``add_history`` and ``add_progbar`` append a ``History`` and a ``ProgressBar`` unless there is one already. Without
+    ``is_first_rank`` those that are ``first_rank_only`` are left out.
     Raises TypeError for anything without a callback's hooks, and for a class in place of an instance.
     """
 
-    def __init__(self, callbacks=None, add_history=False, add_progbar=False, model=None, **params):
+    def __init__(
+        self, callbacks=None, add_history=False, add_progbar=False, model=None, is_first_rank=True, **params
+    ):
         super().__init__()
         if callbacks is None:
             callbacks = []
@@ -34,6 +37,8 @@ class CallbackList(Callback):
                 raise TypeError(f"callbacks must be instances, got the class {name}: write {name}()")
             if not all(callable(getattr(callback, hook, None)) for hook in HOOKS):
                 raise TypeError(f"callbacks must be minidl.callbacks.Callback, got {describe(callback)}")
+        if not is_first_rank:
+            self.callbacks = [c for c in self.callbacks if not getattr(c, "first_rank_only", False)]
         self.history = next((c for c in self.callbacks if isinstance(c, History)), None)
         if self.history is None and add_history:
             self.history = History()

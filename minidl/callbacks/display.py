@@ -10,6 +10,7 @@ import weakref
 import numpy as np
 
 from ..archive import check_path, naming
+from ..notices import quiet
 from ..tables import html_lines, html_table
 from ..validation import check_bool, check_choice, describe, warn
 from .base import BuiltIn
@@ -89,6 +90,8 @@ class CSVLogger(BuiltIn):
     What is added goes under the file's own headings. A log for which it has none is refused. A file that breaks during
     training (a full disk) is warned of and given up.
     """
+
+    first_rank_only = True
 
     def __init__(self, filename: str | os.PathLike, separator: str = ",", append: bool = False):
         super().__init__()
@@ -294,7 +297,7 @@ def say(text: str, stream=None) -> None:
     """
     global _lost
     stream = stream or sys.stdout
-    if stream is None or stream is _lost:  # a windowed Windows program has no standard output
+    if stream is None or stream is _lost or quiet.get():  # a windowed Windows program has no standard output
         return
     try:
         encoding = getattr(stream, "encoding", None) or "utf-8"

@@ -174,6 +174,8 @@ class ModelCheckpoint(Monitor):
     the old file whole.
     """
 
+    first_rank_only = True
+
     def __init__(
         self,
         filepath: str | os.PathLike,

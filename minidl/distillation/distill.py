@@ -15,6 +15,7 @@ from ..report import DistillationReport, describe_loss
 from ..teachers import untrained_note
 from ..training import AUTO
 from ..training.compiled import names_to_train
+from ..training.ranks import together
 from ..training.samples import loss_without_teacher
 from ..training.tasks import TASKS, Task
 from ..training.tuning import student_title
@@ -29,6 +30,7 @@ _SET_BY_COMPILE = ["optimizer", "loss", "metrics", "unfinished", "draw_epoch", "
 _SET_BY_COMPILE += ["_weights_given_at"]
 
 
+@together
 def distill(
     teacher: object,
     student: Sequential,
@@ -85,7 +87,7 @@ def distill(
     teacher_inputs : what the teacher is asked about in place of ``x``, row i for sample i (those of ``transfer``
         last): other features, or the same images at a higher resolution.
     test_teacher_inputs : the same for the data of the report, if that is ``test_data`` or ``validation_data``.
-    fit_arguments : ``callbacks``, ``verbose``, ``shuffle``, ``sample_weight``, ``class_weight`` and so on.
+    fit_arguments : ``callbacks``, ``verbose``, ``shuffle``, ``sample_weight``, ``communicator`` and so on.
 
     Returns a ``DistillationReport``: ``print`` it. The student is trained and compiled with ``loss``; ``evaluate``
     needs labels only.

@@ -7,7 +7,24 @@ import numpy as np
 from .barrier import Team, share
 from .emit import smaller
 from .jit import jit
-from .program import FLOAT32, FLOAT64, IN, UINT8, Buffers, Data, LossTable, Moment, Program, UpdateState
+from .program import (
+    EPOCH,
+    FLOAT32,
+    FLOAT64,
+    IN,
+    PLACE,
+    ROWS,
+    START,
+    STEP,
+    UINT8,
+    WHOLE,
+    Buffers,
+    Data,
+    LossTable,
+    Moment,
+    Program,
+    UpdateState,
+)
 from .reductions import batch_factor
 from .simd import Matrix, NextRows, copy_bytes, part_of, read_float32, read_float64, rows_at
 
@@ -32,7 +49,9 @@ class Partition(NamedTuple):
     step: int  # counted from the slice's first
     epoch: int  # counted from the slice's first
     start: int  # where the batch begins in the order
-    rows: int  # rows of the whole batch
+    rows: int  # rows of the batch
+    place: int  # where these stand in the whole batch, and how many rows that has, see `program.PLACE`
+    whole: int
     begin: int  # rows begin..end are worked on in this call (see `Part`)
     end: int
     low: int  # rows low..high of them are this thread's
@@ -46,19 +65,20 @@ class Partition(NamedTuple):
 def partition(run, part, step, moment):
     """This thread's `Partition` of the batch of step ``step``; ``moment`` is that of step 0."""
     team, data = run.team, run.data
-    epoch = step // ((data.epoch_rows + data.batch_size - 1) // data.batch_size)
-    step_of_epoch = step - epoch * ((data.epoch_rows + data.batch_size - 1) // data.batch_size)
-    start = epoch * data.epoch_rows + step_of_epoch * data.batch_size
-    rows = smaller(data.batch_size, data.epoch_rows - step_of_epoch * data.batch_size)
+    batch = data.batches[step]
+    epoch, start, rows = batch[EPOCH], batch[START], batch[ROWS]
     begin, end = smaller(part.first_row, rows), smaller(part.last_row, rows)
     low, high = share(end - begin, team, 4)
     # Each thread gathers all rows for itself only in whole steps. In a step of several calls the number of threads may
     # change from call to call, and a thread might then lack inputs that it needs for dW.
     is_whole = part.first_row == 0 and part.learns
     gathers_all = team.threads > 1 and run.buffers.inputs.shape[0] > 1 and is_whole
-    now = Moment(moment.seed, moment.epoch + epoch, moment.step + step_of_epoch)
+    now = Moment(moment.seed, moment.epoch + epoch, moment.step + batch[STEP])
     copy = team.thread if gathers_all else 0
-    return Partition(step, epoch, start, rows, begin, end, begin + low, begin + high, copy, gathers_all, now)
+    place, whole = batch[PLACE], batch[WHOLE]
+    return Partition(
+        step, epoch, start, rows, place, whole, begin, end, begin + low, begin + high, copy, gathers_all, now
+    )
 
 
 @jit
@@ -102,7 +122,7 @@ def gather_batch(run, mine):
         if data.labels.size:
             buffers.labels[i] = data.labels[row]
         weight = data.sample_weight[row] if data.sample_weight.size else 1.0
-        buffers.row_scale[i] = weight * factor / mine.rows
+        buffers.row_scale[i] = weight * factor / mine.whole
 
 
 @jit

@@ -12,6 +12,7 @@ import numpy as np
 from .barrier import meet, share
 from .batch import rows_to_prefetch
 from .emit import larger, smaller
+from .exchange import exchange
 from .featurewise import call_gradients
 from .jit import jit
 from .matmul import (
@@ -188,7 +189,8 @@ def _update_range(program, state, at, size, grads, scalars):
 def restrain(run, mine):
     """Penalties, accumulation and clipping on all gradients, then the update, the average, constraints.
 
-    The penalty is added to the loss. There is an update with the last batch of ``steps`` only; the rest is done always.
+    Before that the gradients become the sums of those of all processes, where several train together. The penalty is
+    added to the loss. There is an update with the last batch of ``steps`` only; the rest is done always.
     """
     team, program, data, state = run.team, run.program, run.data, run.state
     params, grads, restraints = program.params, program.grads, state.restraints
@@ -197,6 +199,8 @@ def restrain(run, mine):
     steps = restraints.steps if place == restraints.steps - 1 else np.int64(0)
     meet(team)  # until all gradients are complete
     if team.thread == 0:
+        if restraints.exchange:
+            exchange(restraints.exchange, mine.step)
         segments, clips = restraints.segments, restraints.clips
         penalties, accumulated = restraints.penalties, restraints.accumulated
         of_batch = (

@@ -119,7 +119,7 @@ def loss_and_metrics(run, mine):
 def _arguments(real):
     *given, moment, _ = sample_arguments(np.dtype(str(real)))
     run = types.BaseTuple.from_types([Reference(typeof(one)) for one in given], Run)
-    return Reference(run), Reference(typeof(Partition(*[0] * 9, False, moment)))
+    return Reference(run), Reference(typeof(Partition(*[0] * 11, False, moment)))
 
 
 _FUNCTIONS = (gather_batch, forward, loss_and_metrics, backward, learn, restrain)

@@ -153,7 +153,7 @@ def _call_rowwise(unit, to, source, program, index, mine):
     moment = mine.moment
     seed = op[SEED] if op[SEED] >= 0 else moment.seed
     key = make_key(seed, LAYER + op[LAYER_INDEX], moment.epoch, moment.step)
-    call_rowwise(unit, to, source, op[FIRST_I:IN_AT], program.settings[index], key, mine.low)
+    call_rowwise(unit, to, source, op[FIRST_I:IN_AT], program.settings[index], key, mine.place + mine.low)
 
 
 @jit

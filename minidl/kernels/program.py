@@ -152,11 +152,26 @@ class Data(NamedTuple):
     targets: Rows
     teacher: Rows
     sample_weight: np.ndarray  # float64 (N,) or (0,)
-    batch_size: int
-    epoch_rows: int  # rows of order that are an epoch: no batch has rows of two
+    batches: np.ndarray  # int64 (steps, 6): see `START`
     divisor: int  # of each batch's losses, see `reductions`
     ignored: int  # the label of rows that do not count there
     penalty_rows: float  # see `reductions.penalty_factor`
+
+
+START, ROWS, PLACE, WHOLE, EPOCH, STEP = range(6)
+"""Of a batch in ``batches``: where it begins in the order, and its rows there; where these stand in the whole batch,
+and how many rows that has: other processes may have the others. Its epoch, counted from the slice's first, and its step
+in that epoch, counted from the slice's first step."""
+
+
+def consecutive_batches(epochs: int, epoch_rows: int, batch_size: int) -> np.ndarray:
+    """``batches`` of an order of so many epochs, of which this process has all rows."""
+    firsts = np.arange(0, epoch_rows, batch_size)
+    batches = np.zeros((epochs, len(firsts), 6), np.int64)
+    batches[:, :, START] = np.arange(epochs)[:, None] * epoch_rows + firsts
+    batches[:, :, ROWS] = batches[:, :, WHOLE] = np.minimum(batch_size, epoch_rows - firsts)
+    batches[:, :, EPOCH], batches[:, :, STEP] = np.arange(epochs)[:, None], np.arange(len(firsts))
+    return batches.reshape(-1, 6)
 
 
 class Part(NamedTuple):
@@ -217,6 +232,7 @@ class Restraints(NamedTuple):
     averaging: np.ndarray  # float64 (2,), see `restraints.move_average`
     places: np.ndarray  # int64 (constraints, 4) and float64 (constraints, 3), see `restraints.constrain`
     numbers: np.ndarray
+    exchange: int  # address of `exchange.exchange`'s function; 0: none
 
 
 class UpdateState(NamedTuple):
@@ -246,12 +262,12 @@ def sample_arguments(dtype: np.dtype) -> tuple:
     vector, matrix, row = np.zeros(1, dtype), np.zeros((1, 1), dtype), np.zeros(1)
     table, numbers, integers = np.zeros((1, 1), np.int64), np.zeros((1, 1)), np.zeros(1, np.int64)
     rows = rows_of(matrix)
-    restraints = Restraints(False, 0, 0, 0, table, numbers, row, 1, vector, vector, row, table, numbers)
+    restraints = Restraints(False, 0, 0, 0, table, numbers, row, 1, vector, vector, row, table, numbers, 0)
     return (
         ALONE,
         Program(table, numbers, vector, vector, False, 0, Parts(*[0] * 6)),
         Buffers(matrix, vector, vector, matrix, matrix, numbers, row, row, numbers, integers, *[matrix] * 3),
-        Data(rows, integers, integers, integers, rows, rows, row, 1, 1, 0, 0, 0.0),
+        Data(rows, integers, integers, integers, rows, rows, row, table, 0, 0, 0.0),
         LossTable(0, row, integers, integers, row, numbers, integers, matrix),
         UpdateState(0, 0, row, vector, vector, vector, row, 0, restraints),
         Moment(0, 0, 0),

@@ -84,6 +84,8 @@ class RandomLayer(Layer):
     """
 
     changeable = Layer.changeable | {"rate", "stddev", "fill_value", "seed"}
+    first_row = 0
+    """Where the rows of a forward begin in their batch: draws follow from a row's place in it."""
 
     def __init__(self, seed: int | None = None, *common: Any, **options: Unpack[LayerOptions]):
         super().__init__(*common, **options)
@@ -92,7 +94,8 @@ class RandomLayer(Layer):
 
     def forward(self, x, training=False):
         self._x = self._checked_input(x)
-        self._is_random, self._forward_key = training and bool(self.ops()), np.uint64(self.key)
+        self._is_random = training and bool(self.ops())
+        self._key_and_row = np.uint64(self.key), self.first_row
         return self._apply(self._x, 1)
 
     def backward(self, dout):
@@ -119,7 +122,7 @@ class Dropout(RandomLayer):
         self.rate = check_float("rate", rate, minimum=0, below=1)
 
     def _fill(self, out, array, direction):  # the mask is its own derivative
-        random.dropout(out, array, self.rate, self._forward_key, 0)
+        random.dropout(out, array, self.rate, *self._key_and_row)
 
     def ops(self):
         return [Op(DROPOUT, self._size, self._size, f=(self.rate, 0.0))] if self.rate else []
@@ -134,7 +137,7 @@ class GaussianNoise(RandomLayer):
         self.stddev = check_float("stddev", stddev, minimum=0)
 
     def _fill(self, out, array, direction):
-        random.gaussian_noise(out, array, self.stddev, self._forward_key, 0)
+        random.gaussian_noise(out, array, self.stddev, *self._key_and_row)
 
     def backward(self, dout):
         return self._checked_batch("dout", dout, self.output_shape)
@@ -183,7 +186,7 @@ class RandomTranslation(RandomLayer):
 
     def _fill(self, out, array, direction):
         fill_value = self.fill_value if direction == 1 else 0.0
-        random.translate(out, array, self._image, self._reach, fill_value, self._forward_key, 0, direction)
+        random.translate(out, array, self._image, self._reach, fill_value, *self._key_and_row, direction)
 
     def ops(self):
         if not any(self._reach):

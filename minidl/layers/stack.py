@@ -301,9 +301,14 @@ class Stack(FlatParameters):
     def __call__(self, x: np.ndarray, training: bool = False) -> np.ndarray:
         return self.forward(x, training=training)
 
-    def set_step(self, epoch: int, step: int) -> None:
-        """Key the random layers' draws with (seed, layer, epoch, step), as the compiled loop does."""
+    def set_step(self, epoch: int, step: int, first_row: int = 0) -> None:
+        """Key the random layers' draws with (seed, layer, epoch, step), as the compiled loop does.
+
+        ``first_row``: where the rows of the next forward begin in their batch.
+        """
         for index, layer in enumerate(self._layers):
+            if isinstance(layer, RandomLayer):
+                layer.first_row = first_row
             seed = _own_seed(layer)
             layer.key = np.uint64(make_key(self.seed if seed < 0 else seed, LAYER + index, epoch, step))
 

@@ -1,11 +1,12 @@
 """Training and prediction: the fit loop, its two ways to run a step, what guards it, evaluate and predict."""
 
 from .batches import fit_stream
-from .fit import Unfinished, fit
+from .fit import fit
 from .inference import evaluate, predict
 from .layerwise import train_on_batch
 from .options import AUTO, FitOptions
 from .streams import arrays_of, is_stream, open_stream
+from .tally import Unfinished
 from .tuning import Tuning, tuned_fit
 
 __all__ = [

@@ -79,13 +79,16 @@ class CompiledSteps:
     step needs whole weights (`program.Restraints`).
     """
 
+    _exchange_address = 0  # `kernels.exchange`: none
+    _is_taught = False  # by a teacher that is asked about each batch
+
     def __init__(
         self, model, data: TrainingData, ops: list[Op], batch_size: int, stepwise: bool, aloud: bool
     ):
         samples = data.samples
         self._model, self._loss, self._tally, self._samples = model, data.loss, data.tally, samples
         self._batch_size, self._stepwise, self._aloud = batch_size, stepwise, aloud
-        self._most_threads = threads.most_threads()
+        self._most_threads = self._threads_here()
         self._threads = choice_for(model.params.size, batch_size)
         self._lay_out(ops)
         self._reads_x_directly = is_native(samples.x)
@@ -110,7 +113,7 @@ class CompiledSteps:
         model, samples, batch_size = self._model, self._samples, self._batch_size
         metrics, keeps_outputs = self._tally.by_kernel, bool(self._tally.others)
         dtype, objective = model.dtype, model.objective(self._loss)
-        self._version, self._restraints = _version(model), _restraints(model)
+        self._version, self._restraints = _version(model), _restraints(model, self._exchange_address)
         model.clear_gradients_of_what_does_not_learn()
         shared = self._most_threads > 1 and model.params.nbytes <= _MOST_IN_PANELS
         self._in_panels = shared and not (self._stepwise or self._restraints.active)
@@ -123,7 +126,7 @@ class CompiledSteps:
         needs_output = objective.on_logits and any(
             metric.needs_output_for(outputs) for metric in self._tally.metrics
         )
-        taught = samples.teacher_logits is not None
+        taught = samples.teacher_logits is not None or self._is_taught
         has_labels, has_buffer = samples.labels.size > 0, needs_output and not keeps_outputs
         parts = BatchParts(len(metrics), has_labels, not sparse, taught, has_buffer)
         kinds = [metric.kind_for(sparse, outputs) for metric in metrics]
@@ -149,8 +152,18 @@ class CompiledSteps:
         trained = self._copy_panels(back=False)[0]
         addresses = program.Parts(*(network.PARTS.address(name, dtype) for name in step_parts))
         self._program = program.Program(
-            *memory.plan[:2], trained, model.grads, self._in_panels, final, addresses
+            *memory.plan[:2], trained, self._gradients(), self._in_panels, final, addresses
         )
+
+    def own_rows(self, order: np.ndarray) -> np.ndarray:
+        """Those of these rows that this process trains on."""
+        return order
+
+    def _threads_here(self) -> int:
+        return threads.most_threads()
+
+    def _gradients(self) -> np.ndarray:
+        return self._model.grads
 
     def keep_memory(self) -> None:
         """Leave the memory to the next fit of a model like this one."""
@@ -165,18 +178,25 @@ class CompiledSteps:
         Of several epochs, ``order`` and ``metric_sums`` have a row each. Where that takes longer than a slice should,
         the last steps are left undone.
         """
+        orders = np.atleast_2d(order)
+        batches = program.consecutive_batches(*orders.shape, self._batch_size)
+        return self._run(orders.ravel(), batches, first_step, np.atleast_2d(metric_sums))
+
+    def _run(
+        self, order: np.ndarray, batches: np.ndarray, first_step: int, metric_sums: np.ndarray
+    ) -> np.ndarray:
+        """`run` for a table of `program.Data`, in which ``metric_sums`` has a row for each epoch."""
         if _version(self._model) != self._version:  # a callback has frozen a layer, or set a rate or a limit
             ops = self._model.ops(training=True, logits=self._model.objective(self._loss).on_logits)
             if ops is None:
                 raise ValueError("a constraint of your own cannot be set while fit runs in the compiled loop")
             self._lay_out(ops)
-        optimizer, orders = self._model.optimizer, np.atleast_2d(order)
-        steps = len(orders) * -(-orders.shape[1] // self._batch_size)
-        losses, metric_sums = np.zeros(steps), np.atleast_2d(metric_sums)
+        optimizer, steps = self._model.optimizer, len(batches)
+        losses = np.zeros(steps)
         kernel_sums = np.ascontiguousarray(metric_sums[:, : len(self._metric_units)])
         predictions = np.empty((0, 0), self._model.dtype)
         if self._tally.others:
-            predictions = np.empty((orders.size, math.prod(self._model.output_shape)), self._model.dtype)
+            predictions = np.empty((order.size, math.prod(self._model.output_shape)), self._model.dtype)
         progress = np.zeros(3, np.int64)
         kind, hyper, _ = self._model.objective(self._loss)  # anew: a schedule may have moved the temperature
         loss = LOSSES.address(kind, self._model.dtype)
@@ -190,27 +210,30 @@ class CompiledSteps:
             *rule, optimizer.hyper, *slots, rates, optimizer.batches, self._restraints
         )
         moment = program.Moment(self._model.seed, self._model.draw_epoch, first_step)
-        data = self._data(orders)
-        arguments = self._program, self._memory.buffers, data, table, state, moment
-        for _ in range(_MOST_CALLS):
-            self._call(arguments, progress, steps)
-            if progress[program.DONE] == steps:
-                break
+        data = self._data(order, batches)
+        self._train((self._program, self._memory.buffers, data, table, state, moment), table, steps)
         self._copy_panels(back=True)
         done = int(progress[program.DONE])
         optimizer.batches += done
         metric_sums[:, : len(self._metric_units)] = kernel_sums
         if self._tally.others:
-            self._add_up(metric_sums, predictions, orders, done)
+            self._add_up(metric_sums, predictions, order, done)
         return losses[:done]
 
-    def _add_up(self, sums: np.ndarray, predictions: np.ndarray, orders: np.ndarray, done: int) -> None:
+    def _train(self, arguments: tuple, table: program.LossTable, steps: int) -> None:
+        """Take so many steps, or those that a slice has time for."""
+        for _ in range(_MOST_CALLS):
+            self._call(arguments, table.progress, steps)
+            if table.progress[program.DONE] == steps:
+                break
+
+    def _add_up(self, sums: np.ndarray, predictions: np.ndarray, order: np.ndarray, done: int) -> None:
         """Add to the sums, a row for each epoch, what the other metrics make of the ``done`` steps' predictions."""
-        rows, size = orders.shape[1], self._batch_size
-        for epoch, order in enumerate(orders):
+        rows, size = len(order) // len(sums), self._batch_size
+        for epoch, order_of_epoch in enumerate(order.reshape(len(sums), rows)):
             last = min(rows, max(0, done - epoch * -(-rows // size)) * size)
             of_epoch = predictions[epoch * rows : (epoch + 1) * rows]
-            self._tally.add_batches(sums[epoch], of_epoch, self._samples, order[:last], size)
+            self._tally.add_batches(sums[epoch], of_epoch, self._samples, order_of_epoch[:last], size)
 
     def _call(self, arguments, progress: np.ndarray, steps: int) -> None:
         """Go on for `CALL_SECONDS`, or for one step, which comes in several parts if it is a long one."""
@@ -222,7 +245,7 @@ class CompiledSteps:
         progress[1:] = steps, seconds * 1e9
         for first in range(0, self._batch_size, self._part):
             if not before:
-                call_waiting_handlers()  # nothing has changed before the last part of the first step
+                self._hear_signals()  # nothing has changed before the last part of the first step
             last = first + self._part
             part = program.Part(first, last, last >= self._batch_size)
             used = threads.run(network.train, *arguments, part, threads=count)
@@ -230,18 +253,20 @@ class CompiledSteps:
         if not is_short:
             self._threads.record(used, done, elapsed)
 
-    def _data(self, orders: np.ndarray) -> program.Data:
-        """What a slice on the rows ``orders`` reads; inputs of a foreign dtype are converted now, and made dense."""
-        samples, order = self._samples, orders.ravel()
-        x, x_order = self._x, order
+    def _hear_signals(self) -> None:
+        call_waiting_handlers()
+
+    def _data(self, order: np.ndarray, batches: np.ndarray) -> program.Data:
+        """What a slice on the rows ``order`` reads; inputs of a foreign dtype are converted now, and made dense."""
+        samples, x, x_order = self._samples, self._x, order
         if not self._reads_x_directly:
             chunk = np.ascontiguousarray(samples.x[order], dtype=self._model.dtype)
             x = program.rows_of(chunk.reshape(len(order), -1))
             x_order = np.arange(len(order))
         loss = self._loss
-        numbers = self._batch_size, orders.shape[1], loss.divisor, loss.ignored, loss.penalty_rows
+        of_loss = loss.divisor, loss.ignored, loss.penalty_rows
         return program.Data(
-            x, x_order, order, samples.labels, self._targets, self._teacher, samples.weight, *numbers
+            x, x_order, order, samples.labels, self._targets, self._teacher, samples.weight, batches, *of_loss
         )
 
     def _copy_panels(self, back: bool) -> list[np.ndarray]:
@@ -285,18 +310,27 @@ def _version(model) -> tuple:
     return model.version, *(getattr(model.optimizer, setting) for setting in settings)
 
 
-def _restraints(model) -> program.Restraints:
-    """Penalties, accumulation, clipping, averages and constraints as data."""
+def _restraints(model, exchange: int) -> program.Restraints:
+    """Penalties, accumulation, clipping, averages, constraints and an ``exchange`` as data."""
     optimizer, penalties, (places, numbers) = model.optimizer, model.penalties, model.constraint_table
     clips = [
         float(limit or 0) for limit in (optimizer.clipvalue, optimizer.clipnorm, optimizer.global_clipnorm)
     ]
     average, accumulated = optimizer.slots[3:]
-    active = bool(penalties.any() or len(places) or any(clips) or average.size or accumulated.size)
+    restrained = penalties.any() or len(places) or any(clips) or average.size or accumulated.size
+    active = bool(restrained or exchange)
     units = [0, 0, 0]
     if active:
         averages = AVERAGE.address("move_average", model.dtype) if average.size else 0
         penalize = PENALIZE.address("penalize_and_clip", model.dtype)
         units = [penalize, averages, CONSTRAIN.address("constrain", model.dtype)]
-    rest = optimizer.batches_to_an_update, accumulated, average, optimizer.averaging, places, numbers
+    rest = (
+        optimizer.batches_to_an_update,
+        accumulated,
+        average,
+        optimizer.averaging,
+        places,
+        numbers,
+        exchange,
+    )
     return program.Restraints(active, *units, model.learning_segments, penalties, np.array(clips), *rest)

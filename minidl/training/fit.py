@@ -7,12 +7,11 @@ be asked about each batch. Neither that, nor the slices, nor the number of threa
 
 import time
 from collections.abc import Callable
-from typing import NamedTuple
 
 import numpy as np
 
 from ..callbacks import CallbackList, History
-from ..kernels.random import SHUFFLE, make_key, permutation
+from ..kernels.random import SHUFFLE, make_key
 from ..losses import Loss
 from ..validation import warn
 from .compiled import CompiledSteps
@@ -22,21 +21,12 @@ from .layerwise import LayerwiseSteps
 from .options import FitOptions
 from .preparation import TrainingData, prepare, read_validation
 from .samples import loss_without_teacher
+from .shared import SharedSteps, check_shared
+from .tally import Unfinished
 from .watch import Watch
 
 _SLICE_SECONDS = 0.1
 """How long a slice should take: between two slices Ctrl-C, the progress bar and callbacks have their turn."""
-
-
-class Unfinished(NamedTuple):
-    """Where in an epoch a training was left. A later fit goes on there with the same draws and logs."""
-
-    step: int  # the next one, from 0
-    batch_size: int
-    samples: int
-    shuffle: bool
-    loss_sum: float  # over the samples seen
-    metric_sums: dict[str, float | list[float]]  # see `Tally.named`
 
 
 def fit(
@@ -47,8 +37,11 @@ def fit(
     ``data``: if it was prepared already. ``order(draw_epoch)``: the rows (N,) of an epoch, int64, in the order in which
     they are trained on, in place of ``shuffle``. It may be asked for an epoch again.
     """
-    data = data or prepare(model, options)
-    batch_size = min(options.batch_size, len(data.samples.x))
+    data, ranks = data or prepare(model, options), options.communicator
+    if ranks.size > 1:
+        check_shared(model, options, data)
+        data = ranks.begin(model, options, data)
+    batch_size = min(options.batch_size, max(data.count, len(data.samples.x)))
     callbacks = callbacks_of(model, options, -(-data.count // batch_size))
     if options.initial_epoch > options.epochs:
         warn(
@@ -73,7 +66,8 @@ def fit(
                 logs.update(validate(model, data, options, batch_size, callbacks))
             callbacks.on_epoch_end(epoch, logs)
             epoch += 1
-        if model.stop_training:
+            ranks.end_epoch(model)
+        if loop.stops():
             break
     return finish(model, options, loop, callbacks, logs)
 
@@ -82,6 +76,7 @@ def callbacks_of(model, options: FitOptions, steps: int | None) -> CallbackList:
     """Those of the user, a history, and a progress bar that counts the ``steps`` of an epoch."""
     return CallbackList(
         options.callbacks,
+        is_first_rank=options.communicator.rank == 0,
         add_history=True,
         add_progbar=options.verbose != 0,
         model=model,
@@ -119,13 +114,14 @@ def _begin_epochs(model, options: FitOptions, batch_size: int, count: int) -> No
     left, first = model.unfinished, options.initial_epoch
     if left is not None:
         batches = left.batch_size, left.samples, left.shuffle
-        if first == model.epoch and batches == (batch_size, count, options.shuffle):
+        goes_on = first == model.epoch and batches == (batch_size, count, options.shuffle)
+        if goes_on and not options.communicator.has_shards:
             return
         warn(
             f"epoch {model.epoch + 1} was left after {left.step} steps of batch_size {left.batch_size} on "
             f"{left.samples} samples with shuffle={left.shuffle}; this fit begins epoch {first + 1} anew, with "
             f"batch_size {batch_size} on {count} samples with shuffle={options.shuffle}. initial_epoch={model.epoch} "
-            "and the same batches go on there"
+            "and the same batches go on there, but of Shards none do"
         )
     model.turns.change(begin_anew, model, first)
 
@@ -138,6 +134,8 @@ def begin_anew(model, epoch: int) -> None:
 
 def choose_stepper(model, data: TrainingData, batch_size: int, stepwise: bool, options: FitOptions):
     """The compiled loop where it knows all parts of model and loss, else steps layer by layer."""
+    if options.communicator.size > 1:
+        return SharedSteps(model, data, batch_size, stepwise, options)
     # the compiled loop splits a batch between threads, which a loss of the whole batch does not allow
     if data.online_teacher is None and not data.loss.whole_batch:
         objective = model.objective(data.loss)
@@ -163,10 +161,10 @@ class EpochLoop:
     ):
         self._model, self._data, self._callbacks = model, data, callbacks
         callbacks.history.training_loss = _loss_unlike_validation(data.loss, options)
-        self._batch_size, self._shuffle = batch_size, options.shuffle
+        self._batch_size, self._shuffle, self._ranks = batch_size, options.shuffle, options.communicator
         self._given_order = order
         self._tally = data.tally
-        has_label = data.samples.labels >= 0
+        has_label = self._ranks.joined(data.samples.labels >= 0)
         is_whole = not data.loss.distills or has_label.all()
         self._has_label = None if is_whole or not data.tally.metrics else has_label
         self._steps = -(-data.count // batch_size)
@@ -178,7 +176,7 @@ class EpochLoop:
         stepwise = self._every_batch or self._watch.careful
         self.stepper = choose_stepper(model, data, batch_size, stepwise, options)
         epochs_are_alike = type(data.loss).set_epoch is Loss.set_epoch and self._has_label is None
-        self._in_one = epochs_are_alike and data.validation is None
+        self._in_one = epochs_are_alike and data.validation is None and self._ranks.size == 1
 
     def run(self, epoch: int) -> dict[str, float]:
         """Run an epoch from where the model is. Returns the mean loss, and the metrics' means over labelled samples."""
@@ -194,6 +192,7 @@ class EpochLoop:
             length = min(stepper.pace, stepper.most_steps, self._steps - step)
             if self._every_batch or self._watch.stepwise:
                 length = 1
+            length = self._ranks.least(length)
             losses = self._run_watched(step, order[step * batch_size : (step + length) * batch_size])
             if not len(losses):  # they are run again one by one
                 continue
@@ -204,9 +203,14 @@ class EpochLoop:
             logs = self._logs(self._loss_sum, seen, self._metric_sums, labelled)
             self._callbacks.on_train_batch_end(self._done - 1, logs)
             self._watch.warn(losses, epoch, step)
-            if self._model.stop_training:
+            if self.stops():
                 break
         return logs
+
+    def stops(self) -> bool:
+        """Whether a callback wants training to stop, on any rank."""
+        self._model.stop_training = self._ranks.stops(self._model)
+        return self._model.stop_training
 
     def _run_watched(self, step: int, rows: np.ndarray) -> np.ndarray:
         """Train on ``rows``, from that step of the epoch on; returns each step's loss. Its time sets the pace."""
@@ -260,10 +264,11 @@ class EpochLoop:
     def _order(self, draw_epoch: int) -> np.ndarray:
         if self._given_order is not None:
             return self._given_order(draw_epoch)
-        order = np.arange(self._data.count)
-        if self._shuffle:
-            permutation(order, np.uint64(make_key(self._model.seed, SHUFFLE, draw_epoch, 0)))
-        return order
+
+        def key(rank: int) -> int:
+            return make_key(self._model.seed, SHUFFLE, draw_epoch, rank)
+
+        return self._ranks.order(key if self._shuffle else None, self._data.count, self._batch_size)
 
     def _logs(self, loss_sum, seen: int, metric_sums: np.ndarray, labelled: int) -> dict[str, float]:
         # a row without a label adds nothing to the sums

@@ -83,6 +83,10 @@ class LayerwiseSteps:
         metric_sums += sums
         return np.array([loss])
 
+    def own_rows(self, order: np.ndarray) -> np.ndarray:
+        """Those of these rows that this process trains on."""
+        return order
+
     def keep_memory(self) -> None:
         """There is none that a further fit could use."""
 

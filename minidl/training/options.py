@@ -8,6 +8,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from ..callbacks import check_verbose
 from ..validation import check_bool, check_float, check_int, describe
+from .ranks import as_ranks
 from .streams import check_fit_data, is_stream
 
 P = ParamSpec("P")
@@ -54,6 +55,10 @@ class FitOptions:
         own is an ``InputsTeacher``. ``temperature="auto"`` chooses the numbers on held-out samples
         (``minidl.training.tuning``); the ``tuning`` of the history says what was tried.
 
+    communicator : ``mpi4py.MPI.COMM_WORLD``, where ``mpiexec`` runs the script in several processes: each takes its
+        part of every batch, ``batch_size`` counts the rows of all, and the result is that of one process up to
+        rounding. All are given the same samples, or a ``minidl.interop.mpi.Shards``: ``docs/machines.md``.
+
     While it runs, callbacks, handlers of signals and other threads may save, copy and ask the model: they see one and
     the same step. What a handler does waits for the end of a slice of steps, about 0.1 s.
 
@@ -82,6 +87,7 @@ class FitOptions:
     temperature: float | str | None = None
     hard_weight: float | None = None
     soft_weight: float | None = None
+    communicator: Any = None
 
     def __post_init__(self):
         if self.validation_batch_size is not None:
@@ -95,14 +101,30 @@ class FitOptions:
             "validation_split": check_float("validation_split", self.validation_split, minimum=0, below=1),
             "shuffle": check_bool("shuffle", self.shuffle),
             "verbose": check_verbose(self.verbose),
+            "communicator": as_ranks(self.communicator),
         }
         for name, value in checked.items():
             object.__setattr__(self, name, value)  # the dataclass is frozen
         data = self.validation_data
         check_fit_data(self)
+        self._check_ranks()
         is_tuple = isinstance(data, (tuple, list)) and len(data) in (2, 3)
         if data is not None and not is_tuple and not is_stream(data):
             raise ValueError(f"validation_data must be (x, y) or (x, y, sample_weight), got {describe(data)}")
+
+    def _check_ranks(self) -> None:
+        """Refuse what several ranks cannot do, whatever the model."""
+        if self.communicator.size > 1:
+            for name in ("x", "validation_data"):
+                if is_stream(getattr(self, name)):
+                    raise ValueError(
+                        f"communicator must be left out where {name} is an iterable of batches: its batches cannot be "
+                        "divided among the ranks beforehand. Join them to arrays"
+                    )
+            if self.communicator.has_shards and self.temperature == AUTO:
+                raise ValueError(
+                    "temperature='auto' looks at the samples of all ranks, but with Shards each has its own"
+                )
 
 
 def takes(

@@ -9,7 +9,7 @@ from ..layers.base import given_name
 from ..layers.configs import revive
 from ..registry import is_minidls
 from ..validation import check_bool, check_int, describe, known_names
-from .fit import Unfinished
+from .tally import Unfinished
 
 SLOTS = ("slot0", "slot1", "slot2", "average", "accumulated")
 """Names of the optimizer's arrays in a file, where it has them."""

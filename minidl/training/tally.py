@@ -6,10 +6,22 @@ that their bits do not depend on where slices end.
 """
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 
 from .samples import Samples
+
+
+class Unfinished(NamedTuple):
+    """Where in an epoch a training was left. A later fit goes on there with the same draws and logs."""
+
+    step: int  # the next one, from 0
+    batch_size: int
+    samples: int
+    shuffle: bool
+    loss_sum: float  # over the samples seen
+    metric_sums: dict[str, float | list[float]]  # see `Tally.named`
 
 
 class Tally:

@@ -69,7 +69,7 @@ class Watch:
             metric_sums[...] = before.metric_sums
             self.stepwise = True
             return losses[:0], None
-        undone = self._report(before, order, first_step + 1)
+        undone = self._report(before, stepper.own_rows(order), first_step + 1)
         return losses, before.metric_sums if undone else None
 
     def _report(self, before: Snapshot, rows: np.ndarray, step: int) -> bool:
@@ -79,7 +79,7 @@ class Watch:
         before.restore()
         model.set_step(model.draw_epoch, step - 1)
         out, what = np.ascontiguousarray(self._x[rows], dtype=model.dtype), ""
-        for layer in model.layers:
+        for layer in model.layers if len(rows) else ():
             out = layer.forward(out, training=True)
             if not _is_finite(out):
                 what = f"the output of layer {layer.name!r}"
