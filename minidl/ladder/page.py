@@ -135,7 +135,6 @@ def _overview(machine: Machine, results: list[tuple[Rung, Figures]]) -> str:
     return (
         f'<figure><svg viewBox="0 0 {width} {bottom + 18}" role="img" aria-label="The speed of all rungs">'
         f"{''.join(parts)}"
-        "</svg><figcaption>GFLOP/s; equal steps to the right are equal factors. The lines mark the ceilings "
-        "of one thread "
-        "and of all.</figcaption></figure>"
+        "</svg><figcaption>GFLOP/s; equal steps to the right are equal factors. "
+        "The lines mark the ceilings of one thread and of all.</figcaption></figure>"
     )
