@@ -343,9 +343,8 @@ def test_the_ladder_at_60_columns_without_utf_8_and_as_a_page(quick, monkeypatch
     tags.feed(html)
     assert tags.open == [] and tags.fetching == [] and "script" not in tags.seen
     assert not re.search(r"https?:|//\w|url\(|@import", html)
-    assert (
-        tags.seen.count("section") == len(names) and tags.seen.count("details") == len(KERNELS) + 1
-    )  # the tile on two rungs
+    # the loop of the tile stands on two rungs
+    assert tags.seen.count("section") == len(names) and tags.seen.count("details") == len(KERNELS) + 1
     for rung in rungs.RUNGS:
         assert rung.name not in names or rung.name in html
 

@@ -135,10 +135,11 @@ def heading(size: int, machine: Machine, width: int) -> str:
     return "\n".join(wrap(sentence, width) for sentence in head(size, machine))
 
 
-def speed(figures: Figures, before: float) -> str:
-    """``before``: the rate of the rung before, 0 for none."""
-    gain = f", {times_text(figures.rate / before)} times the last" if before else ""
-    return f"{rate_text(figures.rate)} GFLOP/s, {percent_text(figures.of_ceiling)} of the ceiling{gain}"
+def speed(figures: Figures, before: float) -> list[str]:
+    """Its speed, its part of the ceiling, its gain. ``before``: the rate of the rung before, 0 for none."""
+    whose = f" of {figures.threads} threads" if figures.threads > 1 else ""
+    said = [f"{rate_text(figures.rate)} GFLOP/s", f"{percent_text(figures.of_ceiling)} of the ceiling{whose}"]
+    return said + ([f"{times_text(figures.rate / before)} times the last"] if before else [])
 
 
 def bar(figures: Figures, width: int, blocks: bool) -> str:
@@ -159,7 +160,7 @@ def bar(figures: Figures, width: int, blocks: bool) -> str:
 
 def rung_text(number: int, rung: Rung, figures: Figures, before: float, width: int, blocks: bool) -> str:
     lines = [
-        wrap(f"{number} {title(rung, figures)}: {speed(figures, before)}", width),
+        wrap(f"{number} {title(rung, figures)}: {', '.join(speed(figures, before))}", width),
         bar(figures, width, blocks),
         wrap(changed(rung, figures), width, "  "),
         wrap(rung.waits(figures), width, "  "),
