@@ -39,17 +39,14 @@ def run(options: argparse.Namespace) -> None:
         check_writable("--html", options.html)
     width, blocks = min(max(shutil.get_terminal_size().columns, 40), 100), _can_show(text._BLOCKS + "\u2502")
     seconds, is_new = compile_rungs()
-    kept = (
-        "compile; they are kept on disk" if cache.folder() else f"compile; they are not kept: {cache.ADVICE}"
+    kept = "they are kept on disk" if cache.folder() else f"they are not kept: {cache.ADVICE}"
+    print(
+        text.wrap(f"kernels: {seconds:.1f} s to {f'compile; {kept}' if is_new else 'load from disk'}", width)
     )
-    print(text.wrap(f"kernels: {seconds:.1f} s to {kept if is_new else 'load from disk'}", width), flush=True)
     machine = measure_machine(_SECONDS)
     print(text.heading(size, machine, width), flush=True)
     if machine.threads < (options.threads or 1):
-        print(
-            text.wrap(f"No more threads are used than there are processors: {machine.threads}.", width),
-            flush=True,
-        )
+        print(text.wrap(f"No more threads are used than there are processors: {machine.threads}.", width))
     results, loops = [], {}
     for number, (rung, figures) in enumerate(climb(machine, size, _SECONDS), 1):
         before = results[-1][1].rate if results else 0.0

@@ -77,21 +77,21 @@ class Figures:
 
 def measure_machine(seconds: float = 0.3) -> Machine:
     """``seconds`` for each of the two ceilings, which are measured in turn; less for the rest."""
-    count, caches = threads.most_threads(), machine.caches()
+    count = threads.most_threads()
     one = machine.MultiplyAdds()
     all_of_them = machine.MultiplyAdds(count) if count > 1 else one
     rates = [[machine.rate(work, seconds / 3) for work in (one, all_of_them)] for _ in range(3)]
     ceiling, together = (max(column) for column in zip(*rates, strict=True))
     return Machine(
-        machine.processor(),
-        tuple(caches),
-        machine.shares_cores(),
-        count,
-        ceiling,
-        together,
-        one.together.share,
-        all_of_them.together.share,
-        machine.latency(seconds / 6),
-        machine.clock(seconds / 6),
-        machine.rate(machine.Triad(NEAR_BYTES), seconds / 6),
+        name=machine.processor(),
+        caches=tuple(machine.caches()),
+        shares_cores=machine.shares_cores(),
+        threads=count,
+        ceiling=ceiling,
+        ceiling_together=together,
+        share=one.together.share,
+        share_together=all_of_them.together.share,
+        latency=machine.latency(seconds / 6),
+        clock=machine.clock(seconds / 6),
+        near_bytes=machine.rate(machine.Triad(NEAR_BYTES), seconds / 6),
     )

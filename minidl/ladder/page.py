@@ -10,7 +10,7 @@ from . import text
 from .assembly import Loop
 from .figures import Figures, Machine
 from .rungs import Rung
-from .waits import percent_text, times_text
+from .waits import percent_text
 
 _STYLE = """
 :root { color-scheme: light dark; --page: #fff; --ink: #1b1f24; --soft: #5b6570; --line: #d5dae0; --bar: #2f6fb3;
@@ -26,7 +26,7 @@ h2 { font-size: 1.1rem; margin: 0; }
 section { border-top: 1px solid var(--line); padding: .9rem 0; }
 p { margin: .4rem 0; }
 .speed { display: flex; flex-wrap: wrap; gap: 0 1rem; color: var(--soft); }
-.speed b { color: var(--ink); }
+.speed span:first-child { color: var(--ink); font-weight: 600; }
 .changed { font-weight: 600; }
 .note { background: var(--note); padding: .6rem .8rem; border-radius: .4rem; }
 .read, figcaption { color: var(--soft); font-size: .875rem; }
@@ -74,12 +74,11 @@ def html(size: int, machine: Machine, results: list[tuple[Rung, Figures]], loops
 
 
 def _section(number: int, rung: Rung, figures: Figures, before: float, loop: Loop | None) -> str:
-    gain = f"<span>{times_text(figures.rate / before)} times the last</span>" if before else ""
+    said = "".join(f"<span>{part}</span>" for part in text.speed(figures, before))
     lines = [
         f'<section id="rung-{number}">',
         f"<h2>{number} {escape(text.title(rung, figures))}</h2>",
-        f'<div class="speed"><span><b>{rate_text(figures.rate)}</b> GFLOP/s</span>'
-        f"<span><b>{percent_text(figures.of_ceiling)}</b> of the ceiling</span>{gain}</div>",
+        f'<div class="speed">{said}</div>',
         _bar(figures),
         f'<p class="changed">{escape(text.changed(rung, figures))}</p>',
         f"<p>{escape(rung.waits(figures))}</p>",
@@ -135,7 +134,6 @@ def _overview(machine: Machine, results: list[tuple[Rung, Figures]]) -> str:
     return (
         f'<figure><svg viewBox="0 0 {width} {bottom + 18}" role="img" aria-label="The speed of all rungs">'
         f"{''.join(parts)}"
-        "</svg><figcaption>GFLOP/s; equal steps to the right are equal factors. The lines mark the ceilings "
-        "of one thread "
-        "and of all.</figcaption></figure>"
+        "</svg><figcaption>GFLOP/s; equal steps to the right are equal factors. "
+        "The lines mark the ceilings of one thread and of all.</figcaption></figure>"
     )

@@ -27,17 +27,19 @@ def head(size: int, machine: Machine) -> list[str]:
     together = f"; {rate_text(machine.ceiling_together)} on {machine.threads}" if machine.threads > 1 else ""
     each = machine.adds_a_cycle
     adds = f"{each:.0f}" if abs(each - round(each)) < 0.25 else f"{each:.1f}"
-    return [
-        f"c = a b, each {size} x {size} float32: {2e-9 * size**3:.3g} GFLOP. Each rung is checked against "
-        "NumPy, then timed.",
+    sentences = [
+        f"c = a b, each {size} x {size} float32: {2e-9 * size**3:.3g} GFLOP. "
+        "Each rung is checked against NumPy, then timed.",
         f"{machine.name}; {caches}, lines of {machine.line} bytes.",
-        f"The ceiling, measured: {rate_text(machine.ceiling)} GFLOP/s on one thread{together}. That is "
-        f"{machine.lanes} lanes "
-        f"x 2 operations x about {adds} multiply-adds a cycle, at {machine.clock / 1e9:.1f} GHz or somewhat more.",
-        f"A multiply-add takes {time_text(machine.latency)}. So {machine.sums_needed:.1f} vectors of sums "
-        "must be under way at "
-        f"any time to reach the ceiling; a tile has {TILE_ROWS * TILE_VECTORS}.",
+        f"The ceiling, measured: {rate_text(machine.ceiling)} GFLOP/s on one thread{together}. "
+        f"That is {machine.lanes} lanes x 2 operations x about {adds} multiply-adds a cycle, "
+        f"at {machine.clock / 1e9:.1f} GHz or somewhat more.",
+        f"A multiply-add takes {time_text(machine.latency)}. So {machine.sums_needed:.1f} vectors of sums must be "
+        f"under way at any time to reach the ceiling; a tile has {TILE_ROWS * TILE_VECTORS}.",
     ]
+    if machine.threads == 1:
+        sentences.append("This process uses one thread, so the rung of threads is left out.")
+    return sentences
 
 
 def title(rung: Rung, figures: Figures) -> str:
@@ -48,15 +50,12 @@ def title(rung: Rung, figures: Figures) -> str:
 
 def changed(rung: Rung, figures: Figures) -> str:
     """What the rung does otherwise than the one before."""
-    part = (
-        f" It computes {figures.rows} of the {figures.size} rows of c." if figures.rows < figures.size else ""
-    )
-    on = (
-        f" On {figures.threads} threads, in a process of its own."
-        if rung is NUMPY and figures.threads > 1
-        else ""
-    )
-    return rung.changed + part + on
+    said = rung.changed
+    if figures.rows < figures.size:
+        said += f" It computes {figures.rows} of the {figures.size} rows of c."
+    if rung is NUMPY and figures.threads > 1:
+        said += f" On {figures.threads} threads, in a process of its own."
+    return said
 
 
 def sources(rung: Rung) -> list[str]:
@@ -86,9 +85,9 @@ def notes(machine: Machine, results: list[tuple[Rung, Figures]]) -> list[str]:
     alone = min([machine.share, *(f.share for _, f in results if f.threads == 1)])
     if alone < _BUSY:
         found.append(
-            f"This processor was busy: at times, other processes had {percent_text(1 - alone)} of it. What "
-            "one thread does is "
-            f"told for the time that it ran, but the caches were not its own. Better figures come from a quiet machine."
+            f"This processor was busy: at times, other processes had {percent_text(1 - alone)} of it. "
+            "What one thread does is told for the time that it ran, but the caches were not its own. "
+            "Better figures come from a quiet machine."
         )
     together = [f for _, f in results if f.threads > 1]
     if machine.threads > 1:
@@ -107,9 +106,8 @@ def notes(machine: Machine, results: list[tuple[Rung, Figures]]) -> list[str]:
 def _why_threads_gain_little(machine: Machine, share: float) -> str:
     if share < _BUSY:
         return (
-            f"another core is busy. Other processes had up to {percent_text(1 - share)} of the time of "
-            "these processors. "
-            f"Threads look useless then; on a quiet machine they are not."
+            f"another core is busy. Other processes had up to {percent_text(1 - share)} of these processors' time. "
+            "Threads look useless then; on a quiet machine they are not."
         )
     if machine.shares_cores:
         return "some of these processors are hyper-threads of one core, and share its multiply-add units."
@@ -137,10 +135,11 @@ def heading(size: int, machine: Machine, width: int) -> str:
     return "\n".join(wrap(sentence, width) for sentence in head(size, machine))
 
 
-def speed(figures: Figures, before: float) -> str:
-    """``before``: the rate of the rung before, 0 for none."""
-    gain = f", {times_text(figures.rate / before)} times the last" if before else ""
-    return f"{rate_text(figures.rate)} GFLOP/s, {percent_text(figures.of_ceiling)} of the ceiling{gain}"
+def speed(figures: Figures, before: float) -> list[str]:
+    """Its speed, its part of the ceiling, its gain. ``before``: the rate of the rung before, 0 for none."""
+    whose = f" of {figures.threads} threads" if figures.threads > 1 else ""
+    said = [f"{rate_text(figures.rate)} GFLOP/s", f"{percent_text(figures.of_ceiling)} of the ceiling{whose}"]
+    return said + ([f"{times_text(figures.rate / before)} times the last"] if before else [])
 
 
 def bar(figures: Figures, width: int, blocks: bool) -> str:
@@ -161,7 +160,7 @@ def bar(figures: Figures, width: int, blocks: bool) -> str:
 
 def rung_text(number: int, rung: Rung, figures: Figures, before: float, width: int, blocks: bool) -> str:
     lines = [
-        wrap(f"{number} {title(rung, figures)}: {speed(figures, before)}", width),
+        wrap(f"{number} {title(rung, figures)}: {', '.join(speed(figures, before))}", width),
         bar(figures, width, blocks),
         wrap(changed(rung, figures), width, "  "),
         wrap(rung.waits(figures), width, "  "),

@@ -25,9 +25,8 @@ def percent_text(part: float) -> str:
 
 def interpreter(f: Figures) -> str:
     return (
-        f"Waits for the interpreter, which takes {time_text(f.term)} for a multiply-add. In that time this "
-        "core could do "
-        f"{times_text(f.machine.ceiling / f.rate)}."
+        f"Waits for the interpreter, which takes {time_text(f.term)} for a multiply-add. "
+        f"In that time this core could do {times_text(f.machine.ceiling / f.rate)}."
     )
 
 
@@ -39,8 +38,8 @@ def latency(f: Figures) -> str:
     else:
         label = "its own instructions"
         cause = (
-            f"A multiply-add is done in {time_text(needs)}; a term takes {time_text(near)} on data in the first-level "
-            f"cache."
+            f"A multiply-add is done in {time_text(needs)}; "
+            f"a term takes {time_text(near)} on data in the first-level cache."
         )
     if lost > _NOTICED:
         label = f"data, then {label}" if lost > 0.5 else f"{label}, then data"
@@ -77,11 +76,8 @@ def far_rows(f: Figures) -> str:
     rows = f"The {f.size} rows of a panel of b lie {row:,} bytes apart"
     wanted, room, sets = panel_room(f)
     if wanted > room:
-        rows += (
-            f", in {sets} of the {f.machine.caches[0].sets} sets of the first-level cache, which have room "
-            f"for {room} of "
-            f"their {wanted} lines"
-        )
+        rows += f", in {sets} of the {f.machine.caches[0].sets} sets of the first-level cache, "
+        rows += f"which have room for {room} of their {wanted} lines"
     else:
         rows += f", in {len({p * row // mmap.PAGESIZE for p in range(f.size)})} pages of memory"
     return f"Waits for {'data' if _lost(f) > _NOTICED else 'little'}. {_farther(f, rows)}"
@@ -105,16 +101,11 @@ def panel_room(f: Figures) -> tuple[int, int, int]:
 def lanes_times_clock(f: Figures) -> str:
     m, lost = f.machine, _lost(f)
     more = "" if f.of_ceiling > 0.5 and lost < 0.25 else "more than "
-    tile = f"The tile alone, on data in the first-level cache, makes {rate_text(f.near)} GFLOP/s"
-    cost = (
-        f"copying and the caches farther away cost {percent_text(lost)}"
-        if lost > 0.01
-        else "copying costs nothing"
-    )
+    cost = f"and the caches farther away cost {percent_text(lost)}" if lost > 0.01 else "costs nothing"
     return (
-        f"Waits for {more}lanes times clock: {m.lanes} lanes x 2 operations x "
-        f"{m.ceiling / 2e9 / m.lanes:.2f} billion vectors "
-        f"multiplied and added a second are the ceiling. {tile}; {cost}."
+        f"Waits for {more}lanes times clock: {m.lanes} lanes x 2 operations x {m.ceiling / 2e9 / m.lanes:.2f} billion "
+        "vectors multiplied and added a second are the ceiling. The tile alone, on data in the first-level cache, "
+        f"makes {rate_text(f.near)} GFLOP/s; copying {cost}."
     )
 
 
@@ -124,9 +115,8 @@ def cores(f: Figures) -> str:
         return f"{_no_processor(f)} {gain}."
     most = f.machine.ceiling_together / f.machine.ceiling
     return (
-        f"Waits for lanes times clock times cores, and for the slowest thread. {gain}; multiply-adds in "
-        f"registers go {most:.2f} "
-        f"times as fast on {f.threads} threads as on one."
+        f"Waits for lanes times clock times cores, and for the slowest thread. {gain}; "
+        f"multiply-adds in registers go {most:.2f} times as fast on {f.threads} threads as on one."
     )
 
 
@@ -157,6 +147,6 @@ def _farther(f: Figures, what: str) -> str:
         )
     lost = percent_text(_lost(f))
     return (
-        f"On data in the first-level cache it makes {near}; here it waits {lost} of its time for data farther away. "
-        f"{what}."
+        f"On data in the first-level cache it makes {near}; "
+        f"here it waits {lost} of its time for data farther away. {what}."
     )
