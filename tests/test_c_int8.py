@@ -97,6 +97,9 @@ def test_what_int8_saves_and_costs_is_told(tmp_path, capsys):
         told
     ) and f"accuracy {accuracies[0]:.4f} becomes {accuracies[1]:.4f}" in str(told)
     np.testing.assert_array_equal(model.params, before)
+    sparse = pytest.importorskip("scipy.sparse")
+    again = export(model, tmp_path / "a.c", quantize=True, data=(sparse.csr_array(x), y), verify=False)
+    assert again.lost == told.lost
     regression = export(net(Dense(4, "relu"), Dense(1)), tmp_path / "a.c", True, data=x, verify=False)
     assert set(regression.lost) == {"largest_difference"}
     binary = export(net(Dense(2, "sigmoid")), tmp_path / "a.c", True, data=x, verify=False)

@@ -137,7 +137,7 @@ def _checked_data(model: Sequential, data: object, quantize: bool) -> tuple:
     x = check_inputs(x, model.input_shape, model.dtype, "x of data")
     if y is not None:
         model.require_compiled("data=(x, y)")
-        check_rows("y of data", len(y), len(x))
+        check_rows("y of data", len(y), x.shape[0])
     return x, y
 
 
@@ -202,15 +202,17 @@ def _rounded(model: Sequential) -> Sequential:
 
 def _measured(model: Sequential, rounded: Sequential, x, y) -> tuple[dict[str, float], str]:
     """What the model with rounded weights gives that ``model`` does not, by name and in words."""
-    beside = f"{len(x):,} samples" if x is not None else f"{_SAMPLES:,} random samples, as no data were given"
+    beside = (
+        f"{x.shape[0]:,} samples" if x is not None else f"{_SAMPLES:,} random samples, as no data were given"
+    )
     if x is None:
         x = np.random.default_rng(0).normal(size=(_SAMPLES, *model.input_shape))
     exact, found = model.predict(x, verbose=0), rounded.predict(x, verbose=0)
     lost = {"largest_difference": float(np.abs(exact - found).max())}
     words = [f"largest difference of an output {lost['largest_difference']:.3g}"]
     answers = model.final_activation or (model.loss and model.loss.fused_activation)
-    if answers in TASKS and answers is not None:
-        logits = (each.predict_logits(x).reshape(len(x), -1) for each in (rounded, model))
+    if answers in ("softmax", "sigmoid"):
+        logits = (each.predict_logits(x).reshape(-1, model.output_shape[-1]) for each in (rounded, model))
         lost["agreement"] = TASK_FIGURES[TASKS[answers].name].beside_teacher(*logits)["agreement"]
         words.append(f"agreement {lost['agreement']:.2%}")
     if y is not None:

@@ -19,7 +19,7 @@ from .c_templates import FUNCTIONS, HEAD, MAIN
 _UNROLLED = 4
 """Inputs whose products are summed before they are added to an output: fewer loads and stores, and less rounding."""
 _BLOCK = 1024
-"""Inputs that are summed by themselves first, where there are more: rounding grows with the length of a sum."""
+"""Inputs whose sum is made by itself, where there are as many: rounding grows with the length of a sum."""
 _LARGEST_INT = 32767  # what an int of C holds on every processor
 
 
@@ -230,14 +230,11 @@ def _dense(writer: _Writer, layer: kinds.Dense) -> None:
     each = writer.each("j", outputs)
 
     def add(to: str, first: str, count: int, depth: int) -> None:
-        """Lines that add the products of ``count`` inputs from ``first`` on."""
-        places = [
-            first,
-            *(f"{first} + {k}" if first == "i" else str(int(first) + k) for k in range(1, count)),
-        ]
-        *terms, last = [f"{source}[{place}] * {name}[{place}][j]" for place in places]
-        first_term, *others = [*terms, f"{last};"]
-        lines = [each, f"    {to}[j] += {first_term}", *(f"        + {term}" for term in others)]
+        """To each output, add the products of ``count`` inputs from ``first`` on."""
+        places = [f"{first} + {k}" if k else first for k in range(count)]
+        terms = [f"{source}[{place}] * {name}[{place}][j]" for place in places]
+        terms[-1] += ";"
+        lines = [each, f"    {to}[j] += {terms[0]}", *(f"        + {term}" for term in terms[1:])]
         writer.emit(*("    " * depth + line for line in lines))
 
     writer.emit(each, f"    {target}[j] = {bias if scale is None else '0'};")
