@@ -284,8 +284,8 @@ SUITE = Suite(
         Target(f"{case.name} as C, to ONNX Runtime", case.name, ("onnxruntime",), 0.6) for case in CASES
     ],
     notes=(
-        "One sample a call, one thread. minidl is the exported file, minidl-int8 the one with int8 weights. They, emlearn "
-        "and m2cgen are compiled by gcc -O3 -march=native and called in a loop of C, as a program in C would. "
+        "One sample a call, one thread. minidl is the exported file, minidl-int8 the one with int8 weights. Both, "
+        "emlearn and m2cgen are compiled by gcc -O3 -march=native and called in a loop of C, as a program in C would. "
         "minidl-from-python is the exported file called through ctypes; minidl-predict and onnxruntime are called by "
         "their Python functions. Verified against float64, with the weights that each file has."
     ),

@@ -25,7 +25,7 @@ from ..registry import overridden
 from ..training.tasks import TASKS
 from ..validation import check_bool, check_choice, check_inputs, check_rows, describe, warn
 from . import check_same
-from .c_source import c_source, quantized
+from .c_source import Written, c_source, quantized
 
 COMPILERS = ("cc", "gcc", "clang")
 """What is looked for on PATH, in this order."""
@@ -70,7 +70,8 @@ def export(
     ``NAME_OUTPUTS``, and a ``main`` that reads samples and prints outputs if ``NAME_MAIN`` is defined. All else in it
     is static. Outputs are those of ``predict``: probabilities, if the model ends in softmax or sigmoid. A float64 model
     has ``double`` in the place of ``float`` everywhere. Weights are written so that they are read as the same bits.
-    The arrays of a call lie on its stack, whose size the file tells: two numbers for each unit of the widest layers.
+    The arrays of a call lie on its stack; the file and the result tell their size. They are two, or three where a Dense
+    layer has 1,024 inputs or more, each as long as the widest layer that uses it.
 
     Parameters
     ----------
@@ -100,7 +101,7 @@ def export(
     samples = _checked_data(model, data, quantize)
     written = c_source(model, name, quantize)
     rounded = _rounded(model) if quantize else model
-    is_checked = verify is not False and _is_same(rounded, written.text, name, must=verify is True)
+    is_checked = verify is not False and _is_same(rounded, written, name, must=verify is True)
     told = f"{shown}: {written.constants:,} bytes of constants, {written.stack:,} bytes of stack a call"
     lost: dict[str, float] = {}
     if quantize:
@@ -136,14 +137,14 @@ def _checked_data(model: Sequential, data: object, quantize: bool) -> tuple:
     x = check_inputs(x, model.input_shape, model.dtype, "x of data")
     if y is not None:
         model.require_compiled("data=(x, y)")
-        check_rows("y of data", len(y), len(x))
+        check_rows("y of data", len(y), x.shape[0])
     return x, y
 
 
 # ---- the check
 
 
-def _is_same(model: Sequential, text: str, name: str, must: bool) -> bool:
+def _is_same(model: Sequential, written: Written, name: str, must: bool) -> bool:
     """Compile the file and compare its outputs; False, after a warning, if there is no compiler."""
     compiler = next(filter(None, map(shutil.which, COMPILERS)), None)
     if compiler is None:
@@ -157,27 +158,28 @@ def _is_same(model: Sequential, text: str, name: str, must: bool) -> bool:
     with tempfile.TemporaryDirectory() as folder:
         source, program = os.path.join(folder, f"{name}.c"), os.path.join(folder, f"{name}.exe")
         with open(source, "w", encoding="ascii") as file:
-            file.write(text)
+            file.write(written.text)
         _run([compiler, "-std=c99", "-O1", f"-D{name}_MAIN", source, "-o", program, "-lm"])
 
         def outputs(x: np.ndarray) -> np.ndarray:
             samples = "\n".join(" ".join(map(repr, sample)) for sample in x.reshape(len(x), -1).tolist())
-            numbers = np.array(_run([program], samples).split(), dtype=model.dtype)
+            hint = f" (a call takes {written.stack:,} bytes of stack)"
+            numbers = np.array(_run([program], samples, hint).split(), dtype=model.dtype)
             return numbers.reshape(len(x), *model.output_shape)
 
         check_same(model, outputs)
     return True
 
 
-def _run(command: list[str], text: str = "") -> str:
-    """What the command prints. RuntimeError if it fails."""
+def _run(command: list[str], text: str = "", hint: str = "") -> str:
+    """What the command prints. RuntimeError if it fails, with the hint if it crashes."""
     what = os.path.basename(command[0])
     try:
         done = subprocess.run(command, input=text, capture_output=True, text=True, errors="replace")
     except OSError as error:
         raise RuntimeError(f"{what} could not be run to check the C file ({error}); {_UNCHECKED}") from error
     if done.returncode:
-        why = done.stderr.strip()[-500:] or f"it ended with code {done.returncode}"
+        why = done.stderr.strip()[-500:] or f"it ended with code {done.returncode}{hint}"
         raise RuntimeError(f"{what} failed as the C file was checked: {why}; {_UNCHECKED}")
     return done.stdout
 
@@ -200,15 +202,17 @@ def _rounded(model: Sequential) -> Sequential:
 
 def _measured(model: Sequential, rounded: Sequential, x, y) -> tuple[dict[str, float], str]:
     """What the model with rounded weights gives that ``model`` does not, by name and in words."""
-    beside = f"{len(x):,} samples" if x is not None else f"{_SAMPLES:,} random samples, as no data were given"
+    beside = (
+        f"{x.shape[0]:,} samples" if x is not None else f"{_SAMPLES:,} random samples, as no data were given"
+    )
     if x is None:
         x = np.random.default_rng(0).normal(size=(_SAMPLES, *model.input_shape))
     exact, found = model.predict(x, verbose=0), rounded.predict(x, verbose=0)
     lost = {"largest_difference": float(np.abs(exact - found).max())}
     words = [f"largest difference of an output {lost['largest_difference']:.3g}"]
     answers = model.final_activation or (model.loss and model.loss.fused_activation)
-    if answers in TASKS and answers is not None:
-        logits = (each.predict_logits(x).reshape(len(x), -1) for each in (rounded, model))
+    if answers in ("softmax", "sigmoid"):
+        logits = (each.predict_logits(x).reshape(-1, model.output_shape[-1]) for each in (rounded, model))
         lost["agreement"] = TASK_FIGURES[TASKS[answers].name].beside_teacher(*logits)["agreement"]
         words.append(f"agreement {lost['agreement']:.2%}")
     if y is not None:

@@ -18,6 +18,8 @@ from .c_templates import FUNCTIONS, HEAD, MAIN
 
 _UNROLLED = 4
 """Inputs whose products are summed before they are added to an output: fewer loads and stores, and less rounding."""
+_BLOCK = 1024
+"""Inputs whose sum is made by itself, where there are as many: rounding grows with the length of a sum."""
 _LARGEST_INT = 32767  # what an int of C holds on every processor
 
 
@@ -66,7 +68,7 @@ class _Writer:
             "TWICE_SQRT_2_PI": _number(2 * math.sqrt(2 / math.pi), model.dtype),
             "CUBIC": _number(0.044715, model.dtype),
         }
-        self._sizes = {"a": 0, "b": 0}
+        self._sizes = {"a": 0, "b": 0, "part": 0}
         self._constants: list[str] = []
         self._bytes = 0
         self._functions: dict[str, str] = {}
@@ -95,15 +97,19 @@ class _Writer:
         """Lines of the body."""
         self._body += [f"    {line}".rstrip() for line in lines]
 
-    def each(self, index: str, count: int, step: int = 1) -> str:
+    def each(self, index: str, end: int | str, step: int = 1, start: int | str = 0) -> str:
         """The head of a loop."""
         onward = f"{index}++" if step == 1 else f"{index} += {step}"
-        return f"for ({self._words['INT']} {index} = 0; {index} < {count}; {onward})"
+        return f"for ({self._words['INT']} {index} = {start}; {index} < {end}; {onward})"
+
+    def array(self, name: str, size: int) -> str:
+        """An array on the stack of at least ``size`` numbers."""
+        self._sizes[name] = max(self._sizes[name], size)
+        return name
 
     def turn(self, size: int) -> tuple[str, str]:
         """(where the numbers lie, where ``size`` others shall lie from now on)."""
-        source, self.at = self.at, "b" if self.at == "a" else "a"
-        self._sizes[self.at] = max(self._sizes[self.at], size)
+        source, self.at = self.at, self.array("b" if self.at == "a" else "a", size)
         return source, self.at
 
     def elementwise(self, formula: str) -> None:
@@ -223,23 +229,27 @@ def _dense(writer: _Writer, layer: kinds.Dense) -> None:
     source, target = writer.turn(outputs)
     each = writer.each("j", outputs)
 
-    def products(first: str, count: int) -> list[str]:
-        places = [
-            first,
-            *(f"{first} + {k}" if first == "i" else str(int(first) + k) for k in range(1, count)),
-        ]
+    def add(to: str, first: str, count: int, depth: int) -> None:
+        """To each output, add the products of ``count`` inputs from ``first`` on."""
+        places = [f"{first} + {k}" if k else first for k in range(count)]
         terms = [f"{source}[{place}] * {name}[{place}][j]" for place in places]
-        return [f"    {target}[j] += {terms[0]}", *(f"        + {term}" for term in terms[1:])]
+        terms[-1] += ";"
+        lines = [each, f"    {to}[j] += {terms[0]}", *(f"        + {term}" for term in terms[1:])]
+        writer.emit(*("    " * depth + line for line in lines))
 
     writer.emit(each, f"    {target}[j] = {bias if scale is None else '0'};")
-    whole = inputs - inputs % _UNROLLED
-    if whole:
-        *lines, last = products("i", _UNROLLED)
-        loop = [each, *lines, f"{last};"]
-        writer.emit(writer.each("i", whole, _UNROLLED), *(f"    {line}" for line in loop))
+    blocks, whole = inputs - inputs % _BLOCK, inputs - inputs % _UNROLLED
+    if blocks:
+        part = writer.array("part", outputs)
+        writer.emit(f"{writer.each('k', blocks, _BLOCK)} {{", f"    {each}", f"        {part}[j] = 0;")
+        writer.emit(f"    {writer.each('i', f'k + {_BLOCK}', _UNROLLED, 'k')}")
+        add(part, "i", _UNROLLED, 2)
+        writer.emit(f"    {each}", f"        {target}[j] += {part}[j];", "}")
+    if blocks < whole:
+        writer.emit(writer.each("i", whole, _UNROLLED, blocks))
+        add(target, "i", _UNROLLED, 1)
     if whole < inputs:
-        *lines, last = products(str(whole), inputs - whole)
-        writer.emit(each, *lines, f"{last};")
+        add(target, str(whole), inputs - whole, 0)
     if scale is not None:
         scaled = f"{target}[j] * {writer.constant('scale', scale)}[j]"
         writer.emit(each, f"    {target}[j] = {scaled} + {bias};")
