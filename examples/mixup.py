@@ -1,11 +1,23 @@
-"""What mixup buys: two samples are mixed, and so are their labels, or the teacher answers for the mixture.
+"""What mixup buys: two samples are mixed, and so are their labels, or a teacher answers for the mixture.
 
     python examples/mixup.py
 
 Zhang et al., "mixup: beyond empirical risk minimization", ICLR 2018 (arXiv 1710.09412): of two samples the first has a
 share drawn from Beta(alpha, alpha), the second the rest. `fit` takes a generator, so that is all there is to write. A
-teacher is asked for each mixed batch (Beyer et al., CVPR 2022, arXiv 2106.05237). All students here have the same size,
-the same 300 labelled digits, shifted alike, and the same number of steps.
+teacher is asked for each mixed batch (Beyer et al., CVPR 2022, arXiv 2106.05237). The students have one size, the same
+300 labelled digits, shifted alike, and the same number of steps.
+
+Errors of 2,000 (10 seeds, mean and standard deviation; on two cores of an AMD EPYC, family 25, model 1):
+
+    teacher                 157.5 +- 21.2   the last row saves -23.5 +-  9.9
+    labels                  187.8 +- 20.5   the last row saves   6.8 +- 14.8
+    labels, smoothed 0.1    173.2 +- 11.0   the last row saves  -7.8 +- 18.0
+    labels, mixed           186.5 +- 16.0   the last row saves   5.5 +- 12.1
+    distilled               196.6 +- 27.2   the last row saves  15.6 +- 16.2
+    distilled, mixed        181.0 +- 20.5   the last row saves   0.0 +-  0.0
+
+So mixing helps a student of a teacher on few samples: 15.6 errors are three standard errors. With labels it buys
+nothing that is clear, and smoothed labels, which cost nothing, are as good as all of it.
 """
 
 from __future__ import annotations
