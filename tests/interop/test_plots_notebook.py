@@ -122,6 +122,12 @@ def test_a_fit_says_what_its_training_loss_is():
     )
 
 
+def test_validation_alone():
+    logs = history(loss=[1.0, 0.5], val_loss=[1.5, 1.0])
+    (line,) = plotting.learning_curves(logs, "val_loss").lines
+    assert (line.get_label(), list(line.get_xdata())) == ("validation", [1, 2])
+
+
 def test_a_single_epoch_is_seen():
     ax = plotting.learning_curves(history(loss=[1.0], val_loss=[1.5], mean=[1.0]))
     assert [(list(line.get_xdata()), line.get_marker()) for line in ax.lines] == [([0.5], "o"), ([1.0], "s")]
