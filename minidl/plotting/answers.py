@@ -10,6 +10,13 @@ from ..losses import check_logits, softmax
 from ..validation import check_array, check_finite, check_labels, check_rows, describe
 from .axes import CHARACTER, FAINT, LONGEST, axes_for, class_names, class_ticks, legend_outside, wrap
 
+_MOST_BARS = 30
+"""Classes whose softened answers are drawn."""
+_MOST_NAMES = 40
+"""Ticks of an axis of `confusion`."""
+_SMALLEST = 4.5
+"""Points of the font in which a count is written."""
+
 
 def softened_probabilities(
     logits: np.ndarray,
@@ -19,27 +26,32 @@ def softened_probabilities(
 ) -> Any:
     """A teacher's probabilities for one sample at several temperatures; a high one makes small ones visible.
 
-    ``logits`` (C,): one row of ``teacher.predict_logits``. ``classes``: the names of the C classes.
+    ``logits`` (C,): one row of ``teacher.predict_logits``. ``classes``: the names of the C classes. Of more than 30
+    classes the likeliest 30 are drawn, in that order.
     """
     logits = check_array("logits", logits, ndim=1)
     if not np.iterable(temperatures) or not len(temperatures):
         raise ValueError(f"temperatures must be a list of one or more, got {describe(temperatures)}")
     names = class_names(classes, len(logits), "logits")
+    which, xlabel = np.arange(len(names)), "class"
+    if len(names) > _MOST_BARS:
+        which = np.argsort(-logits)[:_MOST_BARS]
+        xlabel = f"class, the {_MOST_BARS} likeliest of {len(names):,}"
     room = min(
-        max(6.0 / len(names), 0.13 * len(temperatures)), 1.6, max(9.0 / len(names), 0.3)
+        max(6.0 / len(which), 0.13 * len(temperatures)), 1.6, max(9.0 / len(which), 0.3)
     )  # inches a class
-    labels, upright = class_ticks(names, room)
-    ax = axes_for(ax, room * len(names) + 1.6, 4.0 + upright)
+    labels, upright = class_ticks([names[i] for i in which], room)
+    ax = axes_for(ax, room * len(which) + 1.6, 4.0 + upright)
     from matplotlib import colormaps
 
     width = 0.8 / len(temperatures)
     colors = colormaps["viridis"](np.linspace(0.15, 0.85, len(temperatures)))
     for i, temperature in enumerate(temperatures):
-        probs = softmax(np.asarray(logits, dtype=np.float64)[None], temperature)[0]
-        places = np.arange(len(names)) + (i + 0.5) * width - 0.4
+        probs = softmax(np.asarray(logits, dtype=np.float64)[None], temperature)[0, which]
+        places = np.arange(len(which)) + (i + 0.5) * width - 0.4
         ax.bar(places, probs, width, color=colors[i], label=f"T = {temperature:g}")
-    ax.set(xlabel="class", ylabel="probability", xlim=(-0.6, len(names) - 0.4))
-    ax.set_xticks(range(len(names)), labels, rotation=90 if upright else 0)
+    ax.set(xlabel=xlabel, ylabel="probability", xlim=(-0.6, len(which) - 0.4))
+    ax.set_xticks(range(len(which)), labels, rotation=90 if upright else 0)
     legend_outside(ax)
     return ax
 
@@ -58,41 +70,47 @@ def confusion(
     unknown (these samples are left out), or rows of probabilities (N, C). ``classes``: names. What agrees is in the
     title, and left out of the picture.
     """
-    given = {"teacher_logits": teacher_logits, "student_logits": student_logits, "y": y}
-    logits = {
-        name: check_array(name, given[name], ndim=2) for name in list(given)[:2] if given[name] is not None
-    }
-    if sum(value is not None for value in given.values()) != 2:
-        told = [name for name, value in given.items() if value is not None]
-        raise ValueError(f"confusion compares two of {', '.join(given)}, got {', '.join(told) or 'none'}")
-    for name, values in logits.items():
-        check_finite(name, values)
-    shape = next(iter(logits.values())).shape
-    if len(logits) == 2 and logits["student_logits"].shape != shape:
-        shapes = f"the shape of teacher_logits, {shape}, got {logits['student_logits'].shape}"
-        raise ValueError(f"student_logits must have {shapes}")
-    names = class_names(classes, shape[1], next(iter(logits)))
+    logits = _two_of(teacher_logits, student_logits, y)
+    samples, count = next(iter(logits.values())).shape
+    names = class_names(classes, count, next(iter(logits)))
     said = {f"{name.split('_')[0]} says": values.argmax(axis=1) for name, values in logits.items()}
     if y is not None:
-        known = _known_labels(y, *shape)
-        said = {"label": known} | said
+        said = {"label": _known_labels(y, samples, count)} | said
     (row_title, rows), (column_title, columns) = said.items()
-    columns = columns[rows >= 0]
-    rows = rows[rows >= 0]
-    counts = np.zeros((shape[1], shape[1]), int)
-    np.add.at(counts, (rows, columns), 1)
+    known = rows >= 0
+    counts = np.zeros((count, count), int)
+    np.add.at(counts, (rows[known], columns[known]), 1)
     how = "they agree on" if y is None else "right:"
-    title = f"{how} {counts.trace() / len(rows):.2%} of {len(rows):,}"
+    title = f"{how} {counts.trace() / known.sum():.2%} of {known.sum():,}"
     np.fill_diagonal(counts, 0)
-    size = min(max(4.0, 0.34 * len(names)), 14.0)
+    size = min(max(4.0, 0.34 * count), 14.0)
+    shown = range(0, count, -(-count // _MOST_NAMES))
+    names = [names[i] for i in shown]
     labels, upright = class_ticks(names, size / len(names))
     beside = min(max(map(len, names)), LONGEST) * CHARACTER
     ax = axes_for(ax, size + beside + 0.6, size + upright + 1.0)
     _draw_counts(ax, counts)
     ax.set(xlabel=column_title, ylabel=row_title, title=title)
-    ax.set_xticks(range(len(names)), labels, rotation=90 if upright else 0)
-    ax.set_yticks(range(len(names)), [wrap(name) for name in names])
+    ax.set_xticks(shown, labels, rotation=90 if upright else 0)
+    ax.set_yticks(shown, [wrap(name) for name in names])
     return ax
+
+
+def _two_of(teacher_logits: Any, student_logits: Any, y: Any) -> dict[str, np.ndarray]:
+    """The logits among what is compared, by name, checked."""
+    given = {"teacher_logits": teacher_logits, "student_logits": student_logits, "y": y}
+    told = [name for name, value in given.items() if value is not None]
+    if len(told) != 2:
+        raise ValueError(f"confusion compares two of {', '.join(given)}, got {', '.join(told) or 'none'}")
+    logits = {name: check_array(name, given[name], ndim=2) for name in told if name != "y"}
+    for name, values in logits.items():
+        check_finite(name, values)
+    first, *others = logits.values()
+    if others and others[0].shape != first.shape:
+        raise ValueError(
+            f"student_logits must have the shape of teacher_logits, {first.shape}, got {others[0].shape}"
+        )
+    return logits
 
 
 def _known_labels(y: Any, samples: int, classes: int) -> np.ndarray:
@@ -106,31 +124,28 @@ def _known_labels(y: Any, samples: int, classes: int) -> np.ndarray:
 
 
 def _draw_counts(ax: Any, counts: np.ndarray) -> None:
-    """A square a cell, its count within it; zeros are blank, and so is the diagonal, in gray."""
+    """A square a cell with its count, or a scale of colours where counts have no room; the diagonal is gray."""
     from matplotlib import colormaps
+    from matplotlib.ticker import MaxNLocator
 
-    classes = len(counts)
-    most = max(counts.max(), 1)
+    classes, most = len(counts), max(counts.max(), 1)
     blues = colormaps["Blues"].with_extremes(under="#f7f7f4", bad="#dcdcd8")
     shown = np.ma.masked_array(np.where(counts > 0, counts, -1), mask=np.eye(classes, dtype=bool))
-    ax.imshow(shown, cmap=blues, vmin=0, vmax=most)
+    image = ax.imshow(shown, cmap=blues, vmin=0, vmax=most)
     cell = min(ax.bbox.width, ax.bbox.height) / ax.figure.dpi * 72 / classes  # points
+    of_names = 0.75 * cell * -(-classes // _MOST_NAMES)
+    ax.tick_params(which="both", length=0, labelsize=max(3.0, min(10.0, of_names)))
     size = min(10.0, 0.75 * cell / max(1.4, 0.62 * len(str(most))))
+    if size < _SMALLEST:
+        ticks = MaxNLocator(integer=True)
+        ax.figure.colorbar(image, ax=ax, label="samples", shrink=0.7, ticks=ticks)
+        return
     for row, column in zip(*np.nonzero(counts), strict=True):
-        dark = counts[row, column] > most / 2
-        ax.text(
-            column,
-            row,
-            counts[row, column],
-            ha="center",
-            va="center",
-            fontsize=size,
-            color="w" if dark else "k",
-        )
+        color = "w" if counts[row, column] > most / 2 else "k"
+        ax.text(column, row, counts[row, column], ha="center", va="center", fontsize=size, color=color)
     ax.set_xticks(np.arange(classes - 1) + 0.5, minor=True)
     ax.set_yticks(np.arange(classes - 1) + 0.5, minor=True)
     ax.grid(which="minor", color="w", linewidth=0.6)
-    ax.tick_params(which="both", length=0)
 
 
 def reliability(logits: Any, y: np.ndarray, bins: int = 15, ax: Any = None) -> Any:

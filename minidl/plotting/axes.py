@@ -72,7 +72,7 @@ def wrap(name: str, width: int = LONGEST) -> str:
 
 def class_ticks(names: list[str], room: float) -> tuple[list[str], float]:
     """Labels for the x axis, ``room`` inches apart, and the height they need if they have to stand upright, else 0."""
-    width = int(room / CHARACTER)
+    width = max(int(room / CHARACTER) - 1, 1)  # a character stays free
     if max(len(word) for name in names for word in [*name.split(), ""]) <= width:
         return [wrap(name, width) for name in names], 0.0
     labels = [wrap(name) for name in names]

@@ -224,6 +224,16 @@ def test_names_and_counts_have_room(classes):
     assert all(text.get_window_extent().width < cell for text in ax.texts)
 
 
+def test_many_classes_are_told_by_colours_and_the_likeliest():
+    y, teacher, student = answers(3000, 300)
+    ax = plotting.confusion(teacher, student, classes=[f"word {i}" for i in range(300)])
+    assert not ax.texts and len(ax.figure.axes) == 2 and not outside(ax) and not overlapping(ax.yaxis)
+    assert [text.get_text() for text in ticks(ax.yaxis)][:3] == ["word 0", "word 8", "word 16"]
+    ax = plotting.softened_probabilities(teacher[0], (4,))
+    shown = [int(text.get_text()) for text in ticks(ax.xaxis)]
+    assert shown == np.argsort(-teacher[0])[:30].tolist() and "the 30 likeliest of 300" in ax.get_xlabel()
+
+
 def test_the_checks_of_room_can_fail():
     ax = plotting.softened_probabilities(np.arange(3.0))
     ax.set_xticks(range(3), ["words that are much too long to stand beside others"] * 3)
