@@ -162,14 +162,15 @@ def distill_sweep(
         ]
         figures = []
         names = {describe_loss(setting): short_setting(setting) for setting in settings}
+        awaited = [f"{short_setting(run.loss)}, seed {run.config['seed']}" for run in runs]
         progress = LineProgress(verbose)
-        progress.show(f"run 1/{len(runs)}")
-        for each in _run_all(runs, min(processes, len(runs)), executor):
+        progress.show(f"run 1/{len(runs)}: {awaited[0]}")
+        for number, each in enumerate(_run_all(runs, min(processes, len(runs)), executor), 1):
             figures.append(each)
             what = f"{names[each['setting']]}, seed {each['seed']}: {_shown(each, task)}"
-            progress.end(f"run {len(figures)}/{len(runs)}: {what}")
-            if len(figures) < len(runs):
-                progress.show(f"run {len(figures) + 1}/{len(runs)}")
+            progress.end(f"run {number}/{len(runs)}: {what}")
+            if number < len(runs):
+                progress.show(f"run {number + 1}/{len(runs)}: {awaited[number]}")
     labelled = count_of(int(has_label(y_val, task.name).sum()), "labelled sample")
     judged = f"{TASK_FIGURES[task.name].judge_title} among the {labelled} of validation_data; "
     judged += "the best setting is to be judged on others"

@@ -91,8 +91,8 @@ def born_again(
             options = {"epochs": 20, **for_labels, "x": x, "y": y, "callbacks": shown}
             train_on_labels(model, fresh_optimizer(optimizer), options, task)
         else:
-            options = {**arguments, **teacher_arguments, "optimizer": fresh_optimizer(optimizer)}
-            options["callbacks"] = shown
+            told = dict(optimizer=fresh_optimizer(optimizer), callbacks=shown)
+            options = arguments | teacher_arguments | told
             result.reports.append(distill(teacher, model, x, y, loss, **options))
             teacher_arguments = {}
         result.models.append(model)

@@ -122,6 +122,12 @@ def test_a_fit_says_what_its_training_loss_is():
     )
 
 
+def test_validation_alone():
+    logs = history(loss=[1.0, 0.5], val_loss=[1.5, 1.0])
+    (line,) = plotting.learning_curves(logs, "val_loss").lines
+    assert (line.get_label(), list(line.get_xdata())) == ("validation", [1, 2])
+
+
 def test_a_single_epoch_is_seen():
     ax = plotting.learning_curves(history(loss=[1.0], val_loss=[1.5], mean=[1.0]))
     assert [(list(line.get_xdata()), line.get_marker()) for line in ax.lines] == [([0.5], "o"), ([1.0], "s")]
@@ -216,6 +222,16 @@ def test_names_and_counts_have_room(classes):
     assert not outside(ax) and all(text.get_fontsize() >= 5 for text in ax.texts)
     cell = ax.get_window_extent().width / classes
     assert all(text.get_window_extent().width < cell for text in ax.texts)
+
+
+def test_many_classes_are_told_by_colours_and_the_likeliest():
+    y, teacher, student = answers(3000, 300)
+    ax = plotting.confusion(teacher, student, classes=[f"word {i}" for i in range(300)])
+    assert not ax.texts and len(ax.figure.axes) == 2 and not outside(ax) and not overlapping(ax.yaxis)
+    assert [text.get_text() for text in ticks(ax.yaxis)][:3] == ["word 0", "word 8", "word 16"]
+    ax = plotting.softened_probabilities(teacher[0], (4,))
+    shown = [int(text.get_text()) for text in ticks(ax.xaxis)]
+    assert shown == np.argsort(-teacher[0])[:30].tolist() and "the 30 likeliest of 300" in ax.get_xlabel()
 
 
 def test_the_checks_of_room_can_fail():
