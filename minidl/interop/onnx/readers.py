@@ -123,7 +123,9 @@ class Reader:
         alpha = np.asarray(self._given.get("alpha", self._given.get(".alpha")))
         if alpha.size == 1 and alpha.min() >= 0:
             return Part(LeakyReLU(self._number("alpha")))
-        return Part(PReLU(), [self._of_sample("alpha", alpha).astype(self._dtype)])
+        return Part(
+            PReLU(), [np.broadcast_to(self._of_sample("alpha", alpha), self.shape).astype(self._dtype)]
+        )
 
     def _elu(self) -> Part:
         alpha = self._number("alpha")
@@ -183,7 +185,7 @@ class Reader:
     # -- numbers that scale and shift
 
     def _of_sample(self, name: str, array: np.ndarray) -> np.ndarray:
-        """A constant as broadcast to a sample, in float64."""
+        """A constant that is broadcast to a sample, without the axis of the batch, in float64."""
         if array.ndim > len(self.shape) and array.shape[0] == 1:
             array = array[0]
         if array.ndim > len(self.shape) or np.broadcast_shapes(array.shape, self.shape) != self.shape:
