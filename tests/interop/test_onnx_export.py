@@ -232,7 +232,7 @@ def test_a_fault_is_found_and_the_old_file_stays(fault, dtype, tmp_path, monkeyp
         Dense(8),
         LeakyReLU(),
     ]
-    layers += [Rescaling(5.0), ReLU(6.0), Dense(3, "softmax")]
+    layers += [Dense(8), Rescaling(5.0), ReLU(6.0), Dense(3, "softmax")]
     model = Sequential([Input((6,)), *layers], dtype=dtype, seed=1)
     path = tmp_path / "model.onnx"
     export(model, path)

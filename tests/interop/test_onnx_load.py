@@ -134,7 +134,8 @@ def graph(*nodes, dtype="float32", opset=17, shape=(None, 6), as_constants=False
         made.append(helper.make_node(op, inputs, [f"v{number}"], name=f"n{number}", **attributes))
         value = f"v{number}"
     given, gives = (
-        helper.make_tensor_value_info(name, kind, size) for name, size in (("x", shape), (value, None))
+        helper.make_tensor_value_info(name, kind, size)
+        for name, size in (("x", shape), (value, [None, None]))
     )
     body = helper.make_graph(made, "g", [given], [gives], tensors)
     opsets = [helper.make_opsetid("", opset), *(helper.make_opsetid(*each) for each in domain)]
@@ -279,7 +280,7 @@ ATTRIBUTES = loading.Graph.attributes
         ([("Selu", "_", {})], {}, r"node 'n0' \(Selu\) has no counterpart in minidl$"),
         ([("LogSoftmax", "_", {}), ("Relu", "_", {})], {}, r"node 'n0' \(LogSoftmax\) has no counterpart"),
         ([("Softmax", "_", {"axis": 0})], {}, r"node 'n0' \(Softmax\): its axis must be the last, got 0"),
-        ([("Elu", "_", {"alpha": -1.0})], {}, r"node 'n0' \(Elu\): its alpha must be >= 0, got -1.0"),
+        ([("Elu", "_", {"alpha": -1.0})], {}, r"node 'n0' \(Elu\): alpha must be >= 0, got -1.0"),
         ([("Clip", "_ a b", {})], {"a": -1.0, "b": 1.0}, r"node 'n0' \(Clip\) has no counterpart"),
         ([("Sub", "c _", {})], {"c": 1.0}, r"node 'n0' \(Sub\) has no counterpart"),
         ([("Div", "_ c", {})], {"c": np.zeros(6)}, r"node 'n0' \(Div\): it divides by 0"),
