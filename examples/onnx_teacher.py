@@ -2,9 +2,9 @@
 
     python examples/onnx_teacher.py [teacher.onnx]
 
-The file may come from any library, as long as its output is logits. Without one, a minidl teacher is trained and
-exported. A slow teacher is best asked once: its logits are saved with a fingerprint of the data and, for a
-function, the name given here. They are refused for other data and other names.
+The file may come from any library; one that ends in Softmax is refused by name, for a teacher gives logits. Without a
+file, a minidl teacher is trained and exported. A slow teacher is best asked once: its logits are saved with a
+fingerprint of the data and, for a function, the name given here. They are refused for other data and other names.
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ import tempfile
 from pathlib import Path
 
 try:
-    import onnxruntime
+    import onnx  # noqa: F401
+    import onnxruntime  # noqa: F401
 except ImportError as error:
     raise ImportError('this example needs onnx and onnxruntime: pip install "minidl[onnx]"') from error
 
 import minidl
 from minidl.datasets import mnist
-from minidl.interop.onnx import to_onnx
+from minidl.interop.onnx import export, onnx_teacher
 from minidl.layers import Dense, Input
 from minidl.models import Sequential
 from minidl.teachers import cached_logits
@@ -32,7 +33,7 @@ def export_a_teacher(path, x, y, epochs):
     )
     model.compile(optimizer="adam", loss="sparse_categorical_crossentropy")
     model.fit(x, y, epochs=epochs, verbose=0)
-    to_onnx(model, path, logits=True)
+    export(model, path, logits=True)
 
 
 def main(path=None, digits=6000, epochs=20, verbose=0):
@@ -43,12 +44,7 @@ def main(path=None, digits=6000, epochs=20, verbose=0):
         if path is None:
             path = Path(folder) / "teacher.onnx"
             export_a_teacher(path, x, y, epochs)
-        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-        name = session.get_inputs()[0].name
-
-        def teacher(batch):
-            return session.run(None, {name: batch})[0]
-
+        teacher = onnx_teacher(path)
         kept, version = Path(folder) / "logits.npz", Path(path).name
         minidl.save_logits(kept, cached_logits(teacher, x), x, version)
         logits = minidl.load_logits(kept, x, version)

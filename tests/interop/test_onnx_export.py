@@ -203,7 +203,7 @@ PARTS = exporting._parts
 
 def one_weight(weight):
     weight = weight.copy()
-    weight[1, 1] *= 1 + 1e-4
+    weight[1, 1] *= 1.001
     return weight
 
 
@@ -216,7 +216,7 @@ def one_weight(weight):
         changed("silu", "gelu_tanh", None),
         changed("elu", "alpha", lambda alpha: alpha * 1.0001),
         changed("tanh", "sigmoid", None),
-        changed("leaky_relu", "relu", None),
+        changed("leaky_relu", "alpha", lambda alpha: alpha + 1e-3),
         changed("layer_normalization", "epsilon", lambda epsilon: 1e-5),
         changed("layer_normalization", "gamma", lambda gamma: gamma[::-1].copy() * 2),
         changed("clipped_relu", "high", lambda high: 6.01),
@@ -224,8 +224,16 @@ def one_weight(weight):
     ],
 )
 def test_a_fault_is_found_and_the_old_file_stays(fault, dtype, tmp_path, monkeypatch):
-    layers = [Dense(9, "silu"), Dense(9, "tanh"), LayerNormalization(), Dense(8, "elu"), LeakyReLU()]
-    model = Sequential([Input((6,)), *layers, ReLU(6.0), Dense(3, "softmax")], dtype=dtype, seed=1)
+    layers = [
+        Dense(9, "silu"),
+        Dense(9, "tanh"),
+        LayerNormalization(),
+        Dense(8, "elu"),
+        Dense(8),
+        LeakyReLU(),
+    ]
+    layers += [Dense(8), Rescaling(5.0), ReLU(6.0), Dense(3, "softmax")]
+    model = Sequential([Input((6,)), *layers], dtype=dtype, seed=1)
     path = tmp_path / "model.onnx"
     export(model, path)
     before = path.read_bytes()

@@ -75,7 +75,7 @@ class Graph:
         """A value by its first name: Identity, and Cast to the input's dtype, only hand it on."""
         while (node := self._producers.get(name)) is not None:
             if node.op_type != "Identity" and (
-                node.op_type != "Cast" or self.attributes(node)["to"] != self.elem_type
+                node.op_type != "Cast" or self.attributes(node).get("to") != self.elem_type
             ):
                 break
             name = node.input[0]
@@ -105,10 +105,14 @@ class Graph:
         if node.op_type == "Constant":
             if "value" in given:
                 return self._read(given["value"], self.describe(node))
-            (value,) = (given[key] for key in given if key.startswith("value_")) or (None,)
-            return np.asarray(
-                value, np.float32 if "value_float" in given or "value_floats" in given else None
-            )
+            kinds = {
+                "value_float": np.float32,
+                "value_floats": np.float32,
+                "value_int": int,
+                "value_ints": int,
+            }
+            found = [np.asarray(given[key], kind) for key, kind in kinds.items() if key in given]
+            return found[0] if found else None
         if node.op_type in ("Identity", "Transpose"):
             inner = self.array(node.input[0])
             if inner is None or node.op_type == "Identity":
@@ -117,12 +121,24 @@ class Graph:
         return None
 
     def _read(self, tensor: Any, where: str) -> np.ndarray:
+        self._refuse_external(tensor, where)
+        return self._onnx.numpy_helper.to_array(tensor)
+
+    def _refuse_external(self, tensor: Any, where: str) -> None:
         if tensor.data_location == self._onnx.TensorProto.EXTERNAL:
             raise ValueError(
                 f"{self.name}: {where} has its numbers in another file, which is not read: make it one file, "
                 "onnx.save(onnx.load(path), new_path)"
             )
-        return self._onnx.numpy_helper.to_array(tensor)
+
+    def check(self) -> None:
+        """ValueError for numbers in other files, and for nodes that are not as ONNX says, or not in their order."""
+        for name, tensor in self.constants.items():
+            self._refuse_external(tensor, f"initializer {name!r}")
+        try:
+            self._onnx.checker.check_model(self.proto)
+        except Exception as error:  # of onnx's own types
+            raise ValueError(f"{self.name}: is not a valid ONNX file: {error}") from error
 
     def attributes(self, node: Any) -> dict[str, Any]:
         """A node's attributes, with the opset's defaults of those it leaves out."""

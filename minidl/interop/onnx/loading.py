@@ -34,6 +34,7 @@ def load(path: str | os.PathLike | bytes, output: str | None = None) -> Sequenti
     """
     import_extra("onnxruntime", "onnx", "onnx")
     graph = Graph(path, output)
+    graph.check()
     shape, dtype = _input_of(graph)
     parts = _parts(graph, shape, dtype)
     run = Runner(graph.source, graph.name, graph.output, threads=1)
@@ -82,9 +83,8 @@ def _joined(last: Part | Affine | None, part: Part | Affine | None) -> Part | Af
     if isinstance(last, Part) and isinstance(part, Part) and type(last.layer) is Dense:
         dense, layer = last.layer, part.layer
         if dense.activation == "linear" and type(layer) in (Activation, LeakyReLU, ELU):
-            if (
-                layer._activation.slope == ActivationFunction(layer.activation).slope
-            ):  # what the bare name means
+            usual = ActivationFunction(layer.activation).slope  # what the bare name means
+            if layer._activation.slope == usual:
                 return Part(Dense(dense.units, layer.activation, dense.use_bias), last.weights)
     return None
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any, NamedTuple, NoReturn
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -37,7 +37,7 @@ class Part(NamedTuple):
     """A layer, not built, and its weights in its order."""
 
     layer: Layer
-    weights: list[np.ndarray] = []
+    weights: Sequence[np.ndarray] = ()
 
 
 class Reader:
@@ -52,26 +52,28 @@ class Reader:
         self.shape = shape
 
     def part(self) -> Part | Affine | None:
-        return _READERS.get(self._step.kind, Reader._activation)(self)
+        try:
+            return _READERS.get(self._step.kind, Reader._activation)(self)
+        except ValueError as error:
+            raise ValueError(
+                f"{self._graph.name}: {self._graph.describe(self._step.node)}: {error}"
+            ) from error
 
     # -- what was found
-
-    def _refuse(self, rule: str) -> NoReturn:
-        raise ValueError(f"{self._graph.name}: {self._graph.describe(self._step.node)}: {rule}")
 
     def _array(self, name: str) -> np.ndarray:
         array = self._given[name]
         if array.dtype != self._dtype:
-            self._refuse(f"its {name} must be of the input's dtype {self._dtype}, got {array.dtype}")
+            raise ValueError(f"its {name} must be of the input's dtype {self._dtype}, got {array.dtype}")
         if not np.isfinite(array).all():
-            self._refuse(f"its {name} holds NaN or infinity")
+            raise ValueError(f"its {name} holds NaN or infinity")
         return array
 
     def _vector(self, name: str, size: int) -> np.ndarray:
         """A constant with a number for each of ``size`` features."""
         array = self._array(name)
         if array.size not in (1, size) or array.ndim and array.shape[-1] != array.size:
-            self._refuse(f"its {name} must have {size} numbers, got shape {array.shape}")
+            raise ValueError(f"its {name} must have {size} numbers, got shape {array.shape}")
         return np.broadcast_to(array.reshape(-1), (size,))
 
     def _number(self, name: str, default: float | None = None) -> float | None:
@@ -80,25 +82,25 @@ class Reader:
         if value is None:
             return None
         if np.size(value) != 1:
-            self._refuse(f"its {name} must be one number, got shape {np.shape(value)}")
+            raise ValueError(f"its {name} must be one number, got shape {np.shape(value)}")
         value = np.asarray(value, self._dtype).reshape(())
         return float(str(value))  # 0.001, where its nearest float32 is meant
 
     def _last_axis(self) -> None:
         axis = self._given.get(".axis", -1)
         if axis not in (-1, len(self.shape)):
-            self._refuse(f"its axis must be the last, got {axis}")
+            raise ValueError(f"its axis must be the last, got {axis}")
 
     # -- layers
 
     def _dense(self) -> Part:
         weight, is_gemm = self._array("weight"), ".transB" in self._given
         if self._given.get(".transA"):
-            self._refuse("its transA must be 0: a sample is a row")
+            raise ValueError("its transA must be 0: a sample is a row")
         if is_gemm:
             weight = self._given[".alpha"] * (weight.T if self._given[".transB"] else weight)
         if weight.ndim != 2 or self.shape != weight.shape[:1]:
-            self._refuse(
+            raise ValueError(
                 f"its weight {weight.shape} must fit flat samples, got samples of shape {self.shape}"
             )
         self.shape = weight.shape[1:]
@@ -113,29 +115,25 @@ class Reader:
         return Part(Activation(self._step.kind))
 
     def _clipped_relu(self) -> Part:
-        numbers = {name: self._number(name) for name in ("high", "slope", "threshold")}
-        for name, number in numbers.items():
-            if number is not None and number < 0:
-                self._refuse(f"its {name} must be >= 0, got {number}")
-        return Part(ReLU(numbers["high"], numbers["slope"] or 0.0, numbers["threshold"] or 0.0))
+        high, slope, threshold = (self._number(name) for name in ("high", "slope", "threshold"))
+        return Part(ReLU(high, slope or 0.0, threshold or 0.0))
 
     def _leaky_relu(self) -> Part:
-        alpha = np.asarray(self._given.get("alpha", self._given.get(".alpha")))
+        alpha = self._array("alpha") if "alpha" in self._given else np.asarray(self._given[".alpha"])
         if alpha.size == 1 and alpha.min() >= 0:
             return Part(LeakyReLU(self._number("alpha")))
-        return Part(PReLU(), [self._of_sample("alpha", alpha).astype(self._dtype)])
+        return Part(
+            PReLU(), [np.broadcast_to(self._of_sample("alpha", alpha), self.shape).astype(self._dtype)]
+        )
 
     def _elu(self) -> Part:
-        alpha = self._number("alpha")
-        if alpha < 0:
-            self._refuse(f"its alpha must be >= 0, got {alpha}")
-        return Part(ELU(alpha))
+        return Part(ELU(self._number("alpha")))
 
     def _batch_normalization(self) -> Part:
         if self._given.get(".training_mode"):
-            self._refuse("its training_mode must be 0")
+            raise ValueError("its training_mode must be 0")
         if len(self.shape) > 1:
-            self._refuse(
+            raise ValueError(
                 f"it normalises the second axis, and minidl the last, of samples of shape {self.shape}"
             )
         layer = BatchNormalization(momentum=self._number("momentum"), epsilon=self._number("epsilon"))
@@ -153,7 +151,7 @@ class Reader:
 
     def _flatten(self) -> Part | None:
         if self._given[".axis"] != 1:
-            self._refuse(f"its axis must be 1, got {self._given['.axis']}")
+            raise ValueError(f"its axis must be 1, got {self._given['.axis']}")
         return self._flat()
 
     def _reshape(self) -> Part | None:
@@ -164,7 +162,7 @@ class Reader:
         total = math.prod(self.shape)
         keeps_rows = rows in (0, self._graph.dims[0]) or (rows == -1 and sizes == [total])
         if not keeps_rows or sizes not in ([-1], [total]):
-            self._refuse(f"it must make samples flat, (batch, {total}), got {(rows, *sizes)}")
+            raise ValueError(f"it must make samples flat, (batch, {total}), got {(rows, *sizes)}")
         return self._flat()
 
     def _flat(self) -> Part | None:
@@ -176,18 +174,20 @@ class Reader:
 
     def _dropout(self) -> Part | None:
         if np.any(self._given.get("training", False)):
-            self._refuse("its training_mode must be false")
+            raise ValueError("its training_mode must be false")
         rate = self._number("rate", self._given.get(".ratio", 0.5))
         return Part(Dropout(rate)) if 0 < rate < 1 else None
 
     # -- numbers that scale and shift
 
     def _of_sample(self, name: str, array: np.ndarray) -> np.ndarray:
-        """A constant as broadcast to a sample, in float64."""
+        """A constant that is broadcast to a sample, without the axis of the batch, in float64."""
         if array.ndim > len(self.shape) and array.shape[0] == 1:
             array = array[0]
         if array.ndim > len(self.shape) or np.broadcast_shapes(array.shape, self.shape) != self.shape:
-            self._refuse(f"its {name} must fit samples of shape {self.shape}, got shape {np.shape(array)}")
+            raise ValueError(
+                f"its {name} must fit samples of shape {self.shape}, got shape {np.shape(array)}"
+            )
         return array.astype(np.float64)
 
     def _constant(self, name: str) -> np.ndarray:
@@ -201,7 +201,7 @@ class Reader:
             return scaling(self._constant("scale"))
         divisor = self._constant("divisor")
         if not np.all(divisor):
-            self._refuse("it divides by 0")
+            raise ValueError("it divides by 0")
         return scaling(1 / divisor)
 
     def _scaler(self) -> Affine:

@@ -71,6 +71,7 @@ def onnx_teacher(
     ``threads`` is the number that onnxruntime takes, 0 for all cores.
     """
     graph = Graph(path, output)
+    run = Runner(graph.source, graph.name, graph.output, threads)
     last = graph.last_node()
     activation = _OF_PROBABILITIES.get(last.op_type if last is not None else "", UNKNOWN)
     if activation != UNKNOWN and not check_bool("from_probs", from_probs):
@@ -78,5 +79,4 @@ def onnx_teacher(
             f"{graph.name}: ends in {graph.describe(last)}, so it gives probabilities, and logits are wanted: export "
             "it without that node, or say onnx_teacher(path, from_probs=True)"
         )
-    run = Runner(graph.source, graph.name, graph.output, threads)
     return as_teacher(run, from_probs=True, activation=activation) if from_probs else run
