@@ -518,13 +518,23 @@ class OwnLayer(layers.Layer):
         return dout
 
 
+class OwnConstraint(minidl.constraints.Constraint):
+    def __call__(self, w):
+        return w
+
+
 def own_metric(y_true, y_pred):
     return 0.0
 
 
 WHOLE_BATCHES = {
     "moments": (lambda: classifier(layers.BatchNormalization()), {}, "layer 'batch_normalization.*moments"),
-    "own layer": (lambda: classifier(OwnLayer()), {}, "a part of your own"),
+    "own layer": (lambda: classifier(OwnLayer()), {}, "layer 'own_layer.*' is your own and may look"),
+    "own constraint": (
+        lambda: classifier(Dense(4, kernel_constraint=OwnConstraint())),
+        {},
+        "a constraint or method of sequential.* is your own",
+    ),
     "own metric": (lambda: classifier(metrics=[own_metric]), {}, "metric 'own_metric' is a function"),
     "DIST": (
         lambda: classifier(loss=minidl.losses.DIST()),
@@ -600,6 +610,19 @@ def test_ranks_that_differ_are_refused_by_name(name):
         job,
         RankError,
         f"^{re.escape(name)} must be the same on all ranks, got .+ on rank 0 and .+ on rank 2",
+    )
+
+
+def test_a_difference_is_shown_where_it_is():
+    def job(communicator):
+        hidden = Dense(12, "tanh", bias_initializer="ones" if communicator.rank else "zeros")
+        fit(classifier(Dense(9), Dense(9), hidden), communicator=communicator)
+
+    refused(
+        2,
+        job,
+        RankError,
+        r"the model's layers .*got \.\.\. .*Zeros.* on rank 0 and \.\.\. .*Ones.* on rank 1",
     )
 
 

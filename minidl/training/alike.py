@@ -12,8 +12,6 @@ from ..optimizers import serialize
 from .samples import CHUNK_BYTES, Samples
 
 _ARGUMENTS = "epochs", "initial_epoch", "batch_size", "shuffle", "validation_freq", "validation_split"
-_TEXT = 150
-"""Characters of a text that are shown."""
 _MEANT = (
     ". Each rank takes its own part of every batch, so all are given the same samples. Ranks that hold different ones "
     "pass communicator=minidl.interop.mpi.Shards(communicator)"
@@ -60,7 +58,7 @@ def _unnamed(config: dict) -> dict:
 
 def _of_text(name: str, text: str) -> Part:
     text = re.sub(r" at 0x[0-9a-fA-F]+", "", text)  # where an object lies in memory
-    return Part(name, zlib.crc32(text.encode()), text[:_TEXT])
+    return Part(name, zlib.crc32(text.encode()), text)
 
 
 def _of_array(name: str, array: Any, count: int | None, has_shards: bool) -> Part:

@@ -5,7 +5,8 @@ to the fit loop what it asks of `Alone`: nothing of MPI is known here. A communi
 ``size``, ``sum_in_place(array)`` and ``broadcast(array)`` (from rank 0), and may have ``abort()``.
 
 A rank that fails says so where the others wait for it next, so that all of them end with an error. That is in
-``_agree``: every other exchange follows one, and nothing can fail between the two but the exchange itself.
+``_agree``: every other exchange follows one, and nothing can fail between the two but the exchange itself. Handlers of
+signals, which may raise, wait till then.
 """
 
 import functools
@@ -26,11 +27,14 @@ from ..kernels.random import permutation
 from ..notices import quiet
 from ..validation import describe, shorten
 from .alike import parts_of
+from .interrupts import uninterrupted
 from .tally import Unfinished
 
 Function = TypeVar("Function", bound=Callable)
 _TEXT_BYTES = 400
 """Of what a rank tells the others in words: of an error, or of how its data differ."""
+_SHOWN = 100
+"""Characters of a part that differs."""
 
 
 class RankError(RuntimeError):
@@ -117,6 +121,7 @@ class Ranks(Alone):
         self.sum(table)
         return [bytes(row).rstrip(b"\0").decode("utf-8", "ignore") for row in table]
 
+    @uninterrupted
     def _agree(self, number: int = 0, failed: BaseException | None = None) -> np.ndarray:
         """Every rank's ``number``. If one has ``failed``, the others raise a RankError that says how."""
         table = self._gather(failed is not None, number)
@@ -159,6 +164,7 @@ class Ranks(Alone):
 
     # -- how a fit begins ----------------------------------------------------------------------------
 
+    @uninterrupted
     def begin(self, model, options, data):
         """Refuse ranks that differ, and give all of them the model of rank 0. Returns ``data`` with the count of all.
 
@@ -173,16 +179,21 @@ class Ranks(Alone):
         if differs[0]:
             raise RankError("communicator must be Shards(...) on all ranks or on none, got both")
         if differs.any():
-            part = parts[int(np.argmax(differs)) - 1]
-            texts = self._texts(part.text)
-            other = int(np.argmax(digests[:, np.argmax(differs)] != digests[0, np.argmax(differs)]))
-            raise RankError(
-                f"{part.name} must be the same on all ranks, got {texts[0]} on rank 0 and {texts[other]} on rank "
-                f"{other}{part.advice}"
-            )
+            self._refuse_difference(parts[int(np.argmax(differs)) - 1], digests[:, np.argmax(differs)])
         self._counts = self._gather(data.count)[:, 0]
-        model.turns.change(self._broadcast_model, model)
+        model.turns.take(self._broadcast_model, model)
         return data._replace(count=self._total(data.count))
+
+    def _refuse_difference(self, part, digests: np.ndarray) -> None:
+        """A RankError that shows a part on rank 0 and on the first rank where it is another, from where they differ."""
+        other, at = int(np.argmax(digests != digests[0])), 0
+        while (texts := self._texts(part.text[at : at + _SHOWN]))[0] == texts[other] != "":
+            at += _SHOWN
+        first, second = ("... " * (at > 0) + texts[rank] for rank in (0, other))
+        raise RankError(
+            f"{part.name} must be the same on all ranks, got {first} on rank 0 and {second} on rank {other}"
+            f"{part.advice}"
+        )
 
     def _total(self, count: int) -> int:
         return count
@@ -240,6 +251,7 @@ class ShardedRanks(Ranks):
     def _total(self, count):
         return int(self._counts.sum())
 
+    @uninterrupted
     def joined(self, rows):
         sizes = self._agree(len(rows))
         first = sizes[: self.rank].sum()

@@ -27,7 +27,9 @@ def check_shared(model, options, data: TrainingData) -> None:
     if loss.whole_batch or objective.kind < 0:
         reason = f"loss {loss.name} is computed of a whole batch"
     elif ops is None:
-        reason = f"{model.name} has a part of your own, which may look at the other rows of a batch"
+        own = [f"layer {layer.name!r}" for layer in model.layers if layer.ops() is None]
+        part = own[0] if own else f"a constraint or method of {model.name}"
+        reason = f"{part} is your own and may look at the other rows of a batch"
     elif of_batch := [model.layers[op.layer].name for op in ops if op.kind == BATCH_NORMALIZATION]:
         reason = f"layer {of_batch[0]!r} normalises by the moments of a whole batch"
     elif functions:
