@@ -59,9 +59,9 @@ _CHECKS: dict[str, Callable] = {
 
 def check_parameters(estimator) -> None:
     """A ValueError or TypeError that names the parameter, the rule and the value."""
-    for name, value in estimator.get_params(deep=False).items():
-        if name in _CHECKS:
-            _CHECKS[name](name, value)
+    for name, check in _CHECKS.items():
+        if hasattr(estimator, name):
+            check(name, getattr(estimator, name))
     if estimator.solver == "lbfgs":
         for name in ("dropout", "batch_normalization"):
             if getattr(estimator, name):
