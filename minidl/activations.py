@@ -5,7 +5,6 @@ function of each name and alias. A function takes numbers of any shape; float32 
 float64, as with `minidl.softmax`. Given to a layer, it stands for its name: its further arguments have their defaults.
 """
 
-import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -142,13 +141,11 @@ def elu(x, alpha: float = 1.0) -> np.ndarray:
 
 
 def gelu(x, approximate: bool = False) -> np.ndarray:
-    """``x * (1 + erf(x / sqrt(2))) / 2``; approximately ``x * (1 + tanh(sqrt(2/pi) * (x + 0.044715 x^3))) / 2``."""
-    if not check_bool("approximate", approximate):
-        return _apply("gelu", x)
-    x = _as_numbers(x)[0] if np.isscalar(x) else _as_numbers(x)
-    with np.errstate(over="ignore"):  # tanh of infinity is right
-        inner = math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x)
-    return 0.5 * x * (1 + np.tanh(inner))
+    """``x * (1 + erf(x / sqrt(2))) / 2``; approximately ``x * (1 + tanh(sqrt(2/pi) * (x + 0.044715 x^3))) / 2``.
+
+    In a layer the approximate form is the activation "gelu_tanh".
+    """
+    return _apply("gelu_tanh" if check_bool("approximate", approximate) else "gelu", x)
 
 
 def softmax(x, axis: int = -1) -> np.ndarray:

@@ -219,7 +219,7 @@ PUBLIC_NAMES = {
         activations Adagrad Adamax BatchNormalization CosineDecayRestarts ELU InverseTimeDecay LayerNormalization Lion
         MinMaxNorm Model Nadam NonNeg Normalization PReLU PolynomialDecay UnitNorm""",
     "activations": """
-        deserialize elu gelu get leaky_relu linear relu serialize sigmoid silu softmax softplus swish tanh""",
+        deserialize elu gelu gelu_tanh get leaky_relu linear relu serialize sigmoid silu softmax softplus swish tanh""",
     "callbacks": """
         CSVLogger Callback CallbackList EarlyStopping History LambdaCallback LearningRateScheduler
         ModelCheckpoint ProgressBar ReduceLROnPlateau TerminateOnNaN""",

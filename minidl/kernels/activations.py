@@ -49,6 +49,16 @@ def elementwise(formula: Callable, derivative: Callable, **settings) -> Row:
 
 
 _NORMAL_DENSITY = 1 / math.sqrt(2 * math.pi)
+_GELU_SLOPE = 2 * math.sqrt(2 / math.pi)
+_GELU_CUBE = 0.044715 * _GELU_SLOPE
+
+
+def gelu_tanh_gradient(dout, x, slope):
+    """s + x s (1 - s) u' with u = _GELU_SLOPE x + _GELU_CUBE x^3, s = sigmoid(u)."""
+    s = sigmoid(x * (_GELU_SLOPE + _GELU_CUBE * x * x))
+    near = where_le(x, -20.0, -20.0, where_le(x, 20.0, x, 20.0))  # beyond, s is 0 or 1, and x^3 may overflow
+    return dout * (s + near * s * (1.0 - s) * (_GELU_SLOPE + 3 * _GELU_CUBE * near * near))
+
 
 # Formulas on vectors: out = f(x, slope), and dx = df(dout, y, slope), where y is the output, or the input if the entry
 # says so. ``slope`` is leaky_relu's negative_slope and elu's alpha. At a kink the derivative is the left one.
@@ -101,6 +111,12 @@ ACTIVATIONS = {
             dout * where_le(out, 0.0, out + slope, 1.0)
         ),  # slope exp(x) = out + slope below 0
         slope=1.0,
+    ),
+    "gelu_tanh": elementwise(
+        # 0.5 (1 + tanh(u / 2)) = sigmoid(u), and does not cancel below 0
+        lambda x, slope: x * sigmoid(x * (_GELU_SLOPE + _GELU_CUBE * x * x)),
+        gelu_tanh_gradient,
+        needs_input=True,
     ),
 }
 
