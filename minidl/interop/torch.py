@@ -1,12 +1,17 @@
-"""PyTorch: modules as teachers, and models converted both ways. Needs torch.
+"""PyTorch: modules as teachers, models converted both ways, state dicts read. Needs ``minidl[torch]``.
 
 ::
 
-    from minidl.interop.torch import torch_teacher
+    from minidl.interop.torch import from_torch, to_torch, torch_teacher
     minidl.distill(torch_teacher(module), student, x, y)
+
+`from_state_dict` stands here too; given arrays, or a safetensors file, it needs no torch.
 """
 
-from collections.abc import Callable
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 
@@ -17,165 +22,258 @@ from ..layers import (
     Dense,
     Dropout,
     Flatten,
-    Input,
     Layer,
     LayerNormalization,
     LeakyReLU,
     PReLU,
-    Softmax,
+    ReLU,
 )
 from ..models import Sequential
+from ..teachers import Teacher
 from ..validation import describe
-from . import activation_of, check_same, import_extra, normalization_arrays
-
-_ARRAYS = {"gamma": "weight", "beta": "bias", "alpha": "weight"}
-_ARRAYS |= {"moving_mean": "running_mean", "moving_variance": "running_var"}
-"""What PyTorch calls a layer's arrays, in the order of our weights."""
-_MODULES = {kind.lower(): kind for kind in "ReLU Sigmoid Tanh GELU SiLU Softplus ELU Softmax".split()}
+from . import Place, assemble, check_same, import_extra, teacher_of
+from .state_dict import from_state_dict as from_state_dict
+from .torch_form import ACTIVATIONS, ARRAYS, COUNTER, Module, modules_of, torch_array
 
 
-def torch_teacher(module: object, device: object = None) -> Callable[[np.ndarray], np.ndarray]:
-    """A PyTorch module that returns logits, as a teacher: ``x -> logits`` in NumPy arrays.
+def torch_teacher(module: object, device: object = None, from_probs: bool = False) -> Teacher:
+    """A PyTorch module as a teacher.
 
     It runs in eval mode (dropout off, batch norm by its running means) without gradients, and each part is put back
-    into the mode it was in. A module that ends in ``Softmax`` must be given without it: the teacher must give logits.
+    into the mode it was in.
+
+    Parameters
+    ----------
+    module : gives logits. Of a ``torch.nn.Sequential`` that ends in ``Softmax`` or ``Sigmoid`` the probabilities'
+        logarithms (or log-odds) teach, raised to 1e-7 before. What another module ends with is not known: answers
+        that look like probabilities are refused unless ``from_probs`` is True.
+    device : where the inputs go; by default where the module's first parameter is.
+    from_probs : the module gives probabilities.
     """
-    torch = import_extra("torch", "torch", "bench")
+    torch = import_extra("torch", "torch", "torch")
     if not isinstance(module, torch.nn.Module):
         raise TypeError(f"module must be a torch.nn.Module, got {describe(module)}")
+    ending = {torch.nn.Softmax: "softmax", torch.nn.Sigmoid: "sigmoid"}
+    return teacher_of(_function_of(torch, module, device), ending.get(_last_of(torch, module)), from_probs)
 
-    def teacher(x: np.ndarray) -> np.ndarray:
+
+def _last_of(torch: Any, module: Any) -> type:
+    """The class of the module's last part, as far as plain Sequentials go."""
+    while type(module) is torch.nn.Sequential and len(module):
+        module = module[-1]
+    return type(module)
+
+
+def _function_of(torch: Any, module: Any, device: object = None) -> Callable[[np.ndarray], np.ndarray]:
+    """The module in eval mode, of NumPy arrays."""
+
+    def run(x: np.ndarray) -> np.ndarray:
         modes = [(part, part.training) for part in module.modules()]
+        where = (
+            next((parameter.device for parameter in module.parameters()), None) if device is None else device
+        )
         module.eval()
         try:
             with torch.no_grad():
-                answers = module(torch.from_numpy(x).to(device)).cpu()
+                answers = module(torch.from_numpy(x).to(where)).cpu()
         finally:
             for part, mode in modes:
                 part.training = mode
         return (answers if answers.dtype == torch.float64 else answers.float()).numpy()
 
-    return teacher
+    run.__name__ = type(module).__name__
+    return run
 
 
-def to_torch(model: Sequential) -> object:
-    """The same net as a ``torch.nn.Sequential`` with copies of the weights, for inference or training. Frozen layers
-    stay frozen (``requires_grad=False``).
+# ---- to PyTorch
 
-    Raises ValueError for a layer PyTorch has no plain counterpart of, a user's own among them.
+
+def to_torch(model: Sequential) -> Any:
+    """The same net as a ``torch.nn.Sequential`` with copies of the weights, for inference or training.
+
+    Frozen layers stay frozen (``requires_grad=False``); put a frozen BatchNorm1d into eval mode as well, as in training
+    mode its running means move. Regularizers, constraints and the optimizer stay behind: in PyTorch they are no part
+    of a module.
+
+    Raises ValueError for a layer that PyTorch has no plain counterpart of, a user's own among them, and if both sides
+    give different numbers.
     """
-    torch = import_extra("torch", "torch", "bench")
-    nn = torch.nn
+    torch = import_extra("torch", "torch", "torch")
     model.require_built("to_torch")
-    modules: list = []
-    for layer in model.layers:
-        name, slope = activation_of(layer, "torch")
-        if isinstance(layer, Dense):
-            modules.append(nn.Linear(*layer.weight.shape, bias=layer.use_bias))
-            for theirs, ours in zip(modules[-1].parameters(), layer.parameters, strict=True):
-                theirs.data = torch.from_numpy(getattr(layer, ours.name).T.copy())
-                theirs.requires_grad_(ours.trainable)
-        elif isinstance(layer, (BatchNormalization, LayerNormalization, PReLU)):
-            modules.append(_featurewise_module(torch, layer))
-        elif isinstance(layer, Dropout):
-            modules.append(nn.Dropout(layer.rate))
-        elif isinstance(layer, Flatten):
-            modules.append(nn.Flatten())
-        elif not isinstance(layer, Activation):
-            raise ValueError(f"layer {layer.name!r} ({type(layer).__name__}) has no counterpart in PyTorch")
-        if name in ("leaky_relu", "elu"):
-            modules.append((nn.LeakyReLU if name == "leaky_relu" else nn.ELU)(slope))
-        elif name != "linear":
-            modules.append(getattr(nn, _MODULES[name])(**({"dim": -1} if name == "softmax" else {})))
-    result = nn.Sequential(*modules)
-    check_same(model, torch_teacher(result))
+    result = torch.nn.Sequential(*(_made(torch, described) for described in modules_of(model)))
+    check_same(model, _function_of(torch, result))
     return result
 
 
-def _featurewise_module(torch, layer: BatchNormalization | LayerNormalization | PReLU):
-    """In training PyTorch's running variance follows the unbiased one of a batch; its momentum is 1 - momentum."""
-    nn, size = torch.nn, layer.input_shape[-1]
-    if len(layer.input_shape) > 1 and not isinstance(layer, LayerNormalization):
-        raise ValueError(f"layer {layer.name!r} on samples of several axes has no counterpart in PyTorch")
-    if isinstance(layer, PReLU):
-        module, arrays = nn.PReLU(size), {"alpha": layer.alpha}
-    elif isinstance(layer, BatchNormalization):
-        module = nn.BatchNorm1d(size, layer.epsilon, 1 - layer.momentum)
-        arrays = normalization_arrays(layer)
-    else:
-        module, arrays = nn.LayerNorm(size, layer.epsilon), normalization_arrays(layer)
-    learns = {entry.name for entry in layer.parameters if entry.trainable}
-    for name, array in arrays.items():
-        theirs = getattr(module, _ARRAYS[name])
-        theirs.data = torch.from_numpy(np.array(array, layer.dtype))
-        theirs.requires_grad_(name in learns)
+def _made(torch: Any, described: Module) -> Any:
+    module = getattr(torch.nn, described.kind)(**described.settings)
+    for name, array in described.arrays.items():
+        theirs = getattr(module, name)
+        theirs.data = torch.from_numpy(array)
+        theirs.requires_grad_(name in described.learns)
     return module
 
 
-def from_torch(module: object, input_shape: tuple[int, ...] | None = None) -> Sequential:
-    """A ``torch.nn.Sequential`` of Linear, BatchNorm1d, LayerNorm, activations, Dropout and Flatten, with copies of its
-    weights.
+# ---- from PyTorch
 
-    A part without ``requires_grad`` becomes a frozen layer.
-    Raises ValueError for a part, or a setting of one, that minidl has no counterpart of: ``GELU("tanh")``.
+
+def from_torch(module: object, input_shape: tuple[int, ...] | None = None) -> Sequential:
+    """A ``torch.nn.Sequential``, nested ones included, as a model with copies of its weights.
+
+    It may hold Linear, BatchNorm1d, LayerNorm, PReLU, ReLU, ReLU6, LeakyReLU, ELU, GELU (both forms), SiLU, Sigmoid,
+    Tanh, Softplus, Softmax, ``Hardtanh(0, m)``, ``Threshold(t, 0)``, Dropout, Flatten and Identity. A part without
+    ``requires_grad`` becomes a frozen layer. For a module of another class see `from_state_dict`.
+
+    Parameters
+    ----------
+    input_shape : of one sample; by default the features of the first part that tells them.
+
+    Raises ValueError, naming the part, for one that minidl has no counterpart of, or a setting of it, before
+    anything is built; and if both sides give different numbers.
     """
-    torch = import_extra("torch", "torch", "bench")
+    torch = import_extra("torch", "torch", "torch")
     if type(module) is not torch.nn.Sequential:  # a subclass may have another forward
-        raise TypeError(f"module must be a torch.nn.Sequential, got {describe(module)}")
-    layers = [_layer_of(torch.nn, part) for part in module if type(part) is not torch.nn.Identity]
-    linear = [part for part in module if type(part) is torch.nn.Linear]
-    if not linear:
-        raise ValueError("module must have a Linear layer")
-    dtypes = {str(parameter.dtype).removeprefix("torch.") for parameter in module.parameters()}
-    if len(dtypes) > 1 or not dtypes <= {"float32", "float64"}:
-        raise ValueError(f"module must have parameters of float32 or of float64, got {sorted(dtypes)}")
-    shape = (linear[0].in_features,) if input_shape is None else input_shape
-    model = Sequential([Input(shape), *layers], dtype=dtypes.pop())
-    model.set_weights([array.detach().cpu().numpy().T for part in module for array in _arrays_of(part)])
-    check_same(model, torch_teacher(module, linear[0].weight.device))
+        raise TypeError(
+            f"module must be a torch.nn.Sequential, got {describe(module)}. Of another module the state dict can be "
+            "read: from_state_dict(module.state_dict(), activation=...)"
+        )
+    parts = list(_parts_of(torch.nn, module))
+    _refuse_shared(parts)
+    places = [_place_of(torch.nn, called, part) for called, part in parts]
+    arrays = [array for place in places for array in place.arrays.values()]
+    if not arrays:
+        raise ValueError("module must have a part with weights")
+    dtypes = sorted({array.dtype.name for array in arrays})
+    if dtypes not in (["float32"], ["float64"]):
+        raise ValueError(f"module must have parameters of float32 or of float64, got {dtypes}")
+    shape = _features_of(parts) if input_shape is None else input_shape
+    model = assemble(places, shape, dtypes[0])
+    check_same(model, _function_of(torch, module))
     return model
 
 
-def _arrays_of(part) -> list:
-    names = ("weight", "bias", "running_mean", "running_var")
-    return [array for array in (getattr(part, name, None) for name in names) if array is not None]
+def _parts_of(nn: Any, module: Any, path: str = "module") -> Iterator[tuple[str, Any]]:
+    """The parts in order, of nested Sequentials too, with what error messages call them."""
+    for name, part in module._modules.items():
+        if type(part) is nn.Sequential:
+            yield from _parts_of(nn, part, f"{path}[{name}]")
+        elif type(part) is not nn.Identity:
+            yield f"{path}[{name}]", part
 
 
-def _featurewise_layer(kind: str, part, trainable: bool) -> Layer | None:
-    """The layer of a module with parameters of each feature; None if there is none."""
-    if kind == "BatchNorm1d" and part.affine and part.track_running_stats and part.momentum is not None:
-        return BatchNormalization(momentum=1 - part.momentum, epsilon=part.eps, trainable=trainable)
-    if kind == "LayerNorm" and len(part.normalized_shape) == 1:
-        arrays = {"scale": part.weight is not None, "center": part.bias is not None}
-        return LayerNormalization(epsilon=part.eps, trainable=trainable, **arrays)
-    if kind == "PReLU" and part.num_parameters > 1:  # one is shared by all features
-        return PReLU(trainable=trainable)
-    return None
+def _refuse_shared(parts: list[tuple[str, Any]]) -> None:
+    """Refuse parameters that two parts share: as two layers they would be trained apart."""
+    seen: dict[int, str] = {}
+    for called, part in parts:
+        for parameter in part.parameters():
+            if seen.setdefault(id(parameter), called) != called:
+                raise ValueError(
+                    f"{called} shares parameters with {seen[id(parameter)]}: minidl's layers share none"
+                )
 
 
-def _layer_of(nn, part) -> Layer:
+def _features_of(parts: list[tuple[str, Any]]) -> tuple[int, ...]:
+    """How many features the first part that tells it takes."""
+    for _, part in parts:
+        for name in ("in_features", "num_features"):
+            if hasattr(part, name):
+                return (getattr(part, name),)
+        if hasattr(part, "normalized_shape"):
+            return tuple(part.normalized_shape)
+    raise ValueError("input_shape must be given: no part of the module tells how many features it takes")
+
+
+def _place_of(nn: Any, called: str, part: Any) -> Place:
     kind = type(part).__name__
     if getattr(nn, kind, None) is not type(part):  # a subclass may have another forward
-        kind = "class of your own"
-    learns = {parameter.requires_grad for parameter in part.parameters()}
-    if len(learns) > 1:
-        raise ValueError(f"module has a {part} with one frozen parameter, which has no counterpart in minidl")
-    trainable = learns != {False}
-    if kind == "Linear":
-        return Dense(part.out_features, use_bias=part.bias is not None, trainable=trainable)
-    if (layer := _featurewise_layer(kind, part, trainable)) is not None:
-        return layer
-    if kind == "Dropout":
-        return Dropout(part.p)
-    if kind == "LeakyReLU":
-        return LeakyReLU(part.negative_slope)
-    if kind == "ELU" and part.alpha >= 0:
-        return ELU(part.alpha)
-    if kind == "Softmax" and part.dim in (None, 1, -1):  # of (B, C)
-        return Softmax()
-    if kind == "Flatten" or kind in _MODULES.values():
-        for name, usual in vars(type(part)()).items():
-            if name[0] != "_" and name not in ("training", "inplace") and getattr(part, name) != usual:
-                raise ValueError(f"module has a {part}, whose {name} has no counterpart in minidl")
-        return Flatten() if kind == "Flatten" else Activation(kind.lower())
-    raise ValueError(f"module has a {part}, which has no counterpart in minidl")
+        raise ValueError(f"{called} is a {kind}, a class of your own, which has no counterpart in minidl")
+    if kind not in _LAYERS:
+        hint = ". What stands before it are logits, too: leave it out" if kind == "LogSoftmax" else ""
+        raise ValueError(f"{called} is {part}, which has no counterpart in minidl{hint}")
+    layer = _LAYERS[kind](part)
+    if isinstance(layer, str):
+        raise ValueError(f"{called} is {part}, whose {layer} has no counterpart in minidl")
+    state = {name: array for name, array in part.state_dict().items() if name != COUNTER}
+    if unknown := state.keys() - set(ARRAYS.get(type(layer), {}).values()):
+        raise ValueError(f"{called} is {part}, whose {min(unknown)} has no counterpart in minidl")
+    return Place(called, *_with_arrays(called, part, layer, state))
+
+
+def _with_arrays(
+    called: str, part: Any, layer: Layer, state: dict[str, Any]
+) -> tuple[Layer, dict[str, np.ndarray]]:
+    """The layer, frozen if the part is, and its arrays by minidl's names."""
+    learns = {name: parameter.requires_grad for name, parameter in part.named_parameters()}
+    arrays = {name: torch_array(_numbers(called, name, tensor)) for name, tensor in state.items()}
+    if isinstance(layer, (BatchNormalization, LayerNormalization)):
+        # a weight of ones or a bias of zeros that does not learn is none
+        for setting, name, neutral in (("scale", "weight", 1), ("center", "bias", 0)):
+            frozen = (
+                learns.get(name) is False and any(learns.values()) and bool(np.all(arrays[name] == neutral))
+            )
+            if name not in arrays or frozen:
+                layer = type(layer).from_config({**layer.get_config(), setting: False})
+                arrays.pop(name, None)
+                learns.pop(name, None)
+    if len(set(learns.values())) > 1:
+        raise ValueError(f"{called} is {part} with one frozen parameter, which has no counterpart in minidl")
+    if False in learns.values():
+        layer = type(layer).from_config({**layer.get_config(), "trainable": False})
+    names = ARRAYS.get(type(layer), {})
+    return layer, {ours: arrays[theirs] for ours, theirs in names.items() if theirs in arrays}
+
+
+def _numbers(called: str, name: str, tensor: Any) -> np.ndarray:
+    dtype = str(tensor.dtype).removeprefix("torch.")
+    if dtype not in ("float32", "float64"):
+        raise ValueError(
+            f"module must have parameters of float32 or of float64, got {dtype}: {name} of {called}"
+        )
+    return tensor.detach().cpu().numpy()
+
+
+def _batch_normalization(part: Any) -> Layer | str:
+    if not part.track_running_stats:
+        return "track_running_stats"
+    if part.momentum is None:
+        return "momentum"
+    return BatchNormalization(momentum=round(1 - part.momentum, 12), epsilon=part.eps)
+
+
+def _activation(part: Any) -> Layer | str:
+    """The activation of that class with these settings, or the name of a setting that none has."""
+    kind, unlike = type(part).__name__, ""
+    for name, (their_kind, settings) in ACTIVATIONS.items():
+        if their_kind == kind:
+            differ = [key for key, value in settings.items() if getattr(part, key) != value]
+            if not differ or (kind == "Softmax" and part.dim in (None, 1)):  # 1 is the last of (B, C)
+                return Activation(name)
+            unlike = differ[0]
+    return unlike
+
+
+_LAYERS: dict[str, Callable[[Any], Layer | str]] = {
+    **{kind: _activation for kind, _ in ACTIVATIONS.values()},
+    "Linear": lambda part: Dense(part.out_features, use_bias=part.bias is not None),
+    "BatchNorm1d": _batch_normalization,
+    "LayerNorm": lambda part: (
+        LayerNormalization(epsilon=part.eps) if len(part.normalized_shape) == 1 else "normalized_shape"
+    ),
+    "PReLU": lambda part: (
+        PReLU() if part.num_parameters > 1 else "num_parameters"
+    ),  # one is shared by all features
+    "Dropout": lambda part: Dropout(part.p) if part.p < 1 else "p",
+    "Flatten": lambda part: (
+        Flatten() if (part.start_dim, part.end_dim) == (1, -1) else "start_dim or end_dim"
+    ),
+    "LeakyReLU": lambda part: (
+        LeakyReLU(part.negative_slope) if part.negative_slope >= 0 else "negative_slope"
+    ),
+    "ELU": lambda part: ELU(part.alpha) if part.alpha >= 0 else "alpha",
+    "ReLU6": lambda part: ReLU(max_value=6.0),
+    "Hardtanh": lambda part: ReLU(max_value=part.max_val) if part.min_val == 0 else "min_val",
+    "Threshold": lambda part: (
+        "value" if part.value != 0 else "threshold" if part.threshold < 0 else ReLU(threshold=part.threshold)
+    ),
+}
+"""The layer of a module of each class, or the name of its setting that minidl has no counterpart of."""
