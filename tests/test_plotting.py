@@ -225,6 +225,17 @@ def test_refuses():
             lambda: plotting.softened_probabilities(LOGITS[0], ()),
             "temperatures must be a list of one or more",
         ),
+        (
+            lambda: plotting.confusion(LOGITS, LABELS),
+            r"student_logits must have shape \(N, C\), .*given as y=",
+        ),
+        (lambda: plotting.reliability({}, LABELS), "logits must hold those of one model or more, got none"),
+        (
+            lambda: plotting.softened_probabilities(LOGITS[0], classes=4),
+            "classes must be a list of names, got 4",
+        ),
+        (lambda: plotting.learning_curves({}), "histories must hold one History or more, got none"),
+        (lambda: plotting.softened_probabilities(np.nan * LOGITS[0]), "logits must be finite, got nan"),
         (lambda: plotting.learning_curves(None), "histories must be a History or a dict of them, got None"),
         (lambda: plotting.sweep(None), "result must be what distill_sweep returned, got None"),
     ):

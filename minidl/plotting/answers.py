@@ -30,6 +30,7 @@ def softened_probabilities(
     classes the likeliest 30 are drawn, in that order.
     """
     logits = check_array("logits", logits, ndim=1)
+    check_finite("logits", logits)
     if not np.iterable(temperatures) or not len(temperatures):
         raise ValueError(f"temperatures must be a list of one or more, got {describe(temperatures)}")
     names = class_names(classes, len(logits), "logits")
@@ -102,8 +103,10 @@ def _two_of(teacher_logits: Any, student_logits: Any, y: Any) -> dict[str, np.nd
     told = [name for name, value in given.items() if value is not None]
     if len(told) != 2:
         raise ValueError(f"confusion compares two of {', '.join(given)}, got {', '.join(told) or 'none'}")
-    logits = {name: check_array(name, given[name], ndim=2) for name in told if name != "y"}
+    logits = {name: check_array(name, given[name]) for name in told if name != "y"}
     for name, values in logits.items():
+        if values.ndim != 2:
+            raise ValueError(f"{name} must have shape (N, C), got {values.shape}; labels are given as y=")
         check_finite(name, values)
     first, *others = logits.values()
     if others and others[0].shape != first.shape:
@@ -159,6 +162,8 @@ def reliability(logits: Any, y: np.ndarray, bins: int = 15, ax: Any = None) -> A
     y = as_labels(check_array("y", y))
     if not (y >= 0).any():
         raise ValueError("y must hold labels, got none >= 0")
+    if not logits:
+        raise ValueError("logits must hold those of one model or more, got none")
     found = {}
     for name, values in logits.items():
         values = check_logits("logits", values)

@@ -3,7 +3,7 @@
 import functools
 import io
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from ..validation import describe
@@ -51,7 +51,7 @@ def legend_outside(ax: Any, **options: Any) -> None:
 
 
 def class_names(classes: Sequence[str] | None, count: int, of: str) -> list[str]:
-    if isinstance(classes, str):
+    if isinstance(classes, str) or not isinstance(classes, (Iterable, type(None))):
         raise TypeError(f"classes must be a list of names, got {describe(classes)}")
     names = [str(name) for name in (range(count) if classes is None else classes)]
     if len(names) != count:

@@ -23,6 +23,8 @@ def learning_curves(histories: object, metric: str = "loss", ax: Any = None) -> 
     """
     if not isinstance(histories, Mapping):
         histories = {"": histories}
+    if not histories:
+        raise ValueError("histories must hold one History or more, got none")
     found = {name: _history_of(given, metric) for name, given in histories.items()}
     ax = axes_for(ax, 7.0, 4.0)
     kinds = {}  # of the losses of training
