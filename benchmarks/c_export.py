@@ -39,7 +39,7 @@ class Source(NamedTuple):
 
 def minidl_source(arrays, quantize: bool = False) -> Source:
     import minidl
-    from minidl.interop.c_source import c_source
+    from minidl.interop.c.source import c_source
 
     return Source(c_source(minidl_net(minidl, arrays), "net", quantize).text, "net_predict")
 
@@ -157,7 +157,7 @@ class Int8(CFile):
 
     @staticmethod
     def expected(arrays, x):
-        from minidl.interop.c_source import quantized
+        from minidl.interop.c.source import quantized
 
         pairs = [quantized(array) if array.ndim == 2 else (array, 1) for array in arrays]
         return OneThread.expected([np.float64(q) * scale for q, scale in pairs], x)

@@ -14,8 +14,7 @@ from test_readme import blocks
 
 import minidl
 from minidl.activations import NAMES
-from minidl.interop import c, c_source
-from minidl.interop.c import export
+from minidl.interop.c import export, exporting, source
 from minidl.layers import (
     LAYERS,
     Activation,
@@ -46,8 +45,8 @@ def student() -> Sequential:
 
 
 def test_every_layer_and_activation_has_a_form():
-    assert set(LAYERS.classes.values()) == set(c_source._LAYERS)
-    assert set(NAMES) - {"linear"} <= set(c_source.FUNCTIONS)
+    assert set(LAYERS.classes.values()) == set(source._LAYERS)
+    assert set(NAMES) - {"linear"} <= set(source.FUNCTIONS)
 
 
 @pytest.mark.parametrize(
@@ -56,7 +55,7 @@ def test_every_layer_and_activation_has_a_form():
 def test_sizes(sizes, gcc, tmp_path):
     inputs, *hidden, last = sizes
     model = net(*(Dense(units, "relu") for units in hidden), Dense(last, "softmax"), inputs=inputs)
-    written = c_source.c_source(model, "student")
+    written = source.c_source(model, "student")
     library = load(gcc, tmp_path, {"student": written.text})
     x = rng.normal(size=(8, inputs)).astype(np.float32)
     assert error(call(library, "student", x, (last,)), model.predict(x)) <= 1e-6
@@ -70,11 +69,11 @@ def test_a_long_sum_is_right_to_1e_6(gcc, tmp_path, monkeypatch):
     model = net(Dense(5), inputs=40_000)  # more than an int may count on a small processor
     x = rng.normal(size=(8, 40_000)).astype(np.float32)
     exact = x.astype(np.float64) @ model.layers[0].weight.astype(np.float64)
-    text = c_source.c_source(model, "student").text
+    text = source.c_source(model, "student").text
     assert "for (long " in text and "int i" not in text
     assert error(call(load(gcc, tmp_path, {"student": text}), "student", x, (5,)), exact) <= 1e-6
-    monkeypatch.setattr(c_source, "_BLOCK", 40_001)
-    text = c_source.c_source(model, "student").text
+    monkeypatch.setattr(source, "_BLOCK", 40_001)
+    text = source.c_source(model, "student").text
     assert error(call(load(gcc, tmp_path, {"student": text}), "student", x, (5,)), exact) > 1e-6
 
 
@@ -83,7 +82,7 @@ def test_activations_of_numbers_of_any_size(dtype, gcc, tmp_path):
     sizes = np.array([1e-30, 1e-8, 1e-3, 0.5, 1, 10, 20, 88, 89, 100, 700, 1e4, 1e18, 1e30])
     x = np.concatenate([-sizes[::-1], [0], sizes]).astype(dtype)
     models = {name: net(Activation(name), inputs=len(x), dtype=dtype) for name in NAMES}
-    texts = {name: c_source.c_source(model, f"net_{name}").text for name, model in models.items()}
+    texts = {name: source.c_source(model, f"net_{name}").text for name, model in models.items()}
     library = load(gcc, tmp_path, texts)
     for name, model in models.items():
         found = call(library, f"net_{name}", x[None], model.output_shape)
@@ -104,7 +103,7 @@ def test_weights_are_read_as_the_same_bits(dtype, gcc, tmp_path):
     weight[0, :5] = info.max, info.tiny, info.smallest_subnormal, info.eps, -0.0
     model = net(Dense(40, use_bias=False), inputs=32, dtype=dtype)
     model.layers[0].weight[...] = weight
-    library = load(gcc, tmp_path, {"student": c_source.c_source(model, "student").text})
+    library = load(gcc, tmp_path, {"student": source.c_source(model, "student").text})
     one_by_one = np.eye(32, dtype=dtype)
     np.testing.assert_array_equal(call(library, "student", one_by_one, (40,)), weight)
 
@@ -112,7 +111,7 @@ def test_weights_are_read_as_the_same_bits(dtype, gcc, tmp_path):
 def test_nothing_is_global_but_predict_and_nothing_is_written_to(gcc, tmp_path):
     if shutil.which("nm") is None:
         pytest.skip("needs nm")
-    library = build(gcc, tmp_path, {"student": c_source.c_source(student(), "student").text}, "-c")
+    library = build(gcc, tmp_path, {"student": source.c_source(student(), "student").text}, "-c")
     symbols = subprocess.run(["nm", str(library)], capture_output=True, text=True, check=True).stdout
     kinds = [line.split()[-2:] for line in symbols.splitlines()]
     assert [name for kind, name in kinds if kind.isupper() and kind != "U"] == ["student_predict"]
@@ -123,7 +122,7 @@ def test_nothing_is_global_but_predict_and_nothing_is_written_to(gcc, tmp_path):
 
 def test_threads_may_call_at_once_and_x_may_be_out(gcc, tmp_path):
     model = net(Dense(6, "gelu"), Dense(6))
-    library = load(gcc, tmp_path, {"student": c_source.c_source(model, "student").text})
+    library = load(gcc, tmp_path, {"student": source.c_source(model, "student").text})
     x = rng.normal(size=(2000, 6)).astype(np.float32)
     wanted, found = call(library, "student", x, (6,)), {}
     threads = [
@@ -143,7 +142,7 @@ def test_threads_may_call_at_once_and_x_may_be_out(gcc, tmp_path):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_the_example_main_reads_samples_and_prints_outputs(dtype, gcc, tmp_path):
     model = net(Dense(3, "softplus"), inputs=2, dtype=dtype)
-    program = build(gcc, tmp_path, {"student": c_source.c_source(model, "student").text}, "-Dstudent_MAIN")
+    program = build(gcc, tmp_path, {"student": source.c_source(model, "student").text}, "-Dstudent_MAIN")
 
     def run(text):
         return subprocess.run([str(program)], input=text, capture_output=True, text=True)
@@ -235,10 +234,10 @@ def test_what_has_no_c_form_is_refused_by_name(make, message, quantize, tmp_path
 
 
 def test_an_activation_without_a_form_is_refused_by_name(tmp_path, monkeypatch):
-    monkeypatch.delitem(c_source.FUNCTIONS, "gelu")
+    monkeypatch.delitem(source.FUNCTIONS, "gelu")
     with pytest.raises(ValueError, match=r"layer 'mine' \(gelu\) has no C form"):
         export(net(Dense(3, "gelu", name="mine")), tmp_path / "a.c")
-    monkeypatch.delitem(c_source._LAYERS, Dropout)
+    monkeypatch.delitem(source._LAYERS, Dropout)
     with pytest.raises(ValueError, match=r"layer 'mine' \(Dropout\) has no C form"):
         export(net(Dense(3), Dropout(0.5, name="mine")), tmp_path / "a.c")
 
@@ -281,15 +280,15 @@ def test_a_file_is_compiled_and_compared_before_it_is_kept(gcc, tmp_path, monkey
         ("tanhF(x)", "tanhF(y)", RuntimeError, "failed as the C file was checked: (.|\n)*y"),
         ("return", "*(volatile int *)0 = 1; return", RuntimeError, "it ended with code"),
     ):
-        changed = c_source.FUNCTIONS["tanh"].replace(old, new)
+        changed = source.FUNCTIONS["tanh"].replace(old, new)
         with monkeypatch.context() as patch, pytest.raises(kind, match=message):
-            patch.setitem(c_source.FUNCTIONS, "tanh", changed)
+            patch.setitem(source.FUNCTIONS, "tanh", changed)
             export(student(), tmp_path / "a.c")
     assert (tmp_path / "a.c").read_text() == before and len(list(tmp_path.iterdir())) == 1
 
 
 def test_without_a_compiler_it_is_said(tmp_path, monkeypatch, recwarn):
-    monkeypatch.setattr(c, "COMPILERS", ("no_such_compiler",))
+    monkeypatch.setattr(exporting, "COMPILERS", ("no_such_compiler",))
     with pytest.raises(RuntimeError, match=r"verify=True needs a C compiler: .*\(no_such_compiler\)"):
         export(student(), tmp_path / "a.c", verify=True)
     assert not (tmp_path / "a.c").exists()

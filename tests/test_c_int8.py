@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from c_nets import call, gcc, load
 
-from minidl.interop import c, c_source
-from minidl.interop.c import export
+from minidl.interop.c import export, exporting, source
 from minidl.layers import Dense, Input
 from minidl.models import Sequential
 
@@ -24,7 +23,7 @@ def test_each_int8_weight_is_within_half_a_scale():
         weight = (rng.normal(size=(50, 30)) * 10.0 ** rng.integers(-30, 30, 30)).astype(dtype)
         weight[:, 0] = 0
         weight[:, 1] = np.finfo(dtype).smallest_subnormal
-        q, scale = c_source.quantized(weight)
+        q, scale = source.quantized(weight)
         assert q.dtype == np.int8 and q.min() >= -127 and scale.dtype == dtype and scale.shape == (30,)
         off = np.abs(weight - q * scale.astype(np.float64))
         assert (off <= scale / 2 * (1 + 4 * np.finfo(dtype).eps)).all()
@@ -41,7 +40,7 @@ def bound(model: Sequential, x: np.ndarray) -> np.ndarray:
     """
     a, moved = x.astype(np.float64), np.zeros_like(x, np.float64)
     for layer in model.layers:
-        q, scale = c_source.quantized(layer.weight)
+        q, scale = source.quantized(layer.weight)
         moved = moved @ np.abs(q * scale.astype(np.float64)) + np.abs(a).sum(axis=1)[:, None] * scale / 2
         a = layer.forward(a.astype(model.dtype)).astype(np.float64)
         if layer.activation == "softmax":
@@ -54,13 +53,13 @@ def test_int8_outputs_are_within_the_bound(activation, gcc, tmp_path):
     x = rng.normal(size=(40, 20)).astype(np.float32)
     for last in ("linear", "softmax"):
         model = net(Dense(30, activation), Dense(20, activation), Dense(4, last), inputs=20)
-        text = c_source.c_source(model, f"net_{last}", quantize=True).text
+        text = source.c_source(model, f"net_{last}", quantize=True).text
         found = call(load(gcc, tmp_path, {last: text}), f"net_{last}", x, (4,))
         off = np.abs(found - model.predict(x))
         assert (off <= bound(model, x)).all() and off.max() > 1e-4
     model = net(Dense(4), inputs=20)
     head, first, rest = re.split(
-        r"(student_weight_0\[20\]\[4\] = \{\n\{)", c_source.c_source(model, "student", True).text
+        r"(student_weight_0\[20\]\[4\] = \{\n\{)", source.c_source(model, "student", True).text
     )
     wrong = (
         f"{head}{first}{re.sub('^[^,]+', '-128', rest) if model.layers[0].weight[0, 0] > 0 else '127' + rest}"
@@ -86,7 +85,7 @@ def test_what_int8_saves_and_costs_is_told(tmp_path, capsys):
     )
     model.compile(loss="sparse_categorical_crossentropy", metrics=["accuracy"])
     told = export(model, tmp_path / "a.c", quantize=True, data=(x, y), verify=False)
-    rounded = c._rounded(model)
+    rounded = exporting._rounded(model)
     assert told.lost["agreement"] == (model.predict(x).argmax(1) == rounded.predict(x).argmax(1)).mean()
     assert told.lost["largest_difference"] == np.abs(model.predict(x) - rounded.predict(x)).max() > 0
     losses, accuracies = zip(*(each.evaluate(x, y, verbose=0) for each in (model, rounded)), strict=True)

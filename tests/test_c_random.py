@@ -9,8 +9,8 @@ import pytest
 from c_nets import STRICT, call, error, gcc, load, random_net
 
 from minidl.interop import check_same
-from minidl.interop.c import _rounded
-from minidl.interop.c_source import c_source
+from minidl.interop.c.exporting import _rounded
+from minidl.interop.c.source import c_source
 from minidl.layers import LAYERS
 
 __all__ = ["gcc"]  # the fixture

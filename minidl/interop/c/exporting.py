@@ -1,11 +1,4 @@
-"""C: a model as one C99 file with its weights, for programs and small processors. Needs no package; a C compiler on
-PATH is used to check the file.
-
-::
-
-    from minidl.interop.c import export
-    export(model, "student.c")          # void student_predict(const float *x, float *out);
-"""
+"""Write a model as a C file, once it was compiled and compared; say what int8 weights change."""
 
 import copy
 import os
@@ -17,15 +10,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..archive import check_path, replacing
-from ..figures import TASK_FIGURES
-from ..layers import Dense
-from ..models import Sequential
-from ..registry import overridden
-from ..training.tasks import TASKS
-from ..validation import check_bool, check_choice, check_inputs, check_rows, describe, warn
-from . import check_same
-from .c_source import Written, c_source, quantized
+from ...archive import check_path, replacing
+from ...figures import TASK_FIGURES
+from ...layers import Dense
+from ...models import Sequential
+from ...registry import overridden
+from ...training.tasks import TASKS
+from ...validation import check_bool, check_choice, check_inputs, check_rows, describe, warn
+from .. import check_same
+from .source import Written, c_source, quantized
 
 COMPILERS = ("cc", "gcc", "clang")
 """What is looked for on PATH, in this order."""

@@ -1,7 +1,7 @@
 """The parts of a C file that are the same for every net but for a few words in capitals.
 
 NAME is the name of the net, REAL is ``float`` or ``double``, INT the type that counts, and the F of a function of
-<math.h> its suffix: ``expF`` is ``expf`` or ``exp``. `minidl.interop.c_source` puts the words in.
+<math.h> its suffix: ``expF`` is ``expf`` or ``exp``. `minidl.interop.c.source` puts the words in.
 """
 
 FUNCTIONS = {

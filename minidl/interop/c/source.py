@@ -1,6 +1,6 @@
 """The text of a C file that predicts: constants, the functions it needs, and loops for each layer, in order.
 
-A layer is a function of the table `_LAYERS`, an activation one of `minidl.interop.c_templates.FUNCTIONS`.
+A layer is a function of the table `_LAYERS`, an activation one of `minidl.interop.c.templates.FUNCTIONS`.
 """
 
 import math
@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .. import layers as kinds
-from ..models import Sequential
-from ..report import describe_layers
-from . import activation_of
-from .c_templates import FUNCTIONS, HEAD, MAIN
+from ... import layers as kinds
+from ...models import Sequential
+from ...report import describe_layers
+from .. import activation_of
+from .templates import FUNCTIONS, HEAD, MAIN
 
 _UNROLLED = 4
 """Inputs whose products are summed before they are added to an output: fewer loads and stores, and less rounding."""
