@@ -361,6 +361,10 @@ def test_a_file_teaches(tmp_path):
     student = Sequential([Input((6,)), Dense(3, "softmax")], seed=1)
     student.compile("adam", "sparse_categorical_crossentropy")
     student.fit(x, target_model=onnx_teacher(path), hard_weight=0.0, soft_weight=1.0, verbose=0)
+    with pytest.raises(ValueError, match=r"(?s)t.onnx: cannot take x of shape \(2, 5\): .*Expected: 6"):
+        onnx_teacher(path)(np.zeros((2, 5)))
+    with pytest.raises(TypeError, match="from_probs must be True or False"):
+        onnx_teacher(path, from_probs="no")
 
 
 @pytest.mark.parametrize("end, node", [("softmax", "Softmax"), ("sigmoid", "Sigmoid")])

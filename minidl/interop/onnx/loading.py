@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from ...activations import ActivationFunction
-from ...layers import ELU, Activation, Dense, Input, LeakyReLU
+from ...layers import ELU, Activation, Dense, LeakyReLU
 from ...models import Sequential
 from .. import check_same, import_extra
 from .affine import Affine
@@ -38,8 +38,10 @@ def load(path: str | os.PathLike | bytes, output: str | None = None) -> Sequenti
     shape, dtype = _input_of(graph)
     parts = _parts(graph, shape, dtype)
     run = Runner(graph.source, graph.name, graph.output, threads=1)
-    model = Sequential([Input(shape), *(part.layer for part in parts)], dtype=dtype)
-    model.set_weights([array for part in parts for array in part.weights])
+    weights = [array for part in parts for array in part.weights]
+    model = Sequential(dtype=dtype)
+    model.fill([part.layer for part in parts], shape, sum(array.size for array in weights))
+    model.set_weights(weights)
     check_same(model, run)
     return model
 

@@ -25,7 +25,7 @@ class Runner:
     """
 
     def __init__(self, source: str | bytes, name: str, output: str | None = None, threads: int = 0):
-        runtime = import_extra("onnxruntime", "onnx", "onnx")
+        runtime, self._name = import_extra("onnxruntime", "onnx", "onnx"), name
         options = runtime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 4  # errors are raised, not printed
@@ -57,7 +57,10 @@ class Runner:
         return np.concatenate(pieces)
 
     def _run(self, x: np.ndarray) -> np.ndarray:
-        return self._session.run([self._output], {self._input: x})[0]
+        try:
+            return self._session.run([self._output], {self._input: x})[0]
+        except Exception as error:
+            raise ValueError(f"{self._name}: cannot take x of shape {x.shape}: {error}") from error
 
 
 def onnx_teacher(
@@ -70,11 +73,12 @@ def onnx_teacher(
     `minidl.teachers.as_teacher`. Logits are better, for they have no floor. ``output`` names one of several outputs;
     ``threads`` is the number that onnxruntime takes, 0 for all cores.
     """
+    check_bool("from_probs", from_probs)
     graph = Graph(path, output)
     run = Runner(graph.source, graph.name, graph.output, threads)
     last = graph.last_node()
     activation = _OF_PROBABILITIES.get(last.op_type if last is not None else "", UNKNOWN)
-    if activation != UNKNOWN and not check_bool("from_probs", from_probs):
+    if activation != UNKNOWN and not from_probs:
         raise ValueError(
             f"{graph.name}: ends in {graph.describe(last)}, so it gives probabilities, and logits are wanted: export "
             "it without that node, or say onnx_teacher(path, from_probs=True)"
