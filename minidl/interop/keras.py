@@ -29,10 +29,11 @@ def keras_teacher(model: object, from_probs: bool = False) -> Teacher:
 
     Parameters
     ----------
-    model : gives logits. Of a Sequential or functional model that ends in softmax or sigmoid the probabilities'
-        logarithms (or log-odds) teach, raised to 1e-7 before. What another model ends with is not known: answers that
-        look like probabilities are refused unless ``from_probs`` is True.
-    from_probs : the model gives probabilities.
+    model : gives logits. A Sequential or functional model that ends in softmax or sigmoid is refused unless
+        ``from_probs`` is True. What another model ends with is not known: answers that look like probabilities are
+        refused.
+    from_probs : the model gives probabilities, whose logarithms (or log-odds) teach, raised to 1e-7 before. Logits
+        are better, for they have no floor.
     """
     keras = import_extra("keras", "keras", "keras")
     if not isinstance(model, keras.Model):
@@ -45,7 +46,7 @@ def keras_teacher(model: object, from_probs: bool = False) -> Teacher:
         return answers
 
     run.__name__ = model.name
-    return teacher_of(run, _ending(keras, model), from_probs)
+    return teacher_of(run, f"model {model.name!r}", _ending(keras, model), from_probs)
 
 
 def _ending(keras: Any, model: Any) -> str | None:

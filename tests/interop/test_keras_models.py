@@ -338,7 +338,9 @@ def test_a_softmax_at_the_end_is_never_taken_for_logits():
     nested = keras.Model(inputs, keras.Sequential([kl.Softmax()])(teaching()(inputs)))
     whole = keras.Model(inputs, teaching(kl.Activation("softmax"))(inputs))
     for given in (teaching(kl.Softmax()), teaching(kl.Activation("softmax")), nested, whole):
-        found = cached_logits(keras_teacher(given), X)
+        with pytest.raises(ValueError, match="model '.*' ends in softmax, so .* say from_probs=True"):
+            keras_teacher(given)
+        found = cached_logits(keras_teacher(given, from_probs=True), X)
         np.testing.assert_allclose(minidl.softmax(found), minidl.softmax(logits), atol=1e-6)
         assert abs(np.exp(found).sum(axis=1) - 1).max() < 1e-5, "logarithms of probabilities"
     unknown = Subclassed(teaching(kl.Softmax()))
@@ -351,11 +353,11 @@ def test_a_softmax_at_the_end_is_never_taken_for_logits():
 def test_it_teaches_and_stays_as_it_was():
     model = teaching(kl.Softmax())
     before = model.get_weights()
-    teacher = keras_teacher(model)
+    teacher = keras_teacher(model, from_probs=True)
     np.testing.assert_array_equal(teacher(X), teacher(X), "dropout is off")
     minidl.distill(teacher, student(), X, Y, epochs=2, verbose=0)
     assert all(np.array_equal(a, b) for a, b in zip(before, model.get_weights(), strict=True))
-    one_output = keras_teacher(teaching(kl.Activation("sigmoid"), units=1))
+    one_output = keras_teacher(teaching(kl.Activation("sigmoid"), units=1), from_probs=True)
     np.testing.assert_allclose(one_output(X), run(teaching(units=1), X), atol=1e-5)
     minidl.distill(one_output, student(1, "sigmoid"), X, Y > 1, epochs=2, verbose=0)
     inputs = keras.Input((6,))
