@@ -4,7 +4,8 @@
 
 A Keras classifier usually ends in softmax and gives probabilities. They can teach with ``from_probs=True``,
 which takes their logarithm. Without it they are refused, because softened once more they would be nearly
-uniform. A model cut off before its softmax gives logits and needs no such argument.
+uniform. A model cut off before its softmax gives logits and needs no such argument. `from_keras` makes it a
+minidl model, which can be saved, and teaches without Keras.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ except ImportError as error:
 
 import minidl
 from minidl.datasets import mnist
+from minidl.interop.keras import from_keras, keras_teacher
 from minidl.layers import Dense, Input
 from minidl.models import Sequential
 
@@ -43,13 +45,15 @@ def main(digits=6000, epochs=20, verbose=0):
         [Input((784,)), Dense(32, activation="relu"), Dense(10, activation="softmax")], seed=0
     )
     settings = dict(epochs=epochs, test_data=(x_test, y_test), verbose=verbose)
-    report = minidl.distill(lambda batch: logits.predict(batch, verbose=0), student, x, y, **settings)
+    report = minidl.distill(keras_teacher(logits), student, x, y, **settings)
     print(report)
 
     again = Sequential.from_config(student.get_config())
-    minidl.distill(lambda batch: model.predict(batch, verbose=0), again, x, y, from_probs=True, **settings)
+    minidl.distill(keras_teacher(model, from_probs=True), again, x, y, **settings)
     agreed = (again.predict(x_test).argmax(axis=1) == student.predict(x_test).argmax(axis=1)).mean()
     print(f"a student taught by the probabilities agrees with this one on {agreed:.1%} of the test digits")
+    apart = abs(from_keras(model).predict(x_test) - model.predict(x_test, verbose=0)).max()
+    print(f"as a minidl model, the teacher gives the same probabilities to {apart:.0e}")
     return report
 
 

@@ -2,9 +2,9 @@
 
     python examples/pytorch_teacher.py
 
-A teacher may be any function ``x -> logits`` of NumPy arrays. Three things matter: the module is in eval mode
-(dropout off), no gradients are kept, and it gives logits, not what follows its softmax. `torch_teacher` of
-`minidl.interop.torch` does the first two; here they are written out.
+`torch_teacher` runs the module in eval mode (dropout off) and without gradients, and puts it back into the mode
+it was in. The module must give logits, not what follows its softmax; one that ends in softmax is refused, unless
+``from_probs=True`` says what it gives. `to_torch` takes the student back to PyTorch.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ except ImportError as error:
 
 import minidl
 from minidl.datasets import mnist
+from minidl.interop.torch import to_torch, torch_teacher
 from minidl.layers import Dense, Input
 from minidl.models import Sequential
 
@@ -49,19 +50,16 @@ def main(digits=6000, epochs=20, verbose=0):
     )
     train(module, x, y, epochs)
 
-    module.eval()
-
-    @torch.no_grad()
-    def teacher(batch):
-        return module(torch.from_numpy(batch)).numpy()
-
     student = Sequential(
         [Input((784,)), Dense(32, activation="relu"), Dense(10, activation="softmax")], seed=0
     )
     report = minidl.distill(
-        teacher, student, x, y, epochs=epochs, test_data=(x_test, y_test), verbose=verbose
+        torch_teacher(module), student, x, y, epochs=epochs, test_data=(x_test, y_test), verbose=verbose
     )
     print(report)
+    answers = to_torch(student)(torch.from_numpy(x_test)).detach().numpy()
+    apart = abs(answers - student.predict(x_test)).max()
+    print(f"as a PyTorch module, the student gives the same probabilities to {apart:.0e}")
     return report
 
 

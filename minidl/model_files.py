@@ -110,7 +110,7 @@ def read(path) -> tuple[dict, dict]:
                 is_keras = "model.weights.h5" in members.namelist()
     if is_keras:
         raise ValueError(
-            f"cannot read {shown}: it is a file of Keras (HDF5), not of minidl. Make the model in minidl and copy the "
-            "weights, model.set_weights(keras_model.get_weights()), or export it to ONNX as a teacher"
+            f"cannot read {shown}: it is a file of Keras, not of minidl. minidl.interop.keras.from_keras(path) reads "
+            "those that end with .keras"
         )
     return archive.read(path, ARRAYS)

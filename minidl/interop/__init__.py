@@ -196,13 +196,20 @@ def assemble(
     return model
 
 
-def teacher_of(function: Callable[[np.ndarray], np.ndarray], ending: str | None, from_probs: bool) -> Teacher:
+def teacher_of(
+    function: Callable[[np.ndarray], np.ndarray], called: str, ending: str | None, from_probs: bool
+) -> Teacher:
     """``function`` as a teacher. ``ending`` is the activation that it is known to end with, None where it is not known.
 
-    After a softmax or sigmoid it gives probabilities, and so if ``from_probs`` says it: then their logarithms (or
-    log-odds) teach. Else it must give logits, and what looks like probabilities is refused.
+    After a softmax or sigmoid it gives probabilities, and is refused unless ``from_probs`` says so: then their
+    logarithms (or log-odds) teach. Where the ending is not known, what looks like probabilities is refused when it is
+    asked.
     """
-    check_bool("from_probs", from_probs)
-    if ending in ("softmax", "sigmoid"):
-        return as_teacher(function, from_probs=True, activation=ending)
-    return as_teacher(function, from_probs=from_probs)
+    if ending not in ("softmax", "sigmoid"):
+        return as_teacher(function, from_probs=from_probs)
+    if not check_bool("from_probs", from_probs):
+        raise ValueError(
+            f"{called} ends in {ending}, so it gives probabilities, and logits are wanted: give it without its "
+            f"{ending}, or say from_probs=True"
+        )
+    return as_teacher(function, from_probs=True, activation=ending)

@@ -44,17 +44,18 @@ def torch_teacher(module: object, device: object = None, from_probs: bool = Fals
 
     Parameters
     ----------
-    module : gives logits. Of a ``torch.nn.Sequential`` that ends in ``Softmax`` or ``Sigmoid`` the probabilities'
-        logarithms (or log-odds) teach, raised to 1e-7 before. What another module ends with is not known: answers
-        that look like probabilities are refused unless ``from_probs`` is True.
+    module : gives logits. A ``torch.nn.Sequential`` that ends in Softmax or Sigmoid is refused unless ``from_probs`` is
+        True. What another module ends with is not known: answers that look like probabilities are refused.
     device : where the inputs go; by default where the module's first parameter is.
-    from_probs : the module gives probabilities.
+    from_probs : the module gives probabilities, whose logarithms (or log-odds) teach, raised to 1e-7 before. Logits
+        are better, for they have no floor.
     """
     torch = import_extra("torch", "torch", "torch")
     if not isinstance(module, torch.nn.Module):
         raise TypeError(f"module must be a torch.nn.Module, got {describe(module)}")
     ending = {torch.nn.Softmax: "softmax", torch.nn.Sigmoid: "sigmoid"}
-    return teacher_of(_function_of(torch, module, device), ending.get(_last_of(torch, module)), from_probs)
+    run, called = _function_of(torch, module, device), f"module ({type(module).__name__})"
+    return teacher_of(run, called, ending.get(_last_of(torch, module)), from_probs)
 
 
 def _last_of(torch: Any, module: Any) -> type:

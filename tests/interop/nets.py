@@ -74,8 +74,8 @@ def samples(model, rows=20, seed=0):
     return np.random.default_rng(seed).normal(size=(rows, *model.input_shape)).astype(model.dtype)
 
 
-def check_equal(ours, theirs):
-    """Both sides give the same numbers, as far as the dtype goes."""
-    assert ours.shape == theirs.shape and ours.dtype == theirs.dtype
-    limit = LIMITS[ours.dtype.name] * max(abs(ours).max(), 0.1)
+def check_equal(ours, theirs, dtype=None):
+    """Both sides give the same numbers, as far as ``dtype`` goes, by default that of both."""
+    assert ours.shape == theirs.shape and (dtype or ours.dtype == theirs.dtype)
+    limit = LIMITS[dtype or ours.dtype.name] * max(abs(ours).max(), 0.1)
     assert abs(ours.astype("f8") - theirs).max() <= limit

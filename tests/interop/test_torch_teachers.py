@@ -54,7 +54,11 @@ def test_a_module_teaches_and_stays_as_it_was():
 def test_a_softmax_at_the_end_is_never_taken_for_logits():
     logits = cached_logits(torch_teacher(net()), X)
     for given in (net(3, nn.Softmax(1)), nn.Sequential(net(), nn.Sequential(nn.Softmax(1)))):
-        found = cached_logits(torch_teacher(given), X)
+        with pytest.raises(
+            ValueError, match=r"module \(Sequential\) ends in softmax, so .* say from_probs=True"
+        ):
+            torch_teacher(given)
+        found = cached_logits(torch_teacher(given, from_probs=True), X)
         np.testing.assert_allclose(minidl.softmax(found), minidl.softmax(logits), atol=1e-6)
         assert abs(np.exp(found).sum(axis=1) - 1).max() < 1e-5, "logarithms of probabilities"
     unknown = Hidden(net(3, nn.Softmax(1)))
@@ -69,8 +73,10 @@ def test_a_softmax_at_the_end_is_never_taken_for_logits():
 
 def test_a_sigmoid_at_the_end():
     logits, pupil = net(1).eval()(torch.from_numpy(X)).detach().numpy(), student(1, "sigmoid")
-    teacher = torch_teacher(net(1, nn.Sigmoid()))
+    teacher = torch_teacher(net(1, nn.Sigmoid()), from_probs=True)
     np.testing.assert_allclose(teacher(X), logits, atol=1e-5)
+    with pytest.raises(ValueError, match="ends in sigmoid"):
+        torch_teacher(net(1, nn.Sigmoid()))
     minidl.distill(teacher, pupil, X, Y > 1, epochs=2, verbose=0)
     with pytest.raises(ValueError, match="classes"):
         minidl.distill(teacher, student(), X, Y, epochs=1, verbose=0)
