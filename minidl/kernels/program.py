@@ -1,5 +1,6 @@
 """A model as data for the compiled loop: a table of its operations, and the memory that a run of them writes to."""
 
+import functools
 from enum import IntEnum
 from typing import NamedTuple
 
@@ -164,8 +165,9 @@ and how many rows that has: other processes may have the others. Its epoch, coun
 in that epoch, counted from the slice's first step."""
 
 
+@functools.lru_cache(maxsize=8)  # the slices of an epoch are alike, and so are those of short fits
 def consecutive_batches(epochs: int, epoch_rows: int, batch_size: int) -> np.ndarray:
-    """``batches`` of an order of so many epochs, of which this process has all rows."""
+    """``batches`` of an order of so many epochs, of which this process has all rows; not to be written to."""
     firsts = np.arange(0, epoch_rows, batch_size)
     batches = np.zeros((epochs, len(firsts), 6), np.int64)
     batches[:, :, START] = np.arange(epochs)[:, None] * epoch_rows + firsts
