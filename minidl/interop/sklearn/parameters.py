@@ -3,7 +3,10 @@
 import math
 from collections.abc import Callable
 
+from sklearn.utils import check_random_state
+
 from ...validation import check_bool, check_choice, check_float, check_int
+from .network import hidden_sizes
 
 
 def _number(**limits) -> Callable:
@@ -27,6 +30,8 @@ def _level(name: str, value: object) -> object:
 
 
 _CHECKS: dict[str, Callable] = {
+    "hidden_layer_sizes": lambda name, value: hidden_sizes(value),
+    "random_state": lambda name, value: check_random_state(value),
     "activation": _one_of("identity", "logistic", "tanh", "relu"),
     "solver": _one_of("lbfgs", "sgd", "adam"),
     "alpha": _number(minimum=0),

@@ -123,12 +123,12 @@ class Perceptron(BaseEstimator):
 
     def _begin(self, problem: Problem, rng: np.random.RandomState) -> None:
         """A new net with scikit-learn's initial weights, and nothing learnt yet."""
-        for name in _OF_A_FIT:
-            vars(self).pop(name, None)
         x, hidden = problem.samples.x, network.hidden_sizes(self.hidden_layer_sizes)
         sizes = [x.shape[1], *hidden, problem.outputs]
         dtype = "float64" if self.solver == "lbfgs" else x.dtype.name  # its line search needs the digits
         self.model_ = network.build(self, sizes, _OUTSIDE[problem.out_activation], dtype, rng)
+        for name in _OF_A_FIT:
+            vars(self).pop(name, None)
         self.n_iter_ = self.t_ = self._no_improvement_count = 0
         self.n_layers_, self.n_outputs_ = len(sizes), problem.outputs
         self.out_activation_ = problem.out_activation
@@ -165,7 +165,7 @@ class Perceptron(BaseEstimator):
             model.compile(self._optimizer(), _COMPILED[problem.out_activation])
         model.prepare_optimizer()
         rule = StoppingRule(self, count, held_out, incremental)
-        orders = Orders(model.draw_epoch, count, rng if self.shuffle else None)
+        orders = Orders(model, count, rng if self.shuffle else None)
         epochs = 1 if incremental else self.max_iter
         y = samples.labels if samples.targets is None else samples.targets
         options = FitOptions(samples.x, y, batch_size, epochs, verbose=0, callbacks=[rule])

@@ -7,6 +7,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 from ...callbacks import Callback
 from ...metrics import MeanSquaredError
+from ...models import Sequential
 from ...training.samples import Samples
 from ...validation import warn
 
@@ -18,11 +19,12 @@ _REDUCTION = 5.0
 class Orders:
     """The rows of each epoch, drawn by the estimator's ``random_state`` as scikit-learn draws them.
 
-    ``rng`` None: always 0, 1, ... An epoch of which a slice has left steps undone is asked for again.
+    ``rng`` None: always 0, 1, ... An epoch of which a slice has left steps undone is asked for again, so orders are kept
+    until the model is beyond them.
     """
 
-    def __init__(self, first_epoch: int, count: int, rng: np.random.RandomState | None):
-        self._next, self._rng, self._rows = first_epoch, rng, np.arange(count)
+    def __init__(self, model: Sequential, count: int, rng: np.random.RandomState | None):
+        self._model, self._next, self._rng, self._rows = model, model.draw_epoch, rng, np.arange(count)
         self._drawn: dict[int, np.ndarray] = {}
 
     def __call__(self, epoch: int) -> np.ndarray:
@@ -35,7 +37,7 @@ class Orders:
                 order
             ]  # each epoch shuffles the last one's order
             self._next += 1
-        for old in [old for old in self._drawn if old < epoch]:
+        for old in [old for old in self._drawn if old < self._model.draw_epoch]:
             del self._drawn[old]
         return self._drawn[epoch]
 
