@@ -242,7 +242,8 @@ PUBLIC_NAMES = {
     "interop.onnx": "onnx_teacher to_onnx",
     "interop.safetensors": "load_safetensors save_safetensors",
     "interop.sklearn": "MinidlClassifier sklearn_teacher",
-    "interop.torch": "from_torch to_torch torch_teacher",
+    "interop.keras": "from_keras keras_teacher to_keras",
+    "interop.torch": "from_state_dict from_torch to_torch torch_teacher",
     "layers": """
         Activation BatchNormalization Dense Dropout ELU Flatten GaussianNoise Input Layer LayerNormalization LeakyReLU
         Normalization PReLU Parameter RandomTranslation ReLU Rescaling Softmax""",
