@@ -239,10 +239,12 @@ PUBLIC_NAMES = {
         Orthogonal RandomNormal RandomUniform TruncatedNormal VarianceScaling Zeros compute_fans constant deserialize
         get glorot_normal glorot_uniform he_normal he_uniform identity lecun_normal lecun_uniform ones orthogonal
         random_normal random_uniform serialize truncated_normal variance_scaling zeros""",
+    "interop.c": "Exported export",
     "interop.onnx": "export load onnx_teacher to_onnx",
     "interop.safetensors": "load_safetensors save_safetensors",
     "interop.sklearn": "DistilledClassifier DistilledRegressor MLPClassifier MLPRegressor sklearn_teacher",
-    "interop.torch": "from_torch to_torch torch_teacher",
+    "interop.keras": "from_keras keras_teacher to_keras",
+    "interop.torch": "from_state_dict from_torch to_torch torch_teacher",
     "layers": """
         Activation BatchNormalization Dense Dropout ELU Flatten GaussianNoise Input Layer LayerNormalization LeakyReLU
         Normalization PReLU Parameter RandomTranslation ReLU Rescaling Softmax""",

@@ -305,7 +305,7 @@ def test_a_teacher_of_other_classes_is_refused():
             {"predict_proba": lambda self, x: x},
             "scikit-learn estimator.*predict_proba, from_probs=True",
         ),
-        ("keras.src.models", "Model", {}, "Keras model.*model.predict.*from_probs=True"),
+        ("keras.src.models", "Model", {}, "Keras model.*keras_teacher.*from_probs=True"),
         ("onnxruntime.capi", "InferenceSession", {}, "ONNX session.*session.run"),
     ],
 )

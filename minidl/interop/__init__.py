@@ -5,9 +5,8 @@ What has no exact counterpart is refused by name; what was converted is run on b
 
 import copy
 import importlib
-import math
-from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -28,8 +27,6 @@ from ..layers import (
 )
 from ..models import Sequential
 from ..registry import overridden
-from ..teachers import Teacher, as_teacher
-from ..validation import check_bool
 
 OFF_AT_INFERENCE = (Dropout, GaussianNoise, RandomTranslation)
 
@@ -155,61 +152,3 @@ def _typical_samples(model: Sequential, rng: np.random.Generator) -> np.ndarray:
             center, scale, offset = first.affine()
             x = (x - offset) / np.where(scale, scale, 1) + center
     return x.reshape(-1, *model.input_shape).astype(model.dtype)
-
-
-class Place(NamedTuple):
-    """A layer of a model that is to be made, with its arrays by their names in minidl."""
-
-    called: str
-    """What error messages call it: its name where it comes from."""
-    layer: Layer
-    arrays: dict[str, np.ndarray]
-
-
-def assemble(
-    places: Iterable[Place], input_shape: tuple[int, ...], dtype: str, name: str | None = None
-) -> Sequential:
-    """A model of these layers with these arrays. All shapes are checked before any memory is taken.
-
-    Raises ValueError, naming the place and both sides, if arrays do not fit.
-    """
-    places, shape = list(places), input_shape
-    for place in places:
-        try:
-            place.layer.build(shape)
-        except ValueError as error:
-            raise ValueError(f"{place.called}: {error}") from error
-        wanted = {parameter.name: parameter.shape for parameter in place.layer.parameters}
-        found = {key: np.shape(array) for key, array in place.arrays.items()}
-        if wanted != found:
-            raise ValueError(
-                f"{place.called} has arrays of shapes {found}, and a {type(place.layer).__name__} whose input has "
-                f"shape {shape} needs {wanted}"
-            )
-        shape = place.layer.output_shape
-    model = Sequential(name=name, dtype=dtype)
-    size = sum(math.prod(np.shape(array)) for place in places for array in place.arrays.values())
-    model.fill([place.layer for place in places], input_shape, size)
-    for place in places:
-        for key, array in place.arrays.items():
-            getattr(place.layer, key)[...] = array
-    return model
-
-
-def teacher_of(
-    function: Callable[[np.ndarray], np.ndarray], called: str, ending: str | None, from_probs: bool
-) -> Teacher:
-    """``function`` as a teacher. ``ending`` is the activation that it is known to end with, None where it is not known.
-
-    After a softmax or sigmoid it gives probabilities, and is refused unless ``from_probs`` says so: then their
-    logarithms (or log-odds) teach. Where the ending is not known, what looks like probabilities is refused when it is
-    asked.
-    """
-    if ending not in ("softmax", "sigmoid"):
-        return as_teacher(function, from_probs=from_probs)
-    if not check_bool("from_probs", from_probs):
-        raise ValueError(
-            f"{called} ends in {ending}, so it gives probabilities, and logits are wanted: give it without its "
-            f"{ending}, or say from_probs=True"
-        )
-    return as_teacher(function, from_probs=True, activation=ending)

@@ -20,7 +20,8 @@ from ..models import Sequential
 from ..regularizers import Regularizer
 from ..teachers import Teacher
 from ..validation import describe, warn
-from . import activation_of, check_same, import_extra, teacher_of
+from . import activation_of, check_same, import_extra
+from .assembly import teacher_of
 from .keras_form import CLASSES, GELU_TANH, MODELS, RULES, model_of, model_of_file
 
 

@@ -23,7 +23,8 @@ from ..models import Sequential
 from ..registry import constructor_arguments, snake_case
 from ..regularizers import REGULARIZERS
 from ..validation import describe, shorten, warn
-from . import Place, assemble, import_extra
+from . import import_extra
+from .assembly import Place, assemble
 
 CLASSES = (
     "Activation BatchNormalization Dense Dropout ELU Flatten GaussianNoise LayerNormalization LeakyReLU Normalization "

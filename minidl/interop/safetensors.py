@@ -54,7 +54,7 @@ def load_safetensors(model: Sequential, path: str | os.PathLike) -> None:
     """Read weights into a built model, all or none.
 
     The file's names tell its layout: PyTorch's, as `save_safetensors` and PyTorch write it, or ``<layer>.weight`` as
-    (in, out), as minidl wrote it until version 0.3. Raises ValueError, naming the file, if it is damaged, or if its
+    (in, out), as minidl 0.1 wrote it. Raises ValueError, naming the file, if it is damaged, or if its
     names, shapes or dtypes are not the model's.
     """
     model.require_built("load_safetensors")
@@ -90,7 +90,7 @@ class _Target(NamedTuple):
 
 
 def _by_layer(model: Sequential) -> dict[str, _Target]:
-    """By the names of the layers, as in minidl's files until version 0.3."""
+    """By the names of the layers, as in files of minidl 0.1."""
     views = {
         f"{layer.name}.{entry.name}": getattr(layer, entry.name)
         for layer in model.layers

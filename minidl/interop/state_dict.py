@@ -24,7 +24,8 @@ from ..layers import (
 )
 from ..models import Sequential
 from ..validation import check_float, describe
-from . import Place, assemble, import_extra
+from . import import_extra
+from .assembly import Place, assemble
 from .safetensors import read_arrays
 from .torch_form import ARRAYS, COUNTER, torch_array
 

@@ -31,7 +31,8 @@ from ..layers import (
 from ..models import Sequential
 from ..teachers import Teacher
 from ..validation import describe
-from . import Place, assemble, check_same, import_extra, teacher_of
+from . import check_same, import_extra
+from .assembly import Place, assemble, teacher_of
 from .state_dict import from_state_dict as from_state_dict
 from .torch_form import ACTIVATIONS, ARRAYS, COUNTER, Module, modules_of, torch_array
 

@@ -20,8 +20,8 @@ _ADVICE = {
     "torch": "is a PyTorch module: put it in eval mode, module.eval(), and wrap it, "
     "teacher=lambda x: module(torch.from_numpy(x)).detach().numpy(), "
     "or use minidl.interop.torch.torch_teacher(module)",
-    "keras": "is a Keras model: wrap it, teacher=lambda x: model.predict(x, verbose=0) if it gives logits; if it ends "
-    "in softmax, minidl.teachers.as_teacher(lambda x: model.predict(x, verbose=0), from_probs=True)",
+    "keras": "is a Keras model: wrap it, minidl.interop.keras.keras_teacher(model), with from_probs=True if it ends in "
+    "softmax",
     "onnxruntime": "is an ONNX session: wrap it, teacher=lambda x: session.run(None, "
     "{session.get_inputs()[0].name: x})[0], or use minidl.interop.onnx.onnx_teacher(path)",
     "sklearn": "is a scikit-learn estimator: its probabilities can teach, "

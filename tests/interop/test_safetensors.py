@@ -105,7 +105,7 @@ def test_normalization(tmp_path, settings):
 
 
 def old_names(model):
-    """The arrays as minidl wrote them until version 0.3."""
+    """The arrays as minidl 0.1 wrote them."""
     return {
         f"{layer.name}.{each.name}": getattr(layer, each.name)
         for layer in model.layers
