@@ -19,7 +19,7 @@ PAGES = [
     ROOT / "README.md",
     ROOT / "CONTRIBUTING.md",
     ROOT / "CHANGELOG.md",
-    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
 ]
 
 
@@ -69,12 +69,14 @@ def test_commands_it_names_exist():
     named = set(re.findall(r"python -m minidl (\w+)", README))
     assert named >= {"distill", "explain", "warmup"}
     main = (Path(minidl.__file__).parent / "__main__.py").read_text(encoding="utf-8")
-    assert all(f'"{name}"' in main for name in named)
     for page in PAGES:
-        for name in re.findall(
-            r"python -m (minidl\.\w+|benchmarks\.\w+|tests\.\w+)", page.read_text(encoding="utf-8")
-        ):
+        text = page.read_text(encoding="utf-8")
+        for name in re.findall(r"python -m minidl (\w+)", text):
+            assert f'"{name}"' in main, f"{page.name} names {name}"
+        for name in re.findall(r"python -m (minidl\.\w+|benchmarks\.\w+|tests\.\w+)", text):
             assert (ROOT / f"{name.replace('.', '/')}.py").exists(), f"{page.name} names {name}"
+        for name in re.findall(r"python ((?:docs|examples)/[\w/]+\.py)", text):
+            assert (ROOT / name).exists(), f"{page.name} names {name}"
 
 
 def broken_links(page: Path, text: str) -> list[str]:
@@ -82,7 +84,7 @@ def broken_links(page: Path, text: str) -> list[str]:
     return [link for link in links if "://" not in link and not (page.parent / link).exists()]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_lead_somewhere(page):
     assert broken_links(page, page.read_text(encoding="utf-8")) == []
 

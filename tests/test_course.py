@@ -1,0 +1,166 @@
+"""The course: its listings print what the pages show, its formulas name functions that exist, its exercises can be
+solved, are not solved already, and find a wrong answer.
+"""
+
+import ast
+import importlib.util
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+COURSE, EXERCISES = ROOT / "docs" / "course", ROOT / "docs" / "exercises"
+
+
+def load(path: Path, source: str = ""):
+    """The module of a file, or of ``source`` in its place."""
+    module = SimpleNamespace(__name__=path.stem, __file__=str(path))
+    exec(compile(source or path.read_text(encoding="utf-8"), str(path), "exec"), module.__dict__)
+    return module
+
+
+def script():
+    spec = importlib.util.spec_from_file_location("course_run", COURSE / "run.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+RUN = script()
+CHAPTERS = RUN.CHAPTERS
+PAGES = {chapter: RUN.page_of(chapter).read_text(encoding="utf-8") for chapter in CHAPTERS}
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS)
+def test_listings_print_what_the_page_shows(chapter):
+    assert RUN.written(PAGES[chapter], chapter) == PAGES[chapter], (
+        "run python docs/course/run.py --write, and look at what has changed"
+    )
+
+
+def test_another_output_and_another_command_are_seen():
+    page = "```python\nprint(1 + 1)\n```\n\n```text\n2\n```\n`python docs/course/run.py 7.1`\n"
+    assert RUN.written(page, 7) == page
+    assert RUN.written(page.replace("2", "3"), 7) == page
+    assert RUN.written(page.replace("7.1", "7.2"), 7) == page
+    assert RUN.written("```python\nprint(1 + 1)\n```\n", 7) == page
+
+
+def test_one_listing_is_run_as_its_command_says(capsys):
+    RUN.main(["1.3"])
+    assert capsys.readouterr().out.splitlines() == RUN.listings(PAGES[1])[2][1].splitlines()
+    for wrong in ([], ["0"], ["1.99"], ["1.x"], ["1", "2"]):
+        with pytest.raises(SystemExit):
+            RUN.main(wrong)
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS)
+def test_a_chapter_is_read_in_ten_minutes(chapter):
+    assert 900 <= len(PAGES[chapter].split()) <= 1600
+
+
+def formulas(folder: Path, page: str) -> list[tuple[str, Path]]:
+    """(function, file) of each link to a Python file whose text is a name in backticks."""
+    links = re.findall(r"\[`([\w.]+)`\]\(([^)#\s]+\.py)\)", page)
+    return [(name, folder / link) for name, link in links if not name.endswith(".py")]
+
+
+def missing(named: list[tuple[str, Path]]) -> list[str]:
+    return [name for name, file in named if name.split(".")[-1] not in defined(file)]
+
+
+def defined(file: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            names.add(node.name)
+        elif isinstance(node, ast.Assign):
+            names.update(target.id for target in node.targets if isinstance(target, ast.Name))
+    return names
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS)
+def test_each_formula_stands_beside_a_function_that_exists(chapter):
+    named = formulas(COURSE, PAGES[chapter])
+    assert len(named) >= 4 and missing(named) == []
+
+
+def test_a_missing_function_is_seen():
+    named = formulas(COURSE, "[`dense_forward`](../../minidl/tiny.py), [`no_such`](../../minidl/tiny.py)")
+    assert missing(named) == ["no_such"]
+
+
+def exercises(chapter: int) -> list:
+    """(name, test) of a chapter's exercises."""
+    module = load(EXERCISES / f"test_chapter_{chapter}.py")
+    return [(name, test) for name, test in vars(module).items() if name.startswith("test_exercise_")]
+
+
+def fails(test, answers) -> bool:
+    """Whether the answers do not pass. A name that is None is not answered."""
+    names = {name: value for name, value in vars(answers).items() if value is not None}
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        wanted = test.__code__.co_varnames[: test.__code__.co_argcount]
+        try:
+            test(SimpleNamespace(**names), *[monkeypatch] * ("monkeypatch" in wanted))
+        except (AssertionError, AttributeError, NotImplementedError):
+            return True
+    return False
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS)
+def test_solutions_pass_and_what_is_not_answered_fails(chapter):
+    tests = exercises(chapter)
+    assert [name.split("_")[2] for name, _ in tests] == ["1", "2", "3"]
+    solutions, stubs = (
+        load(folder / f"chapter_{chapter}.py") for folder in (EXERCISES / "solutions", EXERCISES)
+    )
+    for name, test in tests:
+        assert not fails(test, solutions), name
+        assert fails(test, stubs), f"docs/exercises/chapter_{chapter}.py is answered: the repository's is not"
+
+
+WRONG = [
+    (1, 1, "LOSS_1000_CLASSES = 6.91", "LOSS_1000_CLASSES = 3.00"),
+    (1, 1, "LOSS_VARIANCE_HALF = 2.55", "LOSS_VARIANCE_HALF = 2.30"),
+    (1, 2, " - layers[0]", ""),
+    (1, 3, "1 - out * out", "1 - out"),
+]
+"""(chapter, exercise, a line of the solution, the same with a mistake that learners make)"""
+
+
+@pytest.mark.parametrize("chapter, number, right, wrong", WRONG)
+def test_a_wrong_answer_is_found(chapter, number, right, wrong):
+    path = EXERCISES / "solutions" / f"chapter_{chapter}.py"
+    source = path.read_text(encoding="utf-8")
+    assert source.count(right) == 1
+    assert fails(exercises(chapter)[number - 1][1], load(path, source.replace(right, wrong)))
+
+
+def test_every_exercise_has_a_wrong_answer():
+    assert {(chapter, number) for chapter, number, *_ in WRONG} == {
+        (chapter, number) for chapter in CHAPTERS for number in (1, 2, 3)
+    }
+
+
+@pytest.mark.parametrize("options, code", [((), 1), (("--solutions",), 0)])
+def test_the_command_that_readers_type(options, code):
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "docs/exercises",
+        "-k",
+        "chapter_1",
+    ]
+    done = subprocess.run([*command, *options], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == code, done.stdout + done.stderr
+    assert ("3 failed" if code else "3 passed") in done.stdout
+    assert options or "LOSS_10_CLASSES is not answered yet" in done.stdout
