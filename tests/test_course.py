@@ -80,6 +80,8 @@ def defined(file: Path) -> set[str]:
             names.add(node.name)
         elif isinstance(node, ast.Assign):
             names.update(target.id for target in node.targets if isinstance(target, ast.Name))
+        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            names.add(node.target.id)
     return names
 
 
@@ -129,6 +131,18 @@ WRONG = [
     (1, 1, "LOSS_VARIANCE_HALF = 2.55", "LOSS_VARIANCE_HALF = 2.30"),
     (1, 2, " - layers[0]", ""),
     (1, 3, "1 - out * out", "1 - out"),
+    (2, 1, "-0.33", "0.67"),
+    (2, 1, "= 1 / 32", "= 1"),
+    (2, 2, " / T", ""),
+    (2, 2, " - (dout * q).sum(axis=1, keepdims=True)", ""),
+    (2, 3, " - g.mean(axis=1, keepdims=True)", ""),
+    (2, 3, "g = gamma * dout", "g = dout"),
+    (3, 1, "STEP_1_UNCORRECTED = 3.2", "STEP_1_UNCORRECTED = 0.1"),
+    (3, 1, "math.sqrt(v) + 1e-7", "v + 1e-7"),
+    (3, 2, "LARGEST_RATE = 0.04", "LARGEST_RATE = 0.02"),
+    (3, 2, "momentum * u - rate * g", "momentum * u - rate * (1 - momentum) * g"),
+    (3, 3, "LEFT_OF_A_WEIGHT = 0.905", "LEFT_OF_A_WEIGHT = 0.1"),
+    (3, 3, "min(step / steps, 1)", "step / steps"),
 ]
 """(chapter, exercise, a line of the solution, the same with a mistake that learners make)"""
 
