@@ -143,6 +143,11 @@ WRONG = [
     (3, 2, "momentum * u - rate * g", "momentum * u - rate * (1 - momentum) * g"),
     (3, 3, "LEFT_OF_A_WEIGHT = 0.905", "LEFT_OF_A_WEIGHT = 0.1"),
     (3, 3, "min(step / steps, 1)", "step / steps"),
+    (4, 1, "0.946, 1.48, 0.889", "0.946, 0.946, 0.946"),
+    (4, 1, "SMALL_LOGITS_20_TO_1_WITHOUT = 1 / 400", "SMALL_LOGITS_20_TO_1_WITHOUT = 1 / 20"),
+    (4, 2, "soft = T * (", "soft = ("),
+    (4, 3, "soft_weight / y.shape[1]", "soft_weight * (1 - y) / (y.shape[1] - 1)"),
+    (4, 3, " - difference.mean(axis=1, keepdims=True)", ""),
 ]
 """(chapter, exercise, a line of the solution, the same with a mistake that learners make)"""
 

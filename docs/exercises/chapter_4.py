@@ -1,0 +1,30 @@
+"""Your answers to chapter 4."""
+
+# 1. A batch of one row, ten classes, a student with equal logits, a teacher with one logit of 8 and nine of 0. The norm
+# of the soft term's gradient on the logits at T = 1, 4 and 20, soft_weight 1: three numbers, to 3 %.
+NORMS_WITHOUT = None
+NORMS_WITH_T_SQUARED = None
+# The norm at T = 20 over that at T = 1, where all logits are far below 1.
+SMALL_LOGITS_20_TO_1_WITHOUT = None
+SMALL_LOGITS_20_TO_1_WITH_T_SQUARED = None
+
+
+def distillation_gradient(z, y, v, T, hard_weight, soft_weight):
+    """2. The gradient by z of hard_weight CE(y, q) + soft_weight T^2 KL(p || q), the mean over the rows.
+
+    z, y, v: (B, C), the student's logits, the labels as rows of 0 and 1, the teacher's logits.
+    """
+    raise NotImplementedError
+
+
+def labels_of_an_ignorant_teacher(y, soft_weight):
+    """3. Labels (B, C) whose cross-entropy has the gradient of distillation from equal logits at T = 1.
+
+    The weights are 1 - soft_weight and soft_weight.
+    """
+    raise NotImplementedError
+
+
+def gradient_at_large_T(z, v):
+    """3. What the gradient of T^2 KL(p || q), the mean over the rows, tends to as T grows."""
+    raise NotImplementedError
