@@ -2,7 +2,11 @@
 
 import numpy as np
 
-DLOGITS = (-0.33, 0.24, 0.09)  # exp(2), exp(1), exp(0) are 7.39, 2.72, 1: q = 0.67, 0.24, 0.09; minus 1 at class 0
+DLOGITS = (
+    -0.33,
+    0.24,
+    0.09,
+)  # exp(2), exp(1), exp(0) are 7.39, 2.72, 1: q = 0.67, 0.24, 0.09; minus 1 at class 0
 NORM_100_CLASSES = 0.995  # sqrt(1 - 1 / 100)
 FACTOR_IN_A_BATCH_OF_32 = 1 / 32
 
