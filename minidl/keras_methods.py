@@ -47,9 +47,7 @@ class KerasMethods(Stack):
         Raises ValueError for arguments that do not fit, and for a class with a forward or backward of its own.
         """
         self.build_for(x)
-        return self.turns.read(
-            trace.trace, self, x, y, loss, teacher_logits, sample_weight, training
-        )
+        return self.turns.read(trace.trace, self, x, y, loss, teacher_logits, sample_weight, training)
 
     def predict_stream(self, x, batch_size: int | None, steps: int | None) -> np.ndarray:
         """``predict`` on an iterable of batches, one window after the other."""

@@ -64,7 +64,9 @@ def make_study(lesson: Lesson, teacher_logits) -> Study | None:
             f"teacher_logits are for a loss of classes or one that distils, and loss {lesson.loss.name} is neither"
         )
     checked = losses.check_logits("teacher_logits", np.asarray(teacher_logits))
-    teacher = np.asarray(check_targets(checked, lesson.model.output_shape, argument="teacher_logits"), np.float64)
+    teacher = np.asarray(
+        check_targets(checked, lesson.model.output_shape, argument="teacher_logits"), np.float64
+    )
     check_rows("teacher_logits", len(teacher), len(lesson.batch.x))
     student = lesson.model.forward(lesson.batch.x, logits=True)
     return Study(np.array(student, np.float64), teacher, lesson.targets)
@@ -192,5 +194,3 @@ def _the_limit(study: Study) -> Section:
         "the very unlikely ones, of which a teacher knows little; a lower T leaves these out.",
     )
     return section
-
-

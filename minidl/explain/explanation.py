@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,11 +107,15 @@ def explain(
     most = None if most is None else check_int("most", most, minimum=1)
     if samples is not None:
         rows = slice(check_int("samples", samples, minimum=1))
-        x, y, teacher_logits = (part if part is None else np.asarray(part)[rows] for part in (x, y, teacher_logits))
+        x, y, teacher_logits = (
+            part if part is None else np.asarray(part)[rows] for part in (x, y, teacher_logits)
+        )
     if not model.built:
         model.build((None, *np.shape(x)[1:]))
     loss = _loss_of(model, loss)
-    lesson = make_lesson(model, x, y, loss, _fresh(model, optimizer), teacher_logits if loss.distills else None)
+    lesson = make_lesson(
+        model, x, y, loss, _fresh(model, optimizer), teacher_logits if loss.distills else None
+    )
     names = _names_of(model, layers)
     _check_size(lesson, names, most)
     first_loss = lesson.loss_now()
@@ -149,7 +154,9 @@ def _names_of(model: Sequential, layers) -> list[str]:
     found = []
     for one in [layers] if isinstance(layers, (str, int)) else layers:
         if isinstance(one, str) and one not in names:
-            raise ValueError(f"layers must be names or indices of layers, got {one!r}: {known_names(one, names)}")
+            raise ValueError(
+                f"layers must be names or indices of layers, got {one!r}: {known_names(one, names)}"
+            )
         found.append(model.get_layer(one).name if isinstance(one, str) else model.get_layer(index=one).name)
     return found
 
@@ -160,7 +167,9 @@ def _check_size(lesson: Lesson, names: list[str], most: int | None) -> None:
         return
     rows = len(lesson.batch.x)
     shown = [layer for layer in lesson.model.layers if layer.name in names]
-    of_layers = sum(int(np.prod(layer.output_shape)) for layer in shown) + int(np.prod(lesson.model.input_shape))
+    of_layers = sum(math.prod(layer.output_shape) for layer in shown)
+    if shown:
+        of_layers += math.prod(shown[0].input_shape)
     numbers = sum(layer.count_params() for layer in shown) + rows * of_layers
     if numbers > _MOST_NUMBERS:
         raise ValueError(

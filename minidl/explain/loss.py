@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy as np
 from .. import losses
 from ..activations import ActivationFunction
 from ..training.objective import Objective, reduced, score_rows
-from .document import Matrix, Section, Sum, number
+from .document import Matrix, Section, Sum
 from .step import Lesson, Step
 
 _FRESH, _LARGER = 50, 3.0
@@ -24,7 +25,9 @@ def loss_section(lesson: Lesson, step: Step) -> Section:
         section = _of_crossentropy(lesson, step)
     else:
         section = Section("Loss", f"{lesson.loss.name}: {_first_sentence(lesson.loss)}")
-        section.add(Matrix("per sample", step.trace.row_losses, "what each sample adds, divided by B already"))
+        section.add(
+            Matrix("per sample", step.trace.row_losses, "what each sample adds, divided by B already")
+        )
         section.add(f"loss = their sum = {step.trace.loss:.6f}")
     if step.number == 1:
         section.add(*_untrained(lesson))
@@ -116,7 +119,10 @@ def _through_the_activation(lesson: Lesson, step: Step, section: Section) -> Non
     activation = ActivationFunction(name)
     q = activation.forward(logits)
     if is_plain_crossentropy(lesson.loss):
-        dq, note = -lesson.targets / (q * len(q)), "-y / (q B): the slope of -log q, for the right class alone"
+        dq, note = (
+            -lesson.targets / (q * len(q)),
+            "-y / (q B): the slope of -log q, for the right class alone",
+        )
     else:
         objective = Objective(lesson.loss.kind(False), lesson.loss.hyper, False)
         batch = reduced(lesson.loss, objective, lesson.batch)
@@ -140,7 +146,7 @@ def _through_the_activation(lesson: Lesson, step: Step, section: Section) -> Non
 def _untrained(lesson: Lesson) -> list:
     """What a loss of classes is before anything is learned."""
     model, loss = lesson.model, lesson.loss
-    outputs = int(np.prod(model.output_shape))
+    outputs = math.prod(model.output_shape)
     if is_plain_crossentropy(loss):
         known, guess = f"ln C = ln {outputs}", float(np.log(outputs))
         why = f"A net that knows nothing gives each of C = {outputs} classes q = 1/C, and its loss is"
@@ -150,8 +156,8 @@ def _untrained(lesson: Lesson) -> list:
         return []
     fresh, larger = _fresh_losses(lesson, 1.0), _fresh_losses(lesson, _LARGER)
     return [
-        f"{why} {known} = {guess:.4f}. Fresh weights give logits that are not all equal, which costs a little: {_FRESH} "
-        f"nets like this one with fresh weights have {np.mean(fresh):.3f} on the mean ({min(fresh):.2f} to "
+        f"{why} {known} = {guess:.4f}. Fresh weights give logits that are not all equal, which costs a little: "
+        f"{_FRESH} nets like this one with fresh weights have {np.mean(fresh):.3f} on the mean ({min(fresh):.2f} to "
         f"{max(fresh):.2f}). Larger inputs make larger logits and cost more: {np.mean(larger):.3f} with x {_LARGER:g} "
         "times as large."
     ]

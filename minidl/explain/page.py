@@ -6,6 +6,7 @@ Python computes and writes every position of the sliders; the script only exchan
 from __future__ import annotations
 
 import json
+import re
 from html import escape
 
 import numpy as np
@@ -33,8 +34,11 @@ _OWN_STYLE = """
 .plus { stroke: var(--plus); } .minus { stroke: var(--minus); stroke-dasharray: 5 3; }
 circle.plus { fill: var(--plus); } circle.minus { fill: var(--minus); } circle.back { fill: var(--page); }
 circle.unit { stroke-width: 1.5; } circle.dot { stroke-dasharray: none; stroke: var(--page); stroke-width: 2; }
+.pair text { stroke: none; } nav { display: flex; flex-wrap: wrap; gap: .2rem 1.2rem; } a { color: var(--plus); }
 .legend { display: flex; flex-wrap: wrap; gap: 0 1.2rem; font-size: .875rem; } .key { display: inline; width: 2.6rem; }
-.matrix { margin: .5rem 0; overflow-x: auto; } .matrix .note { background: none; padding: 0; color: var(--soft);
+.matrix { display: inline-block; vertical-align: top; margin: .4rem 1.5rem .4rem 0; max-width: 100%;
+          overflow-x: auto; }
+.matrix .note { background: none; padding: 0; color: var(--soft);
           font-size: .875rem; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .875rem; }
 td, th { text-align: right; padding: .1rem .5rem; white-space: nowrap; } th { border-bottom: 1px solid var(--line); }
@@ -88,6 +92,7 @@ def html(explanation) -> str:
         f"<h1>{title}</h1>",
         f"<p>Every number of {len(explanation.steps)} steps of a net, computed by minidl in float64. Move the slider: "
         "the drawings and all numbers below it follow.</p>",
+        _contents(explanation),
         _section(explanation.head, most),
         svg.legend(),
         *sliders,
@@ -103,11 +108,25 @@ def html(explanation) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _contents(explanation) -> str:
+    """Links: a page of many steps is long."""
+    links = {"step-panel": "Steps"}
+    if explanation.study is not None:
+        links["temperature-panel"] = "Temperature"
+    links |= {_anchor(section): section.title.split(":")[0].split(",")[0] for section in explanation.further}
+    anchors = (f'<a href="#{to}">{escape(name)}</a>' for to, name in links.items())
+    return f"<nav>{''.join(anchors)}</nav>"
+
+
+def _anchor(section: Section) -> str:
+    return re.sub("[^a-z0-9]+", "-", section.title.lower()).strip("-")
+
+
 def _slider(name: str, title: str, places: list[dict[str, str]], first: int) -> str:
     """A slider, and its first position for where no script runs."""
     place = places[first]
     return (
-        f'<div class="panel"><div class="control"><label for="{name}"><span>{title}</span>'
+        f'<div id="{name}-panel"><div class="control"><label for="{name}"><span>{title}</span>'
         f'<output id="{name}-label" for="{name}">{place["label"]}</output></label>'
         f'<input type="range" id="{name}" min="0" max="{len(places) - 1}" value="{first}" autocomplete="off"></div>'
         f'<div id="{name}-shown">{place["html"]}</div></div>'
@@ -122,7 +141,9 @@ def _steps(explanation) -> list[dict[str, str]]:
     values = [step.trace.loss for step in steps] + [steps[-1].loss_after]
     places = []
     for i, (step, sections) in enumerate(zip(steps, explanation.by_step, strict=True)):
-        pictures = f'<div class="pair">{svg.net(lesson, step, "weights")}{svg.net(lesson, step, "gradients")}</div>'
+        pictures = (
+            f'<div class="pair">{svg.net(lesson, step, "weights")}{svg.net(lesson, step, "gradients")}</div>'
+        )
         losses = svg.curve(values, i, "steps taken", "loss before this step") if len(steps) > 1 else ""
         text = "".join(_section(section, explanation.most) for section in sections)
         places.append({"label": f"{step.number} of {len(steps)}", "html": pictures + losses + text})
@@ -138,8 +159,8 @@ def _temperatures(study: Study) -> list[dict[str, str]]:
         bars = "".join(_bars(study, at, row) for row in range(min(len(at.teacher), _MOST_ROWS)))
         text = (
             f"KL = {number(at.kl)}, T^2 KL = {number(at.kl * at.temperature**2)}. "
-            f"The norm of the gradient of KL is {number(at.norm_without)}, {number(at.norm_without / without[0])} of that "
-            f"at T = 1. With T^2 it is {number(at.norm)}, {number(at.norm / with_it[0])} of that at T = 1."
+            f"The norm of the gradient of KL is {number(at.norm_without)}, {number(at.norm_without / without[0])} of "
+            f"that at T = 1. With T^2 it is {number(at.norm)}, {number(at.norm / with_it[0])} of that at T = 1."
         )
         norms = svg.norms(list(TEMPERATURES), series, i)
         places.append(
@@ -172,7 +193,7 @@ def _bars(study: Study, at: Softened, row: int) -> str:
 def _section(section: Section, most: int | None) -> str:
     formula = f'<p class="formula">{escape(section.formula)}</p>' if section.formula else ""
     parts = "".join(_part(part, most) for part in section.parts)
-    return f"<section><h2>{escape(section.title)}</h2>{formula}{parts}</section>"
+    return f'<section id="{_anchor(section)}"><h2>{escape(section.title)}</h2>{formula}{parts}</section>'
 
 
 def _part(part, most: int | None) -> str:

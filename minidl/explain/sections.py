@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
-
 import numpy as np
 
 from ..layers import Dense
@@ -14,7 +12,11 @@ from .update import update_section
 
 _IN_WORDS = {
     # activations by name: formula, note, and what the backward does; of any other, the name is shown
-    "relu": ("max({a}, 0)", "negative ones became 0", "{dh} where {a} > 0, else 0: the slope of ReLU is 1 or 0"),
+    "relu": (
+        "max({a}, 0)",
+        "negative ones became 0",
+        "{dh} where {a} > 0, else 0: the slope of ReLU is 1 or 0",
+    ),
     "tanh": ("tanh({a})", "", "{dh} (1 - {h}^2): the slope of tanh"),
     "sigmoid": ("1 / (1 + exp(-{a}))", "", "{dh} {h} (1 - {h}): the slope of the sigmoid"),
     "softmax": ("exp({a}) / sum of exp({a})", "", "{h} ({dh} - sum({dh} {h})): softmax's Jacobian"),
@@ -31,8 +33,8 @@ def step_sections(lesson: Lesson, step: Step, names: list[str]) -> list[Section]
         _backward(lesson, step, shown),
     ]
     if step.number == 1:
-        found.append(_check(step))
-    found.append(update_section(lesson, step))
+        found.append(_check(step, names))
+    found.append(update_section(lesson, step, names))
     for place, section in enumerate(found, 1):
         before = f"{place}." if step.number == 1 else f"Step {step.number}:"
         section.title = f"{before} {section.title}"
@@ -49,7 +51,8 @@ def net_section(lesson: Lesson, names: list[str]) -> Section:
         f"{size} inputs -> {' -> '.join(inside)}. A batch of B = {rows} sample{'s' * (rows != 1)}. "
         f"Loss: {lesson.loss.name}. Optimizer: {lesson.optimizer.name}.",
     )
-    section.add(Matrix("x", batch.x.reshape(rows, -1), "(B, inputs)"))
+    if model.layers[0].name in names:
+        section.add(Matrix("x", batch.x.reshape(rows, -1), "(B, inputs)"))
     if lesson.targets is not None:
         section.add(Matrix("y", lesson.targets, "the labels as rows (B, outputs)"))
     place = 0
@@ -138,7 +141,8 @@ def _forward(lesson: Lesson, step: Step, shown: list[_Shown]) -> Section:
 
 def _backward(lesson: Lesson, step: Step, shown: list[_Shown]) -> Section:
     section = Section(
-        "Backward", "from the end: dweight = input^T dout;  dbias = column sums of dout;  dinput = dout weight^T"
+        "Backward",
+        "from the end: dweight = input^T dout;  dbias = column sums of dout;  dinput = dout weight^T",
     )
     for this in reversed(shown):
         section.add(*_backward_of(this, step.number == 1))
@@ -149,7 +153,8 @@ def _backward_of(this: _Shown, in_full: bool) -> list[Part]:
     trace, k = this.trace, this.number
     below = f"d{this.input}"
     if not this.is_dense:
-        found = [Matrix(f"d{name}_{k}", values) for name, values in trace.gradients.items()]
+        learned = [parameter.name for parameter in this.layer.parameters if parameter.learns]
+        found: list[Part] = [Matrix(f"d{name}_{k}", trace.gradients[name]) for name in learned]
         return [*found, Matrix(below, trace.dinput, f"through {type(this.layer).__name__}")]
     found, dout, called = [], trace.doutput, f"d{this.output}"
     if this.activation:
@@ -167,7 +172,7 @@ def _backward_of(this: _Shown, in_full: bool) -> list[Part]:
     return [*found, Matrix(below, trace.dinput, note)]
 
 
-def _check(step: Step) -> Section:
+def _check(step: Step, names: list[str]) -> Section:
     section = Section(
         "Is that right?", "each parameter moved by +-1e-6: (loss(+) - loss(-)) / 2e-6 beside its gradient"
     )
@@ -178,9 +183,9 @@ def _check(step: Step) -> Section:
         total, count = total + measured.size, count + int(is_measured.sum())
         if is_measured.any():
             worst = max(worst, float(np.abs(measured - gradient)[is_measured].max()))
-        if is_measured.all():
+        if is_measured.all() and parameter.layer in names:
             section.add(Matrix(f"d{parameter.name}", gradient), Matrix("measured", measured))
-    which = "" if count == total else f" of {count} of the {total} parameters, evenly chosen"
+    which = "" if count == total else f" of {count:,} of the {total:,} parameters, evenly chosen"
     section.add(f"largest difference{which}: {worst:.1e}")
     return section
 
@@ -190,5 +195,3 @@ def _own_gradient(step: Step, name: str) -> np.ndarray:
     kind, place = name.rsplit("_", 1)
     with_parameters = [trace for trace in step.trace.layers if trace.weights]
     return with_parameters[int(place) - 1].gradients[kind]
-
-

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -38,9 +39,7 @@ class Lesson:
     batch: Samples
 
     def trace(self) -> Trace:
-        return self.model.trace(
-            self.x, self.y, self.loss, teacher_logits=self.teacher_logits, training=True
-        )
+        return self.model.trace(self.x, self.y, self.loss, teacher_logits=self.teacher_logits, training=True)
 
     def loss_now(self) -> float:
         """The loss alone, on the parameters as they are."""
@@ -62,7 +61,7 @@ class Lesson:
             return np.asarray(self.batch.targets, np.float64)
         if not self.batch.labels.size:
             return None
-        classes = np.eye(int(np.prod(self.model.output_shape)))
+        classes = np.eye(math.prod(self.model.output_shape))
         return np.where(self.batch.labels[:, None] < 0, 0.0, classes[self.batch.labels])
 
 
@@ -70,6 +69,7 @@ class Lesson:
 class Parameter:
     """One parameter array in one step."""
 
+    layer: str
     name: str
     before: np.ndarray
     gradient: np.ndarray
@@ -163,6 +163,7 @@ def _parameters(model, before: np.ndarray, measured: np.ndarray | None) -> list[
             slots = {name: of(model.optimizer.slots[at]) for at, name in names.items()}
             found.append(
                 Parameter(
+                    layer.name,
                     f"{parameter.name}_{number}",
                     of(before),
                     of(model.grads),

@@ -30,7 +30,11 @@ def net(lesson: Lesson, step: Step, of: str) -> str:
     for _, trace in dense:
         columns.append(trace.output[0] if ours else trace.doutput[0])
         edges.append((trace.weights if ours else trace.gradients)["weight"])
-    names = ["x", *(f"h_{place}" for place in range(1, len(dense))), "logits" if lesson.on_logits else "output"]
+    names = [
+        "x",
+        *(f"h_{place}" for place in range(1, len(dense))),
+        "logits" if lesson.on_logits else "output",
+    ]
     names = [name if ours else f"d{name}" for name in names]
     drawn = [column[:_MOST_UNITS] for column in columns]
     height = _ROW * max(map(len, drawn)) + 34
@@ -50,8 +54,9 @@ def net(lesson: Lesson, step: Step, of: str) -> str:
         some = "" if len(column) == len(whole) else f" ({len(column)} of {len(whole)})"
         parts.append(f'<text x="{place[0][0]:.1f}" y="12" text-anchor="middle">{name}{some}</text>')
     what = "weights, and what the units give" if ours else "gradients of weights and of what the units give"
+    label = f'viewBox="0 0 {_WIDTH} {height:.0f}" role="img" aria-label="The net: {what}"'
     return (
-        f'<figure><svg viewBox="0 0 {_WIDTH} {height:.0f}" role="img" aria-label="The net: {what}">{"".join(parts)}</svg>'
+        f"<figure><svg {label}>{''.join(parts)}</svg>"
         f"<figcaption>{what[0].upper()}{what[1:]}{' for the first sample' if ours else ''}. "
         f"The thickest line is {number(top_edge)}.</figcaption></figure>"
     )
@@ -59,10 +64,13 @@ def net(lesson: Lesson, step: Step, of: str) -> str:
 
 def legend() -> str:
     """What colours and dashes mean."""
-    line = '<svg class="key" viewBox="0 0 44 10" aria-hidden="true"><line class="{0}" x1="2" x2="42" y1="5" y2="5" stroke-width="4"/></svg>'
+    line = (
+        '<svg class="key" viewBox="0 0 44 10" aria-hidden="true">'
+        '<line class="{0}" x1="2" x2="42" y1="5" y2="5" stroke-width="4"/></svg>'
+    )
     return (
         f'<p class="legend"><span>{line.format("plus")} positive: blue, solid</span>'
-        f'<span>{line.format("minus")} negative: orange, dashed</span><span>thicker: larger</span></p>'
+        f"<span>{line.format('minus')} negative: orange, dashed</span><span>thicker: larger</span></p>"
     )
 
 
@@ -81,7 +89,7 @@ def _edge(x1, y1, x2, y2, value: float, top: float) -> str:
 
 def _unit(x: float, y: float, value: float, top: float) -> str:
     sign = "minus" if value < 0 else "plus"
-    shown = f"{value:.2f}" if abs(value) < 100 else f"{value:.3g}"
+    shown = f"{round(value, 2) + 0.0:.2f}" if abs(value) < 100 else f"{value:.3g}"
     return (
         f'<circle class="back" cx="{x:.1f}" cy="{y:.1f}" r="19"/>'
         f'<circle class="{sign} unit" cx="{x:.1f}" cy="{y:.1f}" r="19" fill-opacity="{0.4 * abs(value) / top:.3f}"/>'
@@ -99,8 +107,10 @@ def norms(temperatures: list[float], series: dict[str, list[float]], chosen: int
     return _lines(series, [f"{t:g}" for t in temperatures], chosen, "T", True)
 
 
-def _lines(series: dict[str, list[float]], labels: list[str], chosen: int, x_name: str, logarithmic: bool) -> str:
-    left, right, bottom, height = 44, 12, 130, 162
+def _lines(
+    series: dict[str, list[float]], labels: list[str], chosen: int, x_name: str, logarithmic: bool
+) -> str:
+    left, right, bottom, height = 52, 12, 130, 162
     every = [math.log10(max(v, 1e-30)) if logarithmic else v for values in series.values() for v in values]
     low, high = min(every), max(every)
     span = (high - low) or 1.0
@@ -112,14 +122,18 @@ def _lines(series: dict[str, list[float]], labels: list[str], chosen: int, x_nam
 
     parts = []
     for value, y in ((high, bottom - 112), (low, bottom)):
-        shown = number(10**value if logarithmic else value)
+        shown = f"{10**value:.2g}" if logarithmic else f"{value:.3g}"
         parts.append(f'<text class="tick" x="{left - 5}" y="{y + 4}" text-anchor="end">{shown}</text>')
         parts.append(f'<line class="grid" x1="{left}" x2="{_WIDTH - right}" y1="{y}" y2="{y}"/>')
     for i, label in enumerate(labels):
         if len(labels) <= 12 or i % (len(labels) // 6) == 0 or i == chosen:
             x = at(i, 1.0)[0]
-            parts.append(f'<text class="tick" x="{x:.1f}" y="{bottom + 15}" text-anchor="middle">{label}</text>')
-    parts.append(f'<text class="tick" x="{_WIDTH - right}" y="{height - 2}" text-anchor="end">{escape(x_name)}</text>')
+            parts.append(
+                f'<text class="tick" x="{x:.1f}" y="{bottom + 15}" text-anchor="middle">{label}</text>'
+            )
+    parts.append(
+        f'<text class="tick" x="{_WIDTH - right}" y="{height - 2}" text-anchor="end">{escape(x_name)}</text>'
+    )
     keys = []
     for place, (name, values) in enumerate(series.items()):
         points = [at(i, value) for i, value in enumerate(values)]
@@ -128,7 +142,8 @@ def _lines(series: dict[str, list[float]], labels: list[str], chosen: int, x_nam
         parts.append(f'<polyline class="{kind}" points="{path}" fill="none" stroke-width="2"/>')
         x, y = points[chosen]
         parts.append(f'<circle class="{kind} dot" cx="{x:.1f}" cy="{y:.1f}" r="5"/>')
-        keys.append(f"{('blue, solid', 'orange, dashed')[place]}: {name}, here {number(values[chosen])}")
+        colour = f"{('blue, solid', 'orange, dashed')[place]}: " if len(series) > 1 else ""
+        keys.append(f"{colour}{name}, here {number(values[chosen])}")
     return (
         f'<figure><svg viewBox="0 0 {_WIDTH} {height}" role="img" aria-label="{escape("; ".join(keys))}">'
         f"{''.join(parts)}</svg><figcaption>{escape('; '.join(keys))}</figcaption></figure>"

@@ -21,14 +21,20 @@ def formula_of(optimizer) -> list[str]:
     return [line.strip() for line in said.splitlines()]
 
 
-def update_section(lesson: Lesson, step: Step) -> Section:
+def update_section(lesson: Lesson, step: Step, names: list[str]) -> Section:
+    """``names``: of the layers that are shown."""
     optimizer, rate = lesson.optimizer, f"{step.rate:g}"
-    section = Section("Update", f"{optimizer.name}, by g, the gradient of each parameter w; lr = {rate}, t = {step.number}")
+    section = Section(
+        "Update", f"{optimizer.name}, by g, the gradient of each parameter w; lr = {rate}, t = {step.number}"
+    )
     section.add(*(Sum(line) for line in formula_of(optimizer)))
-    if step.parameters:
-        section.add(_one_entry(step.parameters[0], rate))
-    for parameter in step.parameters:
-        section.add(*(Matrix(f"{name} of {parameter.name}", values) for name, values in parameter.slots.items()))
+    shown = [parameter for parameter in step.parameters if parameter.layer in names]
+    if shown:
+        section.add(_one_entry(shown[0], rate))
+    for parameter in shown:
+        section.add(
+            *(Matrix(f"{name} of {parameter.name}", values) for name, values in parameter.slots.items())
+        )
         section.add(Matrix(f"step of {parameter.name}", parameter.after - parameter.before, "after - before"))
         section.add(Matrix(parameter.name, parameter.after))
     if step.uncorrected is not None:
