@@ -6,6 +6,7 @@ import argparse
 
 from .. import losses, optimizers
 from ..activations import ActivationFunction
+from ..ladder.text import wrap
 from ..validation import check_float, check_int
 from . import example
 from .explanation import explain
@@ -13,6 +14,7 @@ from .explanation import explain
 _STEPS_OF_A_PAGE = 10
 _DISTILLED = 0.1, 0.9
 """The weights of labels and teacher."""
+_FURTHER = "Further: --optimizer adam, --steps 3, --distill, --html page.html; --help has them all."
 
 
 def add_options(add) -> None:
@@ -50,7 +52,11 @@ def run(options: argparse.Namespace) -> None:
         steps=steps,
         html=options.html,
     )
-    print(found.text() if options.html is None else f"written to {options.html}\n", end="")
+    if options.html is not None:
+        print(f"written to {options.html}")
+        return
+    print(found.text())
+    print(wrap(_FURTHER, found.width()))
 
 
 def _loss_of(options: argparse.Namespace) -> losses.Loss:

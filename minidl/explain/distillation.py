@@ -136,7 +136,7 @@ def _told(study: Study, row: int, right: int, near: int, far: int) -> str:
         p = losses.softmax(study.teacher[row : row + 1], t)[0]
         bits = float(-(p * np.log2(np.maximum(p, 1e-300))).sum())
         said.append(
-            f"at T = {t:g} {p[right]:.3f} for it, {p[near]:.3f} for class {near} and {p[far]:.3f} for class {far}, "
+            f"at T = {t:g}: {p[right]:.3f} for it, {p[near]:.3f} for class {near} and {p[far]:.3f} for class {far}, "
             f"so class {near} is {number(p[near] / p[far])} times as likely as class {far} ({bits:.2f} bits of "
             "uncertainty)"
         )

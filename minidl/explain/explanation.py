@@ -42,10 +42,14 @@ class Explanation:
 
     def text(self, width: int | None = None) -> str:
         """The text at this width, by default the terminal's, at most 110."""
-        if width is None:
-            width = min(max(shutil.get_terminal_size().columns, 40), 110)
+        width = self.width() if width is None else check_int("width", width, minimum=40)
         sections = [self.head, *(section for step in self.by_step for section in step), *self.further]
-        return render(sections, check_int("width", width, minimum=40), self.most)
+        return render(sections, width, self.most)
+
+    @staticmethod
+    def width() -> int:
+        """The terminal's, between 40 and 110."""
+        return min(max(shutil.get_terminal_size().columns, 40), 110)
 
     def html(self) -> str:
         """The same as a page: one file with sliders, which loads nothing."""

@@ -154,7 +154,7 @@ def _untrained(lesson: Lesson) -> list:
         known, guess, why = "ln 2", float(np.log(2)), "A net that knows nothing answers 1/2, and its loss is"
     else:
         return []
-    fresh, larger = _fresh_losses(lesson, 1.0), _fresh_losses(lesson, _LARGER)
+    fresh, larger = _fresh_losses(lesson, 1.0, _LARGER)
     return [
         f"{why} {known} = {guess:.4f}. Fresh weights give logits that are not all equal, which costs a little: "
         f"{_FRESH} nets like this one with fresh weights have {np.mean(fresh):.3f} on the mean ({min(fresh):.2f} to "
@@ -163,15 +163,18 @@ def _untrained(lesson: Lesson) -> list:
     ]
 
 
-def _fresh_losses(lesson: Lesson, scale: float) -> list[float]:
-    """The losses of nets like this one with weights of their own, on inputs that are ``scale`` times as large."""
-    model, found = lesson.model, []
-    scaled = replace(lesson, batch=lesson.batch._replace(x=lesson.batch.x * scale))
+def _fresh_losses(lesson: Lesson, *scales: float) -> list[list[float]]:
+    """For each scale of the inputs, the losses of nets like this one with weights of their own."""
+    model = lesson.model
+    batches = [lesson.batch._replace(x=lesson.batch.x * scale) for scale in scales]
+    found: list[list[float]] = [[] for _ in scales]
     kept = model.params.copy()
     own = {type(layer).__name__: type(layer) for layer in model.layers}
     for seed in range(_FRESH):
         fresh = type(model).from_config({**model.get_config(), "seed": seed}, own)
-        model.params[...] = fresh.params
-        found.append(scaled.loss_now())
+        for at, size in model.learning_segments:
+            model.params[at : at + size] = fresh.params[at : at + size]
+        for losses_of_scale, batch in zip(found, batches, strict=True):
+            losses_of_scale.append(replace(lesson, batch=batch).loss_now())
     model.params[...] = kept
     return found

@@ -41,7 +41,9 @@ circle.unit { stroke-width: 1.5; } circle.dot { stroke-dasharray: none; stroke: 
 .matrix .note { background: none; padding: 0; color: var(--soft);
           font-size: .875rem; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .875rem; }
-td, th { text-align: right; padding: .1rem .5rem; white-space: nowrap; } th { border-bottom: 1px solid var(--line); }
+td, th { text-align: right; padding: .1rem .5rem; white-space: nowrap; }
+th { border-bottom: 1px solid var(--line); white-space: normal; vertical-align: bottom; }
+.matrix .list td { min-width: 0; }
 td:first-child, th:first-child { text-align: left; }
 .matrix table { border-left: 2px solid var(--line); border-right: 2px solid var(--line); }
 .matrix td { text-align: right; min-width: 4.2em; }

@@ -42,9 +42,12 @@ class Lesson:
         return self.model.trace(self.x, self.y, self.loss, teacher_logits=self.teacher_logits, training=True)
 
     def loss_now(self) -> float:
-        """The loss alone, on the parameters as they are."""
+        """The loss alone, on the parameters as they are; moving averages stay."""
         objective, batch = self.model.objective(self.loss), self.batch
+        averages = [average.copy() for average in self.model.averages]
         out = self.model.forward(batch.x, training=True, logits=objective.on_logits)
+        for view, before in zip(self.model.averages, averages, strict=True):
+            view[...] = before
         batch = reduced(self.loss, objective, batch)
         row_loss, _ = score_rows(self.loss, objective, out.reshape(len(out), -1), batch, len(out), False)
         return float(row_loss.sum())

@@ -49,16 +49,17 @@ def dump(file, folder, *options: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
 
 
-def moved(page, tmp_path, size: str) -> list[list[str]]:
+def moved(text: str, tmp_path) -> list[list[str]]:
+    """What the page shows at first, after the one slider has moved, and after the other has."""
     file = tmp_path / "moved.html"
-    file.write_text(page.read_text(encoding="utf-8").replace("</body>", MOVE + "</body>"), encoding="utf-8")
-    shown = dump(file, tmp_path / "profile", f"--window-size={size}")
+    file.write_text(text.replace("</body>", MOVE + "</body>"), encoding="utf-8")
+    shown = dump(file, tmp_path / "profile", "--window-size=500,900")
     body = re.search(r"<body>(.*?)</body>", shown, re.DOTALL)[1]
     return [place.split("@") for place in body.strip().split("###")]
 
 
 def test_the_sliders(page, tmp_path):
-    first, later, warmer = moved(page, tmp_path, "500,900")
+    first, later, warmer = moved(page.read_text(encoding="utf-8"), tmp_path)
     assert [first[:2], later[:2], warmer[:2]] == [
         ["1 of 3", "T = 4"],
         ["3 of 3", "T = 4"],
@@ -71,6 +72,14 @@ def test_the_sliders(page, tmp_path):
     ]
     assert norm[0] == norm[1] > 10 * norm[2]
     assert [place[5] for place in (first, later, warmer)] == ["true"] * 3  # nothing is wider than the window
+
+
+def test_sliders_that_nothing_follows_are_seen(page, tmp_path):
+    text = page.read_text(encoding="utf-8")
+    first, later, warmer = moved(
+        text.replace('addEventListener("input"', 'addEventListener("never"'), tmp_path
+    )
+    assert first == later == warmer
 
 
 def test_nothing_is_loaded(page):
