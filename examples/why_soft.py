@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -23,9 +24,25 @@ from minidl.losses import CategoricalCrossentropy, KnowledgeDistillation
 from minidl.optimizers.schedules import CosineDecay
 
 PASSES = 4  # how often a student sees each image; those of one digit are shifted differently
-TEMPERATURE = 2.0
-COLUMNS = {"300 digits": (False, False), "shifted": (False, True), "all 6,000, shifted": (True, True)}
-"""What students see: (whether digits without a label, too; whether they are shifted)."""
+TEMPERATURE = 4.0
+SOFT = "teacher's soft answers"
+UNSEEN = 3  # the class that is left out in the last column
+
+
+class Column(NamedTuple):
+    """Which digits students see."""
+
+    all_digits: bool  # those without a label, too
+    shifted: bool
+    without_a_class: bool = False  # of which neither the label nor a teacher's answer is UNSEEN
+
+
+COLUMNS = {
+    "300 digits": Column(False, False),
+    "300, shifted": Column(False, True),
+    "6,000, shifted": Column(True, True),
+    f"no {UNSEEN}: errors in {UNSEEN}s": Column(True, True, without_a_class=True),
+}
 
 
 def shifted(images, rng, most=2):
@@ -49,13 +66,12 @@ def train(x, target, seed, units, loss, batch_size=32, epochs=PASSES, dropout=0.
     return model
 
 
-def train_teacher(images, labels, seed, steps, units):
+def train_teacher(images, labels, seed, steps, units, smoothing=0.0):
     """A large net that sees each digit shifted and with pixels missing, never twice the same."""
-    rng = np.random.default_rng(seed)
     rows = np.resize(np.arange(len(labels)), 64 * steps)
-    x, target = shifted(images[rows], rng), np.eye(10)[labels[rows]]
-    smoothed = CategoricalCrossentropy(label_smoothing=0.1)
-    return train(x, target, seed, units, smoothed, batch_size=64, epochs=1, dropout=0.3)
+    x, target = shifted(images[rows], np.random.default_rng(seed)), np.eye(10)[labels[rows]]
+    loss = CategoricalCrossentropy(label_smoothing=smoothing)
+    return train(x, target, seed, units, loss, batch_size=64, epochs=1, dropout=0.3)
 
 
 def with_wrong_classes_shuffled(logits, rng):
@@ -67,50 +83,72 @@ def with_wrong_classes_shuffled(logits, rng):
     return shuffled
 
 
-def lessons(y, logits, bad_logits, rng):
-    """{row of the table: (target, loss)} for images with labels ``y``, or None where labels are not known."""
+def lessons(y, logits, rng):
+    """{row of the table: (target, loss)} for images with labels ``y``, None where labels are not known.
+
+    ``logits``: the answers of each teacher.
+    """
     hard, smooth = CategoricalCrossentropy(), CategoricalCrossentropy(label_smoothing=0.1)
     soft = KnowledgeDistillation(TEMPERATURE, hard_weight=0.0, soft_weight=1.0)
     found = {} if y is None else {"labels": (np.eye(10)[y], hard), "labels, smoothed 0.1": (np.eye(10)[y], smooth)}
     return found | {
-        "teacher's argmax": (np.eye(10)[logits.argmax(axis=1)], hard),
-        "soft, wrong classes shuffled": (with_wrong_classes_shuffled(logits, rng), soft),
-        "teacher's soft answers": (logits, soft),
-        "a bad teacher's soft answers": (bad_logits, soft),
+        "teacher's argmax": (np.eye(10)[logits["teacher"].argmax(axis=1)], hard),
+        SOFT: (logits["teacher"], soft),
+        "  wrong classes shuffled": (with_wrong_classes_shuffled(logits["teacher"], rng), soft),
+        "  of the smoothed teacher": (logits["smoothed teacher"], soft),
+        "  of the bad teacher": (logits["bad teacher"], soft),
     }
 
 
-def main(picture=None, labels=300, bad_labels=30, steps=3000, seeds=5, units=((256, 256), (64, 64))):
+def seen_digits(column, x, y, known, count, teachers, rng):
+    """(images, {teacher: logits}, labels or None) of ``count`` images, so that all students take the same steps."""
+    rows = rng.permutation(len(x)) if column.all_digits else known
+    if column.without_a_class:
+        rows = rows[y[rows] != UNSEEN]
+    rows = np.resize(rows, count)
+    images = shifted(x[rows], rng, 2 if column.shifted else 0)
+    logits = {name: ask(teacher, images) for name, teacher in teachers.items()}
+    if column.without_a_class:
+        says = np.array([each.argmax(axis=1) for each in logits.values()])
+        kept = np.resize(np.flatnonzero((says != UNSEEN).all(axis=0)), count)
+        images, logits = images[kept], {name: each[kept] for name, each in logits.items()}
+    return images, logits, None if column.all_digits else y[rows]
+
+
+def ask(model, images):
+    return model.predict_logits(images.reshape(len(images), -1))
+
+
+def main(picture=None, labels=300, bad_labels=30, steps=2000, seeds=5, units=((256, 256), (64, 64))):
     (x, y), (x_test, y_test) = mnist.load_subset()
-    y, y_test, flat_test = y.astype(int), y_test.astype(int), x_test.reshape(-1, 784)
-    of_class = [np.flatnonzero(y == label) for label in range(10)]
+    y, y_test = y.astype(int), y_test.astype(int)
     errors = {}  # {(row, column): errors of each seed}
 
-    def ask(model, images):
-        return model.predict_logits(images.reshape(len(images), -1))
-
     def count(row, column, model):
-        wrong = ask(model, flat_test).argmax(axis=1) != y_test
-        errors.setdefault((row, column), []).append(int(wrong.sum()))
+        is_counted = y_test == UNSEEN if COLUMNS[column].without_a_class else np.full(len(y_test), True)
+        wrong = ask(model, x_test).argmax(axis=1) != y_test
+        errors.setdefault((row, column), []).append(int(wrong[is_counted].sum()))
 
+    of_class = [np.flatnonzero(y == label) for label in range(10)]
+    known = np.concatenate([rows[: labels // 10] for rows in of_class])
+    few = np.concatenate([rows[: bad_labels // 10] for rows in of_class])
     for seed in range(seeds):
-        known = np.concatenate([rows[: labels // 10] for rows in of_class])
-        few = np.concatenate([rows[: bad_labels // 10] for rows in of_class])
-        teacher = train_teacher(x[known], y[known], seed, 2 * steps // 3, units[0])
-        bad = train_teacher(x[few], y[few], seed, 2 * steps // 3, units[0])
-        count("teacher", "shifted", teacher)
-        count("bad teacher", "shifted", bad)
-        for column, (all_digits, is_shifted) in COLUMNS.items():
+        teachers = {
+            "teacher": train_teacher(x[known], y[known], seed, steps, units[0]),
+            "smoothed teacher": train_teacher(x[known], y[known], seed, steps, units[0], smoothing=0.1),
+            "bad teacher": train_teacher(x[few], y[few], seed, steps, units[0]),
+        }
+        for name, teacher in teachers.items():
+            count(name, "300, shifted", teacher)
+        for name, column in COLUMNS.items():
             rng = np.random.default_rng(seed)
-            rows = np.resize(rng.permutation(len(x)) if all_digits else known, 32 * steps // PASSES)
-            images = shifted(x[rows], rng, 2 if is_shifted else 0)
-            labels_seen = None if all_digits else y[rows]
-            for row, lesson in lessons(labels_seen, ask(teacher, images), ask(bad, images), rng).items():
-                count(row, column, train(images, lesson[0], seed, units[1], lesson[1]))
+            images, logits, of_labels = seen_digits(column, x, y, known, 32 * steps // PASSES, teachers, rng)
+            for row, (target, loss) in lessons(of_labels, logits, rng).items():
+                count(row, name, train(images, target, seed, units[1], loss))
 
     print(table(errors, len(y_test), seeds))
     print(verdict(errors, seeds))
-    logits = ask(teacher, flat_test)
+    logits = ask(teachers["teacher"], x_test)
     chosen = ambiguous(logits, y_test)
     print("\nWhat the label does not say: the last teacher's answers for digits it names rightly\n")
     for first in range(0, len(chosen), 2):
@@ -125,11 +163,11 @@ def main(picture=None, labels=300, bad_labels=30, steps=3000, seeds=5, units=((2
 
 def table(errors, digits, seeds):
     lines = [f"errors of {digits:,} test digits, mean and standard deviation over {seeds} seeds", ""]
-    lines.append(f"{'taught by':<29}" + "".join(f"{column:>19}" for column in COLUMNS))
+    lines.append(f"{'taught by':<26}" + "".join(f"{column:>18}" for column in COLUMNS))
     for row in dict.fromkeys(row for row, _ in errors):
         cells = [errors.get((row, column)) for column in COLUMNS]
         shown = ["" if each is None else f"{np.mean(each):.1f} +- {spread(each):4.1f}" for each in cells]
-        lines.append((f"{row:<29}" + "".join(f"{cell:>19}" for cell in shown)).rstrip())
+        lines.append((f"{row:<26}" + "".join(f"{cell:>18}" for cell in shown)).rstrip())
     return "\n".join(lines)
 
 
@@ -139,11 +177,11 @@ def spread(counts):
 
 def verdict(errors, seeds):
     """What soft answers save, in each column beside the best student of equal means that is not taught by them."""
-    lines, soft = [""], "teacher's soft answers"
+    lines = [""]
     for column in COLUMNS:
         others = ("labels", "labels, smoothed 0.1", "teacher's argmax")
         best = min((row for row in others if (row, column) in errors), key=lambda row: np.mean(errors[row, column]))
-        saved = np.subtract(errors[best, column], errors[soft, column])  # seed by seed
+        saved = np.subtract(errors[best, column], errors[SOFT, column])  # seed by seed
         error = spread(saved) / np.sqrt(seeds)
         sure = "more" if abs(saved.mean()) > 2 * error and seeds > 1 else "less"
         lines.append(
@@ -154,12 +192,14 @@ def verdict(errors, seeds):
 
 
 def ambiguous(logits, y, count=4):
-    """The digits that the teacher names rightly with the least lead, one for each pair of (class, second class)."""
-    first, second = np.argsort(-logits, axis=1)[:, :2].T
-    rows = np.arange(len(y))
-    order = np.argsort(logits[rows, first] - logits[rows, second])
-    pairs = {(first[i], second[i]): i for i in order[::-1] if first[i] == y[i]}  # the least lead comes last
-    return sorted(pairs.values(), key=lambda i: logits[i, first[i]] - logits[i, second[i]])[:count]
+    """Digits that the teacher names rightly, with the likeliest second class; one for each label."""
+    probs = minidl.softmax(logits.astype(float))
+    first, second = np.argsort(-probs, axis=1)[:, :2].T
+    found: dict[int, int] = {}
+    for i in np.argsort(-probs[np.arange(len(y)), second], kind="stable"):
+        if first[i] == y[i]:
+            found.setdefault(y[i], i)
+    return list(found.values())[:count]
 
 
 def describe(image, label, logits):

@@ -15,7 +15,7 @@ def attribution(image: np.ndarray, values: np.ndarray, ax: Any = None) -> Any:
     """An image in gray, under what each of its pixels does to an output: red raises it, blue lowers it.
 
     ``image`` (H, W) or (H, W, channels); ``values`` of its shape, as of `minidl.saliency` or
-    `minidl.integrated_gradients` for one sample. Channels are summed. Colours are symmetric around 0, which is white.
+    `minidl.integrated_gradients` for one sample. Channels are summed. Colours are symmetric around 0, where the image shows through.
     """
     image, values = _gray("image", image), _gray("values", values)
     _check_alike(image, values=values)
@@ -55,7 +55,7 @@ def compare_attributions(
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
     ax.figure.colorbar(drawn, ax=ax, label="share of a model's attribution", shrink=0.8, format="{x:.1%}")
-    ax.set(title=f"they differ by {np.abs(teacher - student).sum() / 2:.0%}", ylabel="row", xlabel=" ")
+    ax.set(title=f"they differ by {np.abs(teacher - student).sum() / 2:.0%}")
     note(ax, f"{_SIGNS}; in the difference red is where the teacher's is larger")
     return ax
 
@@ -86,7 +86,10 @@ def _shares(argument: str, values: np.ndarray) -> np.ndarray:
 
 
 def _draw(ax: Any, image: np.ndarray, values: np.ndarray, most: float, left: float) -> Any:
-    """``values`` in colours over a pale ``image``, whose first column is at ``left``. A pixel shines as its value is large."""
+    """``values`` in colours over a pale ``image``, whose first column is at ``left``; returns their scale.
+
+    The nearer a value is to 0, the more of the image shows through.
+    """
     height, width = image.shape
     extent = (left - 0.5, left + width - 0.5, height - 0.5, -0.5)
     most = most or 1.0
