@@ -90,7 +90,11 @@ def lessons(y, logits, rng):
     """
     hard, smooth = CategoricalCrossentropy(), CategoricalCrossentropy(label_smoothing=0.1)
     soft = KnowledgeDistillation(TEMPERATURE, hard_weight=0.0, soft_weight=1.0)
-    found = {} if y is None else {"labels": (np.eye(10)[y], hard), "labels, smoothed 0.1": (np.eye(10)[y], smooth)}
+    found = (
+        {}
+        if y is None
+        else {"labels": (np.eye(10)[y], hard), "labels, smoothed 0.1": (np.eye(10)[y], smooth)}
+    )
     return found | {
         "teacher's argmax": (np.eye(10)[logits["teacher"].argmax(axis=1)], hard),
         SOFT: (logits["teacher"], soft),
@@ -180,7 +184,9 @@ def verdict(errors, seeds):
     lines = [""]
     for column in COLUMNS:
         others = ("labels", "labels, smoothed 0.1", "teacher's argmax")
-        best = min((row for row in others if (row, column) in errors), key=lambda row: np.mean(errors[row, column]))
+        best = min(
+            (row for row in others if (row, column) in errors), key=lambda row: np.mean(errors[row, column])
+        )
         saved = np.subtract(errors[best, column], errors[SOFT, column])  # seed by seed
         error = spread(saved) / np.sqrt(seeds)
         sure = "more" if abs(saved.mean()) > 2 * error and seeds > 1 else "less"
@@ -218,7 +224,10 @@ def describe(image, label, logits):
 def side_by_side(blocks):
     height = max(map(len, blocks))
     blocks = [[""] * (height - len(block)) + block for block in blocks]
-    return "\n".join("   ".join(f"{part:<30}" for part in parts).rstrip() for parts in zip(*blocks, strict=True)) + "\n"
+    return (
+        "\n".join("   ".join(f"{part:<30}" for part in parts).rstrip() for parts in zip(*blocks, strict=True))
+        + "\n"
+    )
 
 
 def draw(path, images, logits):

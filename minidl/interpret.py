@@ -17,8 +17,8 @@ def saliency(model, x, class_index=None) -> np.ndarray:
     """The gradient of one logit by the input, for each sample: ``out[n] = d f_c(x[n]) / d x[n]``.
 
     f is what ``predict_logits`` gives: the output before a final softmax or sigmoid, else the output itself. Dropout
-    and noise are off, and normalisation uses its moving averages, as in ``predict``. A positive entry raises the logit
-    where the input grows. The method's paper shows ``abs(out)``: Simonyan, Vedaldi and Zisserman 2014 (arXiv 1312.6034).
+    and noise are off, and normalisation uses its moving averages, as in ``predict``. Where an entry is positive, the
+    logit grows with that input. Source: Simonyan, Vedaldi and Zisserman 2014 (arXiv 1312.6034), who show ``abs(out)``.
 
     Parameters
     ----------

@@ -33,11 +33,20 @@ MODELS = {
     "regression": ((5,), lambda: [Dense(6, "softplus"), Dense(2)]),
     "images": (
         (4, 3, 2),
-        lambda: [RandomTranslation(0.5, 0.5), Rescaling(0.5, 1), Flatten(), Dense(5, "elu"), Dense(3, "softmax")],
+        lambda: [
+            RandomTranslation(0.5, 0.5),
+            Rescaling(0.5, 1),
+            Flatten(),
+            Dense(5, "elu"),
+            Dense(3, "softmax"),
+        ],
     ),
     "batch normalisation": ((5,), lambda: [Dense(6), BatchNormalization(), Dense(3, "softmax")]),
     "layer normalisation": ((5,), lambda: [LayerNormalization(), Dense(6, "tanh"), Dense(3, "softmax")]),
-    "dropout, noise": ((5,), lambda: [GaussianNoise(0.5), Dense(6, "tanh"), Dropout(0.5), Dense(3, "softmax")]),
+    "dropout, noise": (
+        (5,),
+        lambda: [GaussianNoise(0.5), Dense(6, "tanh"), Dropout(0.5), Dense(3, "softmax")],
+    ),
     "own layer": ((5,), lambda: [Dense(6, "tanh"), Scale(), Dense(3, "softmax")]),
     "own layer first and last": ((5,), lambda: [Scale(), Dense(3, "tanh"), Scale()]),
 }
@@ -121,7 +130,9 @@ def test_a_linear_model_by_hand():
     np.testing.assert_array_equal(saliency(model, x, [0, 1]), [[1, 3, -5], [-2, 0, 4]])
     np.testing.assert_allclose(integrated_gradients(model, x, 0, steps=1), [[1, 6, -15], [0, -3, -10]])
     np.testing.assert_allclose(
-        integrated_gradients(model, x, 0, baseline=[1, 1, 1], steps=3), [[0, 3, -10], [-1, -6, -5]], atol=1e-12
+        integrated_gradients(model, x, 0, baseline=[1, 1, 1], steps=3),
+        [[0, 3, -10], [-1, -6, -5]],
+        atol=1e-12,
     )
     # of no class: that of the larger output, (-1, 18) and (-6, 16)
     np.testing.assert_array_equal(saliency(model, x), [[-2, 0, 4], [-2, 0, 4]])
@@ -186,7 +197,9 @@ def test_the_model_stays_as_it_was(explain, name):
         np.testing.assert_array_equal(average, before)
     np.testing.assert_array_equal(model.backward(dout), expected)
     model.forward(x[:2])
-    assert not np.array_equal(np.shape(model.backward(dout[:2])), expected.shape), "control: a forward is felt"
+    assert not np.array_equal(np.shape(model.backward(dout[:2])), expected.shape), (
+        "control: a forward is felt"
+    )
 
 
 def test_a_model_in_training_can_be_asked():

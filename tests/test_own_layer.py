@@ -18,7 +18,11 @@ TEXT = PAGE.read_text(encoding="utf-8")
 LISTINGS = re.findall(r"```python\n(.*?)```", TEXT, re.S)
 (STEP,) = (listing for listing in LISTINGS if listing.startswith("# step.py"))
 (SESSION,) = re.findall(r"```\n(\(Pdb\).*?)```", TEXT, re.S)
-STOPS = ("network.py", "_train_together"), ("supervised.py", "_crossentropy_in_registers"), ("learning.py", "_learn_weight")
+STOPS = (
+    ("network.py", "_train_together"),
+    ("supervised.py", "_crossentropy_in_registers"),
+    ("learning.py", "_learn_weight"),
+)
 
 
 def test_the_listings_run(tmp_path, monkeypatch, capsys):
@@ -39,7 +43,9 @@ def test_the_layer_has_twenty_lines():
 
 
 def test_a_wrong_derivative_of_the_layer_is_named():
-    wrong = next(each for each in LISTINGS if "class UnitRows" in each).replace(" - self.u * (du", " + self.u * (du")
+    wrong = next(each for each in LISTINGS if "class UnitRows" in each).replace(
+        " - self.u * (du", " + self.u * (du"
+    )
     names: dict = {}
     exec(wrong, names)
     model = minidl.Sequential([minidl.Input((4,)), names["UnitRows"](), minidl.Dense(3)], seed=0)

@@ -15,7 +15,8 @@ def attribution(image: np.ndarray, values: np.ndarray, ax: Any = None) -> Any:
     """An image in gray, under what each of its pixels does to an output: red raises it, blue lowers it.
 
     ``image`` (H, W) or (H, W, channels); ``values`` of its shape, as of `minidl.saliency` or
-    `minidl.integrated_gradients` for one sample. Channels are summed. Colours are symmetric around 0, where the image shows through.
+    `minidl.integrated_gradients` for one sample. Channels are summed. Colours are symmetric around 0, where the image
+    shows through.
     """
     image, values = _gray("image", image), _gray("values", values)
     _check_alike(image, values=values)
@@ -75,7 +76,9 @@ def _gray(argument: str, array: Any) -> np.ndarray:
 def _check_alike(image: np.ndarray, **values: np.ndarray) -> None:
     for name, each in values.items():
         if each.shape != image.shape:
-            raise ValueError(f"{name} must have the height and width of image, {image.shape}, got {each.shape}")
+            raise ValueError(
+                f"{name} must have the height and width of image, {image.shape}, got {each.shape}"
+            )
 
 
 def _shares(argument: str, values: np.ndarray) -> np.ndarray:

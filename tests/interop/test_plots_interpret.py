@@ -52,7 +52,9 @@ def test_teacher_student_and_difference_stand_side_by_side():
     assert all(right < left for right, left in zip(rights, lefts[1:], strict=False))
     assert ax.get_xlim()[0] <= lefts[0] and ax.get_xlim()[1] >= rights[-1]
     assert len({image.norm.vmax for image in ax.images[1::2]}) == 1, "one scale of colours"
-    assert ax.get_title() == f"they differ by {np.abs(teacher - student).sum() / 2:.0%}" != "they differ by 0%"
+    assert (
+        ax.get_title() == f"they differ by {np.abs(teacher - student).sum() / 2:.0%}" != "they differ by 0%"
+    )
 
 
 def test_the_scale_of_logits_does_not_count():
