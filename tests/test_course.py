@@ -71,7 +71,17 @@ def test_one_listing_is_run_as_its_command_says(capsys):
 @pytest.mark.parametrize("chapter", CHAPTERS)
 def test_a_chapter_is_read_in_ten_minutes(chapter):
     without_outputs = re.sub(r"^```text.*?^```$", "", PAGES[chapter], flags=re.MULTILINE | re.DOTALL)
-    assert 900 <= len(without_outputs.split()) <= 1500
+    assert 900 <= len(without_outputs.split()) <= 1550
+
+
+def test_the_main_job_is_told_as_in_the_readme():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (labels.*|distilled.*) \| [\d,]+ \| ([\d.]+) \|$", PAGES[4], flags=re.MULTILINE)
+    assert len(rows) == 4
+    for name, errors in rows:
+        assert re.search(rf"^{re.escape(name)}  .* {re.escape(errors)} \+- ", readme, flags=re.MULTILINE), (
+            name
+        )
 
 
 def formulas(folder: Path, page: str) -> list[tuple[str, Path]]:
@@ -210,3 +220,11 @@ def test_the_command_that_readers_type(options, code):
     assert done.returncode == code, done.stdout + done.stderr
     assert ("3 failed" if code else "3 passed") in done.stdout
     assert options or "LOSS_10_CLASSES is not answered yet" in done.stdout
+
+
+def test_the_reading_order_adds_up():
+    page = (COURSE / "README.md").read_text(encoding="utf-8")
+    minutes = [
+        int(found) for found in re.findall(r"^\| \d+ \| \[`minidl/[^|]*\| (\d+) \|", page, flags=re.MULTILINE)
+    ]
+    assert len(minutes) > 12 and f"Together {sum(minutes)} minutes." in page
