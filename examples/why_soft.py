@@ -1,12 +1,41 @@
-"""Why soft answers teach, and when they do not: one student, taught in six ways on three kinds of data.
+"""Why soft answers teach, and when they do not: one student, taught in eight ways, on four kinds of data.
 
     python examples/why_soft.py [picture.png]
 
-MEASURED
+All students are 784-64-64-10, with the same initial weights seed by seed, and take the same number of steps. 300 of
+the 6,000 digits have a label, and all teachers learned from those alone, shifted. A column says which digits students
+see; in one column only the target differs, and soft answers come without labels. In the last, no digit is a 3, and none
+is called a 3 by any teacher. "Wrong classes shuffled": as sure of the likeliest class, but the others change places by
+lot.
 
-All students are 784-64-64-10, with the same initial weights seed by seed, and take the same steps with the same
-optimizer. 300 of the 6,000 digits have a label. A column says which digits a student sees; down a column only its
-target differs. The teacher learned from the 300 labels, on shifted digits; it alone answers for digits without a label.
+Errors of 2,000 (5 seeds, mean and standard deviation; on two cores of an AMD EPYC, family 25, model 1):
+
+                                    300 digits      300, shifted    6,000, shifted   no 3 among them         3s missed
+    teacher                                        164.2 +-  9.8
+    smoothed teacher                               146.8 +-  4.7
+    bad teacher (30 labels)                        660.2 +- 22.9
+    labels                      286.8 +-  3.7      217.4 +-  6.2
+    labels, smoothed 0.1        302.4 +-  3.5      179.8 +-  7.2
+    teacher's argmax            286.8 +-  3.7      217.0 +-  6.4     165.4 +-  5.6     339.6 +-  7.0     200.0 +-  0.0
+    teacher's soft answers      279.8 +- 13.8      225.2 +-  5.5     184.6 +-  9.7     303.4 +- 14.8     147.2 +- 16.8
+      wrong classes shuffled    295.8 +- 13.7      209.0 +- 15.0     174.8 +-  3.0     344.0 +-  2.0     200.0 +-  0.0
+    smoothed teacher's argmax   286.8 +-  3.7      217.6 +-  6.2     147.0 +- 10.9     332.0 +-  9.3     200.0 +-  0.0
+    smoothed teacher's soft     269.8 +- 11.7      173.0 +-  8.7     156.2 +- 12.1     326.8 +-  6.2     192.8 +-  5.6
+    bad teacher's soft          669.6 +- 16.8      652.2 +- 24.1     658.6 +- 18.8     677.8 +- 14.8      75.2 +-  4.4
+
+What it shows:
+
+- Where nothing else speaks of a class, soft answers do: 53 of the 200 threes are named by students that have never
+  seen one. Shuffled, the same answers name none. So there is knowledge in them of which class looks like which.
+- Where students see all classes, that knowledge buys nothing clear here. On shifted digits the better teacher's soft
+  answers save 6.8 +- 6.1 errors beside smoothed labels, and shuffled answers are no worse than true ones.
+- The teacher's augmentation saves more than any answer: smoothed labels make 302 errors without it, 180 with it. Soft
+  answers hand on a little of it: without shifts they save 17.0 +- 5.1 of the 286.8 of labels.
+- Digits without a label save as much, for which a teacher answers: 147 errors from its argmax. Soft answers, 156, are no
+  better (-9.2 +- 6.3).
+- A teacher of smoothed labels is better, and its answers say less of what looks like what: 193 threes are missed, not
+  147 (Mueller, Kornblith and Hinton 2019, arXiv 1906.02629).
+- Students of a bad teacher are as bad as it is. They miss few threes because it calls many digits a 3.
 """
 
 from __future__ import annotations
@@ -198,8 +227,8 @@ def verdict(errors, seeds):
         error = spread(saved) / np.sqrt(seeds)
         sure = "more" if abs(saved.mean()) > 2 * error and seeds > 1 else "less"
         lines.append(
-            f"{column}: {soft} saves {saved.mean():.1f} +- {error:.1f} of the "
-            f"{np.mean(taught[best]):.1f} of {best}, {sure} than two standard errors"
+            f"{column}: {saved.mean():.1f} +- {error:.1f} errors saved by {soft}, of the {np.mean(taught[best]):.1f} "
+            f"of {best}: {sure} than two standard errors"
         )
     return "\n".join(lines)
 
