@@ -1,6 +1,7 @@
 """What in the input decides an output? Gradients by the input, taken through the layers' own backward passes."""
 
 import copy
+from typing import Any
 
 import numpy as np
 
@@ -13,7 +14,7 @@ _MOST_STEPS = 1000
 """Gauss-Legendre nodes are eigenvalues of a matrix of that size."""
 
 
-def saliency(model, x, class_index=None) -> np.ndarray:
+def saliency(model: Sequential, x: Any, class_index: Any = None) -> np.ndarray:
     """The gradient of one logit by the input, for each sample: ``out[n] = d f_c(x[n]) / d x[n]``.
 
     f is what ``predict_logits`` gives: the output before a final softmax or sigmoid, else the output itself. Dropout
@@ -42,7 +43,12 @@ def saliency(model, x, class_index=None) -> np.ndarray:
 
 
 def integrated_gradients(
-    model, x, class_index=None, baseline=None, steps: int = 64, tolerance: float = 0.01
+    model: Sequential,
+    x: Any,
+    class_index: Any = None,
+    baseline: Any = None,
+    steps: int = 64,
+    tolerance: float = 0.01,
 ) -> np.ndarray:
     """What each input adds to a logit on the straight way from a baseline b to x::
 
@@ -87,7 +93,7 @@ def integrated_gradients(
 # ---------------------------------------------------------------- gradients
 
 
-def _gradients(model, x: np.ndarray, classes: np.ndarray) -> np.ndarray:
+def _gradients(model: Any, x: np.ndarray, classes: np.ndarray) -> np.ndarray:
     """d f_c(x[n]) / d x[n], a chunk of rows at a time: in inference no row depends on another."""
     out = np.empty(x.shape, model.dtype)
     for first in range(0, len(x), _CHUNK):
@@ -104,7 +110,7 @@ def _gradients(model, x: np.ndarray, classes: np.ndarray) -> np.ndarray:
     return out
 
 
-def _logits(model, x: np.ndarray) -> np.ndarray:
+def _logits(model: Any, x: np.ndarray) -> np.ndarray:
     return np.concatenate([model.forward(x[i : i + _CHUNK], logits=True) for i in range(0, len(x), _CHUNK)])
 
 
@@ -115,14 +121,15 @@ def _chosen(logits: np.ndarray, classes: np.ndarray) -> np.ndarray:
 # ---------------------------------------------------------------- what is refused
 
 
-def _checked(model, x) -> tuple[Sequential, np.ndarray]:
+def _checked(model: Any, x: Any) -> tuple[Any, np.ndarray]:
     """A copy of the model, whose layers may keep what they are given, and x in its dtype."""
     if not isinstance(model, Sequential):
         raise TypeError(f"model must be a Sequential, got {describe(model)}")
     if not model.built:
         raise ValueError(f"model must be built, got {model!r}: train it, or call model.build(input_shape)")
-    if len(model.output_shape) != 1:
-        received = ", ".join(str(size) for size in ("N", *model.output_shape))
+    outputs = model.output_shape or ()
+    if len(outputs) != 1:
+        received = ", ".join(str(size) for size in ("N", *outputs))
         raise ValueError(f"model must have outputs of shape (N, C), got ({received})")
     x = check_inputs(x, model.input_shape, model.dtype)
     if not isinstance(x, np.ndarray):
@@ -130,7 +137,7 @@ def _checked(model, x) -> tuple[Sequential, np.ndarray]:
     return copy.deepcopy(model), x.astype(model.dtype)
 
 
-def _check_classes(class_index, model, x: np.ndarray) -> np.ndarray:
+def _check_classes(class_index: Any, model: Any, x: np.ndarray) -> np.ndarray:
     """One class for each sample, int64 (N,)."""
     count = model.output_shape[0]
     if class_index is None:
@@ -150,7 +157,7 @@ def _check_classes(class_index, model, x: np.ndarray) -> np.ndarray:
     return classes.astype(np.int64)
 
 
-def _check_baseline(baseline, model, x: np.ndarray) -> np.ndarray:
+def _check_baseline(baseline: Any, model: Any, x: np.ndarray) -> np.ndarray:
     """float64, of the shape of x or of one sample."""
     if baseline is None:
         return np.zeros(model.input_shape)
@@ -162,7 +169,9 @@ def _check_baseline(baseline, model, x: np.ndarray) -> np.ndarray:
     return check_inputs(np.broadcast_to(baseline, x.shape), model.input_shape, model.dtype, "baseline")
 
 
-def _check_completeness(attributions, ends, steps: int, tolerance: float, dtype) -> None:
+def _check_completeness(
+    attributions: np.ndarray, ends: list[np.ndarray], steps: int, tolerance: float, dtype: np.dtype
+) -> None:
     """A ValueError that names the worst sample if a sum of attributions is too far from f(x) - f(baseline)."""
     found, wanted = attributions.sum(axis=1), ends[0] - ends[1]
     rounding = 100 * np.finfo(dtype).eps * (1 + np.abs(ends).sum(axis=0))

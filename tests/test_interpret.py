@@ -249,6 +249,12 @@ def test_what_does_not_fit_is_refused(message):
         REFUSED[message]()
 
 
+def test_a_sparse_matrix_is_refused():
+    scipy_sparse = pytest.importorskip("scipy.sparse")
+    with pytest.raises(TypeError, match=r"x must be a dense array, .*write x.toarray\(\)"):
+        saliency(MODEL, scipy_sparse.csr_matrix(X))
+
+
 def test_a_wrong_backward_is_seen_as_incomplete():
     class Wrong(Scale):
         def backward(self, dout):
