@@ -160,7 +160,7 @@ def _untrained(lesson: Lesson) -> list:
         return []
     fresh, larger = _fresh_losses(lesson, 1.0, _LARGER)
     return [
-        f"{why} {known} = {guess:.4f}. Fresh weights give logits that are not all equal, which costs a little: "
+        f"{why} {known} = {guess:.4f}. Fresh weights give logits that are not all 0, which costs a little: "
         f"{_FRESH} nets like this one with fresh weights have {np.mean(fresh):.3f} on the mean ({min(fresh):.2f} to "
         f"{max(fresh):.2f}). Larger inputs make larger logits and cost more: {np.mean(larger):.3f} with x {_LARGER:g} "
         "times as large."
