@@ -123,6 +123,21 @@ def test_a_wrong_gradient_is_seen():
     assert is_right(str(explain(right, X, Y))) and not is_right(str(explain(wrong, X, Y)))
 
 
+def test_a_sum_in_place_of_the_mean():
+    """Its gradient is q - y, so nothing is said of B."""
+    net = model(minidl.Dense(3, "softmax"), loss=losses.CategoricalCrossentropy(reduction="sum"))
+    found = explain(net, X, Y)
+    assert is_right(str(found)) and "/ B" not in str(found) and "ln C" not in str(found)
+    np.testing.assert_allclose(found.steps[0].trace.dlogits, found.steps[0].trace.output - Y, atol=1e-12)
+
+
+def test_what_regularizers_add_is_said():
+    with_it = model(minidl.Dense(3, "softmax", kernel_regularizer="l2"), optimizer=minidl.SGD(0.1))
+    text = str(explain(with_it, X, Y))
+    assert is_right(text) and "what regularizers add" in text
+    assert "what regularizers add" not in str(explain(model(minidl.Dense(3, "softmax")), X, Y))
+
+
 # ---------------------------------------------------------------- Adam
 
 
@@ -307,6 +322,8 @@ def test_bad_arguments():
     ):
         with pytest.raises(ValueError, match=rule):
             explain(net, X, Y, **change)
+    with pytest.raises(TypeError, match="os.PathLike"):
+        explain(net, X, Y, html=5)
     with pytest.raises(TypeError, match="model must be a Sequential"):
         explain("net", X, Y)
     with pytest.raises(ValueError, match="the model was not compiled"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from .. import losses, optimizers
-from ..activations import ActivationFunction
+from ..activations import NAMES, ActivationFunction
 from ..ladder.text import wrap
 from ..validation import check_float, check_int
 from . import example
@@ -19,13 +19,13 @@ _FURTHER = "Further: --optimizer adam, --steps 3, --distill, --html page.html; -
 
 def add_options(add) -> None:
     """``add``: `argparse.ArgumentParser.add_argument`."""
-    add("--loss", default=None, help="by name; default: categorical_crossentropy")
-    add("--activation", default="relu", help="of the hidden units, by name")
-    add("--optimizer", default="sgd", help="by name")
+    add("--loss", default=None, help="by name; categorical_crossentropy if not given")
+    add("--activation", default="relu", help=f"of the hidden units: {', '.join(NAMES)}")
+    add("--optimizer", default="sgd", help=f"one of {', '.join(optimizers.OPTIMIZERS.names)}")
     add("--learning-rate", type=float, default=0.1, help="of the optimizer")
-    add("--steps", type=int, default=None, help=f"so many; default: 1, on a page {_STEPS_OF_A_PAGE}")
+    add("--steps", type=int, default=None, help=f"so many; 1 if not given, on a page {_STEPS_OF_A_PAGE}")
     add("--distill", action="store_true", help="learn from a teacher, too, and see what temperatures do")
-    add("--temperature", type=float, default=None, help="the one of --distill; default: 4")
+    add("--temperature", type=float, default=None, help="the one of --distill; 4 if not given")
     add("--html", metavar="FILE", default=None, help="write it as a page with sliders instead")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,7 +107,7 @@ def explain(
     if not isinstance(model, Sequential):
         raise TypeError(f"model must be a Sequential, got {describe(model)}")
     if html is not None:
-        check_writable("html", str(html))
+        check_writable("html", os.fspath(html))
     steps = check_int("steps", steps, minimum=1, maximum=100)
     most = None if most is None else check_int("most", most, minimum=1)
     if samples is not None:

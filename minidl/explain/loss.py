@@ -51,7 +51,11 @@ def gradient_section(lesson: Lesson, step: Step) -> Section:
 
 def is_plain_crossentropy(loss) -> bool:
     plain = losses.CategoricalCrossentropy, losses.SparseCategoricalCrossentropy
-    return type(loss) in plain and not loss.label_smoothing and loss.ignore_class is None
+    return type(loss) in plain and not loss.label_smoothing and loss.ignore_class is None and _is_mean(loss)
+
+
+def _is_mean(loss) -> bool:
+    return loss.reduction in ("sum_over_batch_size", "mean")
 
 
 def _first_sentence(loss) -> str:
@@ -150,13 +154,13 @@ def _untrained(lesson: Lesson) -> list:
     if is_plain_crossentropy(loss):
         known, guess = f"ln C = ln {outputs}", float(np.log(outputs))
         why = f"A net that knows nothing gives each of C = {outputs} classes q = 1/C, and its loss is"
-    elif type(loss) is losses.BinaryCrossentropy and not loss.label_smoothing:
+    elif type(loss) is losses.BinaryCrossentropy and not loss.label_smoothing and _is_mean(loss):
         known, guess, why = "ln 2", float(np.log(2)), "A net that knows nothing answers 1/2, and its loss is"
     else:
         return []
     fresh, larger = _fresh_losses(lesson, 1.0, _LARGER)
     return [
-        f"{why} {known} = {guess:.4f}. Fresh weights give logits that are not all equal, which costs a little: "
+        f"{why} {known} = {guess:.4f}. Fresh weights give logits that are not all 0, which costs a little: "
         f"{_FRESH} nets like this one with fresh weights have {np.mean(fresh):.3f} on the mean ({min(fresh):.2f} to "
         f"{max(fresh):.2f}). Larger inputs make larger logits and cost more: {np.mean(larger):.3f} with x {_LARGER:g} "
         "times as large."

@@ -178,7 +178,7 @@ def _check(step: Step, names: list[str]) -> Section:
     )
     worst, count, total = 0.0, 0, 0
     for parameter in step.parameters:
-        measured, gradient = parameter.measured, _own_gradient(step, parameter.name)
+        measured, gradient = parameter.measured, step.own_gradient(parameter.name)
         is_measured = ~np.isnan(measured)
         total, count = total + measured.size, count + int(is_measured.sum())
         if is_measured.any():
@@ -188,10 +188,3 @@ def _check(step: Step, names: list[str]) -> Section:
     which = "" if count == total else f" of {count:,} of the {total:,} parameters, evenly chosen"
     section.add(f"largest difference{which}: {worst:.1e}")
     return section
-
-
-def _own_gradient(step: Step, name: str) -> np.ndarray:
-    """The gradient of the loss alone, before penalties and limits."""
-    kind, place = name.rsplit("_", 1)
-    with_parameters = [trace for trace in step.trace.layers if trace.weights]
-    return with_parameters[int(place) - 1].gradients[kind]

@@ -22,7 +22,7 @@ from ..training.trace import LayerTrace, Trace
 _NUDGE = 1e-6
 MOST_MEASURED = 400
 """Of so many parameters at most the gradient is measured; of more, of some that lie evenly."""
-_FOREVER = 10**9
+FOREVER = 10**9
 """The number of a step at which no correction of a first step is left."""
 
 
@@ -97,6 +97,12 @@ class Step:
         """The norm of the parameters' change."""
         return float(np.sqrt(sum(((p.after - p.before) ** 2).sum() for p in self.parameters)))
 
+    def own_gradient(self, name: str) -> np.ndarray:
+        """A parameter's gradient of the loss alone, before penalties and limits."""
+        kind, place = name.rsplit("_", 1)
+        with_parameters = [trace for trace in self.trace.layers if trace.weights]
+        return with_parameters[int(place) - 1].gradients[kind]
+
 
 def make_lesson(model, x, y, loss, optimizer, teacher_logits) -> Lesson:
     """``model`` as a copy of float64, compiled anew."""
@@ -111,7 +117,7 @@ def take_steps(lesson: Lesson, count: int) -> list[Step]:
     model, optimizer = lesson.model, lesson.optimizer
     # the same rule far from its first steps: what it would do without their correction
     twin = type(optimizer).from_config(optimizer.get_config())
-    twin.iterations = _FOREVER
+    twin.iterations = FOREVER
     found = []
     for number in range(1, count + 1):
         model.set_step(model.draw_epoch, optimizer.batches)
@@ -140,7 +146,7 @@ def _uncorrected(optimizer, twin, before: np.ndarray, model) -> float | None:
 def has_correction(optimizer) -> bool:
     """Whether the first steps of the optimizer's rule differ from later ones."""
     scalars = np.zeros((2, 8))
-    for row, step in zip(scalars, (1, _FOREVER), strict=True):
+    for row, step in zip(scalars, (1, FOREVER), strict=True):
         updates.step_scalars(row, optimizer.kind, optimizer.hyper, 1.0, step)
     return not np.allclose(*scalars)
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from ..kernels import updates
 from .document import Matrix, Section, Sum, Table, number
-from .step import _FOREVER, Lesson, Parameter, Step, has_correction
+from .step import FOREVER, Lesson, Parameter, Step, has_correction
 
 _GRADIENTS = 0.1, 1.0, 1000.0
 _FIRST = 10
@@ -28,6 +28,8 @@ def update_section(lesson: Lesson, step: Step, names: list[str]) -> Section:
         "Update", f"{optimizer.name}, by g, the gradient of each parameter w; lr = {rate}, t = {step.number}"
     )
     section.add(*(Sum(line) for line in formula_of(optimizer)))
+    if not all(np.allclose(p.gradient, step.own_gradient(p.name), rtol=1e-12) for p in step.parameters):
+        section.add("g is the loss's gradient with what regularizers add, limited as the optimizer says.")
     shown = [parameter for parameter in step.parameters if parameter.layer in names]
     if shown:
         section.add(_one_entry(shown[0], rate))
@@ -61,7 +63,7 @@ def first_steps_section(optimizer) -> Section | None:
     if not has_correction(optimizer):
         return None
     name = type(optimizer).__name__
-    with_it, without = _steps(optimizer, 1.0, 0), _steps(optimizer, 1.0, _FOREVER)
+    with_it, without = _steps(optimizer, 1.0, 0), _steps(optimizer, 1.0, FOREVER)
     rows = [
         [str(t), number(a), number(b), f"{b / a:.2f}"]
         for t, (a, b) in enumerate(zip(with_it, without, strict=True), 1)
