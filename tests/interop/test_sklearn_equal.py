@@ -165,6 +165,18 @@ def test_partial_fit_and_warm_start_go_on(solver):
     assert len(b.loss_curve_) == 3 + 8 and b.n_iter_ == 4
 
 
+def test_early_stopping_goes_on_from_the_best_score_so_far():
+    """A later fit that finds nothing better ends with the best weights. scikit-learn has overwritten them by then."""
+    settings = dict(warm_start=True, early_stopping=True, max_iter=40, learning_rate_init=0.05)
+    a, b = both("MLPClassifier", CLASSES, **settings)
+    assert_same(a, b)
+    best = b.model_.params.copy()
+    b.set_params(learning_rate_init=1e-7, max_iter=3).fit(X, CLASSES)
+    np.testing.assert_array_equal(b.model_.params, best)
+    assert len(b.validation_scores_) > len(a.validation_scores_)
+    assert b.best_validation_score_ == a.best_validation_score_ == max(b.validation_scores_)
+
+
 def test_initial_weights_can_be_given():
     """As in scikit-learn, an array put into coefs_ is the net's from then on."""
     found = []

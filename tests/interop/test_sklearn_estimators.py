@@ -213,6 +213,19 @@ def test_lbfgs_sees_all_rows_however_they_are_cut(monkeypatch):
     np.testing.assert_allclose(cut.coefs_[0], whole.coefs_[0], atol=1e-9)
 
 
+def test_another_solver_goes_on_with_the_net():
+    classifier = MLPClassifier(**KINDS | {"solver": "lbfgs", "max_iter": 5, "warm_start": True}).fit(X, Y)
+    before = classifier.loss_
+    for settings in (
+        dict(solver="adam", max_iter=30),
+        dict(early_stopping=True),
+        dict(solver="lbfgs", max_iter=5),
+    ):
+        classifier.set_params(**settings).fit(X, Y)
+    assert classifier.loss_ < before and len(classifier.loss_curve_) > 30
+    assert not hasattr(classifier.set_params(warm_start=False).fit(X, Y), "loss_curve_")
+
+
 def test_verbose_says_what_scikit_learn_says(capsys):
     MLPClassifier(**KINDS | {"max_iter": 200, "tol": 0.1, "n_iter_no_change": 2}, verbose=True).fit(X, Y)
     shown = capsys.readouterr().out.splitlines()
