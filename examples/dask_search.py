@@ -16,7 +16,7 @@ except ImportError as error:
 
 import minidl
 from minidl.datasets import mnist
-from minidl.interop.sklearn import MinidlClassifier
+from minidl.interop.sklearn import MLPClassifier
 from minidl.layers import Dense, Input
 
 
@@ -25,7 +25,7 @@ def main(digits=2000, epochs=10, cluster=None):
     x, x_test = (images.reshape(-1, 784).astype("float32") / 255 for images in (x[:digits], x_test))
     y = y[:digits]
     with Client(cluster or LocalCluster(n_workers=2, threads_per_worker=1)) as client:
-        estimator = MinidlClassifier(hidden_layer_sizes=(64,), epochs=epochs, random_state=0)
+        estimator = MLPClassifier(hidden_layer_sizes=(64,), max_iter=epochs, random_state=0)
         search = GridSearchCV(estimator, {"learning_rate": [0.001, 0.01]}, cv=3)
         with joblib.parallel_config(backend="dask"):
             search.fit(x, y)

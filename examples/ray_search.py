@@ -20,7 +20,7 @@ except ImportError as error:
 
 import minidl
 from minidl.datasets import mnist
-from minidl.interop.sklearn import MinidlClassifier
+from minidl.interop.sklearn import MLPClassifier
 from minidl.layers import Dense, Input
 
 
@@ -35,7 +35,7 @@ def main(digits=2000, epochs=10, workers=2):
     y = y[:digits]
     ray.init(num_cpus=workers, include_dashboard=False)
     register_ray()
-    estimator = MinidlClassifier(hidden_layer_sizes=(64,), epochs=epochs, random_state=0)
+    estimator = MLPClassifier(hidden_layer_sizes=(64,), max_iter=epochs, random_state=0)
     search = GridSearchCV(estimator, {"learning_rate": [0.001, 0.01]}, cv=3)
     with joblib.parallel_config(backend="ray"):
         search.fit(x, y)
