@@ -21,7 +21,7 @@ from ..regularizers import Regularizer
 from ..teachers import Teacher
 from ..validation import describe, warn
 from . import activation_of, check_same, import_extra
-from .assembly import teacher_of
+from .assembly import check_model, teacher_of
 from .keras_form import CLASSES, GELU_TANH, MODELS, RULES, model_of, model_of_file
 
 
@@ -179,7 +179,7 @@ def to_keras(model: Sequential) -> Any:
     otherwise there, and those of your own), and if both sides give different numbers.
     """
     keras = import_extra("keras", "keras", "keras")
-    model.require_built("to_keras")
+    check_model(model, "to_keras")
     settings = [_keras_settings(keras, layer, model.dtype.name) for layer in model.layers]
     layers = [
         getattr(keras.layers, type(layer).__name__)(**each)

@@ -22,6 +22,7 @@ from ..layers import (
     ReLU,
 )
 from ..models import Sequential
+from ..registry import overridden
 from . import activation_of, normalization_arrays
 
 _AFFINE = {"gamma": "weight", "beta": "bias"}
@@ -70,8 +71,13 @@ def torch_array(array: np.ndarray) -> np.ndarray:
 def modules_of(model: Sequential) -> list[Module]:
     """The modules that a ``torch.nn.Sequential`` of the same net has, in order.
 
-    Raises ValueError, naming the layer, if PyTorch has no counterpart of it.
+    Raises ValueError, naming the layer, if PyTorch has no counterpart of it, or if the model has a ``forward`` of the
+    user's own.
     """
+    if overridden(model, "forward"):
+        raise ValueError(
+            f"model {model.name!r} ({type(model).__name__}) has a forward of your own and no counterpart in PyTorch"
+        )
     return [module for layer in model.layers for module in _modules_of(layer)]
 
 

@@ -246,6 +246,8 @@ def test_a_layer_with_another_call_is_seen():
 def test_what_is_no_model_is_refused():
     with pytest.raises(TypeError, match="must be a keras.Model or the path of a .keras file, got"):
         from_keras(kl.Dense(3))
+    with pytest.raises(TypeError, match="model must be a minidl.Sequential, got"):
+        to_keras(one(kl.Dense(3)))
     with pytest.raises(TypeError, match="model must be a keras.Model, got"):
         keras_teacher(kl.Dense(3))
 
