@@ -12,7 +12,7 @@ try:
     from dask.distributed import Client, LocalCluster
     from sklearn.model_selection import GridSearchCV
 except ImportError as error:
-    raise ImportError('this example needs: pip install scikit-learn "dask[distributed]"') from error
+    raise ImportError('this example needs dask and scikit-learn: pip install scikit-learn "dask[distributed]"') from error
 
 import minidl
 from minidl.datasets import mnist
@@ -26,7 +26,7 @@ def main(digits=2000, epochs=10, cluster=None):
     y = y[:digits]
     with Client(cluster or LocalCluster(n_workers=2, threads_per_worker=1)) as client:
         estimator = MLPClassifier(hidden_layer_sizes=(64,), max_iter=epochs, random_state=0)
-        search = GridSearchCV(estimator, {"learning_rate": [0.001, 0.01]}, cv=3)
+        search = GridSearchCV(estimator, {"learning_rate_init": [0.001, 0.01]}, cv=3)
         with joblib.parallel_config(backend="dask"):
             search.fit(x, y)
         print(f"{search.best_params_}: {search.score(x_test, y_test):.2%} of the test digits")
