@@ -33,10 +33,16 @@ def assemble(
 ) -> Sequential:
     """A model of these layers with these arrays. All shapes are checked before any memory is taken.
 
-    Raises ValueError, naming the place and both sides, if arrays do not fit, and if one holds NaN or infinity.
+    Raises ValueError, naming the place and both sides, if arrays do not fit; if one holds NaN or infinity; and if two
+    layers have one name.
     """
-    places, shape = list(places), input_shape
+    places, shape, names = list(places), input_shape, set()
     for place in places:
+        if place.layer.name in names:
+            raise ValueError(
+                f"{place.called} has the name of another layer: a minidl model has each name once"
+            )
+        names.add(place.layer.name)
         try:
             place.layer.build(shape)
         except ValueError as error:
