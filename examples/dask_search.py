@@ -12,7 +12,9 @@ try:
     from dask.distributed import Client, LocalCluster
     from sklearn.model_selection import GridSearchCV
 except ImportError as error:
-    raise ImportError('this example needs dask and scikit-learn: pip install scikit-learn "dask[distributed]"') from error
+    raise ImportError(
+        'this example needs dask and scikit-learn: pip install scikit-learn "dask[distributed]"'
+    ) from error
 
 import minidl
 from minidl.datasets import mnist
