@@ -22,8 +22,7 @@ from ..layers import (
     ReLU,
 )
 from ..models import Sequential
-from ..registry import overridden
-from . import activation_of, normalization_arrays
+from . import activation_of, normalization_arrays, refuse_own_parts
 
 _AFFINE = {"gamma": "weight", "beta": "bias"}
 ARRAYS: dict[type[Layer], dict[str, str]] = {
@@ -74,10 +73,7 @@ def modules_of(model: Sequential) -> list[Module]:
     Raises ValueError, naming the layer, if PyTorch has no counterpart of it, or if the model has a ``forward`` of the
     user's own.
     """
-    if overridden(model, "forward"):
-        raise ValueError(
-            f"model {model.name!r} ({type(model).__name__}) has a forward of your own and no counterpart in PyTorch"
-        )
+    refuse_own_parts(model, "PyTorch")
     return [module for layer in model.layers for module in _modules_of(layer)]
 
 
