@@ -1,4 +1,4 @@
-"""Bridges to other libraries, each an optional extra: ``sklearn``, ``onnx``, ``torch``, ``safetensors``.
+"""Bridges to other libraries: scikit-learn, ONNX, C, PyTorch, Keras, safetensors, MPI. Each is a module and an extra.
 
 What has no exact counterpart is refused by name; what was converted is run on both sides and compared.
 """
