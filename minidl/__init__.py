@@ -29,6 +29,7 @@ from .callbacks import (
 )
 from .constraints import MaxNorm, MinMaxNorm, NonNeg, UnitNorm
 from .distillation import DistillationReport, born_again, distill, mutual_learning
+from .explain import explain
 from .gradcheck import GradientError, check_gradients
 from .layers import (
     ELU,
@@ -72,8 +73,8 @@ __all__ = [
     "__version__", "Activation", "activations", "Adagrad", "Adam", "Adamax", "AdamW", "BatchNormalization",
     "boltzmann", "born_again", "Callback", "callbacks", "check_gradients", "clone_model", "constraints",
     "CosineDecay", "CosineDecayRestarts", "CSVLogger", "datasets", "Dense", "distill", "distill_sweep",
-    "DistillationReport", "Dropout", "EarlyStopping", "ELU", "Ensemble", "ExponentialDecay", "Flatten",
-    "GaussianNoise", "get_num_threads", "GradientError", "History", "initializers", "Input",
+    "DistillationReport", "Dropout", "EarlyStopping", "ELU", "Ensemble", "explain", "ExponentialDecay",
+    "Flatten", "GaussianNoise", "get_num_threads", "GradientError", "History", "initializers", "Input",
     "InverseTimeDecay", "KnowledgeDistillation", "L1", "L1L2", "L2", "LambdaCallback", "Layer",
     "LayerNormalization", "layers", "LeakyReLU", "LearningRateScheduler", "Lion", "load_logits", "load_model",
     "log_softmax", "losses", "matmul", "MaxNorm", "metrics", "MinMaxNorm", "Model", "ModelCheckpoint",

@@ -2,7 +2,7 @@
 
 python -m minidl [distill]   train a teacher, a plain student and a distilled one; one table
 python -m minidl distill data.csv --target COLUMN   the same on your own data
-python -m minidl explain     every number of one training step of a tiny net
+python -m minidl explain     every number of a training step of a tiny net, as text or as a page
 python -m minidl ladder      a fast matrix product, rung by rung, on this machine
 python -m minidl matmul      minidl.matmul beside NumPy's
 python -m minidl info        versions, processor, threads, folders; what the processor can do
@@ -23,7 +23,7 @@ import numpy as np
 
 from . import info, machine, runtime
 from .distillation import main_job, own_data, own_job
-from .explain import explain
+from .explain import command as explain
 from .ladder import command as ladder
 from .report import count_of, format_table
 
@@ -96,12 +96,8 @@ def _parser() -> argparse.ArgumentParser:
     own_data.add_options(add)
     main_job.add_options(add)
 
-    def run_explain(options):
-        print(explain(options.temperature, options.learning_rate), end="")
-
-    add = command("explain", run_explain, "one training step, every number")
-    add("--temperature", type=float, default=None, help="distil from a teacher at this temperature")
-    add("--learning-rate", type=float, default=0.1)
+    add = command("explain", explain.run, "a training step, every number")
+    explain.add_options(add)
 
     add = command("ladder", ladder.run, "a fast matrix product, rung by rung")
     ladder.add_options(add)

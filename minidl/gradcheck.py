@@ -89,7 +89,7 @@ def check_gradients(
     loss = model.loss if loss is None else losses.get_to_train(loss)
     if loss is None:
         raise ValueError("loss must be given: the model was not compiled with one")
-    twin = model if model.dtype == np.float64 else _in_float64(model)
+    twin = model if model.dtype == np.float64 else in_float64(model)
     objective = objective_of(twin, loss)  # refuses a loss that does not fit the model
     batch = _batch(twin, loss, x, y, teacher_logits, sample_weight)
     score = functools.partial(_score, twin, loss, objective, batch, training)
@@ -158,7 +158,7 @@ def _arrays(model, x, dx) -> Iterator[tuple[int, str, str, np.ndarray, np.ndarra
             yield nearness, layer.name, parameter.name, view, grads[place].reshape(parameter.shape)
 
 
-def _in_float64(model) -> Sequential:
+def in_float64(model) -> Sequential:
     """A copy in double precision, whose random layers draw as those of ``model``."""
     twin = copy.deepcopy(model)
     vars(twin).update(dtype=np.dtype(np.float64), _params=model.params.astype(np.float64))

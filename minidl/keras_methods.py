@@ -12,6 +12,7 @@ import numpy as np
 from .archive import json_number
 from .layers.chain import Symbol
 from .layers.stack import Stack
+from .training import trace
 from .training.streams import Stream, is_stream, refuse_with_stream, windows
 from .validation import check_bool, check_int, describe, known_names
 
@@ -30,6 +31,23 @@ class KerasMethods(Stack):
     def predict_on_batch(self, x) -> np.ndarray:
         """``predict`` on one batch."""
         return self.predict(x)
+
+    def trace(
+        self, x, y=None, loss=None, teacher_logits=None, sample_weight=None, training: bool = False
+    ) -> trace.Trace:
+        """Each layer's input, output and gradients on one batch; the model stays as it is.
+
+        The result has ``layers``, a `LayerTrace` each: ``name``, ``input``, ``output``, ``doutput``, ``dinput``, and by
+        the parameters' names ``weights`` and ``gradients``. It has ``output``, ``logits``, ``dlogits``, ``loss`` and
+        ``row_losses`` besides. All are copies. Where the loss is fused with the final softmax or sigmoid, the last
+        layer's output is the logits.
+
+        loss: a name or a loss; by default the one of ``compile``. teacher_logits (B, C): for a distilling loss.
+        training: whether dropout, noise and batch statistics are on.
+        Raises ValueError for arguments that do not fit, and for a class with a forward or backward of its own.
+        """
+        self.build_for(x)
+        return self.turns.read(trace.trace, self, x, y, loss, teacher_logits, sample_weight, training)
 
     def predict_stream(self, x, batch_size: int | None, steps: int | None) -> np.ndarray:
         """``predict`` on an iterable of batches, one window after the other."""

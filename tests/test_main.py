@@ -24,8 +24,7 @@ from minidl import get_num_threads, set_num_threads
 from minidl.__main__ import main
 from minidl.datasets import mnist
 from minidl.distillation import main_job
-from minidl.explain import explain
-from minidl.losses import CategoricalCrossentropy, KnowledgeDistillation
+from minidl.losses import CategoricalCrossentropy
 from minidl.models import load_model
 
 QUICK = "--labels 100 --teacher 32 --student 8 --teacher-steps 20 --steps 40 --seeds 2".split()
@@ -205,40 +204,6 @@ def test_bad_options_end_with_usage(arguments, capsys):
         main(arguments)
     shown = capsys.readouterr().err
     assert stop.value.code == 2 and "usage" in shown and arguments[-1] in shown
-
-
-def test_explain(capsys):
-    assert main(["explain"]) == 0
-    text = capsys.readouterr().out
-    assert main(["explain", "--temperature", "4"]) == 0
-    softened = capsys.readouterr().out
-    for version in (text, softened):
-        assert float(re.search(r"largest difference: (\S+)", version)[1]) < 1e-8
-        was, now = map(float, re.search(r"the loss was (\S+), and is now (\S+)", version).groups())
-        assert now < was
-    # By hand: a[0, 0] = 1 * 0.5 + 2 * 0.2 + 0.1 and the ReLU of a[0, 2] = 0.8 - 0.8 - 0.2.
-    assert "a[0,0] = 1*0.5 + 2*0.2 + 0.1 = 1.0000" in text
-    q = np.exp([-0.06, 0.23, 0.19]) / np.exp([-0.06, 0.23, 0.19]).sum()
-    assert f"[[ {q[0]:.4f}  {q[1]:.4f}  {q[2]:.4f}]" in text
-    assert "KL(p_T || q_T), with temperature T = 4" in softened and "KL" not in text
-    with pytest.raises(ValueError, match="temperature must be > 0"):
-        explain(temperature=-1)
-
-
-def test_what_explain_says_of_t_squared():
-    """The weights keep their meaning where logits are small beside T, and only roughly elsewhere."""
-    text = " ".join(explain(temperature=4).split())
-    assert "This 1/T is the chain rule, at any T. Once the logits are small beside T, " in text
-    assert "keep their meaning roughly, but not exactly at every T" in text and "same at any T" not in text
-    z, v = np.random.default_rng(0).normal(size=(2, 50, 10))
-
-    def norms(scale):
-        losses = [KnowledgeDistillation(t, 0.0, 1.0) for t in (1.0, 4.0, 20.0)]
-        found = [np.linalg.norm(loss.value_and_grad(scale * z, None, scale * v)[1]) for loss in losses]
-        return np.array(found) / found[0]
-
-    np.testing.assert_allclose(norms(0.01), 1, rtol=0.02)
-    assert np.abs(norms(10.0) - 1).max() > 0.5
 
 
 def test_warmup_says_in_one_line_what_it_did(monkeypatch, capsys):

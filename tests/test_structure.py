@@ -217,7 +217,7 @@ PUBLIC_NAMES = {
         models mutual_learning optimizers plotting regularizers save_logits set_num_threads set_random_seed
         softmax teachers to_categorical utils warmup
         activations Adagrad Adamax BatchNormalization CosineDecayRestarts ELU InverseTimeDecay LayerNormalization Lion
-        MinMaxNorm Model Nadam NonNeg Normalization PReLU PolynomialDecay UnitNorm""",
+        MinMaxNorm Model Nadam NonNeg Normalization PReLU PolynomialDecay UnitNorm explain""",
     "activations": """
         deserialize elu gelu gelu_tanh get leaky_relu linear relu serialize sigmoid silu softmax softplus swish tanh""",
     "callbacks": """
@@ -232,7 +232,7 @@ PUBLIC_NAMES = {
     "distillation": """
         BornAgain DIST DecoupledKD DistillationReport KnowledgeDistillation LogitMatching NormalizedKD born_again
         distill mutual_learning""",
-    "explain": "explain",
+    "explain": "Explanation explain",
     "gradcheck": "GradientError check_gradients",
     "initializers": """
         Constant GlorotNormal GlorotUniform HeNormal HeUniform Identity Initializer LecunNormal LecunUniform Ones

@@ -12,7 +12,7 @@ from .figures import Figures, Machine
 from .rungs import Rung
 from .waits import percent_text
 
-_STYLE = """
+STYLE = """
 :root { color-scheme: light dark; --page: #fff; --ink: #1b1f24; --soft: #5b6570; --line: #d5dae0; --bar: #2f6fb3;
         --track: #e9edf1; --mark: #b3452f; --note: #fff4d6; --code: #f3f5f7; }
 @media (prefers-color-scheme: dark) {
@@ -57,7 +57,7 @@ def html(size: int, machine: Machine, results: list[tuple[Rung, Figures]], loops
         '<meta charset="utf-8">',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
         "<title>A fast matrix product, rung by rung</title>",
-        f"<style>{_STYLE}</style>",
+        f"<style>{STYLE}</style>",
         "</head>",
         "<body>",
         "<h1>A fast matrix product, rung by rung</h1>",

@@ -91,9 +91,8 @@ class LayerwiseSteps:
         """There is none that a further fit could use."""
 
 
-def train_on_batch(model, x, y, sample_weight, class_weight, teacher_logits) -> dict[str, float]:
-    """One step; the arguments are those of `Sequential.train_on_batch`. Loss and metrics by name."""
-    loss = model.loss
+def check_batch(model, loss, x, y, sample_weight, class_weight, teacher_logits) -> Samples:
+    """One batch checked against the model and the loss, in the model's dtype."""
     model.objective(loss)  # refuses a loss that does not fit the model
     batch = check_samples(model, loss, x, y, sample_weight, class_weight)
     if loss.distills:
@@ -103,12 +102,18 @@ def train_on_batch(model, x, y, sample_weight, class_weight, teacher_logits) -> 
         batch = batch._replace(teacher_logits=logits)
     elif teacher_logits is not None:
         raise ValueError(f"teacher_logits are for a distilling loss, and loss {loss.name} is none")
+    return batch._replace(x=np.ascontiguousarray(batch.x, dtype=model.dtype))
+
+
+def train_on_batch(model, x, y, sample_weight, class_weight, teacher_logits) -> dict[str, float]:
+    """One step; the arguments are those of `Sequential.train_on_batch`. Loss and metrics by name."""
+    loss = model.loss
+    batch = check_batch(model, loss, x, y, sample_weight, class_weight, teacher_logits)
     unlabelled = int(np.count_nonzero(batch.labels < 0)) if loss.distills else 0
     if unlabelled:
         check_labels_left(batch, math.prod(model.output_shape), batch=True)
     model.prepare_optimizer()
     model.warn_of_what_cannot_learn()
-    batch = batch._replace(x=np.ascontiguousarray(batch.x, dtype=model.dtype))
     rows = len(batch.x) - unlabelled if batch.y is not None else 0
     metrics = model.metrics if rows else []  # they compare with labels
     tally = Tally(model, metrics, batch.targets is None, loss.distills)
