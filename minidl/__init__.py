@@ -31,6 +31,7 @@ from .constraints import MaxNorm, MinMaxNorm, NonNeg, UnitNorm
 from .distillation import DistillationReport, born_again, distill, mutual_learning
 from .explain import explain
 from .gradcheck import GradientError, check_gradients
+from .interpret import integrated_gradients, saliency
 from .layers import (
     ELU,
     Activation,
@@ -75,11 +76,11 @@ __all__ = [
     "CosineDecay", "CosineDecayRestarts", "CSVLogger", "datasets", "Dense", "distill", "distill_sweep",
     "DistillationReport", "Dropout", "EarlyStopping", "ELU", "Ensemble", "explain", "ExponentialDecay",
     "Flatten", "GaussianNoise", "get_num_threads", "GradientError", "History", "initializers", "Input",
-    "InverseTimeDecay", "KnowledgeDistillation", "L1", "L1L2", "L2", "LambdaCallback", "Layer",
+    "integrated_gradients", "InverseTimeDecay", "KnowledgeDistillation", "L1", "L1L2", "L2", "LambdaCallback", "Layer",
     "LayerNormalization", "layers", "LeakyReLU", "LearningRateScheduler", "Lion", "load_logits", "load_model",
     "log_softmax", "losses", "matmul", "MaxNorm", "metrics", "MinMaxNorm", "Model", "ModelCheckpoint",
     "models", "mutual_learning", "Nadam", "NonNeg", "Normalization", "optimizers", "PiecewiseConstantDecay",
     "plotting", "PolynomialDecay", "PReLU", "RandomTranslation", "ReduceLROnPlateau", "regularizers", "ReLU",
-    "Rescaling", "RMSprop", "save_logits", "Sequential", "set_num_threads", "set_random_seed", "SGD",
+    "Rescaling", "RMSprop", "saliency", "save_logits", "Sequential", "set_num_threads", "set_random_seed", "SGD",
     "Softmax", "softmax", "teachers", "TerminateOnNaN", "to_categorical", "UnitNorm", "utils", "warmup",
 ]  # fmt: skip

@@ -68,6 +68,17 @@ def weights_help_rare_classes(errors, shown):
     )
 
 
+def soft_answers_are_compared(errors, shown):
+    """Of a class that no label and no answer names, only what soft answers say of it is left to learn from."""
+    missed = {row: counts for (row, column), counts in errors.items() if column == "3s missed"}
+    assert (
+        min(missed["teacher's argmax"]) > 190 and len(errors) == 37 and "What the label does not say" in shown
+    )
+    # two digits side by side, twice
+    assert sum(line.startswith(("label ", "T 1")) for line in shown.splitlines()) == 4
+    return all(row in shown for row, _ in errors) and shown.count("than two standard errors") == 4
+
+
 EXAMPLES = {
     "assistant_chain": Example(an_assistant_hands_on, dict(digits=800, epochs=6, sizes=((64,), (32,), (8,)))),
     "balanced_classes": Example(weights_help_rare_classes, dict(many=200, few=20, epochs=8, seeds=2)),
@@ -110,6 +121,10 @@ EXAMPLES = {
         lambda accuracies, shown: min(accuracies.values()) > 0.6,
         dict(modules=("numpy", "scipy.signal", "sklearn.metrics"), features=2**10, most=200),
         needs=("sklearn", "scipy"),
+    ),
+    "why_soft": Example(
+        soft_answers_are_compared,
+        dict(labels=100, bad_labels=20, steps=200, seeds=2, units=((48,), (24,))),
     ),
 }
 

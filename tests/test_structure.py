@@ -29,7 +29,7 @@ teachers
 training
 keras_methods model_files
 models
-gradcheck explain plotting distillation figures report sweep ladder
+gradcheck explain interpret plotting distillation figures report sweep ladder
 interop info __main__ __init__
 """
 ALONE = {"tiny"}  # imports nothing of minidl, and nothing imports it

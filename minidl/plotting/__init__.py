@@ -5,6 +5,10 @@ belongs to no window and needs no closing. Needs matplotlib: ``pip install "mini
 """
 
 from .answers import confusion, reliability, softened_probabilities
+from .attributions import attribution, compare_attributions
 from .curves import learning_curves, sweep
 
-__all__ = ["confusion", "learning_curves", "reliability", "softened_probabilities", "sweep"]
+__all__ = [
+    "attribution", "compare_attributions", "confusion", "learning_curves", "reliability", "softened_probabilities",
+    "sweep",
+]  # fmt: skip

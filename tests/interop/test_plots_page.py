@@ -25,7 +25,7 @@ def test_the_page_runs_and_its_words_on_progress_are_true(capsys):
     said = capsys.readouterr().out
     for title in ("student (distilled, T 4, 0.1/0.9)", "plain student (labels alone)"):
         assert f"{title}  epoch 2/2 - " in said and f"`{title}  epoch 3/12`" in page()
-    for name in (*draw_notebooks.PICTURES, "differences", "softened"):
+    for name in (*draw_notebooks.PICTURES, "differences", "softened", "one", "both"):
         assert names[name]._repr_png_()[0][:4] == b"\x89PNG"
     for shown in (names["teacher"], names["history"], names["report"]):
         assert shown._repr_html_().count("<tr>") > 2
