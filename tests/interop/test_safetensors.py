@@ -147,9 +147,7 @@ class Doubled(Sequential):
 
 
 def test_a_model_with_another_forward_is_not_written_as_its_base_class(tmp_path):
-    with pytest.raises(
-        ValueError, match=r"\(Doubled\) has a forward of your own and no PyTorch form"
-    ):
+    with pytest.raises(ValueError, match=r"\(Doubled\) has a forward of your own and no PyTorch form"):
         save_safetensors(Doubled([Input((6,)), Dense(3)]), tmp_path / "w.safetensors")
     assert not list(tmp_path.iterdir())
 
