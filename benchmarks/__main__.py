@@ -13,6 +13,7 @@ SCRIPTS = (
     "logit_cache",
     "inference",
     "startup",
+    "estimators",
     "time_to_accuracy",
 )
 

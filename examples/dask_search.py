@@ -12,11 +12,13 @@ try:
     from dask.distributed import Client, LocalCluster
     from sklearn.model_selection import GridSearchCV
 except ImportError as error:
-    raise ImportError('this example needs: pip install scikit-learn "dask[distributed]"') from error
+    raise ImportError(
+        'this example needs dask and scikit-learn: pip install scikit-learn "dask[distributed]"'
+    ) from error
 
 import minidl
 from minidl.datasets import mnist
-from minidl.interop.sklearn import MinidlClassifier
+from minidl.interop.sklearn import MLPClassifier
 from minidl.layers import Dense, Input
 
 
@@ -25,8 +27,8 @@ def main(digits=2000, epochs=10, cluster=None):
     x, x_test = (images.reshape(-1, 784).astype("float32") / 255 for images in (x[:digits], x_test))
     y = y[:digits]
     with Client(cluster or LocalCluster(n_workers=2, threads_per_worker=1)) as client:
-        estimator = MinidlClassifier(hidden_layer_sizes=(64,), epochs=epochs, random_state=0)
-        search = GridSearchCV(estimator, {"learning_rate": [0.001, 0.01]}, cv=3)
+        estimator = MLPClassifier(hidden_layer_sizes=(64,), max_iter=epochs, random_state=0)
+        search = GridSearchCV(estimator, {"learning_rate_init": [0.001, 0.01]}, cv=3)
         with joblib.parallel_config(backend="dask"):
             search.fit(x, y)
         print(f"{search.best_params_}: {search.score(x_test, y_test):.2%} of the test digits")

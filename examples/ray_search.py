@@ -16,11 +16,11 @@ try:
     from ray.util.joblib import register_ray
     from sklearn.model_selection import GridSearchCV
 except ImportError as error:
-    raise ImportError("this example needs: pip install scikit-learn ray") from error
+    raise ImportError("this example needs ray and scikit-learn: pip install ray scikit-learn") from error
 
 import minidl
 from minidl.datasets import mnist
-from minidl.interop.sklearn import MinidlClassifier
+from minidl.interop.sklearn import MLPClassifier
 from minidl.layers import Dense, Input
 
 
@@ -35,8 +35,8 @@ def main(digits=2000, epochs=10, workers=2):
     y = y[:digits]
     ray.init(num_cpus=workers, include_dashboard=False)
     register_ray()
-    estimator = MinidlClassifier(hidden_layer_sizes=(64,), epochs=epochs, random_state=0)
-    search = GridSearchCV(estimator, {"learning_rate": [0.001, 0.01]}, cv=3)
+    estimator = MLPClassifier(hidden_layer_sizes=(64,), max_iter=epochs, random_state=0)
+    search = GridSearchCV(estimator, {"learning_rate_init": [0.001, 0.01]}, cv=3)
     with joblib.parallel_config(backend="ray"):
         search.fit(x, y)
     print(f"{search.best_params_}: {search.score(x_test, y_test):.2%} of the test digits")

@@ -19,7 +19,7 @@ try:
 except ImportError as error:
     raise ImportError("this example needs sklearn: pip install scikit-learn") from error
 
-from minidl.interop.sklearn import MinidlClassifier
+from minidl.interop.sklearn import MLPClassifier
 
 MODULES = ("numpy", "numpy.linalg", "scipy.signal", "scipy.stats", "sklearn.metrics")
 
@@ -31,7 +31,7 @@ def paragraphs(module):
     return sorted({part for text in found for part in text.split("\n\n") if len(part.split()) >= 8})
 
 
-def main(modules=MODULES, features=2**14, epochs=10, most=1000):
+def main(modules=MODULES, features=2**14, epochs=20, most=1000):
     texts, labels = [], []
     for module in modules:
         some = paragraphs(module)[:most]
@@ -44,7 +44,7 @@ def main(modules=MODULES, features=2**14, epochs=10, most=1000):
     accuracies = {}
     for name, classifier in {
         "logistic regression": LogisticRegression(max_iter=1000),
-        "net": MinidlClassifier(hidden_layer_sizes=(64,), epochs=epochs, random_state=0),
+        "net": MLPClassifier(hidden_layer_sizes=(64,), max_iter=epochs, random_state=0),
     }.items():
         model = make_pipeline(HashingVectorizer(n_features=features, ngram_range=(1, 2)), classifier)
         model.fit(texts, labels)

@@ -31,8 +31,8 @@ What it shows:
   answers save 6.8 +- 6.1 errors beside smoothed labels, and shuffled answers are no worse than true ones.
 - The teacher's augmentation saves more than any answer: smoothed labels make 302 errors without it, 180 with it. Soft
   answers hand on a little of it: without shifts they save 17.0 +- 5.1 of the 286.8 of labels.
-- Digits without a label save as much, for which a teacher answers: 147 errors from its argmax. Soft answers, 156, are no
-  better (-9.2 +- 6.3).
+- Digits without a label save 33 more, because a teacher answers for them: its argmax makes 147 errors. Its soft
+  answers, 156, are no better (-9.2 +- 6.3).
 - A teacher of smoothed labels is better, and its answers say less of what looks like what: 193 threes are missed, not
   147 (Mueller, Kornblith and Hinton 2019, arXiv 1906.02629).
 - Students of a bad teacher are as bad as it is. They miss few threes because it calls many digits a 3.

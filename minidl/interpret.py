@@ -54,10 +54,10 @@ def integrated_gradients(
 
         out[n, i] = (x[n, i] - b[i]) * integral over t in [0, 1] of d f_c(b + t (x[n] - b)) / d x_i
 
-    So ``out[n].sum() = f_c(x[n]) - f_c(b)`` (completeness). The integral is a Gauss-Legendre sum, which is exact only
-    for smooth nets, and no sample may miss completeness by more than ``tolerance * abs(out[n]).sum()``: more is
-    refused. f, ``class_index`` and the state of the model are those of `saliency`. Source: Sundararajan, Taly and Yan
-    2017 (arXiv 1703.01365).
+    So ``out[n].sum() = f_c(x[n]) - f_c(b)`` (completeness). The integral is a Gauss-Legendre sum, whose error falls
+    fast with ``steps`` in smooth nets and slowly over kinks (relu). No sample may miss completeness by more than
+    ``tolerance * abs(out[n]).sum()``: more is refused. f, ``class_index`` and the state of the model are those of
+    `saliency`. Source: Sundararajan, Taly and Yan 2017 (arXiv 1703.01365).
 
     Parameters
     ----------

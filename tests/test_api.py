@@ -93,7 +93,7 @@ def test_signatures_are_fixed(function, signature):
 
 def test_importing_is_light():
     """Optional dependencies, and what only downloads need, stay out of ``import minidl``."""
-    heavy = "matplotlib sklearn scipy torch jax keras onnx onnxruntime mpi4py safetensors ssl pytest".split()
+    heavy = "matplotlib sklearn scipy torch jax keras onnx onnxruntime mpi4py safetensors h5py dask ssl pytest".split()
     code = (
         "import numba, sys; before = set(sys.modules); import minidl; "
         f"print(sorted(set({heavy}) & (set(sys.modules) - before)))"

@@ -213,8 +213,8 @@ def flat_normalization() -> Layer:
     [
         (lambda: net(Dense(3), Scale(name="mine")), r"layer 'mine' \(Scale\)"),
         (lambda: net(Doubled(3, name="mine")), r"layer 'mine' \(Doubled\)"),
-        (lambda: Own([Input((2,)), Dense(3)], name="mine"), r"'mine' \(Own\) has a forward of its own"),
-        (lambda: Predicting([Input((2,)), Dense(3)], name="mine"), "has a predict of its own"),
+        (lambda: Own([Input((2,)), Dense(3)], name="mine"), r"'mine' \(Own\) has a forward of your own"),
+        (lambda: Predicting([Input((2,)), Dense(3)], name="mine"), "has a predict of your own"),
         (lambda: Sequential([Dense(3)]), "export needs a built model"),
         (lambda: broken(np.nan), r"has a weight of nan at \(2, 1\): only finite numbers"),
         (lambda: broken(np.inf), r"has a weight of inf at \(2, 1\)"),

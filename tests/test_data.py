@@ -177,7 +177,10 @@ def test_distil_from_and_with_frames():
 
 
 def test_neither_pandas_nor_scipy_is_imported():
-    for path in Path(minidl.__file__).parent.rglob("*.py"):
+    root = Path(minidl.__file__).parent
+    for path in set(root.rglob("*.py")) - set(
+        (root / "interop" / "sklearn").iterdir()
+    ):  # which needs SciPy itself
         found = re.findall(r"^\s*(?:import|from) (?:pandas|scipy)\b", path.read_text(encoding="utf-8"), re.M)
         assert not found, path
 

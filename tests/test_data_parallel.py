@@ -247,7 +247,7 @@ def test_distill_is_quiet_on_all_ranks_but_the_first_and_fails_on_all(capsys):
     broken = None
     results(2, job)
     said = capsys.readouterr().out
-    assert said.count("plain student:") == 1 and said.count("Epoch 1/1") == 2
+    assert said.count("plain student (labels alone)") == 1 and said.count("epoch 1/1") == 2
     broken = 1
     first, second = errors(2, job)
     assert isinstance(first, RankError) and isinstance(second, KeyError)

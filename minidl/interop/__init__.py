@@ -1,4 +1,4 @@
-"""Bridges to other libraries, each an optional extra: ``sklearn``, ``onnx``, ``torch``, ``safetensors``.
+"""Bridges to other libraries: scikit-learn, ONNX, C, PyTorch, Keras, safetensors, MPI. Each is a module and an extra.
 
 What has no exact counterpart is refused by name; what was converted is run on both sides and compared.
 """
@@ -42,10 +42,10 @@ def import_extra(package: str, bridge: str, extra: str) -> Any:
 
 
 def refuse_own_parts(model: Sequential, library: str) -> None:
-    """ValueError for a layer of the user's own, or a model with another ``forward``: ``library`` cannot know it."""
-    if overridden(model, "forward"):
+    """ValueError for a layer of the user's own, or a model that computes in another way: ``library`` cannot know it."""
+    if method := overridden(model, "forward", "predict", "predict_logits"):
         raise ValueError(
-            f"model {model.name!r} ({type(model).__name__}) has a forward of your own and no {library} form"
+            f"model {model.name!r} ({type(model).__name__}) has a {method} of your own and no {library} form"
         )
     for layer in model.layers:
         _refuse_own(layer, library)

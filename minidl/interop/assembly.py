@@ -9,7 +9,14 @@ import numpy as np
 from ..layers import Layer
 from ..models import Sequential
 from ..teachers import Teacher, as_teacher
-from ..validation import check_bool
+from ..validation import check_bool, describe
+
+
+def check_model(model: object, what: str) -> None:
+    """A TypeError unless ``model`` is a minidl model, a ValueError unless it is built; ``what`` needs it."""
+    if not isinstance(model, Sequential):
+        raise TypeError(f"model must be a minidl.Sequential, got {describe(model)}")
+    model.require_built(what)
 
 
 class Place(NamedTuple):
@@ -26,10 +33,16 @@ def assemble(
 ) -> Sequential:
     """A model of these layers with these arrays. All shapes are checked before any memory is taken.
 
-    Raises ValueError, naming the place and both sides, if arrays do not fit.
+    Raises ValueError, naming the place and both sides, if arrays do not fit; if one holds NaN or infinity; and if two
+    layers have one name.
     """
-    places, shape = list(places), input_shape
+    places, shape, names = list(places), input_shape, set()
     for place in places:
+        if place.layer.name in names:
+            raise ValueError(
+                f"{place.called} has the name of another layer: a minidl model has each name once"
+            )
+        names.add(place.layer.name)
         try:
             place.layer.build(shape)
         except ValueError as error:
@@ -41,6 +54,9 @@ def assemble(
                 f"{place.called} has arrays of shapes {found}, and a {type(place.layer).__name__} whose input has "
                 f"shape {shape} needs {wanted}"
             )
+        for key, array in place.arrays.items():
+            if not np.isfinite(array).all():
+                raise ValueError(f"{place.called} has NaN or infinity in its {key}")
         shape = place.layer.output_shape
     model = Sequential(name=name, dtype=dtype)
     size = sum(math.prod(np.shape(array)) for place in places for array in place.arrays.values())

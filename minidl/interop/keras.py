@@ -15,13 +15,13 @@ import numpy as np
 
 from ..constraints import CONSTRAINTS, Constraint
 from ..initializers import INITIALIZERS, Initializer
-from ..layers import Input, Layer, Normalization, ReLU
+from ..layers import Input, Layer, Normalization
 from ..models import Sequential
 from ..regularizers import Regularizer
 from ..teachers import Teacher
 from ..validation import describe, warn
-from . import activation_of, check_same, import_extra
-from .assembly import teacher_of
+from . import check_same, import_extra, refuse_own_parts
+from .assembly import check_model, teacher_of
 from .keras_form import CLASSES, GELU_TANH, MODELS, RULES, model_of, model_of_file
 
 
@@ -179,7 +179,8 @@ def to_keras(model: Sequential) -> Any:
     otherwise there, and those of your own), and if both sides give different numbers.
     """
     keras = import_extra("keras", "keras", "keras")
-    model.require_built("to_keras")
+    check_model(model, "to_keras")
+    refuse_own_parts(model, "Keras")
     settings = [_keras_settings(keras, layer, model.dtype.name) for layer in model.layers]
     layers = [
         getattr(keras.layers, type(layer).__name__)(**each)
@@ -197,8 +198,6 @@ def to_keras(model: Sequential) -> Any:
 
 def _keras_settings(keras: Any, layer: Layer, dtype: str) -> dict[str, Any]:
     """A layer's arguments as Keras takes them."""
-    if type(layer) is not ReLU:  # which Keras has with all its arguments
-        activation_of(layer, "Keras")  # refuses layers of the user's own
     if type(layer).__name__ not in CLASSES:
         raise ValueError(f"layer {layer.name!r} ({type(layer).__name__}) has no counterpart in Keras")
     if isinstance(layer, Normalization) and layer.mean is None:

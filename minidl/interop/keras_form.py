@@ -10,6 +10,7 @@ import io
 import json
 import os
 import zipfile
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -60,34 +61,35 @@ class Entry(NamedTuple):
 
 def entries_of(node: dict, live: Any = None, location: tuple[str, ...] = ()) -> Iterator[Entry]:
     """The layers of a Sequential or of a functional chain in order, nested models unfolded, inputs among them."""
-    config, used = node["config"], {}
-    layers = config["layers"]
-    if node["class_name"] == "Functional":
-        layers = _in_a_row(config)
+    config = node["config"]
     children = {} if live is None else {layer.name: layer for layer in live.layers}
-    names = {}
-    for child in config["layers"]:  # as Keras counts them
-        if node["class_name"] == "Functional" or child["class_name"] != "InputLayer":
-            name = snake_case(child["class_name"])
-            used[name] = used.get(name, -1) + 1
-            names[id(child)] = f"{name}_{used[name]}" if used[name] else name
-    for child in layers:
-        kind, place = child["class_name"], (*location, "layers", names.get(id(child), ""))
-        settings = {**child["config"]}
+    places = _places_of_weights(node)
+    for child in _in_a_row(config) if node["class_name"] == "Functional" else config["layers"]:
+        kind, settings = child["class_name"], {**child["config"]}
         if config.get("trainable") is False:
             settings["trainable"] = False
+        place, inner = (*location, "layers", places.get(id(child), "")), children.get(settings.get("name"))
         if kind in MODELS:
-            yield from entries_of({**child, "config": settings}, children.get(settings.get("name")), place)
+            yield from entries_of({**child, "config": settings}, inner, place)
         else:
             _refuse_unknown(child)
-            yield Entry(place, kind, settings, children.get(settings.get("name")))
+            yield Entry(place, kind, settings, inner)
+
+
+def _places_of_weights(node: dict) -> dict[int, str]:
+    """The name under which Keras stores each layer, by the id of its config: its class, and how many came before."""
+    found, count = {}, Counter()
+    for child in node["config"]["layers"]:
+        if node["class_name"] == "Functional" or child["class_name"] != "InputLayer":
+            name = snake_case(child["class_name"])
+            found[id(child)] = f"{name}_{count[name]}" if count[name] else name
+            count[name] += 1
+    return found
 
 
 def _refuse_unknown(node: dict) -> None:
-    kind, called = (
-        node["class_name"],
-        f"layer {shorten(node['config'].get('name'))} ({str(node['class_name'])[:80]})",
-    )
+    kind = node["class_name"]
+    called = f"layer {shorten(node['config'].get('name'))} ({str(kind)[:80]})"
     if node.get("module") != "keras.layers" or node.get("registered_name") is not None:
         raise ValueError(f"{called} is a class of your own, which minidl cannot know")
     if kind not in (*CLASSES, "InputLayer", "Identity"):
@@ -228,6 +230,7 @@ def _layers_of(entry: Entry) -> list[Layer]:
 
 def _activation(entry: Entry, value: Any) -> tuple[str, list[Layer]]:
     """The name of the activation, and the layer that it is instead."""
+    name = f"{entry.config.get('name')}_activation"
     if isinstance(value, dict):
         if value.get("config") == GELU_TANH:
             return "gelu_tanh", []
@@ -236,10 +239,10 @@ def _activation(entry: Entry, value: Any) -> tuple[str, list[Layer]]:
                 f"{entry.called} has the activation {shorten(value.get('config'))}, which minidl has not"
             )
         _refuse_unknown(value)
-        return "linear", _layers_of(Entry((), value["class_name"], value["config"]))
+        return "linear", _layers_of(Entry((), value["class_name"], {**value["config"], "name": name}))
     if value in _FUNCTIONS:
         like = _FUNCTIONS[value]
-        return "linear", [type(like).from_config({**like.get_config(), "name": None})]
+        return "linear", [type(like).from_config({**like.get_config(), "name": name})]
     return value, []
 
 

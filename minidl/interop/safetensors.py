@@ -11,10 +11,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..archive import replacing
+from ..archive import check_path, replacing
 from ..models import Sequential
 from ..validation import describe
 from . import import_extra
+from .assembly import check_model
 from .torch_form import ARRAYS, COUNTER, modules_of, torch_array
 
 _EXTRA = "safetensors", "safetensors"  # the bridge and what installs its package
@@ -33,7 +34,7 @@ def save_safetensors(
     Raises ValueError, naming the layer, for a model that PyTorch has no counterpart of: ``model.save`` and
     ``save_weights`` keep any.
     """
-    model.require_built("save_safetensors")
+    check_model(model, "save_safetensors")
     metadata = dict(metadata or {})
     for key, value in metadata.items():
         if not isinstance(key, str) or not isinstance(value, str) or key == "format":
@@ -57,7 +58,7 @@ def load_safetensors(model: Sequential, path: str | os.PathLike) -> None:
     (in, out), as minidl 0.1 wrote it. Raises ValueError, naming the file, if it is damaged, or if its
     names, shapes or dtypes are not the model's.
     """
-    model.require_built("load_safetensors")
+    check_model(model, "load_safetensors")
     arrays, metadata = read_arrays(path)
     arrays = {name: array for name, array in arrays.items() if name.rpartition(".")[2] != COUNTER}
     of_layers, of_torch = _by_layer(model), _by_module(model)
@@ -119,7 +120,7 @@ def _kind(array: np.ndarray) -> str:
 
 def read_arrays(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """The arrays and the metadata of a file. ValueError, naming the file, for a damaged one, and for other dtypes."""
-    package = import_extra("safetensors", *_EXTRA)
+    package, path = import_extra("safetensors", *_EXTRA), check_path(path)
     try:
         with package.safe_open(path, framework="numpy") as file:
             names = list(file.keys())

@@ -69,6 +69,8 @@ def from_state_dict(
 
     Raises ValueError, naming the array or the module, for what is unknown, ambiguous, or does not fit.
     """
+    if modules is not None and not isinstance(modules, Mapping):
+        raise TypeError(f"modules must be a dict of classes by name, got {describe(modules)}")
     is_ordered = not (isinstance(state_dict, (str, os.PathLike)) and _ending(state_dict) == ".safetensors")
     arrays = _arrays_of(state_dict)
     epsilon = check_float("epsilon", epsilon, minimum=0)

@@ -32,7 +32,7 @@ from ..models import Sequential
 from ..teachers import Teacher
 from ..validation import describe
 from . import check_same, import_extra
-from .assembly import Place, assemble, teacher_of
+from .assembly import Place, assemble, check_model, teacher_of
 from .state_dict import from_state_dict as from_state_dict
 from .torch_form import ACTIVATIONS, ARRAYS, COUNTER, Module, modules_of, torch_array
 
@@ -71,13 +71,14 @@ def _function_of(torch: Any, module: Any, device: object = None) -> Callable[[np
 
     def run(x: np.ndarray) -> np.ndarray:
         modes = [(part, part.training) for part in module.modules()]
-        where = (
-            next((parameter.device for parameter in module.parameters()), None) if device is None else device
-        )
+        first = next(module.parameters(), torch.empty(0))
+        where = first.device if device is None else device
         module.eval()
         try:
             with torch.no_grad():
-                answers = module(torch.from_numpy(x).to(where)).cpu()
+                answers = module(torch.from_numpy(x).to(where, first.dtype)).cpu()
+        except RuntimeError as error:  # of shapes that do not fit
+            raise ValueError(f"of shape {x.shape}: {error}") from error
         finally:
             for part, mode in modes:
                 part.training = mode
@@ -101,7 +102,7 @@ def to_torch(model: Sequential) -> Any:
     give different numbers.
     """
     torch = import_extra("torch", "torch", "torch")
-    model.require_built("to_torch")
+    check_model(model, "to_torch")
     result = torch.nn.Sequential(*(_made(torch, described) for described in modules_of(model)))
     check_same(model, _function_of(torch, result))
     return result

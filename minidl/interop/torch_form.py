@@ -22,7 +22,7 @@ from ..layers import (
     ReLU,
 )
 from ..models import Sequential
-from . import activation_of, normalization_arrays
+from . import activation_of, normalization_arrays, refuse_own_parts
 
 _AFFINE = {"gamma": "weight", "beta": "bias"}
 ARRAYS: dict[type[Layer], dict[str, str]] = {
@@ -70,8 +70,10 @@ def torch_array(array: np.ndarray) -> np.ndarray:
 def modules_of(model: Sequential) -> list[Module]:
     """The modules that a ``torch.nn.Sequential`` of the same net has, in order.
 
-    Raises ValueError, naming the layer, if PyTorch has no counterpart of it.
+    Raises ValueError, naming the layer, if PyTorch has no counterpart of it, or if the model has a ``forward`` of the
+    user's own.
     """
+    refuse_own_parts(model, "PyTorch")
     return [module for layer in model.layers for module in _modules_of(layer)]
 
 

@@ -128,6 +128,11 @@ def test_models_of_keras(make, tmp_path):
     assert make is not frozen or not any(layer.trainable for layer in model.layers)
 
 
+def test_an_activation_that_becomes_a_layer_is_named_after_its_own():
+    model = from_keras(one(kl.Dense(3, "relu6", name="a"), kl.Dense(3, kl.LeakyReLU(0.1), name="b")))
+    assert [layer.name for layer in model.layers] == ["a", "a_activation", "b", "b_activation"]
+
+
 def test_rules_are_carried():
     model = from_keras(sequential())
     first, last = (layer for layer in model.layers if isinstance(layer, Dense))
@@ -224,6 +229,12 @@ REFUSED = [
     (lambda: keras.Sequential([kl.Dense(3)]), "is not built: give it an Input"),
     (lambda: OwnModel([keras.Input((4,)), kl.Dense(3)]), "OwnModel. is neither a keras.Sequential nor"),
     (two_paths, r"layer 'left' is on no path|\(Add\) has no counterpart|takes more than one input"),
+    (
+        lambda: one(
+            keras.Sequential([kl.Dense(3, name="mine")]), keras.Sequential([kl.Dense(3, name="mine")])
+        ),
+        r"layer 'mine' \(Dense\) has the name of another layer",
+    ),
     (repeated, "layer 'again' is used 2 times: a minidl model is one path"),
     (dropping, "layer 'always' is called with training=True"),
 ]
@@ -246,6 +257,8 @@ def test_a_layer_with_another_call_is_seen():
 def test_what_is_no_model_is_refused():
     with pytest.raises(TypeError, match="must be a keras.Model or the path of a .keras file, got"):
         from_keras(kl.Dense(3))
+    with pytest.raises(TypeError, match="model must be a minidl.Sequential, got"):
+        to_keras(one(kl.Dense(3)))
     with pytest.raises(TypeError, match="model must be a keras.Model, got"):
         keras_teacher(kl.Dense(3))
 

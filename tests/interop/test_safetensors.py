@@ -139,6 +139,19 @@ def test_names_that_fit_both_layouts_are_refused(tmp_path):
     assert np.array_equal(other.params, model.params)
 
 
+class Doubled(Sequential):
+    """A model of the user's own: its forward is another."""
+
+    def forward(self, x, training=False, logits=False):
+        return 2 * super().forward(x, training, logits)
+
+
+def test_a_model_with_another_forward_is_not_written_as_its_base_class(tmp_path):
+    with pytest.raises(ValueError, match=r"\(Doubled\) has a forward of your own and no PyTorch form"):
+        save_safetensors(Doubled([Input((6,)), Dense(3)]), tmp_path / "w.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
 def test_layers_of_your_own_keep_their_old_files(tmp_path):
     path = tmp_path / "w.safetensors"
     model = Sequential([Input((6,)), GaussianNoise(0.1, name="noise"), Dense(3, name="a")], seed=1)

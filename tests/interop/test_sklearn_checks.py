@@ -24,7 +24,7 @@ from minidl.interop.sklearn import (  # noqa: E402
     MLPRegressor,
 )
 
-SETTINGS = dict(hidden_layer_sizes=(12,), max_iter=60, learning_rate_init=0.03, random_state=0)
+SETTINGS = dict(hidden_layer_sizes=(8,), max_iter=40, learning_rate_init=0.05, random_state=0)
 KINDS = (MLPClassifier, MLPRegressor, DistilledClassifier, DistilledRegressor)
 ESTIMATORS = [kind(**SETTINGS) for kind in KINDS]
 

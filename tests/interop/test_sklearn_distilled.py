@@ -260,6 +260,8 @@ def test_temperature_auto_chooses_among_candidates_and_labels_alone():
     alone = DistilledClassifier(**SETTINGS, teacher=useless, temperature="auto").fit(X, Y)
     assert (alone.hard_weight_, alone.soft_weight_) == (1.0, 0.0)
     np.testing.assert_allclose(alone.coefs_[0], MLPClassifier(**SETTINGS).fit(X, Y).coefs_[0], atol=1e-10)
+    two = DistilledClassifier(**SETTINGS, teacher=GaussianNB(), temperature="auto", early_stopping=True)
+    assert two.fit(X, Y == "cat").score(X, Y == "cat") > 0.7
     few = DistilledClassifier(**SETTINGS, teacher=useless, temperature="auto").fit(X[:30], Y[:30])
     assert (few.temperature_, few.hard_weight_, few.soft_weight_) == (2.0, 0.5, 0.5)
     unlabelled = DistilledClassifier(**SETTINGS, teacher=useless, temperature="auto").fit(X)
@@ -281,6 +283,10 @@ def test_partial_fit_with_each_kind_of_teacher():
         fitted
         is DistilledClassifier(teacher=fitted).partial_fit(X, Y, classes=["cat", "dog", "emu"]).teacher_
     )
+    with pytest.raises(
+        ValueError, match=r"y has the classes \['fox'\], which the teacher LogisticRegression"
+    ):
+        DistilledClassifier(teacher=fitted).partial_fit(X, Y, classes=["cat", "dog", "emu", "fox"])
     with pytest.raises(ValueError, match="partial_fit needs a fitted teacher, .* got RandomForestClassifier"):
         DistilledClassifier(teacher=RandomForestClassifier()).partial_fit(X, Y, classes=["cat", "dog", "emu"])
 
@@ -310,6 +316,7 @@ MISTAKES = {
     "probabilities": (lambda x: np.full((len(x), 3), 1 / 3), ValueError, "gives probabilities where logits are wanted"),
     "columns": (lambda x: x[:, :4], ValueError, r"teacher must answer \(150, 3\), .* got \(150, 4\)"),
     "rows": (lambda x: x[:9, :3], ValueError, r"teacher must answer \(150, .* got \(9, 3\)"),
+    "a regressor": (LinearRegression().fit(X, NUMBERS), TypeError, "predict_proba, got LinearRegression"),
     "NaN": (lambda x: x[:, :3] * np.nan, ValueError, "teacher's answers"),
 }  # fmt: skip
 
@@ -319,6 +326,11 @@ def test_a_wrong_teacher_is_refused(mistake):
     teacher, error, message = MISTAKES[mistake]
     with pytest.raises(error, match=message):
         DistilledClassifier(**SETTINGS, teacher=teacher).fit(X, Y)
+
+
+def test_a_classifier_does_not_teach_numbers():
+    with pytest.raises(TypeError, match="teacher must answer numbers, got the classifier GaussianNB"):
+        DistilledRegressor(teacher=GaussianNB().fit(X, Y)).fit(X, NUMBERS)
 
 
 def test_wrong_numbers_are_refused():

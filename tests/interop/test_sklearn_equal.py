@@ -114,7 +114,9 @@ def test_counts():
 @pytest.mark.parametrize("target", ("three classes", "two classes", "three labels", "numbers"))
 def test_lbfgs_ends_where_scikit_learn_does(target):
     name, y = TARGETS[target]
-    a, b = both(name, y, solver="lbfgs", max_iter=2000, tol=1e-6, activation="tanh", alpha=1.0)
+    a, b = both(
+        name, y, solver="lbfgs", max_iter=500, tol=1e-6, activation="tanh", alpha=1.0, hidden_layer_sizes=(5,)
+    )
     assert b.loss_ == pytest.approx(a.loss_, rel=1e-4)
     short = both(name, y, solver="lbfgs", max_iter=3)  # rounding has not grown yet
     assert_same(*short, tolerance=1e-9)
@@ -163,6 +165,18 @@ def test_partial_fit_and_warm_start_go_on(solver):
             each.fit(X, CLASSES)
     assert_same(a, b)
     assert len(b.loss_curve_) == 3 + 8 and b.n_iter_ == 4
+
+
+def test_early_stopping_goes_on_from_the_best_score_so_far():
+    """A later fit that finds nothing better ends with the best weights. scikit-learn has overwritten them by then."""
+    settings = dict(warm_start=True, early_stopping=True, max_iter=40, learning_rate_init=0.05)
+    a, b = both("MLPClassifier", CLASSES, **settings)
+    assert_same(a, b)
+    best = b.model_.params.copy()
+    b.set_params(learning_rate_init=1e-7, max_iter=3).fit(X, CLASSES)
+    np.testing.assert_array_equal(b.model_.params, best)
+    assert len(b.validation_scores_) > len(a.validation_scores_)
+    assert b.best_validation_score_ == a.best_validation_score_ == max(b.validation_scores_)
 
 
 def test_initial_weights_can_be_given():

@@ -2,7 +2,6 @@
 
 import copy
 import io
-import os
 import pickle
 import subprocess
 import sys
@@ -179,12 +178,12 @@ def test_searches_share_the_processors():
     np.testing.assert_array_equal(threads, 1)
 
 
-@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="of the system")
-def test_loky_leaves_each_process_its_share_of_the_processors():
-    found = cross_val_score(
-        MLPClassifier(**KINDS | {"max_iter": 1}), X, Y, cv=2, n_jobs=2, scoring=threads_of
-    )
-    np.testing.assert_array_equal(found, max(1, len(os.sched_getaffinity(0)) // 2))
+def test_loky_leaves_each_process_its_share_of_the_processors(monkeypatch):
+    for name in ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS"):  # what the user sets comes first
+        monkeypatch.delenv(name, raising=False)
+    classifier = MLPClassifier(**KINDS | {"max_iter": 1})
+    found = cross_val_score(classifier, X, Y, cv=2, n_jobs=2, scoring=threads_of)
+    np.testing.assert_array_equal(found, max(1, joblib.cpu_count() // 2))
 
 
 def test_lbfgs_ends_where_the_gradient_does():
@@ -211,6 +210,19 @@ def test_lbfgs_sees_all_rows_however_they_are_cut(monkeypatch):
     monkeypatch.setattr("minidl.interop.sklearn.lbfgs.CHUNK_BYTES", 1000)
     cut = MLPClassifier(**KINDS | {"solver": "lbfgs", "max_iter": 5}).fit(X, Y, sample_weight=1 + Y)
     np.testing.assert_allclose(cut.coefs_[0], whole.coefs_[0], atol=1e-9)
+
+
+def test_another_solver_goes_on_with_the_net():
+    classifier = MLPClassifier(**KINDS | {"solver": "lbfgs", "max_iter": 5, "warm_start": True}).fit(X, Y)
+    before = classifier.loss_
+    for settings in (
+        dict(solver="adam", max_iter=30),
+        dict(early_stopping=True),
+        dict(solver="lbfgs", max_iter=5),
+    ):
+        classifier.set_params(**settings).fit(X, Y)
+    assert classifier.loss_ < before and len(classifier.loss_curve_) > 30
+    assert not hasattr(classifier.set_params(warm_start=False).fit(X, Y), "loss_curve_")
 
 
 def test_verbose_says_what_scikit_learn_says(capsys):

@@ -245,6 +245,8 @@ def test_more_that_is_refused():
         to_torch(Sequential([Input((3, 4)), RandomTranslation(0.1, 0.1)]))
     with pytest.raises(ValueError, match="give the first layer an input_shape"):
         to_torch(Sequential([Dense(3)]))
+    with pytest.raises(TypeError, match="model must be a minidl.Sequential, got"):
+        to_torch(nn.Linear(2, 2))
 
 
 def test_layer_normalization_of_several_axes():

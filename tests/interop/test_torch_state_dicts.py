@@ -179,6 +179,8 @@ REFUSED = [
     (W, Dense(3), {}, "activation must be an activation, got"),
     (W, {"1": "relu"}, {}, "activation names '1', which is not in the state dict"),
     (W, {"2": "relu"}, {"final_activation": "relu"}, "say it once"),
+    (W, "relu", {"modules": ["Linear"]}, "modules must be a dict of classes by name, got"),
+    ({**W, "0.bias": np.full(5, np.nan, "f4")}, "relu", {}, "module '0' has NaN or infinity in its bias"),
     (W, "relu", {"epsilon": -1}, "epsilon must be >= 0, got -1"),
     ("weights.npz", "relu", {}, "weights.npz: a state dict's file ends with .pt, .pth, .bin or .safetensors"),
 ]

@@ -96,3 +96,11 @@ def test_what_is_no_module_is_refused():
         torch_teacher(student())
     with pytest.raises(TypeError, match="from_probs must be True or False"):
         torch_teacher(net(), from_probs="yes")
+
+
+def test_inputs_that_do_not_fit_are_refused_with_both_sides():
+    with pytest.raises(
+        ValueError, match=r"teacher 'Sequential' cannot take x: of shape \(90, 5\): .*90x5 and 6x16"
+    ):
+        torch_teacher(net())(X[:, :5])
+    np.testing.assert_allclose(torch_teacher(net().double())(X), torch_teacher(net())(X), atol=1e-5)

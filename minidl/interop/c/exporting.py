@@ -14,10 +14,9 @@ from ...archive import check_path, replacing
 from ...figures import TASK_FIGURES
 from ...layers import Dense
 from ...models import Sequential
-from ...registry import overridden
 from ...training.tasks import TASKS
 from ...validation import check_bool, check_choice, check_inputs, check_rows, describe, warn
-from .. import check_same
+from .. import check_same, refuse_own_parts
 from .source import Written, c_source, quantized
 
 COMPILERS = ("cc", "gcc", "clang")
@@ -85,10 +84,7 @@ def export(
     if not isinstance(model, Sequential):
         raise TypeError(f"model must be a Sequential, got {describe(model)}")
     model.require_built("export")
-    if method := overridden(model, "forward", "predict"):
-        raise ValueError(
-            f"model {model.name!r} ({type(model).__name__}) has a {method} of its own and no C form"
-        )
+    refuse_own_parts(model, "C")
     quantize, verify = check_bool("quantize", quantize), check_choice("verify", verify, ("auto", True, False))
     shown, name = check_path(path), _checked_name(name, model)
     samples = _checked_data(model, data, quantize)

@@ -79,6 +79,11 @@ class MLPClassifier(ClassifierMixin, Perceptron):
 
     def _check_classes(self, y, classes) -> None:
         """Keep ``classes`` at the first call of partial_fit, and hold later ones to them."""
+        if self.class_weight == "balanced":
+            raise ValueError(
+                "class_weight='balanced' needs all samples, which partial_fit has not: give the weights, "
+                "as sklearn.utils.class_weight.compute_class_weight computes them"
+            )
         known = getattr(self, "classes_", None)
         if known is None and classes is None:
             raise ValueError("classes must be passed on the first call to partial_fit.")
@@ -88,11 +93,6 @@ class MLPClassifier(ClassifierMixin, Perceptron):
         elif classes is not None and not np.array_equal(known, unique_labels(classes)):
             raise ValueError(
                 f"`classes={classes!r}` is not the same as on last call to partial_fit, was: {known!r}"
-            )
-        if self.class_weight == "balanced":
-            raise ValueError(
-                "class_weight='balanced' needs all samples, which partial_fit has not: give the weights, "
-                "as sklearn.utils.class_weight.compute_class_weight computes them"
             )
 
     def _problem(self, X, y, sample_weight, is_first, incremental):

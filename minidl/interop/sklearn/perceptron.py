@@ -28,7 +28,14 @@ from .stopping import Orders, StoppingRule
 
 X_OPTIONS: dict[str, Any] = dict(accept_sparse="csr", dtype=[np.float64, np.float32], order="C")
 """What ``X`` is made: float32 stays, all else becomes float64, and sparse matrices of other formats CSR."""
-_OF_A_FIT = ("loss_curve_", "validation_scores_", "best_validation_score_", "best_loss_", "loss_")
+_OF_A_NET = (
+    "loss_curve_",
+    "validation_scores_",
+    "best_validation_score_",
+    "best_loss_",
+    "loss_",
+    "_best_params",
+)
 _OUTSIDE = {"softmax": "softmax", "logistic": "sigmoid", "identity": None, "exp": None}
 """By ``out_activation_``, what the model ends in."""
 _COMPILED = {
@@ -127,17 +134,12 @@ class Perceptron(BaseEstimator):
         sizes = [x.shape[1], *hidden, problem.outputs]
         dtype = "float64" if self.solver == "lbfgs" else x.dtype.name  # its line search needs the digits
         self.model_ = network.build(self, sizes, _OUTSIDE[problem.out_activation], dtype, rng)
-        for name in _OF_A_FIT:
+        for name in _OF_A_NET:
             vars(self).pop(name, None)
         self.n_iter_ = self.t_ = self._no_improvement_count = 0
         self.n_layers_, self.n_outputs_ = len(sizes), problem.outputs
         self.out_activation_ = problem.out_activation
         self._link_weights()
-        if self.solver != "lbfgs":
-            self.loss_curve_: list[float] = []
-            self.best_loss_ = None if self.early_stopping else np.inf
-            self.validation_scores_: list[float] | None = [] if self.early_stopping else None
-            self.best_validation_score_ = -np.inf if self.early_stopping else None
 
     def _minimize(self, model: Sequential, problem: Problem) -> None:
         samples, rows = problem.samples, len(problem.samples.x)
@@ -164,6 +166,7 @@ class Perceptron(BaseEstimator):
         if not incremental or model.optimizer is None:
             model.compile(self._optimizer(), _COMPILED[problem.out_activation])
         model.prepare_optimizer()
+        self._begin_record()
         rule = StoppingRule(self, count, held_out, incremental)
         orders = Orders(model, count, rng if self.shuffle else None)
         epochs = 1 if incremental else self.max_iter
@@ -177,7 +180,21 @@ class Perceptron(BaseEstimator):
         except KeyboardInterrupt:
             model.leave_epoch()
             warnings.warn("Training interrupted by user.", stacklevel=4)
-        rule.restore_best()
+        if self.early_stopping and hasattr(self, "_best_params"):
+            model.params[...] = self._best_params
+
+    def _begin_record(self) -> None:
+        """The attributes that `StoppingRule` goes on with, where this net has none of them yet."""
+        found: dict[str, Any] = {
+            "best_loss_": np.inf,
+            "validation_scores_": None,
+            "best_validation_score_": None,
+        }
+        if self.early_stopping:
+            found = {"best_loss_": None, "validation_scores_": [], "best_validation_score_": -np.inf}
+        for name, value in {"loss_curve_": [], **found}.items():
+            if getattr(self, name, None) is None:
+                setattr(self, name, value)
 
     def _hold_out(self, problem: Problem, rng) -> tuple[Samples, Samples]:
         """The samples to learn from and those to judge by, drawn as scikit-learn draws them."""

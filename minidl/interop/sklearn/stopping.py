@@ -19,8 +19,8 @@ _REDUCTION = 5.0
 class Orders:
     """The rows of each epoch, drawn by the estimator's ``random_state`` as scikit-learn draws them.
 
-    ``rng`` None: always 0, 1, ... An epoch of which a slice has left steps undone is asked for again, so orders are kept
-    until the model is beyond them.
+    ``rng`` None: always 0, 1, ... An epoch of which a slice has left steps undone is asked for again, so orders are
+    kept until the model is beyond them.
     """
 
     def __init__(self, model: Sequential, count: int, rng: np.random.RandomState | None):
@@ -55,7 +55,6 @@ class StoppingRule(Callback):
         super().__init__()
         self._estimator, self._count = estimator, count
         self._held_out, self._incremental = held_out, incremental
-        self._best: np.ndarray | None = None  # the parameters of the best validation score
         self._averaged_outputs = 1
 
     @property
@@ -123,7 +122,7 @@ class StoppingRule(Callback):
         worse = score < mlp.best_validation_score_ + mlp.tol
         mlp._no_improvement_count = mlp._no_improvement_count + 1 if worse else 0
         if score > mlp.best_validation_score_:
-            mlp.best_validation_score_, self._best = score, self.model.params.copy()
+            mlp.best_validation_score_, mlp._best_params = score, self.model.params.copy()
 
     def _stop(self) -> None:
         """Stop, or go on with a fifth of the learning rate."""
@@ -142,8 +141,3 @@ class StoppingRule(Callback):
             text += " Learning rate too small. Stopping." if adapts else " Stopping."
         if mlp.verbose:
             print(text)
-
-    def restore_best(self) -> None:
-        """Give the net the parameters of the best validation score."""
-        if self._best is not None:
-            self._estimator.model_.params[...] = self._best

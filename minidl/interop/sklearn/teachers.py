@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from sklearn.base import clone, is_regressor
+from sklearn.base import clone, is_classifier, is_regressor
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 
@@ -138,6 +138,8 @@ def labels_of(teacher: Any, X) -> int:
 def numbers_of(teacher: Any, X, checked, outputs: int | None) -> np.ndarray:
     """A regressor's answers (N, outputs) to X, as the user gave it; other teachers see it ``checked``."""
     if is_estimator(teacher):
+        if is_classifier(teacher):
+            raise TypeError(f"teacher must answer numbers, got the classifier {type(teacher).__name__}")
         answers = teacher.predict(X)
     elif hasattr(teacher, "predict_logits"):
         answers = teacher.predict(checked)
@@ -161,6 +163,7 @@ def logits_of(teacher: Any, X, checked, classes: np.ndarray | None, labels: int)
             ones = [np.asarray(of_label) == 1 for of_label in teacher.classes_]
             probs = np.stack([p @ one for p, one in zip(probs, ones, strict=True)], axis=1)
         return _log_odds(_shaped(probs, len_of(checked), labels, "labels"))
+    classes_of(teacher, classes)  # refuses those that it does not know
     own = np.asarray(getattr(teacher, "classes_", classes))
     probs = _shaped(probs, len_of(checked), len(own), "classes")
     columns = np.searchsorted(own, classes, sorter=(sorter := np.argsort(own)))

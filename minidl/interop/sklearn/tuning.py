@@ -29,6 +29,7 @@ def search(estimator, problem) -> tuple[float, float, float]:
     for numbers in CANDIDATES:
         loss = TaughtLogLoss if problem.out_activation == "softmax" else TaughtBinaryLogLoss
         trial = clone(estimator).set_params(random_state=seed, verbose=False, warm_start=False)
+        trial.classes_ = estimator.classes_
         trial._train(problem._replace(samples=samples.take(learnt), loss=loss(*numbers)))
         score = ((trial.model_.predict(judged.x) - wanted) ** 2).sum(axis=1)
         scores.append(score * judged.weight if judged.weight.size else score)
