@@ -3,7 +3,6 @@ solved, are not solved already, and find a wrong answer.
 """
 
 import ast
-import importlib.util
 import re
 import subprocess
 import sys
@@ -25,14 +24,7 @@ def load(path: Path, source: str = ""):
     return module
 
 
-def script():
-    spec = importlib.util.spec_from_file_location("course_run", COURSE / "run.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-RUN = script()
+RUN = load(COURSE / "run.py")
 CHAPTERS = RUN.CHAPTERS
 PAGES = {chapter: RUN.page_of(chapter).read_text(encoding="utf-8") for chapter in CHAPTERS}
 
