@@ -10,7 +10,7 @@ import numpy as np
 
 from . import archive
 from .layers.stack import Stack
-from .training.interrupts import Turns, taken
+from .training.interrupts import Turns, taken, uninterrupted
 from .training.saving import SLOTS, slot_arrays, training_config
 from .validation import describe, warn
 
@@ -71,6 +71,7 @@ class ModelFiles(Stack):
         self.require_built("save_weights")
         self._write(path, self._file_config("weights"), {"params": self.params}, overwrite)
 
+    @uninterrupted  # Python ignores what a handler raises in a destructor, and a zip file's runs at each save
     def _write(self, path, config: dict, arrays: dict, overwrite: bool) -> None:
         archive.write(path, config, arrays, overwrite)
         shown = archive.check_path(path)

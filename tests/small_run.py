@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import os
 import time
@@ -113,6 +114,7 @@ def forked(work):
         child = os.fork()
     if child == 0:
         code = 1
+        gc.callbacks.clear()  # Python ignores an interrupt that comes in one, and hypothesis has one
         try:
             work()
             code = 0

@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 import time
+import zipfile
 
 import numpy as np
 import pytest
@@ -506,6 +507,23 @@ def test_any_call_may_be_interrupted(call):
     else:
         assert np.array_equal(call(model), expected)
     fit(model)
+
+
+def test_an_interrupt_within_a_destructor_of_a_save_is_not_lost(tmp_path, monkeypatch):
+    """Python ignores what is raised there; the training would go on."""
+    destructor, sent = zipfile.ZipFile.__del__, []
+
+    def interrupting(file):
+        if file.mode == "w" and not sent:
+            sent.append(file)
+            signal.raise_signal(signal.SIGINT)
+        destructor(file)
+
+    monkeypatch.setattr(zipfile.ZipFile, "__del__", interrupting)
+    model = new_model()
+    with pytest.raises(KeyboardInterrupt):
+        fit(model, epochs=20, callbacks=[ModelCheckpoint(tmp_path / "running.npz")])
+    assert sent and model.epoch == 1 and is_whole(load_model(tmp_path / "running.npz"), fit)
 
 
 def test_a_real_ctrl_c(tmp_path):
