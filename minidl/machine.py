@@ -9,7 +9,6 @@ import os
 import platform
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -103,6 +102,9 @@ class Together:
     """Calls of one function on several threads at once; it knows how much of their processors they got."""
 
     def __init__(self, threads: int):
+        # at the top of the file it would keep minidl from being imported while Python ends
+        from concurrent.futures import ThreadPoolExecutor
+
         self.threads, self._pool = threads, ThreadPoolExecutor(threads)
         self._wall = self._own = 0.0
 

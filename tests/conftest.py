@@ -3,10 +3,13 @@
 import faulthandler
 import os
 import signal
+import sys
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # benchmarks/ is no installed package
 
 # The first example of a property compiles kernels: a deadline would measure the compiler.
 settings.register_profile(

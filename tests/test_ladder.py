@@ -23,6 +23,7 @@ from minidl.ladder import assembly, command, measure, page, rungs, text, waits
 from minidl.ladder.figures import Figures, Machine
 from minidl.ladder.problem import Problem, Wrong
 from minidl.machine import Cache
+from minidl.pages import check_writable
 
 KERNELS = ("naive", "reordered", "blocked", "tiled")
 SHAPES = [
@@ -401,5 +402,5 @@ def test_trying_a_file_changes_nothing(tmp_path):
     old, new = tmp_path / "old.html", tmp_path / "new.html"
     old.write_text("kept")
     for file in (old, new):
-        command.check_writable("--html", str(file))
+        check_writable("--html", str(file))
     assert old.read_text() == "kept" and not new.exists()

@@ -22,7 +22,7 @@ ROOT = Path(minidl.__file__).parent
 # from those below. A new room must be given its place here.
 FLOORS = """
 kernels
-validation notices one_input registry archive datasets differences frames sparse tables
+validation notices one_input registry archive datasets differences frames sparse tables pages
 activations initializers regularizers constraints utils parameters
 layers losses optimizers metrics callbacks warmup runtime machine
 teachers

@@ -6,7 +6,7 @@ import argparse
 
 from .. import losses, optimizers
 from ..activations import NAMES, ActivationFunction
-from ..ladder.text import wrap
+from ..pages import wrap
 from ..validation import check_float, check_int
 from . import example
 from .explanation import explain

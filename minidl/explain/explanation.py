@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from .. import losses, optimizers
-from ..ladder.command import check_writable
 from ..models import Sequential
+from ..pages import check_writable
 from ..validation import check_int, describe, known_names
 from .distillation import Study, make_study, study_sections
 from .document import Section

@@ -11,7 +11,7 @@ from html import escape
 
 import numpy as np
 
-from ..ladder.page import STYLE
+from ..pages import STYLE
 from . import svg
 from .distillation import Softened, Study
 from .document import Matrix, Section, Sum, Table, number

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..ladder.text import wrap
+from ..pages import wrap
 from ..tables import format_table
 from .document import Matrix, Section, Sum, Table
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from .. import runtime
 from ..kernels import cache
 from ..kernels.jit import JIT_DISABLED
+from ..pages import check_writable, wrap
 from ..validation import check_int
 from . import page, text
 from .assembly import inner_loop
@@ -40,13 +41,11 @@ def run(options: argparse.Namespace) -> None:
     width, blocks = min(max(shutil.get_terminal_size().columns, 40), 100), _can_show(text._BLOCKS + "\u2502")
     seconds, is_new = compile_rungs()
     kept = "they are kept on disk" if cache.folder() else f"they are not kept: {cache.ADVICE}"
-    print(
-        text.wrap(f"kernels: {seconds:.1f} s to {f'compile; {kept}' if is_new else 'load from disk'}", width)
-    )
+    print(wrap(f"kernels: {seconds:.1f} s to {f'compile; {kept}' if is_new else 'load from disk'}", width))
     machine = measure_machine(_SECONDS)
     print(text.heading(size, machine, width), flush=True)
     if machine.threads < (options.threads or 1):
-        print(text.wrap(f"No more threads are used than there are processors: {machine.threads}.", width))
+        print(wrap(f"No more threads are used than there are processors: {machine.threads}.", width))
     results, loops = [], {}
     for number, (rung, figures) in enumerate(climb(machine, size, _SECONDS), 1):
         before = results[-1][1].rate if results else 0.0
@@ -56,22 +55,10 @@ def run(options: argparse.Namespace) -> None:
             loops[rung.kernel] = inner_loop(rung.kernel)
             print(text.loop_text(loops[rung.kernel], width), flush=True)
     for note in text.notes(machine, results):
-        print("\n" + text.wrap(note, width))
+        print("\n" + wrap(note, width))
     if options.html is not None:
         Path(options.html).write_text(page.html(size, machine, results, loops), encoding="utf-8")
         print(f"\nwritten to {options.html}")
-
-
-def check_writable(option: str, name: str) -> None:
-    """OSError that names the option, if a file of this name cannot be written. A file that is there stays as it is."""
-    path = Path(name)
-    try:
-        is_new = not path.exists()
-        path.open("ab").close()
-        if is_new:
-            path.unlink()
-    except OSError as error:
-        raise OSError(f"{option} {name} cannot be written: {error.strerror or error}") from None
 
 
 def _can_show(characters: str) -> bool:

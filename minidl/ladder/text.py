@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import inspect
-import textwrap
 from importlib import import_module
 
 from ..kernels.target import TILE_ROWS, TILE_VECTORS
 from ..machine import blas_name, rate_text, size_text, time_text
+from ..pages import wrap
 from .assembly import Loop
 from .figures import Figures, Machine
 from .rungs import NUMPY, THREADS, Rung
@@ -118,17 +118,6 @@ def _why_threads_gain_little(machine: Machine, share: float) -> str:
 
 
 # ---------------------------------------------------------------- the terminal
-
-
-def wrap(text: str, width: int, indent: str = "") -> str:
-    return textwrap.fill(
-        text,
-        width,
-        initial_indent=indent,
-        subsequent_indent=indent,
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
 
 
 def heading(size: int, machine: Machine, width: int) -> str:
