@@ -296,6 +296,7 @@ class Halved(Sequential):
             ValueError,
             "class_names must be one for each of 3 outputs, got 2",
         ),
+        (student, {"class_names": ["a", "b", "a"]}, ValueError, "class_names must differ, got"),
         (student, {"class_names": "abc"}, TypeError, "class_names must be a list of strings"),
         (student, {"class_names": [1, 2, 3]}, TypeError, "class_names must be a list of strings"),
     ],

@@ -15,6 +15,7 @@ from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor  # no
 from sklearn.frozen import FrozenEstimator  # noqa: E402
 from sklearn.linear_model import LinearRegression, LogisticRegression, RidgeClassifier  # noqa: E402
 from sklearn.model_selection import GridSearchCV, cross_val_score  # noqa: E402
+from sklearn.multioutput import MultiOutputClassifier  # noqa: E402
 from sklearn.naive_bayes import GaussianNB  # noqa: E402
 from sklearn.pipeline import make_pipeline  # noqa: E402
 from sklearn.preprocessing import OneHotEncoder, StandardScaler  # noqa: E402
@@ -199,6 +200,30 @@ def test_several_labels():
         assert again.predict(X).shape == (150, 3) and again.score(X, labels) > 0.7
 
 
+@pytest.mark.parametrize("with_y", [True, False])
+def test_a_teacher_of_other_answers_than_labels_of_yes_and_no_is_refused(with_y):
+    """Its columns would be taken for labels, and the student would learn something else without a word."""
+    labels = (X[:, :2] > 0).astype(int)
+    words = MultiOutputClassifier(LogisticRegression()).fit(X, np.where(labels, "a yes", "no"))
+    three = RandomForestClassifier(5, random_state=0).fit(X, labels + (X[:, 2:4] > 0))
+    for teacher, message in (
+        (words, r"MultiOutputClassifier must answer 0 or 1 .* got the classes \['a yes', 'no'\] of label 0"),
+        (three, r"RandomForestClassifier must answer 0 or 1 .* got the classes \[0, 1, 2\] of label 0"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            DistilledClassifier(**SETTINGS, teacher=teacher).fit(X, labels if with_y else None)
+
+
+def test_a_teacher_of_one_class_does_not_teach_labels():
+    labels, one = (X[:, :3] > 0).astype(int), LogisticRegression().fit(X, Y)
+    model = minidl.Sequential([Input((5,)), Dense(3, "softmax")], seed=0)
+    for teacher in (one, model):
+        with pytest.raises(ValueError, match="y has 3 labels of yes and no, and the teacher .* one class"):
+            DistilledClassifier(**SETTINGS, teacher=teacher).fit(X, labels)
+    sigmoids = minidl.Sequential([Input((5,)), Dense(3, "sigmoid")], seed=0)
+    DistilledClassifier(**SETTINGS, teacher=sigmoids).fit(X, labels)
+
+
 # ---------------------------------------------------------------- without labels
 
 
@@ -316,7 +341,7 @@ MISTAKES = {
     "probabilities": (lambda x: np.full((len(x), 3), 1 / 3), ValueError, "gives probabilities where logits are wanted"),
     "columns": (lambda x: x[:, :4], ValueError, r"teacher must answer \(150, 3\), .* got \(150, 4\)"),
     "rows": (lambda x: x[:9, :3], ValueError, r"teacher must answer \(150, .* got \(9, 3\)"),
-    "a regressor": (LinearRegression().fit(X, NUMBERS), TypeError, "predict_proba, got LinearRegression"),
+    "a regressor": (LinearRegression().fit(X, NUMBERS), TypeError, "must be a classifier, got the regressor LinearReg"),
     "NaN": (lambda x: x[:, :3] * np.nan, ValueError, "teacher's answers"),
 }  # fmt: skip
 
@@ -336,7 +361,11 @@ def test_a_classifier_does_not_teach_numbers():
 def test_wrong_numbers_are_refused():
     for settings, message in (
         (dict(temperature=0), "temperature must be > 0, got 0"),
-        (dict(temperature="high"), "temperature must be a number"),
+        (dict(temperature="high"), "temperature must be a number > 0 or \"auto\", got 'high'"),
+        (dict(class_weight={"cat": -1}), r"class_weight\['cat'\] must be >= 0, got -1"),
+        (dict(class_weight={"cat": np.nan}), r"class_weight\['cat'\] must be"),
+        (dict(class_weight=dict.fromkeys(["cat", "dog", "emu"], 0)), "class_weight must not be zero for all"),
+        (dict(class_weight="even"), 'class_weight must be None, "balanced" or a dict'),
         (dict(hard_weight=-1), "hard_weight must be >= 0"),
         (dict(hard_weight=0, soft_weight=0), "must not both be 0"),
     ):
@@ -354,9 +383,11 @@ def test_wrong_numbers_are_refused():
 def test_sklearn_teacher():
     model = minidl.Sequential([Input((5,)), Dense(8, "relu"), Dense(3, "softmax")], seed=0)
     teacher = LogisticRegression().fit(X, Y)
-    report = minidl.distill(
-        sklearn_teacher(teacher), model, X, np.unique(Y, return_inverse=True)[1], epochs=2, verbose=0
-    )
+    with pytest.warns(
+        UserWarning, match=r"LogisticRegression are \['cat', 'dog', 'emu'\], and a student has 0, 1"
+    ):
+        named = sklearn_teacher(teacher)
+    report = minidl.distill(named, model, X, np.unique(Y, return_inverse=True)[1], epochs=2, verbose=0)
     assert report is not None
     line = minidl.Sequential([Input((5,)), Dense(2)], seed=0)
     minidl.distill(sklearn_teacher(LinearRegression().fit(X, NUMBERS)), line, X, NUMBERS, epochs=2, verbose=0)

@@ -111,6 +111,8 @@ def _checked_names(names: Sequence[str] | None, output_shape: tuple[int, ...]) -
         raise TypeError(f"class_names must be a list of strings, got {describe(names)}")
     if len(names) not in (outputs, 2 if outputs == 1 else outputs):
         raise ValueError(f"class_names must be one for each of {outputs} outputs, got {len(names)}")
+    if len(set(names)) < len(names):
+        raise ValueError(f"class_names must differ, got {list(names)}")
     return list(names)
 
 

@@ -1,11 +1,11 @@
 """What each parameter of the estimators may be: one table, checked when ``fit`` begins."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from sklearn.utils import check_random_state
 
-from ...validation import check_bool, check_choice, check_float, check_int
+from ...validation import check_bool, check_choice, check_float, check_int, describe
 from .network import hidden_sizes
 
 
@@ -27,6 +27,27 @@ def _count(name: str, value: object) -> int:
 
 def _level(name: str, value: object) -> object:
     return check_int(name, value, minimum=0) if type(value) is int else check_bool(name, value)
+
+
+def _temperature(name: str, value: object) -> None:
+    if value == "auto":
+        return
+    if isinstance(value, str):
+        raise ValueError(f'{name} must be a number > 0 or "auto", got {value!r}')
+    check_float(name, value, above=0)
+
+
+def _class_weight(name: str, value: object) -> None:
+    if value is None or isinstance(value, str) and value == "balanced":
+        return
+    if not isinstance(value, Mapping):
+        raise ValueError(
+            f'{name} must be None, "balanced" or a dict of weights by class, got {describe(value)}'
+        )
+    for key, weight in value.items():
+        check_float(f"{name}[{key!r}]", weight, minimum=0)
+    if value and not any(value.values()):
+        raise ValueError(f"{name} must not be zero for all classes, got {dict(value)}")
 
 
 _CHECKS: dict[str, Callable] = {
@@ -56,7 +77,8 @@ _CHECKS: dict[str, Callable] = {
     "dropout": _number(minimum=0, below=1),
     "batch_normalization": check_bool,
     "loss": _one_of("squared_error", "poisson"),
-    "temperature": lambda name, value: value if value == "auto" else check_float(name, value, above=0),
+    "class_weight": _class_weight,
+    "temperature": _temperature,
     "hard_weight": _number(minimum=0),
     "soft_weight": _number(minimum=0),
 }

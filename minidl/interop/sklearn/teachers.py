@@ -11,13 +11,15 @@ from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 from ...losses.softmax import looks_like_probabilities
 from ...teachers import Teacher, as_teacher
 from ...teachers.answers import PROBABILITY_FLOOR
-from ...validation import check_array, check_finite, describe
+from ...validation import check_array, check_finite, describe, warn
 
 
 def sklearn_teacher(estimator: object) -> Teacher:
     """A fitted scikit-learn estimator as a teacher, for ``minidl.distill`` and ``fit(target_model=)``.
 
-    Of a classifier the logarithms of its probabilities, which are raised to 1e-7 first; of a regressor its numbers.
+    Of a classifier the logarithms of its probabilities, which are raised to 1e-7 first, its columns in the order of its
+    ``classes_``: class i of the student is the i-th of these. A warning says so where they are not 0, 1, 2, ... Of a
+    regressor its numbers.
     """
     if isinstance(estimator, type) or not hasattr(estimator, "fit"):
         raise TypeError(f"estimator must be a fitted scikit-learn estimator, got {describe(estimator)}")
@@ -26,10 +28,18 @@ def sklearn_teacher(estimator: object) -> Teacher:
     if is_regressor(estimator):
         return as_teacher(lambda x: estimator.predict(x.reshape(len(x), -1)), activation=None)  # type: ignore
     check_has_probabilities("estimator", estimator)
+    classes = getattr(estimator, "classes_", None)
+    if isinstance(classes, np.ndarray) and not np.array_equal(classes, np.arange(len(classes))):
+        warn(
+            f"the classes of {type(estimator).__name__} are {_few(classes)}, and a student has 0, 1, 2, ...: its class i "
+            "is the i-th of them"
+        )
     return as_teacher(lambda x: estimator.predict_proba(x.reshape(len(x), -1)), from_probs=True)  # type: ignore
 
 
 def check_has_probabilities(argument: str, estimator) -> None:
+    if is_regressor(estimator):
+        raise TypeError(f"{argument} must be a classifier, got the regressor {type(estimator).__name__}")
     if not hasattr(estimator, "predict_proba"):
         raise TypeError(
             f"{argument} must have predict_proba, got {type(estimator).__name__}: "
@@ -159,7 +169,12 @@ def logits_of(teacher: Any, X, checked, classes: np.ndarray | None, labels: int)
     check_has_probabilities("teacher", teacher)
     probs = teacher.predict_proba(X)
     if labels:
+        if not labels_of(teacher, X):
+            raise ValueError(
+                f"y has {labels} labels of yes and no, and the teacher {type(teacher).__name__} answers one class"
+            )
         if isinstance(probs, list):  # of each label the probabilities of no and yes, or of one alone
+            _check_yes_and_no(teacher)
             ones = [np.asarray(of_label) == 1 for of_label in teacher.classes_]
             probs = np.stack([p @ one for p, one in zip(probs, ones, strict=True)], axis=1)
         return _log_odds(_shaped(probs, len_of(checked), labels, "labels"))
@@ -173,9 +188,22 @@ def logits_of(teacher: Any, X, checked, classes: np.ndarray | None, labels: int)
     return _log_odds(probs[:, 1:] if len(classes) == 2 else np.zeros((len(probs), 1)))
 
 
+def _check_yes_and_no(teacher: Any) -> None:
+    for label, of_label in enumerate(teacher.classes_):
+        if not set(np.asarray(of_label).tolist()) <= {0, 1}:
+            raise ValueError(
+                f"teacher {type(teacher).__name__} must answer 0 or 1 for each of several labels, got the classes "
+                f"{_few(of_label)} of label {label}"
+            )
+
+
 def _other_logits(teacher: Any, checked, classes, labels: int) -> np.ndarray:
     """The logits of a model or a function, whose columns are in the order of the sorted classes."""
     rows = len_of(checked)
+    if labels and getattr(teacher, "final_activation", None) == "softmax":
+        raise ValueError(
+            f"y has {labels} labels of yes and no, and the teacher ends in softmax: it answers one class"
+        )
     if isinstance(teacher, Teacher):
         answers = teacher.logits(checked)
     else:
