@@ -283,6 +283,7 @@ def markdown(results: dict) -> str:
             cells = [f"{duration(times[p])} ({times[1] / times[p]:.0%})" for p in (8, 64)]
             rows.append([f"{network}: {duration(a)}, {b / 1e9:g} GB/s", name, duration(times[1]), *cells])
     lines += table(["network", "net", "1 host", "8 hosts (efficiency)", "64 hosts (efficiency)"], rows)
+    lines += ["![efficiency by the number of hosts](scaling.png)", ""]
     return "\n".join(lines)
 
 

@@ -31,8 +31,8 @@ def sklearn_teacher(estimator: object) -> Teacher:
     classes = getattr(estimator, "classes_", None)
     if isinstance(classes, np.ndarray) and not np.array_equal(classes, np.arange(len(classes))):
         warn(
-            f"the classes of {type(estimator).__name__} are {_few(classes)}, and a student has 0, 1, 2, ...: its class i "
-            "is the i-th of them"
+            f"the classes of {type(estimator).__name__} are {_few(classes)}, and a student has 0, 1, 2, ...: its "
+            "class i is the i-th of them"
         )
     return as_teacher(lambda x: estimator.predict_proba(x.reshape(len(x), -1)), from_probs=True)  # type: ignore
 
