@@ -332,3 +332,11 @@ def test_bad_arguments():
         explain(model(minidl.Dense(3), loss="mse"), X, Y, teacher_logits=example.TEACHER_LOGITS)
     with pytest.raises(ValueError, match="the loss must be finite"), np.errstate(all="ignore"):
         explain(model(minidl.Dense(3), loss="poisson"), X, Y)
+
+
+@pytest.mark.parametrize("lead, at_4, limit", [(3, 0.61, None), (6, 1.06, 0.6), (12, 2.6, 1.2)])
+def test_what_is_said_of_a_lead_is_so(lead, at_4, limit):
+    study = distillation.Study(np.zeros((1, 10)), np.eye(10)[:1] * lead, None)
+    one, four, hot = (study.at(t).norm for t in (1.0, 4.0, 1e4))
+    assert four / one == pytest.approx(at_4, rel=0.01)
+    assert limit is None or hot / one == pytest.approx(limit, rel=0.03)

@@ -19,7 +19,7 @@ from minidl.kernels import ladder as kernels
 from minidl.kernels import matmul as product
 from minidl.kernels.jit import JIT_DISABLED
 from minidl.kernels.target import PANEL_BYTES, TILE_ROWS, TILE_VECTORS
-from minidl.ladder import assembly, command, measure, page, rungs, text, waits
+from minidl.ladder import assembly, blas, command, measure, page, rungs, text, waits
 from minidl.ladder.figures import Figures, Machine
 from minidl.ladder.problem import Problem, Wrong
 from minidl.machine import Cache
@@ -404,3 +404,9 @@ def test_trying_a_file_changes_nothing(tmp_path):
     for file in (old, new):
         check_writable("--html", str(file))
     assert old.read_text() == "kept" and not new.exists()
+
+
+def test_numpy_is_timed_in_a_child_that_says_nothing_else(capfd):
+    best, share = blas.time_numpy(8, 0.01, 1)
+    assert best > 0 and share > 0
+    assert capfd.readouterr().err == ""
