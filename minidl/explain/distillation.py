@@ -168,7 +168,8 @@ def _why_t_squared(study: Study) -> Section:
         "the norm then is the same at every T. Of a teacher that is sure at T = 1, with a lead L, C classes and a "
         "student of equal logits, the norm with T^2 tends to about L / C of that at T = 1: of 10 classes a lead of "
         "12 ends above 1, one of 6 below. At T = 4 it is 2.6 for a lead of 12, 1.06 for 6, and 0.61 for 3. For the "
-        "confident teacher here the norm with T^2 first grows with T, and the norm without does not fall to 1/16 at T = 4, nor to "
+        "confident teacher here the norm with T^2 first grows with T, and the norm without does not fall to "
+        "1/16 at T = 4, nor to "
         "1/400 at T = 20.",
         f"Norms of the soft term's gradient for {_ROWS} made-up samples of {_CLASSES} classes:",
     )

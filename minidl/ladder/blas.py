@@ -14,16 +14,16 @@ from .problem import Problem
 
 def time_numpy(size: int, seconds: float, threads: int) -> tuple[float, float]:
     """(seconds of a product, share of its processors that it got), as `Problem.time` has them."""
-    arguments = [str(size), str(seconds), str(threads)]
-    command = [sys.executable, "-c", f"from {__name__} import main; main()", *arguments]
+    command = [sys.executable, "-m", __name__, str(size), str(seconds), str(threads)]
     environment = machine.thread_environment(threads)
     child = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment)
     return tuple(json.loads(child.stdout))
 
 
-def main() -> None:
-    """What the child does. It is not started with ``-m``: the package imports this module, and runpy would warn."""
-    size, threads = int(sys.argv[1]), int(sys.argv[3])
-    seconds = float(sys.argv[2])
+def _main(size: int, seconds: float, threads: int) -> None:
     found = Problem(size).time("NumPy", lambda c, a, b: np.matmul(a, b, out=c), size, seconds, threads)
     print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    _main(int(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3]))
