@@ -627,6 +627,19 @@ def test_a_refused_layer_changes_nothing():
     assert len(model.layers) == 2
 
 
+def test_layers_of_a_refused_list_fit_another_model():
+    first, second = Dense(3), Dense(2)
+    with pytest.raises(TypeError, match="layer must be"):
+        Sequential([Input((4,)), first, second, None])
+    with pytest.raises(ValueError, match="distinct"):
+        Sequential([Input((4,)), first, second, Dense(2, name=first.name)])
+    model = Sequential([Input((5,)), first, second])
+    assert [layer.weight.shape for layer in model.layers] == [(5, 3), (3, 2)]
+    with pytest.raises(ValueError, match="already belongs to a model"):  # of another model, it stays there
+        Sequential([Input((5,)), first])
+    assert model.predict(np.zeros((1, 5), np.float32)).shape == (1, 2)
+
+
 @pytest.mark.parametrize("bad", [-np.inf, np.inf, np.nan])
 @pytest.mark.parametrize("first", [lambda: [], lambda: [Activation("relu")], lambda: [Rescaling(0.5)]])
 @pytest.mark.parametrize("rows", [1, 7, 300])

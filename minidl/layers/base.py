@@ -91,6 +91,11 @@ def _recording_shapes(build):
     return wrapped
 
 
+@functools.cache
+def _attributes_of_any_layer() -> frozenset[str]:
+    return frozenset(vars(Layer(name="layer")))
+
+
 class Layer(Configurable):
     """The base of all layers; subclass it and define ``forward`` and ``backward``.
 
@@ -270,15 +275,19 @@ class Layer(Configurable):
         return value  # the rules of layers depend on whether they are built: `__setattr__` checks them
 
     def __setattr__(self, name, value):
+        known = self.__dict__
+        if name[:1] == "_" and name not in known.get("_views", ()):  # no setting, and often set
+            object.__setattr__(self, name, value)
+            return
         # `layer.weight *= 2` assigns the view itself
-        if self.__dict__.get("_views", {}).get(name, value) is not value:
+        if known.get("_views", {}).get(name, value) is not value:
             raise AttributeError(
                 f"{self.name}.{name} is a view of the model's flat vector: write layer.{name}[...] = value"
             )
         cls, settings = type(self), constructor_arguments(type(self))
         is_setting = name in settings and name != "dtype" and is_minidls(settings[name])
-        is_made = self.built or self.__dict__.get("_is_constructed", False)
-        if is_setting and (name in self.__dict__ or is_made):
+        is_made = self.built or known.get("_is_constructed", False)
+        if is_setting and (name in known or is_made):
             is_fixed = name in self.not_in_config or (self.built and name not in self.changeable)
         else:
             is_fixed = self.built and name == "output_shape"
@@ -290,16 +299,16 @@ class Layer(Configurable):
             raise AttributeError(f"{self.name}.{name} cannot be replaced on one layer: make a subclass")
         if is_made and is_minidls(cls) and not name.startswith("_") and not hasattr(self, name):
             raise AttributeError(f"{cls.__name__} has no setting {name!r}: {known_names(name, settings)}")
-        if is_setting and name in self.__dict__ and name != "input_shape":
+        if is_setting and name in known and name != "input_shape":
             self._change(settings[name], name, value)
         else:
-            super().__setattr__(name, value)
+            object.__setattr__(self, name, value)
 
     def _change(self, owner, argument: str, value) -> None:
         """Set an argument of ``owner``'s constructor as if the layer had been made with it, checks included."""
         names = constructor_arguments(owner).keys() - owner.not_in_config
         made = owner(**{name: getattr(self, name) for name in names} | {argument: value})
-        state = vars(Layer(name="layer")).keys() - {argument}
+        state = _attributes_of_any_layer() - {argument}
         if self.built:
             made.build(self.input_shape)
             self._version += 1

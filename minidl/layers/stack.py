@@ -33,6 +33,12 @@ _IN_INFERENCE = {BATCH_NORMALIZATION: MOVING_NORMALIZATION}
 _WITHOUT_ACTIVATION = (Dropout, Flatten, GaussianNoise)
 
 
+def _release(layer: Layer) -> None:
+    """Let another model take ``layer``."""
+    layer._in_model = False
+    layer.unbuild()
+
+
 class Stack(FlatParameters):
     """Layers in a row: built for an input shape, run forward and backward, described as a table.
 
@@ -53,8 +59,7 @@ class Stack(FlatParameters):
         refuse_uncalled(self, f"forward(x, training=False, logits=False), and {does_more}")
         if isinstance(layers, Layer) or not isinstance(layers, (Iterable, type(None))):
             raise TypeError(f"layers must be a list of layers, got {describe(layers)}")
-        for layer in () if layers is None else layers:
-            self.add(layer)
+        self._add_all(() if layers is None else layers)
 
     # -- building ------------------------------------------------------------------------------------
 
@@ -63,6 +68,30 @@ class Stack(FlatParameters):
         return list(self._layers)
 
     def add(self, layer: Layer) -> None:
+        self._append(layer)
+        if self._layers and self._layers[-1].built:
+            try:
+                self._attach()
+            except Exception:  # of an initializer that does not take the shape
+                self._layers.pop()
+                _release(layer)
+                self._attach() if self._layers else self._unbuild()
+                raise
+
+    def _add_all(self, layers: Iterable[Layer]) -> None:
+        """`add` each of them to a new model; the parameters are laid out once."""
+        try:
+            for layer in layers:
+                self._append(layer)
+            if self._layers and self._layers[-1].built:
+                self._attach()
+        except Exception:  # the layers may be used in another model
+            for layer in self._layers:
+                _release(layer)
+            raise
+
+    def _append(self, layer: Layer) -> None:
+        """Put ``layer`` on top, and build it if the shape of its input is known; its parameters have no place yet."""
         if not isinstance(layer, Layer):
             hint = ": write it with ()" if isinstance(layer, type) else ""
             raise TypeError(f"layer must be a minidl.layers.Layer, got {describe(layer)}{hint}")
@@ -87,15 +116,6 @@ class Stack(FlatParameters):
             layer.build(shape)
         layer._in_model = True
         self._layers.append(layer)
-        if shape is not None:
-            try:
-                self._attach()
-            except Exception:  # of an initializer that does not take the shape
-                self._layers.pop()
-                layer._in_model = False
-                layer.unbuild()
-                self._attach() if self._layers else self._unbuild()
-                raise
 
     def pop(self) -> Layer:
         if not self._layers:

@@ -268,7 +268,8 @@ MISTAKES = {
     "learning_rate_init": (dict(learning_rate_init=0), "learning_rate_init must be > 0"),
     "max_iter": (dict(max_iter=1.5), "max_iter must be an integer"),
     "momentum": (dict(momentum=1.1), "momentum must be"),
-    "hidden_layer_sizes": (dict(hidden_layer_sizes=(5, 0)), "hidden_layer_sizes must be >= 1, got 0"),
+    "hidden_layer_sizes": (dict(hidden_layer_sizes=(5, 0)), r"hidden_layer_sizes\[1\] must be >= 1, got 0"),
+    "hidden_layer_sizes in quotes": (dict(hidden_layer_sizes="16"), "hidden_layer_sizes must be .* got '16'"),
     "dropout": (dict(dropout=1.0), "dropout must be"),
     "dropout with lbfgs": (dict(dropout=0.1, solver="lbfgs"), "takes no dropout, got 0.1: use solver='adam'"),
     "n_iter_no_change": (dict(n_iter_no_change=0), "n_iter_no_change must be >= 1"),
@@ -294,6 +295,8 @@ def test_wrong_data_is_refused():
         (X[:50], Y, "inconsistent numbers of samples"),
         (X, X[:, 0], "Unknown label type"),
         (X, np.c_[Y, Y], "MultiOutputClassifier"),
+        (X, np.where(Y == 0, None, "a"), "y must be all strings or all numbers, got .* NoneType, str"),
+        (X, np.where(Y == 0, None, 1.0), "y must be all strings or all numbers, got .* NoneType"),
         (np.where(X > 2, np.nan, X), Y, "NaN"),
     ):
         with pytest.raises(ValueError, match=message):

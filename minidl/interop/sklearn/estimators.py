@@ -27,6 +27,16 @@ def learns_by_batches(estimator) -> bool:
     return True
 
 
+def _check_one_kind(y) -> None:
+    """A ValueError if an array of objects has classes that cannot be sorted, or None for a label that is missing."""
+    if y.dtype == object and not all(isinstance(label, str) for label in y.flat):
+        kinds = sorted({type(label).__name__ for label in y.flat})
+        if len(kinds) > 1:
+            raise ValueError(
+                f"y must be all strings or all numbers, got objects of the types {', '.join(kinds)}"
+            )
+
+
 def checked_weight(sample_weight, X) -> np.ndarray:
     if sample_weight is None:
         return NO_WEIGHT
@@ -99,8 +109,9 @@ class MLPClassifier(ClassifierMixin, Perceptron):
         X, y = validate_data(self, X, y, **X_OPTIONS, multi_output=True, reset=is_first)
         if y.ndim == 2 and y.shape[1] == 1:
             y = column_or_1d(y, warn=True)
+        _check_one_kind(y)
         check_classification_targets(y)
-        if type_of_target(y) == "multiclass-multioutput":
+        if y.ndim == 2 and type_of_target(y) == "multiclass-multioutput":
             raise ValueError(
                 "Multioutput target data is not supported: y has several columns of classes; columns of 0 and 1 are "
                 "taken for labels, and sklearn.multioutput.MultiOutputClassifier fits one classifier to each column"
@@ -113,7 +124,7 @@ class MLPClassifier(ClassifierMixin, Perceptron):
         return self._encoded(checked_x(X, X.dtype), y, weight)
 
     def _set_classes(self, y, anew: bool) -> None:
-        found = unique_labels(y)
+        found = np.unique(y) if y.ndim == 1 else unique_labels(y)
         if anew or not hasattr(self, "classes_"):
             self.classes_ = found
             return

@@ -1,5 +1,6 @@
 """The net of an estimator: a `Sequential` with scikit-learn's initial weights."""
 
+import numbers
 from collections.abc import Iterable
 
 import numpy as np
@@ -7,7 +8,7 @@ import numpy as np
 from ...layers import Activation, BatchNormalization, Dense, Dropout, Input
 from ...models import Sequential
 from ...regularizers import L2
-from ...validation import check_int
+from ...validation import check_int, describe
 
 _ACTIVATIONS = {"identity": None, "logistic": "sigmoid", "tanh": "tanh", "relu": "relu"}
 _MOST_SEED = np.iinfo(np.int32).max
@@ -15,8 +16,17 @@ _MOST_SEED = np.iinfo(np.int32).max
 
 def hidden_sizes(hidden_layer_sizes) -> list[int]:
     """The units of each hidden layer; a number is one layer."""
-    sizes = hidden_layer_sizes if isinstance(hidden_layer_sizes, Iterable) else [hidden_layer_sizes]
-    return [check_int("hidden_layer_sizes", size, minimum=1) for size in sizes]
+    if isinstance(hidden_layer_sizes, numbers.Integral):
+        return [check_int("hidden_layer_sizes", hidden_layer_sizes, minimum=1)]
+    if isinstance(hidden_layer_sizes, (str, bytes)) or not isinstance(hidden_layer_sizes, Iterable):
+        raise TypeError(
+            f"hidden_layer_sizes must be a number of units, as 100, or one for each hidden layer, as (64, 32), got "
+            f"{describe(hidden_layer_sizes)}"
+        )
+    return [
+        check_int(f"hidden_layer_sizes[{place}]", size, minimum=1)
+        for place, size in enumerate(hidden_layer_sizes)
+    ]
 
 
 def build(estimator, sizes: list[int], final: str | None, dtype: str, rng) -> Sequential:
@@ -24,16 +34,20 @@ def build(estimator, sizes: list[int], final: str | None, dtype: str, rng) -> Se
     activation, layers = _ACTIVATIONS[estimator.activation], [Input((sizes[0],))]
     for units in sizes[1:-1]:
         if estimator.batch_normalization:
-            layers += [Dense(units), BatchNormalization(), Activation(activation)]
+            layers += [_dense(units), BatchNormalization(), Activation(activation)]
         else:
-            layers.append(Dense(units, activation))
+            layers.append(_dense(units, activation))
         if estimator.dropout:
             layers.append(Dropout(estimator.dropout))
-    model = Sequential([*layers, Dense(sizes[-1], final)], dtype=dtype, seed=0)
+    model = Sequential([*layers, _dense(sizes[-1], final)], dtype=dtype, seed=0)
     _initialize(model, 2.0 if estimator.activation == "logistic" else 6.0, rng)
     if estimator.dropout:  # after all that scikit-learn draws here, which then is the same
         model.seed = int(rng.randint(_MOST_SEED))
     return model
+
+
+def _dense(units: int, activation: str | None = None) -> Dense:
+    return Dense(units, activation, kernel_initializer="zeros")  # drawn by `_initialize`
 
 
 def _initialize(model: Sequential, factor: float, rng) -> None:
@@ -50,8 +64,10 @@ def dense_layers(model: Sequential) -> list[Dense]:
 
 def set_penalty(model: Sequential, l2: float) -> None:
     """``l2`` times the sum of the squared weights, biases left out, belongs to the loss."""
+    penalty = L2(l2) if l2 else None
     for layer in dense_layers(model):
-        layer.kernel_regularizer = L2(l2) if l2 else None
+        if repr(layer.kernel_regularizer) != repr(penalty):
+            layer.kernel_regularizer = penalty
 
 
 def check_sizes(estimator) -> None:

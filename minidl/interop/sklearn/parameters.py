@@ -25,6 +25,11 @@ def _count(name: str, value: object) -> int:
     return check_int(name, value, minimum=1)
 
 
+def _random_state(name: str, value: object) -> None:
+    if type(value) is not int or not 0 <= value < 2**32:  # else it is one: to make a generator takes a while
+        check_random_state(value)
+
+
 def _level(name: str, value: object) -> object:
     return check_int(name, value, minimum=0) if type(value) is int else check_bool(name, value)
 
@@ -52,7 +57,7 @@ def _class_weight(name: str, value: object) -> None:
 
 _CHECKS: dict[str, Callable] = {
     "hidden_layer_sizes": lambda name, value: hidden_sizes(value),
-    "random_state": lambda name, value: check_random_state(value),
+    "random_state": _random_state,
     "activation": _one_of("identity", "logistic", "tanh", "relu"),
     "solver": _one_of("lbfgs", "sgd", "adam"),
     "alpha": _number(minimum=0),
