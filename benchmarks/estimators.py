@@ -141,7 +141,7 @@ CASES = [
 ]
 SUITE = Suite(
     name="estimators",
-    title="One fit of MLPClassifier and MLPRegressor, minidl's and scikit-learn's",
+    title="One fit of scikit-learn's perceptrons",
     unit="fit",
     module="benchmarks.estimators",
     peers=PEERS,

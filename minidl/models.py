@@ -95,7 +95,7 @@ class Sequential(Sealed, KerasMethods, ModelFiles):
 
         A compiled model has to be compiled again.
         """
-        super().add(layer)
+        self._add_all([layer])
         self._forget_compilation()
 
     @untrained

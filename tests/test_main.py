@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, Future
 from pathlib import Path
 
 import numpy as np
@@ -52,7 +52,7 @@ def test_the_main_job(few_digits, tmp_path, capsys):
         "784-8-10",
     ):
         assert word in text
-    kinds = ["labels", "labels, smoothed 0.1", "distilled", "distilled, all digits"]
+    kinds = ["labels", "labels, smoothed 0.1", "distilled", "argmax, all digits", "distilled, all digits"]
     for name, epochs in (("teacher", 13), *((kind, 4) for kind in kinds)):
         for seed in range(2):
             assert re.search(rf"^{name} {seed} .* {epochs} epochs .* accuracy", text, re.M), (
@@ -60,9 +60,9 @@ def test_the_main_job(few_digits, tmp_path, capsys):
             )
     data = json.loads(result.read_text())
     teacher, *students = data["models"]
-    labels, smoothed, _, distilled = students
+    labels, smoothed, *_, distilled = students
     assert [row["model"] for row in students] == kinds and teacher["agreement"] == [1.0, 1.0]
-    assert [row["digits"] for row in data["models"]] == [100, 100, 100, 100, 600]
+    assert [row["digits"] for row in data["models"]] == [100, 100, 100, 100, 600, 600]
     assert all(row["shifted"] and row["labels"] == 100 and row["runs"] == 2 for row in data["models"])
     for row in students:
         assert row["parameters"] == 784 * 8 + 8 + 8 * 10 + 10 and row["errors_mean"] == np.mean(row["errors"])
@@ -97,6 +97,21 @@ def test_what_the_students_of_the_main_job_see():
     assert not np.array_equal(shifted[:20], shifted[20:40]), "a digit that comes again is shifted anew"
     rows = main_job._first_of_each_class(y, 300)
     assert len(set(rows)) == 300 and set(np.bincount(y[rows])) == {30}
+
+
+def test_a_student_of_the_argmax_has_labels_for_all_digits(few_digits, monkeypatch):
+    (x, y), _ = few_digits
+    options = argparse.Namespace(batch_size=32, steps=75, labels=None)
+    labelled = np.arange(100)
+    job = main_job._Job(options, x, y, labelled, threading.Event())
+    monkeypatch.setattr(main_job._Job, "_train", lambda job, kind, seed, plan, x, y, logits=None: (y, logits))
+    monkeypatch.setattr(main_job, "cached_logits", lambda teacher, x: np.eye(10)[np.full(len(x), 7)])
+    teacher = Future()
+    teacher.set_result("a teacher that answers 7")
+    kind = main_job._Kind("argmax", CategoricalCrossentropy(), all_digits=True, by_argmax=True)
+    seen, logits = job._train_student(kind, 0, teacher)
+    assert len(seen) == 600 and logits is None
+    np.testing.assert_array_equal(seen, np.where(np.arange(600) < 100, y, 7))
 
 
 @pytest.mark.parametrize("runs, word", [(1, "says little"), (4, "more than two"), (4, "less than two")])
@@ -282,7 +297,7 @@ def test_the_main_job_goes_on_without_standard_output(few_digits, tmp_path, monk
     assert main([*QUICK, "--seeds", "1", "--output", str(file)]) == 1
     said = capsys.readouterr().err
     assert said.count("\n") == 1 and "standard output is lost" in said and "Broken pipe" in said
-    assert len(json.loads(file.read_text())["models"]) == 5
+    assert len(json.loads(file.read_text())["models"]) == 6
     monkeypatch.setattr(sys, "stdout", None)
     assert main([*QUICK, "--seeds", "1", "--output", str(file)]) == 0 and capsys.readouterr().err == ""
 

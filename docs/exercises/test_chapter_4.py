@@ -1,5 +1,9 @@
 """Judges the answers to chapter 4."""
 
+import json
+import statistics
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -8,6 +12,7 @@ from minidl.losses import CategoricalCrossentropy, KnowledgeDistillation
 RNG = np.random.default_rng(0)
 Z, V = 3 * RNG.normal(size=(2, 6, 10))
 Y = np.eye(10)[RNG.integers(0, 10, 6)]
+MEASURED = Path(__file__).parents[2] / "benchmarks" / "results" / "does_it_pay.json"
 
 
 def soft_norm(z, v, T):
@@ -32,12 +37,28 @@ def test_exercise_2_the_gradient_of_the_distillation_loss(answers):
         _, expected = loss.value_and_grad(Z, Y, V)
         found = answers.distillation_gradient(Z, Y, V, T, hard_weight, soft_weight)
         assert np.allclose(found, expected, atol=1e-10)
-
-
-def test_exercise_3_a_teacher_that_knows_nothing_and_a_hot_one(answers):
     _, expected = KnowledgeDistillation(1.0, 0.8, 0.2).value_and_grad(Z, Y, 0 * V)
     labels = answers.labels_of_an_ignorant_teacher(Y, soft_weight=0.2)
     _, found = CategoricalCrossentropy(from_logits=True).value_and_grad(Z, labels)
     assert np.allclose(found, expected, atol=1e-10)
     _, hot = KnowledgeDistillation(1e5, 0.0, 1.0).value_and_grad(Z, None, V)
     assert np.allclose(answers.gradient_at_large_T(Z, V), hot, rtol=1e-3, atol=1e-6)
+
+
+def saved(errors):
+    """Errors that distillation at T = 4 saves, the mean over the seeds, and its standard error."""
+    pairs = zip(errors["labels alone"], errors["T 4, 0.1/0.9"], strict=True)
+    differences = [alone - taught for alone, taught in pairs]
+    return statistics.mean(differences), statistics.stdev(differences) / len(differences) ** 0.5
+
+
+def test_exercise_3_when_it_pays(answers):
+    rows = json.loads(MEASURED.read_text(encoding="utf-8"))["rows"]
+    measured = {f"{row['task']}, taught by {row['teacher']}": saved(row["errors"]) for row in rows}
+    wrong = []
+    for row, answer in answers.DOES_IT_PAY.items():
+        mean, error = measured[row]
+        verdict = "neither" if abs(mean) <= 2 * error else "pays" if mean > 0 else "harms"
+        if answer != verdict:
+            wrong.append(f"{row}: {answer}, but it saves {mean:.1f} +- {error:.1f} errors: {verdict}")
+    assert len(answers.DOES_IT_PAY) == 5 and not wrong, "\n".join(wrong)

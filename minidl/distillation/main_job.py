@@ -84,6 +84,7 @@ class _Kind(NamedTuple):
     loss: Loss
     all_digits: bool = False  # whether digits without labels are used, too
     shifted: bool = True
+    by_argmax: bool = False  # whether the teacher's most likely class is their label
 
 
 _TEACHER = _Kind("teacher", CategoricalCrossentropy(label_smoothing=_SMOOTHING))
@@ -99,7 +100,8 @@ def _kinds(options: argparse.Namespace) -> list[_Kind]:
     ]
     if options.labels is None:
         return [kind._replace(shifted=False) for kind in kinds] + kinds
-    return [*kinds, _Kind("distilled, all digits", distilled, all_digits=True)]
+    argmax = _Kind("argmax, all digits", CategoricalCrossentropy(), all_digits=True, by_argmax=True)
+    return [*kinds, argmax, _Kind("distilled, all digits", distilled, all_digits=True)]
 
 
 def run(options: argparse.Namespace) -> None:
@@ -121,7 +123,7 @@ def run(options: argparse.Namespace) -> None:
     rows = []
     for kind, models in zip([_TEACHER, *kinds], groups, strict=True):
         row = {"digits": len(x if kind.all_digits else labelled), "labels": len(labelled)}
-        row |= {"shifted": kind.shifted, "taught": kind.loss.distills}
+        row |= {"shifted": kind.shifted, "taught": kind.loss.distills or kind.by_argmax}
         rows.append(_row(kind.name, models, x_test, y_test, teachers_logits) | row)
     table, verdict = format_table(_HEAD, _lines(rows)), _verdict(rows[1:])
     seconds = time.perf_counter() - started
@@ -260,7 +262,9 @@ class _Job(NamedTuple):
         rows = np.resize(np.arange(len(self.x)) if kind.all_digits else self.labelled, count)
         x = _shifted(self.x, rows, _SHIFT * kind.shifted, seed)
         y = np.where(np.isin(rows, self.labelled), self.y[rows].astype(int), -1)
-        logits = cached_logits(teacher.result(), x) if kind.loss.distills else None
+        logits = cached_logits(teacher.result(), x) if kind.loss.distills or kind.by_argmax else None
+        if kind.by_argmax:
+            y, logits = np.where(y < 0, logits.argmax(axis=1), y), None
         return self._train(kind, seed, (options.batch_size, _PASSES), x, y, logits)
 
     def _train(self, kind: _Kind, seed: int, plan: tuple[int, int], x, y, teacher_logits=None) -> Sequential:

@@ -33,12 +33,6 @@ _IN_INFERENCE = {BATCH_NORMALIZATION: MOVING_NORMALIZATION}
 _WITHOUT_ACTIVATION = (Dropout, Flatten, GaussianNoise)
 
 
-def _release(layer: Layer) -> None:
-    """Let another model take ``layer``."""
-    layer._in_model = False
-    layer.unbuild()
-
-
 class Stack(FlatParameters):
     """Layers in a row: built for an input shape, run forward and backward, described as a table.
 
@@ -67,27 +61,21 @@ class Stack(FlatParameters):
     def layers(self) -> list[Layer]:
         return list(self._layers)
 
-    def add(self, layer: Layer) -> None:
-        self._append(layer)
-        if self._layers and self._layers[-1].built:
-            try:
-                self._attach()
-            except Exception:  # of an initializer that does not take the shape
-                self._layers.pop()
-                _release(layer)
-                self._attach() if self._layers else self._unbuild()
-                raise
-
     def _add_all(self, layers: Iterable[Layer]) -> None:
-        """`add` each of them to a new model; the parameters are laid out once."""
+        """Put each of them on top, or none if one is refused; the parameters are laid out once."""
+        before = len(self._layers)
         try:
             for layer in layers:
                 self._append(layer)
             if self._layers and self._layers[-1].built:
                 self._attach()
-        except Exception:  # the layers may be used in another model
-            for layer in self._layers:
-                _release(layer)
+        except Exception:
+            if added := self._layers[before:]:
+                del self._layers[before:]
+                for layer in added:  # they may be used in another model
+                    layer._in_model = False
+                    layer.unbuild()
+                self._attach() if self._layers else self._unbuild()
             raise
 
     def _append(self, layer: Layer) -> None:

@@ -27,3 +27,12 @@ def labels_of_an_ignorant_teacher(y, soft_weight):
 def gradient_at_large_T(z, v):
     difference = z - v
     return (difference - difference.mean(axis=1, keepdims=True)) / z.size  # centred, over C and B
+
+
+DOES_IT_PAY = {
+    "digits, 6,000, taught by MLP": "pays",  # it knows shifted digits, which the student never sees
+    "digits, 6,000, taught by forest": "harms",  # it knows hardly more, and its votes are soft before T = 4
+    "scikit-learn's digits, taught by forest": "harms",  # fewer errors than the student do not help: T = 4 blurs votes
+    "wine, taught by MLP": "neither",  # two errors of 71 less is all that there is to learn
+    "clouds, clean, taught by boosting": "neither",  # it knows no more than the labels
+}
