@@ -4,6 +4,7 @@ What is compiled are jobs, a kernel or unit with the types of its arguments. Two
 finds on disk what the other has compiled.
 """
 
+import gc
 import os
 import re
 import subprocess
@@ -144,13 +145,18 @@ def _expected_seconds(name: str) -> float:
 
 
 def _compile(jobs: Iterable) -> None:
-    for kernel, kinds in jobs:
-        kernel.compile(kinds)
+    collects = gc.isenabled()
+    gc.disable()  # the compiler makes millions of objects that live to its end: a tenth of the time
+    try:
+        for kernel, *wanted in jobs:
+            kernel.make(*wanted)
+    finally:
+        if collects:
+            gc.enable()
 
 
-def _is_on_disk(kernel, kinds: tuple) -> bool:
-    """Whether code for these types is in memory or, whole or not, on disk."""
-    return kinds in kernel.overloads or kernel._cache.has(kinds, kernel.targetctx)
+def _is_on_disk(kernel, kinds: tuple, has_entry: bool) -> bool:
+    return kernel.is_made(kinds, has_entry)
 
 
 def compile_jobs(names: list[str], dtype: str) -> None:
@@ -180,9 +186,10 @@ def _start_helper(names: list[str], dtype: str) -> subprocess.Popen | None:
 
 
 def _jobs(dtype: np.dtype) -> dict[str, tuple]:
-    """All jobs by name: kernel, and the types of the arguments that training and prediction give it."""
+    """All jobs by name: kernel, the types of the arguments that training and prediction give it, and whether Python
+    calls it."""
     real = types.float32 if dtype.itemsize == 4 else types.float64
-    jobs = {name: (kernel, kinds(real)) for name, (kernel, kinds) in units.ALL.items()}
+    jobs = {name: (kernel, kinds(real), has_entry) for name, (kernel, kinds, has_entry) in units.ALL.items()}
     vector, matrix = np.zeros(1, dtype), np.zeros((1, 1), dtype)
     table, numbers, integers = np.zeros((1, 1), np.int64), np.zeros((1, 1)), np.zeros(1, np.int64)
     rows, space = program.rows_of(matrix), program.Space(matrix, matrix, matrix, integers)
@@ -200,7 +207,9 @@ def _jobs(dtype: np.dtype) -> dict[str, tuple]:
         "make_key": (make_key, 0, 0, 0, 0),
         "add_regularizer": (add_regularizer, vector, vector, table, numbers, 1.0),
     }
-    return jobs | {name: (kernel, tuple(map(numba.typeof, args))) for name, (kernel, *args) in calls.items()}
+    return jobs | {
+        name: (kernel, tuple(map(numba.typeof, args)), True) for name, (kernel, *args) in calls.items()
+    }
 
 
 def compile_before_fit(dtype: str, aloud: bool, names: Iterable[str] = ()) -> float:

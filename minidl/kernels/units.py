@@ -39,8 +39,9 @@ def array(dtype: types.Type, axes: int = 1) -> types.Array:
     return types.Array(dtype, axes, "C")
 
 
-ALL: dict[str, tuple[Callable, Callable]] = {}
-"""Each unit by its name: its function, and the function that gives the Numba types of its arguments."""
+ALL: dict[str, tuple[Callable, Callable, bool]] = {}
+"""Each unit by its name: its function, the function that gives the Numba types of its arguments, and whether Python
+calls it, too, in a fit or an evaluation."""
 _PLAIN: list[Callable] = []
 """Stands for the memory where machine code lies under ``NUMBA_DISABLE_JIT=1``."""
 
@@ -52,15 +53,19 @@ class Units:
     `caller`, at module level, and the address is ``units.address(code, dtype)``, handed over as data.
     """
 
-    def __init__(self, name: str, functions: Mapping[Hashable, Callable], arguments: Callable):
-        """``arguments``: the Numba types of the arguments for a float type."""
+    def __init__(
+        self, name: str, functions: Mapping[Hashable, Callable], arguments: Callable, has_entry=False
+    ):
+        """``arguments``: the Numba types of the arguments for a float type. ``has_entry``: whether Python calls the
+        units so often that each is compiled for both at once."""
         self.caller = _call_plain if JIT_DISABLED else _caller(arguments)
         self._arguments, self._addresses, self._functions, self._names = arguments, {}, {}, {}
+        self._has_entry = has_entry
         for code, function in functions.items():
             self._names[code] = f"{name}.{getattr(code, 'name', code)}"
             is_compiled = hasattr(function, "py_func")
             self._functions[code] = function if is_compiled else jit(function, name=self._names[code])
-            ALL[self._names[code]] = self._functions[code], arguments
+            ALL[self._names[code]] = self._functions[code], arguments, has_entry
 
     def __getitem__(self, code: Hashable) -> Callable:
         return self._functions[code]
@@ -80,7 +85,7 @@ class Units:
             _PLAIN.append(function)
             return len(_PLAIN) - 1
         kinds = self._arguments(types.float32 if dtype.itemsize == 4 else types.float64)
-        function.compile(kinds)
+        function.make(kinds, self._has_entry)
         compiled = function.overloads[kinds]
         return compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)
 
