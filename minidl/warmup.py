@@ -24,7 +24,7 @@ from .kernels.barrier import ALONE, all_ready, prepare, release, work
 from .kernels.infer import infer, infer_rows, search_nonfinite
 from .kernels.jit import JIT_DISABLED
 from .kernels.network import train
-from .kernels.random import make_key, permutation
+from .kernels.random import permutation
 from .kernels.restraints import add_regularizer
 from .kernels.threads import get_num_threads
 from .validation import check_bool, check_dtype
@@ -38,9 +38,9 @@ _SECONDS = {"loss.KNOWLEDGE_DISTILLATION": 3.0, "loss.DECOUPLED_KD": 2.0, "matmu
 _SECONDS |= {"step.learn": 1.8, "step.backward": 1.5, "train": 1.3, "infer": 1.0}
 """What the longest jobs take."""
 _THREADS = ("work", "prepare", "all_ready", "release")
-_FIT = ("train", "permutation", "panel_order", "infer", *_THREADS)
+_FIT = ("train", "permutation", "panel_order", "infer", "search_nonfinite", *_THREADS)
 _PREDICT = ("infer_rows",)
-_MORE = ("search_nonfinite", "make_key", "add_regularizer")
+_MORE = ("add_regularizer",)
 _ready: dict[str, set[str]] = {}
 """The jobs of each dtype that are in memory."""
 _compiling = threading.RLock()
@@ -204,7 +204,6 @@ def _jobs(dtype: np.dtype) -> dict[str, tuple]:
         "infer_rows": (infer_rows, table, numbers, vector, vector, vector, vector, 1, matrix),
         "infer": (infer, ALONE, program.Inference(table, numbers, vector), space, rows, 1, matrix),
         "search_nonfinite": (search_nonfinite, ALONE, vector, integers),
-        "make_key": (make_key, 0, 0, 0, 0),
         "add_regularizer": (add_regularizer, vector, vector, table, numbers, 1.0),
     }
     return jobs | {

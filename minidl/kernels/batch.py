@@ -3,6 +3,8 @@
 from typing import NamedTuple
 
 import numpy as np
+from numba import typeof
+from numba.core import types
 
 from .barrier import Team, share
 from .emit import smaller
@@ -24,8 +26,10 @@ from .program import (
     Moment,
     Program,
     UpdateState,
+    sample_arguments,
 )
 from .reductions import batch_factor
+from .reference import Reference
 from .simd import Matrix, NextRows, copy_bytes, part_of, read_float32, read_float64, rows_at
 
 _MOST_PREFETCHED = 1 << 18
@@ -59,6 +63,13 @@ class Partition(NamedTuple):
     copy: int  # which of the buffers' inputs is this thread's
     gathers_all: bool  # whether this thread gathers the inputs of all rows begin..end for itself
     moment: Moment
+
+
+def step_arguments(real) -> tuple:
+    """The types of a reference to `Run`, and of one to `Partition`."""
+    *given, moment, _ = sample_arguments(np.dtype(str(real)))
+    run = types.BaseTuple.from_types([Reference(typeof(one)) for one in given], Run)
+    return Reference(run), Reference(typeof(Partition(*[0] * 11, False, moment)))
 
 
 @jit

@@ -1,14 +1,18 @@
 """Predictions: the same kernels as in the forward pass of training, without batches, draws and gradients."""
 
+import functools
+
+import numba
 import numpy as np
 
 from .activations import call_forward
-from .barrier import meet, share, start_together
+from .barrier import ALONE, meet, share, start_together
 from .batch import gather
 from .emit import smaller
 from .jit import copy, jit
 from .matmul import Block
-from .passes import dense_block, featurewise_forward
+from .operations import call_features
+from .passes import dense_block
 from .processor import flush_denormals, restore_denormals
 from .program import (
     ACTIVATION,
@@ -23,6 +27,7 @@ from .program import (
     KIND,
     OUT,
     OUT_AT,
+    STEP_FORWARD,
 )
 from .reference import reference
 from .rowwise import call_rowwise
@@ -51,6 +56,12 @@ def search_nonfinite(team, x, found):
     meet(team)
 
 
+@functools.cache
+def search_kinds(dtype: np.dtype) -> tuple:
+    """The types of the arguments of `search_nonfinite` for a vector that can be written to."""
+    return tuple(map(numba.typeof, (ALONE, np.zeros(1, dtype), np.zeros(1, np.int64))))
+
+
 @jit
 def infer_rows(ops, settings, params, values, scratch, source, rows, out):
     """out (rows, out_size) = the operations applied to ``rows`` rows of flat ``source``, on this thread alone.
@@ -70,7 +81,7 @@ def infer_rows(ops, settings, params, values, scratch, source, rows, out):
             dense_block(params, False, op, values, results, Block(0, rows, 0, op[OUT]), scratch)
         elif op[IS_FEATUREWISE]:
             block = Block(np.int64(0), rows, np.int64(0), op[OUT])
-            featurewise_forward(op, settings[index], params, values, results, rows, block)
+            call_features(op[STEP_FORWARD], op, settings[index], params, values, results, rows, block)
         else:
             to = rows_at(values, op[OUT_AT], op[OUT], 0, rows)
             x = rows_at(results, op[IN_AT], op[IN], 0, rows)

@@ -72,10 +72,13 @@ class Op(NamedTuple):
 # Columns of the table: an `Op`, whose seven integers begin at FIRST_I; where its input and output lie, and what its
 # backward reads besides dout; the addresses of its `units`. A dense layer has the product in FORWARD and in BACKWARD.
 # TRAINABLE: whether it has parameters that learn. Of a line of `featurewise.FEATUREWISE`: its averages (see `Op`), the
-# place and number of what it keeps of a batch, and which columns or rows a thread takes.
+# place and number of what it keeps of a batch, and which columns or rows a thread takes. STEP_FORWARD, STEP_BACKWARD
+# and STEP_LEARN are addresses of `operations`, of those that are neither dense nor an activation.
 KIND, IN, OUT, WEIGHT, BIAS, CODE, LAYER_INDEX, FIRST_I = range(8)
 IN_AT, OUT_AT, SEEN_AT, FORWARD, BACKWARD, PREFETCHING, TRAINABLE, SEED = range(14, 22)
-GRADIENTS, KEPT_AT, KEPT, IS_FEATUREWISE, OF_BATCH, COLUMNS = range(22, 28)
+GRADIENTS, KEPT_AT, KEPT, IS_FEATUREWISE, OF_BATCH, STEP_FORWARD, STEP_BACKWARD, STEP_LEARN, COLUMNS = range(
+    22, 31
+)
 AVERAGES_AT, AVERAGES = FIRST_I, FIRST_I + 1
 
 UPDATE_ROWS, UPDATE_PANELS = 16 * TILE_ROWS, 4

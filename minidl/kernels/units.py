@@ -6,6 +6,7 @@ the tables that it reads. A call through an address takes a few nanoseconds, so 
 """
 
 import enum
+import functools
 from collections.abc import Callable, Hashable, Mapping
 
 import numpy as np
@@ -96,13 +97,16 @@ def _call_plain(address, *arguments):
 
 def _caller(arguments: Callable):
     """An intrinsic that calls the function at an address. The types of its arguments must be exactly the function's."""
-    known = [arguments(real) for real in (types.float32, types.float64)]
+
+    @functools.cache  # not at the import of minidl: only compiling needs it
+    def known():
+        return [arguments(real) for real in (types.float32, types.float64)]
 
     def call(typingctx, address, *given):
         kinds = given[0] if given and isinstance(given[0], tuple) else given
-        exact = next((kinds_of for kinds_of in known if _fit(kinds, kinds_of)), None)
+        exact = next((kinds_of for kinds_of in known() if _fit(kinds, kinds_of)), None)
         if exact is None:
-            raise TypeError(f"a unit takes {known[0]}, got {kinds}")
+            raise TypeError(f"a unit takes {known()[0]}, got {kinds}")
 
         def codegen(context, builder, signature, values):
             pointer, packed = values
