@@ -21,7 +21,7 @@ from numba.core import types
 from .callbacks import say
 from .kernels import cache, program, units
 from .kernels.barrier import ALONE, all_ready, prepare, release, work
-from .kernels.infer import infer, infer_rows, search_nonfinite
+from .kernels.infer import infer, search_nonfinite
 from .kernels.jit import JIT_DISABLED
 from .kernels.network import train
 from .kernels.random import permutation
@@ -34,12 +34,15 @@ _SAID_ABOVE = 2.0
 _ANNOUNCEMENT = "minidl: compiling for this machine, once; it may take ten seconds"
 _PYTHON = re.compile(r"(python|pypy)w?[\d.]*(_?[dt]|-dbg)*(\.exe)?", re.IGNORECASE)
 """The name of an interpreter. Where Python is embedded, `sys.executable` may be the host: QGIS, uWSGI, a game."""
-_SECONDS = {"loss.KNOWLEDGE_DISTILLATION": 3.0, "loss.DECOUPLED_KD": 2.0, "matmul.product": 2.0}
-_SECONDS |= {"step.learn": 1.8, "step.backward": 1.5, "train": 1.3, "infer": 1.0}
+_SECONDS = {"loss.KNOWLEDGE_DISTILLATION": 3.0, "loss.DECOUPLED_KD": 2.0, "matmul.product": 1.5}
+_SECONDS |= {"step.learn": 1.7, "train": 1.4, "infer.rows": 1.1, "infer": 0.9, "step.gather": 0.8}
+_SECONDS |= {f"loss.{kind}CATEGORICAL_CROSSENTROPY": 1.5 for kind in ("", "SPARSE_")}
+_SECONDS |= {f"forward.{name}": 0.7 for name in ("SOFTMAX", "LOG_SOFTMAX")}
+_SECONDS |= dict.fromkeys(("step.forward", "step.backward", "step.loss", "panel_order"), 0.6)
 """What the longest jobs take."""
 _THREADS = ("work", "prepare", "all_ready", "release")
 _FIT = ("train", "permutation", "panel_order", "infer", "search_nonfinite", *_THREADS)
-_PREDICT = ("infer_rows",)
+_PREDICT = ("infer.rows",)
 _MORE = ("add_regularizer",)
 _ready: dict[str, set[str]] = {}
 """The jobs of each dtype that are in memory."""
@@ -201,8 +204,7 @@ def _jobs(dtype: np.dtype) -> dict[str, tuple]:
         "prepare": (prepare, integers),
         "all_ready": (all_ready, integers, 1, 0.0),
         "release": (release, integers, 0),
-        "infer_rows": (infer_rows, table, numbers, vector, vector, vector, vector, 1, matrix),
-        "infer": (infer, ALONE, program.Inference(table, numbers, vector), space, rows, 1, matrix),
+        "infer": (infer, ALONE, program.Inference(table, numbers, vector, 0), space, rows, 1, matrix),
         "search_nonfinite": (search_nonfinite, ALONE, vector, integers),
         "add_regularizer": (add_regularizer, vector, vector, table, numbers, 1.0),
     }

@@ -4,6 +4,7 @@ import functools
 
 import numba
 import numpy as np
+from numba.core import types
 
 from .activations import call_forward
 from .barrier import ALONE, meet, share, start_together
@@ -32,6 +33,7 @@ from .program import (
 from .reference import reference
 from .rowwise import call_rowwise
 from .simd import part_of, reals_at, rows_at
+from .units import Units, array
 from .vectors import lanes, load, splat, total
 
 
@@ -62,8 +64,7 @@ def search_kinds(dtype: np.dtype) -> tuple:
     return tuple(map(numba.typeof, (ALONE, np.zeros(1, dtype), np.zeros(1, np.int64))))
 
 
-@jit
-def infer_rows(ops, settings, params, values, scratch, source, rows, out):
+def _infer_rows(ops, settings, params, values, scratch, source, rows, out):
     """out (rows, out_size) = the operations applied to ``rows`` rows of flat ``source``, on this thread alone.
 
     Returns True only if all inputs are finite. If the first operation is dense, its outputs are looked at instead,
@@ -97,6 +98,15 @@ def infer_rows(ops, settings, params, values, scratch, source, rows, out):
     return finite
 
 
+def _row_arguments(real):
+    vector, table, numbers = array(real), array(types.int64, 2), array(types.float64, 2)
+    return table, numbers, *[vector] * 4, types.int64, array(real, 2)
+
+
+ROWS = Units("infer", {"rows": _infer_rows}, _row_arguments, has_entry=True, result=types.boolean)
+infer_rows, call_rows = ROWS["rows"], ROWS.caller
+
+
 @jit
 def infer(team, model, space, x, chunk, out):
     """`infer_rows` for all rows of ``x`` (`Rows`), ``chunk`` rows at a time, on several threads.
@@ -119,6 +129,8 @@ def infer(team, model, space, x, chunk, out):
             gather(rows_at(source, 0, in_size, 0, rows), stored, identity, start, 0, rows)
         values, scratch = space.values[thread], space.scratch[thread]
         answers = rows_at(out, 0, out.shape[1], start, start + rows)
-        finite = infer_rows(ops, model.settings, model.params, values, scratch, source, rows, answers)
+        finite = call_rows(
+            model.rows, ops, model.settings, model.params, values, scratch, source, rows, answers
+        )
         space.nonfinite[thread] += not finite
     meet(team)

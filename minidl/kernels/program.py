@@ -281,11 +281,12 @@ def sample_arguments(dtype: np.dtype) -> tuple:
 
 
 class Inference(NamedTuple):
-    """What predictions need of a model: see `plan.Plan`."""
+    """What predictions need of a model: see `plan.Plan`. ``rows``: the address of `infer.infer_rows`."""
 
     ops: np.ndarray
     settings: np.ndarray
     params: np.ndarray
+    rows: int
 
 
 class Space(NamedTuple):

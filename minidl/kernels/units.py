@@ -48,18 +48,23 @@ _PLAIN: list[Callable] = []
 
 
 class Units:
-    """A table of functions that take the same arguments and return nothing.
+    """A table of functions that take the same arguments and return nothing, or a number.
 
     Python calls ``units[code](*arguments)``. A kernel calls ``call(address, *arguments)``, where ``call`` is
     `caller`, at module level, and the address is ``units.address(code, dtype)``, handed over as data.
     """
 
     def __init__(
-        self, name: str, functions: Mapping[Hashable, Callable], arguments: Callable, has_entry=False
+        self,
+        name: str,
+        functions: Mapping[Hashable, Callable],
+        arguments: Callable,
+        has_entry: bool = False,
+        result=types.void,
     ):
         """``arguments``: the Numba types of the arguments for a float type. ``has_entry``: whether Python calls the
-        units so often that each is compiled for both at once."""
-        self.caller = _call_plain if JIT_DISABLED else _caller(arguments)
+        units so often that each is compiled for both at once. ``result``: the Numba type of what they return."""
+        self.caller = _call_plain if JIT_DISABLED else _caller(arguments, result)
         self._arguments, self._addresses, self._functions, self._names = arguments, {}, {}, {}
         self._has_entry = has_entry
         for code, function in functions.items():
@@ -92,10 +97,10 @@ class Units:
 
 
 def _call_plain(address, *arguments):
-    _PLAIN[address](*arguments)
+    return _PLAIN[address](*arguments)
 
 
-def _caller(arguments: Callable):
+def _caller(arguments: Callable, result: types.Type):
     """An intrinsic that calls the function at an address. The types of its arguments must be exactly the function's."""
 
     @functools.cache  # not at the import of minidl: only compiling needs it
@@ -111,12 +116,11 @@ def _caller(arguments: Callable):
         def codegen(context, builder, signature, values):
             pointer, packed = values
             unpacked = [builder.extract_value(packed, i) for i in range(len(exact))]
-            function_type = context.call_conv.get_function_type(types.none, exact)
+            function_type = context.call_conv.get_function_type(result, exact)
             function = builder.inttoptr(pointer, function_type.as_pointer())
-            context.call_conv.call_function(builder, function, types.none, exact, unpacked)
-            return context.get_dummy_value()
+            return context.call_conv.call_function(builder, function, result, exact, unpacked)[1]
 
-        return types.void(types.int64, types.StarArgTuple(exact)), codegen
+        return result(types.int64, types.StarArgTuple(exact)), codegen
 
     return intrinsic(call)
 
