@@ -8,9 +8,9 @@ from numba.core import types
 
 from .activations import call_forward
 from .barrier import ALONE, meet, share, start_together
-from .batch import gather
+from .batch import call_gather
 from .emit import smaller
-from .jit import copy, jit
+from .jit import jit
 from .matmul import Block
 from .operations import call_features
 from .passes import dense_block
@@ -32,7 +32,7 @@ from .program import (
 )
 from .reference import reference
 from .rowwise import call_rowwise
-from .simd import part_of, reals_at, rows_at
+from .simd import copy, part_of, reals_at, rows_at
 from .units import Units, array
 from .vectors import lanes, load, splat, total
 
@@ -126,7 +126,8 @@ def infer(team, model, space, x, chunk, out):
             source = reals_at(x.data, start * x.stride, out)
         else:
             source = space.inputs[thread]
-            gather(rows_at(source, 0, in_size, 0, rows), stored, identity, start, 0, rows)
+            inputs = rows_at(source, 0, in_size, 0, rows)
+            call_gather(model.gather, inputs, stored, identity, start, 0, rows)
         values, scratch = space.values[thread], space.scratch[thread]
         answers = rows_at(out, 0, out.shape[1], start, start + rows)
         finite = call_rows(

@@ -135,11 +135,3 @@ def assembly(kernel, kinds: tuple) -> str:
     dispatcher = numba.jit(**_FLAGS)(kernel.py_func)
     dispatcher.compile(kinds)
     return dispatcher.inspect_asm(kinds)
-
-
-@jit
-def copy(out, x):
-    """out = x, arrays of equal shapes."""
-    flat_out, flat_x = out.reshape(out.size), x.reshape(x.size)
-    for i in range(flat_out.size):
-        flat_out[i] = flat_x[i]

@@ -14,7 +14,7 @@ threads meet.
 from .activations import call_forward
 from .barrier import meet, start_together
 from .batch import Run, gather_batch, partition, step_arguments
-from .jit import copy, jit
+from .jit import jit
 from .learning import learn, restrain
 from .losses import call_loss
 from .metrics import call_metric
@@ -22,7 +22,7 @@ from .passes import backward, forward
 from .processor import atomic_load, atomic_store, clock, flush_denormals, restore_denormals
 from .program import DONE, END, NANOSECONDS, OUT, OUT_AT, Parts
 from .reference import reference
-from .simd import part_of, rows_at
+from .simd import copy, part_of, rows_at
 from .units import Units
 from .vectors import stay_apart
 

@@ -7,8 +7,9 @@ from typing import NamedTuple
 import numpy as np
 
 from .barrier import ALONE
-from .jit import copy, jit
+from .jit import jit
 from .matmul import scratch_size, store_panels
+from .simd import copy
 from .target import ALIGNMENT, PANEL_BYTES, TILE_ROWS, aligned_zeros
 
 
@@ -96,6 +97,7 @@ class Program(NamedTuple):
     grads: np.ndarray
     in_panels: bool  # whether weights are stored by `panel_order`
     final: int  # address of the activation that turns the last output into predictions, for metrics
+    gather: int  # address of `batch.gather`
     parts: "Parts"
 
 
@@ -114,7 +116,7 @@ class Parts(NamedTuple):
 def panel_order(panels, rows, ops, back):
     """Copy all parameters from their matrices, row by row, into panels, or ``back``."""
     target, source = (rows, panels) if back else (panels, rows)
-    copy(target.reshape(1, -1), source.reshape(1, -1))
+    copy(target, source)
     for index in range(ops.shape[0]):
         if ops[index, KIND] == DENSE:
             store_panels(panels, rows, ops[index, WEIGHT], ops[index, IN], ops[index, OUT], back)
@@ -270,7 +272,7 @@ def sample_arguments(dtype: np.dtype) -> tuple:
     restraints = Restraints(False, 0, 0, 0, table, numbers, row, 1, vector, vector, row, table, numbers, 0)
     return (
         ALONE,
-        Program(table, numbers, vector, vector, False, 0, Parts(*[0] * 6)),
+        Program(table, numbers, vector, vector, False, 0, 0, Parts(*[0] * 6)),
         Buffers(matrix, vector, vector, matrix, matrix, numbers, row, row, numbers, integers, *[matrix] * 3),
         Data(rows, integers, integers, integers, rows, rows, row, table, 0, 0, 0.0),
         LossTable(0, row, integers, integers, row, numbers, integers, matrix),
@@ -281,12 +283,14 @@ def sample_arguments(dtype: np.dtype) -> tuple:
 
 
 class Inference(NamedTuple):
-    """What predictions need of a model: see `plan.Plan`. ``rows``: the address of `infer.infer_rows`."""
+    """What predictions need of a model: see `plan.Plan`. ``rows`` is the address of `infer.infer_rows`, ``gather`` that
+    of `batch.gather`, where rows are not of the model's dtype."""
 
     ops: np.ndarray
     settings: np.ndarray
     params: np.ndarray
     rows: int
+    gather: int = 0
 
 
 class Space(NamedTuple):

@@ -6,7 +6,7 @@ import threading
 import numpy as np
 
 from ..callbacks import CallbackList, check_verbose
-from ..kernels import infer, program, threads
+from ..kernels import batch, infer, program, threads
 from ..kernels.plan import plan, unit_names
 from ..kernels.program import DENSE, aligned_rows
 from ..layers import Normalization
@@ -65,6 +65,8 @@ class Predictor:
         space = self._space(n_threads)
         if native and n_threads == 1 and count <= _CHUNK and x.dtype == self._dtype and x.flags.carray:
             return out, infer.infer_rows(*self._arrays, *self._buffers.alone, x.ravel(), count, out)
+        if native and x.dtype != self._dtype and not self._model.gather:
+            self._model = self._model._replace(gather=batch.GATHER.address("rows", self._dtype))
         finite, step = True, count
         if not native:
             step = max(1, CHUNK_BYTES // (self._in_size * self._dtype.itemsize))
