@@ -211,6 +211,8 @@ def _kernel_finds_all_finite(array: np.ndarray) -> bool:
     """Whether a kernel has looked and found every entry finite. False for small arrays, which NumPy looks through."""
     if JIT_DISABLED or array.nbytes < _BLOCK_BYTES or array.dtype not in REALS or not array.flags.carray:
         return False
+    if not infer.search_nonfinite.is_made(infer.search_kinds(array.dtype), has_entry=True):
+        return False  # nor before a first fit, which compiles it beside all else
     count = threads.most_threads() if array.nbytes >= _LARGE_BYTES else 1
     found = np.zeros(count, np.int64)
     threads.run(infer.search_nonfinite, np.asarray(array).reshape(-1), found, threads=count)

@@ -4,6 +4,7 @@ What is compiled are jobs, a kernel or unit with the types of its arguments. Two
 finds on disk what the other has compiled.
 """
 
+import gc
 import os
 import re
 import subprocess
@@ -20,10 +21,10 @@ from numba.core import types
 from .callbacks import say
 from .kernels import cache, program, units
 from .kernels.barrier import ALONE, all_ready, prepare, release, work
-from .kernels.infer import infer, infer_rows, search_nonfinite
+from .kernels.infer import infer, search_nonfinite
 from .kernels.jit import JIT_DISABLED
 from .kernels.network import train
-from .kernels.random import make_key, permutation
+from .kernels.random import permutation
 from .kernels.restraints import add_regularizer
 from .kernels.threads import get_num_threads
 from .validation import check_bool, check_dtype
@@ -33,13 +34,16 @@ _SAID_ABOVE = 2.0
 _ANNOUNCEMENT = "minidl: compiling for this machine, once; it may take ten seconds"
 _PYTHON = re.compile(r"(python|pypy)w?[\d.]*(_?[dt]|-dbg)*(\.exe)?", re.IGNORECASE)
 """The name of an interpreter. Where Python is embedded, `sys.executable` may be the host: QGIS, uWSGI, a game."""
-_SECONDS = {"loss.KNOWLEDGE_DISTILLATION": 3.0, "loss.DECOUPLED_KD": 2.0, "matmul.product": 2.0}
-_SECONDS |= {"step.learn": 1.8, "step.backward": 1.5, "train": 1.3, "infer": 1.0}
+_SECONDS = {"loss.KNOWLEDGE_DISTILLATION": 3.0, "loss.DECOUPLED_KD": 2.0, "matmul.product": 1.5}
+_SECONDS |= {"step.learn": 1.7, "train": 1.4, "infer.rows": 1.1, "infer": 0.9, "step.gather": 0.8}
+_SECONDS |= {f"loss.{kind}CATEGORICAL_CROSSENTROPY": 1.5 for kind in ("", "SPARSE_")}
+_SECONDS |= {f"forward.{name}": 0.7 for name in ("SOFTMAX", "LOG_SOFTMAX")}
+_SECONDS |= dict.fromkeys(("step.forward", "step.backward", "step.loss", "panel_order"), 0.6)
 """What the longest jobs take."""
 _THREADS = ("work", "prepare", "all_ready", "release")
-_FIT = ("train", "permutation", "panel_order", "infer", *_THREADS)
-_PREDICT = ("infer_rows",)
-_MORE = ("search_nonfinite", "make_key", "add_regularizer")
+_FIT = ("train", "permutation", "panel_order", "infer", "search_nonfinite", *_THREADS)
+_PREDICT = ("infer.rows",)
+_MORE = ("add_regularizer",)
 _ready: dict[str, set[str]] = {}
 """The jobs of each dtype that are in memory."""
 _compiling = threading.RLock()
@@ -144,13 +148,18 @@ def _expected_seconds(name: str) -> float:
 
 
 def _compile(jobs: Iterable) -> None:
-    for kernel, kinds in jobs:
-        kernel.compile(kinds)
+    collects = gc.isenabled()
+    gc.disable()  # the compiler makes millions of objects that live to its end: a tenth of the time
+    try:
+        for kernel, *wanted in jobs:
+            kernel.make(*wanted)
+    finally:
+        if collects:
+            gc.enable()
 
 
-def _is_on_disk(kernel, kinds: tuple) -> bool:
-    """Whether code for these types is in memory or, whole or not, on disk."""
-    return kinds in kernel.overloads or kernel._cache.has(kinds, kernel.targetctx)
+def _is_on_disk(kernel, kinds: tuple, has_entry: bool) -> bool:
+    return kernel.is_made(kinds, has_entry)
 
 
 def compile_jobs(names: list[str], dtype: str) -> None:
@@ -180,9 +189,10 @@ def _start_helper(names: list[str], dtype: str) -> subprocess.Popen | None:
 
 
 def _jobs(dtype: np.dtype) -> dict[str, tuple]:
-    """All jobs by name: kernel, and the types of the arguments that training and prediction give it."""
+    """All jobs by name: kernel, the types of the arguments that training and prediction give it, and whether Python
+    calls it."""
     real = types.float32 if dtype.itemsize == 4 else types.float64
-    jobs = {name: (kernel, kinds(real)) for name, (kernel, kinds) in units.ALL.items()}
+    jobs = {name: (kernel, kinds(real), has_entry) for name, (kernel, kinds, has_entry) in units.ALL.items()}
     vector, matrix = np.zeros(1, dtype), np.zeros((1, 1), dtype)
     table, numbers, integers = np.zeros((1, 1), np.int64), np.zeros((1, 1)), np.zeros(1, np.int64)
     rows, space = program.rows_of(matrix), program.Space(matrix, matrix, matrix, integers)
@@ -194,13 +204,13 @@ def _jobs(dtype: np.dtype) -> dict[str, tuple]:
         "prepare": (prepare, integers),
         "all_ready": (all_ready, integers, 1, 0.0),
         "release": (release, integers, 0),
-        "infer_rows": (infer_rows, table, numbers, vector, vector, vector, vector, 1, matrix),
-        "infer": (infer, ALONE, program.Inference(table, numbers, vector), space, rows, 1, matrix),
+        "infer": (infer, ALONE, program.Inference(table, numbers, vector, 0), space, rows, 1, matrix),
         "search_nonfinite": (search_nonfinite, ALONE, vector, integers),
-        "make_key": (make_key, 0, 0, 0, 0),
         "add_regularizer": (add_regularizer, vector, vector, table, numbers, 1.0),
     }
-    return jobs | {name: (kernel, tuple(map(numba.typeof, args))) for name, (kernel, *args) in calls.items()}
+    return jobs | {
+        name: (kernel, tuple(map(numba.typeof, args)), True) for name, (kernel, *args) in calls.items()
+    }
 
 
 def compile_before_fit(dtype: str, aloud: bool, names: Iterable[str] = ()) -> float:

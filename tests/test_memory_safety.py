@@ -27,13 +27,14 @@ from minidl.kernels import (
     random,
     restraints,
     rowwise,
+    simd,
     threads,
     updates,
 )
 from minidl.kernels.activations import CODES, NEEDS_INPUT, activation_backward, activation_forward
 from minidl.kernels.barrier import ALONE
 from minidl.kernels.batch import gather as gather_rows
-from minidl.kernels.jit import JIT_DISABLED, copy
+from minidl.kernels.jit import JIT_DISABLED, jit
 from minidl.kernels.softmax import log_softmax_forward, softmax_backward, softmax_forward
 from minidl.layers import (
     Dense,
@@ -127,6 +128,11 @@ def numbers(shape, dtype, seed=0):
 
 def rows_that_sum_to_one(shape, dtype):
     return np.random.default_rng(1).dirichlet(np.ones(shape[1]), shape[0]).astype(dtype)
+
+
+@jit
+def copy(out, x):
+    simd.copy(out, x)
 
 
 @every_shape

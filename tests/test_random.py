@@ -18,8 +18,12 @@ seeds = st.integers(0, 2**63 - 1)
 small = st.integers(0, 1000)
 
 
-def key_of(*parts):
-    return np.uint64(random.make_key(*parts))
+key_of = random.key_of
+
+
+@given(seeds | st.integers(-(2**63), -1), small, small, seeds)
+def test_python_and_kernels_make_the_same_keys(seed, purpose, epoch, step):
+    assert key_of(seed, purpose, epoch, step) == np.uint64(random.make_key(seed, purpose, epoch, step))
 
 
 KEY = key_of(1, 2, 3, 4)

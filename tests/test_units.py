@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from minidl.kernels import activations, units, updates
-from minidl.kernels.jit import JIT_DISABLED, jit
+from minidl.kernels.jit import JIT_DISABLED, Kernel, jit
 
 RELU = activations.CODES["relu"]
 call = activations.call_forward
@@ -67,7 +67,7 @@ def test_an_unknown_code_is_refused():
 def test_no_two_functions_share_a_name_on_disk():
     functions: dict[str, set] = {}
     for each in gc.get_objects():
-        if type(each).__name__ == "CPUDispatcher" and hasattr(each._cache, "_name"):
+        if isinstance(each, Kernel) and hasattr(each._cache, "_name"):
             of_name = functions.setdefault(each._cache._name, set())
             of_name.add((each.py_func.__code__, str(each.py_func.__closure__)))
     assert len(functions) > len(units.ALL) > 50

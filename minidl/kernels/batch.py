@@ -3,6 +3,8 @@
 from typing import NamedTuple
 
 import numpy as np
+from numba import typeof
+from numba.core import types
 
 from .barrier import Team, share
 from .emit import smaller
@@ -12,6 +14,7 @@ from .program import (
     FLOAT32,
     FLOAT64,
     IN,
+    NO_ROWS,
     PLACE,
     ROWS,
     START,
@@ -24,9 +27,12 @@ from .program import (
     Moment,
     Program,
     UpdateState,
+    sample_arguments,
 )
 from .reductions import batch_factor
+from .reference import Reference
 from .simd import Matrix, NextRows, copy_bytes, part_of, read_float32, read_float64, rows_at
+from .units import Units, array
 
 _MOST_PREFETCHED = 1 << 18
 """Bytes of the next batch that are prefetched during an update. More would push the weights out of the cache."""
@@ -59,6 +65,13 @@ class Partition(NamedTuple):
     copy: int  # which of the buffers' inputs is this thread's
     gathers_all: bool  # whether this thread gathers the inputs of all rows begin..end for itself
     moment: Moment
+
+
+def step_arguments(real) -> tuple:
+    """The types of a reference to `Run`, and of one to `Partition`."""
+    *given, moment, _ = sample_arguments(np.dtype(str(real)))
+    run = types.BaseTuple.from_types([Reference(typeof(one)) for one in given], Run)
+    return Reference(run), Reference(typeof(Partition(*[0] * 11, False, moment)))
 
 
 @jit
@@ -104,16 +117,27 @@ def gather(out, rows, order, first, low, high):
                 target[j] = rows.data[at + j]
 
 
+def _gather_arguments(real):
+    rows, order = Reference(typeof(NO_ROWS)), array(types.int64)
+    return array(real, 2), rows, order, *[types.int64] * 3
+
+
+GATHER = Units("gather", {"rows": gather}, _gather_arguments)
+call_gather = GATHER.caller
+
+
 def gather_batch(run, mine):
     """The inputs, labels, targets, teacher's logits and weights of this thread's rows, ``mine``."""
-    buffers, data, in_size = run.buffers, run.data, run.program.ops[0, IN]
+    buffers, data, in_size, rows = run.buffers, run.data, run.program.ops[0, IN], run.program.gather
     inputs = buffers.inputs[mine.copy]
     first, last = (mine.begin, mine.end) if mine.gathers_all else (mine.low, mine.high)
-    gather(rows_at(inputs, 0, in_size, 0, mine.rows), data.x, data.x_order, mine.start, first, last)
+    call_gather(
+        rows, rows_at(inputs, 0, in_size, 0, mine.rows), data.x, data.x_order, mine.start, first, last
+    )
     if data.targets.data.size:
-        gather(buffers.targets, data.targets, data.order, mine.start, mine.low, mine.high)
+        call_gather(rows, buffers.targets, data.targets, data.order, mine.start, mine.low, mine.high)
     if data.teacher.data.size:
-        gather(buffers.teacher, data.teacher, data.order, mine.start, mine.low, mine.high)
+        call_gather(rows, buffers.teacher, data.teacher, data.order, mine.start, mine.low, mine.high)
     factor = batch_factor(
         data.divisor, data.ignored, data.labels, data.sample_weight, data.order, mine.start, mine.rows
     )

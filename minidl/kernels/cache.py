@@ -11,6 +11,7 @@ Code is read from the first of `FOLDERS` that has it, and kept in the first that
 import contextlib
 import hashlib
 import importlib.resources
+import itertools
 import os
 import pickle
 import secrets
@@ -73,31 +74,40 @@ def folder() -> Path | None:
 
 
 class FunctionCache:
-    """Stands in a dispatcher for Numba's own cache. ``name`` tells the function from all others."""
+    """Stands in a dispatcher for Numba's own cache. ``name`` tells the function from all others, ``has_entry`` whether
+    Python can call what is kept (see `jit.Kernel`)."""
 
     cache_path = None
 
-    def __init__(self, name: str):
-        self._name = name
+    def __init__(self, name: str, has_entry: bool = True):
+        self._name, self._has_entry = name, has_entry
 
     def _key(self, signature, codegen) -> bytes:
-        return repr((self._name, str(signature), codegen.magic_tuple(), _VERSIONS, _STAMP)).encode()
+        return repr((self._name, self._place(signature, codegen), _STAMP)).encode()
+
+    def _place(self, signature, codegen) -> str:
+        return repr((str(signature), self._has_entry, codegen.magic_tuple(), _VERSIONS))
 
     def _file(self, signature, codegen) -> str:
         """A later version of the sources takes the place of an earlier one; another signature, processor or Python
         has a file of its own."""
-        place = repr((str(signature), codegen.magic_tuple(), _VERSIONS)).encode()
+        place = self._place(signature, codegen).encode()
         return f"{self._name}-{hashlib.sha256(place).hexdigest()[:24]}.nbc"
 
     def has(self, signature, target) -> bool:
         """Whether there is a file for ``signature``, whatever it holds."""
-        return any((folder / self._file(signature, target.codegen())).exists() for folder in FOLDERS)
+        names = [cache._file(signature, target.codegen()) for cache in self._that_serve()]
+        return any((folder / name).exists() for folder in FOLDERS for name in names)
+
+    def _that_serve(self) -> list["FunctionCache"]:
+        """Kernels can call code that Python can call, too."""
+        return [self] if self._has_entry else [self, FunctionCache(self._name)]
 
     def load_overload(self, signature, target):
         """The compiled function, or None."""
         target.refresh()
-        key, name = self._key(signature, target.codegen()), self._file(signature, target.codegen())
-        for candidate in FOLDERS if _STAMP else ():
+        for cache, candidate in itertools.product(self._that_serve(), FOLDERS if _STAMP else ()):
+            key, name = cache._key(signature, target.codegen()), cache._file(signature, target.codegen())
             with contextlib.suppress(Exception):  # no file, no right to read it, not of this key, damaged
                 content = (candidate / name).read_bytes()
                 if content[:32] == hashlib.sha256(key + content[32:]).digest():
@@ -107,7 +117,8 @@ class FunctionCache:
     def save_overload(self, signature, compiled) -> None:
         """Keep the compiled function. A failure (a full disk) leaves things as they were."""
         with contextlib.suppress(Exception):
-            name, data = self._file(signature, compiled.codegen), dumps(compiled._reduce())
+            name = self._file(signature, compiled.codegen)
+            data = dumps(compiled._replace(type_annotation="")._reduce())  # a listing that nobody reads
             target = folder() / name
             temporary = target.with_suffix(f".{secrets.token_hex(4)}{_PART}")
             try:

@@ -6,8 +6,9 @@ from collections import namedtuple
 import numpy as np
 
 from .distillation import times_t_squared
-from .jit import copy, jit
+from .jit import jit
 from .rows import Batch, row_of, sum_of_rows
+from .simd import copy
 from .softmax import row_product, softmax_backward, softmax_forward
 from .supervised import crossentropy_row
 from .vectors import pointer, stay_apart

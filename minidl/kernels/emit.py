@@ -20,8 +20,8 @@ _ELEMENTS = {**FLOATS, types.uint8: BYTE, types.int64: INT}
 class Memory:
     """A contiguous array, or a bare pointer, as an intrinsic's code sees it: its elements one after the other."""
 
-    def __init__(self, builder, start, dtype):
-        self._builder, self.start = builder, start
+    def __init__(self, builder, start, dtype, size=None):
+        self._builder, self.start, self.size = builder, start, size
         self.element, self.align = _ELEMENTS[dtype], dtype.bitwidth // 8
 
     def address(self, at):
@@ -34,7 +34,8 @@ def _read_argument(context, builder, kind, value):
         parts = [builder.extract_value(value, i) for i in range(len(kind))]
         return [_read_argument(context, builder, *pair) for pair in zip(kind, parts, strict=True)]
     if isinstance(kind, types.Array):
-        return Memory(builder, context.make_array(kind)(context, builder, value).data, kind.dtype)
+        array = context.make_array(kind)(context, builder, value)
+        return Memory(builder, array.data, kind.dtype, array.nitems)
     return Memory(builder, value, kind.dtype) if isinstance(kind, types.CPointer) else value
 
 

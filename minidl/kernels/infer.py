@@ -1,14 +1,19 @@
 """Predictions: the same kernels as in the forward pass of training, without batches, draws and gradients."""
 
+import functools
+
+import numba
 import numpy as np
+from numba.core import types
 
 from .activations import call_forward
-from .barrier import meet, share, start_together
-from .batch import gather
+from .barrier import ALONE, meet, share, start_together
+from .batch import call_gather
 from .emit import smaller
-from .jit import copy, jit
+from .jit import jit
 from .matmul import Block
-from .passes import dense_block, featurewise_forward
+from .operations import call_features
+from .passes import dense_block
 from .processor import flush_denormals, restore_denormals
 from .program import (
     ACTIVATION,
@@ -23,10 +28,12 @@ from .program import (
     KIND,
     OUT,
     OUT_AT,
+    STEP_FORWARD,
 )
 from .reference import reference
 from .rowwise import call_rowwise
-from .simd import part_of, reals_at, rows_at
+from .simd import copy, part_of, reals_at, rows_at
+from .units import Units, array
 from .vectors import lanes, load, splat, total
 
 
@@ -51,8 +58,13 @@ def search_nonfinite(team, x, found):
     meet(team)
 
 
-@jit
-def infer_rows(ops, settings, params, values, scratch, source, rows, out):
+@functools.cache
+def search_kinds(dtype: np.dtype) -> tuple:
+    """The types of the arguments of `search_nonfinite` for a vector that can be written to."""
+    return tuple(map(numba.typeof, (ALONE, np.zeros(1, dtype), np.zeros(1, np.int64))))
+
+
+def _infer_rows(ops, settings, params, values, scratch, source, rows, out):
     """out (rows, out_size) = the operations applied to ``rows`` rows of flat ``source``, on this thread alone.
 
     Returns True only if all inputs are finite. If the first operation is dense, its outputs are looked at instead,
@@ -70,7 +82,7 @@ def infer_rows(ops, settings, params, values, scratch, source, rows, out):
             dense_block(params, False, op, values, results, Block(0, rows, 0, op[OUT]), scratch)
         elif op[IS_FEATUREWISE]:
             block = Block(np.int64(0), rows, np.int64(0), op[OUT])
-            featurewise_forward(op, settings[index], params, values, results, rows, block)
+            call_features(op[STEP_FORWARD], op, settings[index], params, values, results, rows, block)
         else:
             to = rows_at(values, op[OUT_AT], op[OUT], 0, rows)
             x = rows_at(results, op[IN_AT], op[IN], 0, rows)
@@ -84,6 +96,15 @@ def infer_rows(ops, settings, params, values, scratch, source, rows, out):
     copy(out, rows_at(results, at, size, 0, rows))
     restore_denormals(mode)
     return finite
+
+
+def _row_arguments(real):
+    vector, table, numbers = array(real), array(types.int64, 2), array(types.float64, 2)
+    return table, numbers, *[vector] * 4, types.int64, array(real, 2)
+
+
+ROWS = Units("infer", {"rows": _infer_rows}, _row_arguments, has_entry=True, result=types.boolean)
+infer_rows, call_rows = ROWS["rows"], ROWS.caller
 
 
 @jit
@@ -105,9 +126,12 @@ def infer(team, model, space, x, chunk, out):
             source = reals_at(x.data, start * x.stride, out)
         else:
             source = space.inputs[thread]
-            gather(rows_at(source, 0, in_size, 0, rows), stored, identity, start, 0, rows)
+            inputs = rows_at(source, 0, in_size, 0, rows)
+            call_gather(model.gather, inputs, stored, identity, start, 0, rows)
         values, scratch = space.values[thread], space.scratch[thread]
         answers = rows_at(out, 0, out.shape[1], start, start + rows)
-        finite = infer_rows(ops, model.settings, model.params, values, scratch, source, rows, answers)
+        finite = call_rows(
+            model.rows, ops, model.settings, model.params, values, scratch, source, rows, answers
+        )
         space.nonfinite[thread] += not finite
     meet(team)

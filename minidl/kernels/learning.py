@@ -11,9 +11,8 @@ import numpy as np
 
 from .barrier import meet, share
 from .batch import rows_to_prefetch
-from .emit import larger, smaller
+from .emit import smaller
 from .exchange import exchange
-from .featurewise import call_gradients
 from .jit import jit
 from .matmul import (
     NO_PANELS,
@@ -26,19 +25,16 @@ from .matmul import (
     from_zero,
     starting_at,
 )
-from .passes import features_of, kept_of
+from .operations import call_operation
 from .program import (
-    AVERAGES,
-    AVERAGES_AT,
     BIAS,
     FORWARD,
-    GRADIENTS,
     IN,
     IN_AT,
-    IS_FEATUREWISE,
     OUT,
     OUT_AT,
     PREFETCHING,
+    STEP_LEARN,
     TRAINABLE,
     UPDATE_ROWS,
     WEIGHT,
@@ -46,9 +42,9 @@ from .program import (
 from .reductions import penalty_factor
 from .restraints import call_average, call_constrain, call_penalize
 from .rows import sum_of_rows
-from .simd import NextRows, Shape, part_of, rows_at
+from .simd import NextRows, Shape, part_of
 from .target import PANEL_BYTES, TILE_ROWS
-from .updates import PENALTY, call_scalars, call_update
+from .updates import PENALTY, call_scalars, update_range
 
 
 def learn(run, mine):
@@ -60,8 +56,8 @@ def learn(run, mine):
         _add_up(buffers, table, mine)
     next_rows = rows_to_prefetch(team, run.data, program.ops[0, IN], mine)
     for index in range(program.ops.shape[0]):
-        if program.ops[index, IS_FEATUREWISE] and program.ops[index, TRAINABLE]:
-            _learn_features(run, mine, index)
+        if program.ops[index, STEP_LEARN]:
+            call_operation(program.ops[index, STEP_LEARN], run, mine, index)
         elif program.ops[index, TRAINABLE]:
             _learn_weight(run, mine, index, next_rows)
             if program.ops[index, BIAS] >= 0:
@@ -104,7 +100,7 @@ def _learn_weight(run, mine, index, next_rows):
         block = Block(top, bottom, left, right)
         _weight_gradient(dweight, op, block, rows, x, buffers.dvalues, scratch, features)
         if not state.restraints.active:
-            _update_range(program, state, at, size, dweight, buffers.scalars[team.thread])
+            update_range(program, state, at, size, dweight, buffers.scalars[team.thread])
         first += bottom - top
 
 
@@ -141,49 +137,7 @@ def _learn_bias(run, mine, index):
         dbias = part_of(tile, 0, size) if not state.restraints.active else part_of(program.grads, at, size)
         column_sums(dbias, by_rows(buffers.dvalues, op[OUT_AT] + first, op[OUT]), mine.rows, size)
         if not state.restraints.active:
-            _update_range(program, state, at, size, dbias, buffers.scalars[team.thread])
-
-
-@jit
-def _learn_features(run, mine, index):
-    """Compute the gradients of this thread's features, update their parameters, and move their averages."""
-    team, program, buffers, state = run.team, run.program, run.buffers, run.state
-    op, params, grads = program.ops[index], program.params, program.grads
-    inputs = buffers.inputs[mine.copy] if index == 0 else buffers.values
-    first, last = share(op[OUT], team, 16)
-    if first == last:
-        return
-    dweight, dbias = features_of(grads, op[WEIGHT], first, last), features_of(grads, op[BIAS], first, last)
-    call_gradients(
-        op[GRADIENTS],
-        dweight,
-        dbias,
-        part_of(params, op[AVERAGES_AT], op[AVERAGES]),
-        rows_at(buffers.dvalues, op[OUT_AT], op[OUT], 0, mine.rows),
-        rows_at(inputs, op[IN_AT], op[IN], 0, mine.rows),
-        kept_of(op, params, buffers.values),
-        program.settings[index],
-        Block(np.int64(0), mine.rows, first, last),
-    )
-    if not state.restraints.active:
-        scalars = buffers.scalars[team.thread]
-        _update_range(program, state, larger(op[WEIGHT], 0) + first, dweight.size, dweight, scalars)
-        _update_range(program, state, larger(op[BIAS], 0) + first, dbias.size, dbias, scalars)
-
-
-@jit
-def _update_range(program, state, at, size, grads, scalars):
-    """One optimizer step for the parameters at..at+size, whose gradients are ``grads``."""
-    # a slot that the rule does not keep is empty, and nothing of it is read
-    call_update(
-        state.update,
-        part_of(program.params, at, size),
-        part_of(state.slot0, at, size),
-        part_of(state.slot1, at, size),
-        part_of(state.slot2, at, size),
-        grads,
-        scalars,
-    )
+            update_range(program, state, at, size, dbias, buffers.scalars[team.thread])
 
 
 def restrain(run, mine):
@@ -222,7 +176,7 @@ def restrain(run, mine):
         low, high = share(restraints.segments[index, 1], team, 64)
         at = restraints.segments[index, 0] + low
         if steps > 0:
-            _update_range(program, state, at, high - low, part_of(grads, at, high - low), scalars)
+            update_range(program, state, at, high - low, part_of(grads, at, high - low), scalars)
         if average.size > 0:
             mine_of = part_of(average, at, high - low), part_of(params, at, high - low)
             call_average(restraints.move_average, *mine_of, restraints.averaging, updates)

@@ -51,7 +51,12 @@ def _arguments(real):
     return vector, matrix, matrix, array(types.int64), matrix, matrix, vector, vector
 
 
-UNITS = Units("loss", {Loss[name]: _of_rows(function) for name, (function, _) in LOSSES.items()}, _arguments)
+UNITS = Units(
+    "loss",
+    {Loss[name]: _of_rows(function) for name, (function, _) in LOSSES.items()},
+    _arguments,
+    has_entry=True,
+)
 call_loss = UNITS.caller
 _loss_of_batch = {Loss[name]: function for name, (function, _) in WHOLE_BATCH.items()}
 

@@ -105,7 +105,9 @@ def _arguments(real):
     return array(types.float64), array(real, 2), array(types.int64), array(real, 2), types.int64
 
 
-UNITS = Units("metric", {Metric[name]: _of_rows(metric) for name, metric in METRICS.items()}, _arguments)
+UNITS = Units(
+    "metric", {Metric[name]: _of_rows(metric) for name, metric in METRICS.items()}, _arguments, has_entry=True
+)
 call_metric = UNITS.caller
 
 

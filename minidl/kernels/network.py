@@ -11,22 +11,18 @@ so there each thread takes its own part of the weights, and updates it at once (
 threads meet.
 """
 
-import numpy as np
-from numba import typeof
-from numba.core import types
-
 from .activations import call_forward
 from .barrier import meet, start_together
-from .batch import Partition, Run, gather_batch, partition
-from .jit import copy, jit
+from .batch import Run, gather_batch, partition, step_arguments
+from .jit import jit
 from .learning import learn, restrain
 from .losses import call_loss
 from .metrics import call_metric
 from .passes import backward, forward
 from .processor import atomic_load, atomic_store, clock, flush_denormals, restore_denormals
-from .program import DONE, END, NANOSECONDS, OUT, OUT_AT, Parts, sample_arguments
-from .reference import Reference, reference
-from .simd import part_of, rows_at
+from .program import DONE, END, NANOSECONDS, OUT, OUT_AT, Parts
+from .reference import reference
+from .simd import copy, part_of, rows_at
 from .units import Units
 from .vectors import stay_apart
 
@@ -116,12 +112,6 @@ def loss_and_metrics(run, mine):
             call_metric(table.metric_units[m], row_value, predictions, labels, targets, table.metric_ks[m])
 
 
-def _arguments(real):
-    *given, moment, _ = sample_arguments(np.dtype(str(real)))
-    run = types.BaseTuple.from_types([Reference(typeof(one)) for one in given], Run)
-    return Reference(run), Reference(typeof(Partition(*[0] * 11, False, moment)))
-
-
 _FUNCTIONS = (gather_batch, forward, loss_and_metrics, backward, learn, restrain)
-PARTS = Units("step", dict(zip(Parts._fields, _FUNCTIONS, strict=True)), _arguments)
+PARTS = Units("step", dict(zip(Parts._fields, _FUNCTIONS, strict=True)), step_arguments)
 call_part = PARTS.caller

@@ -12,37 +12,27 @@ import numpy as np
 from .activations import call_backward, call_forward
 from .barrier import meet, share
 from .emit import larger
-from .featurewise import call_featurewise, call_featurewise_backward
 from .jit import jit
 from .matmul import NO_PANELS, Block, Panels, by_columns, by_rows, call_product, from_zero, starting_at
+from .operations import call_operation
 from .program import (
     ACTIVATION,
-    AVERAGES,
-    AVERAGES_AT,
     BACKWARD,
     BIAS,
     DENSE,
-    FIRST_I,
     FORWARD,
     IN,
     IN_AT,
-    IS_FEATUREWISE,
-    KEPT,
-    KEPT_AT,
     KIND,
-    LAYER_INDEX,
-    MOVING_NORMALIZATION,
-    OF_BATCH,
     OUT,
     OUT_AT,
-    SEED,
     SEEN_AT,
+    STEP_BACKWARD,
+    STEP_FORWARD,
     TRAINABLE,
     WEIGHT,
 )
-from .random import LAYER, make_key
-from .rowwise import call_rowwise
-from .simd import FROM_BIAS, FROM_ZERO, Shape, Start, part_of, rows_at
+from .simd import FROM_BIAS, FROM_ZERO, Shape, Start, rows_at
 from .target import PANEL_BYTES
 
 WIDE = 256
@@ -88,74 +78,6 @@ def _dense_block_backward(program, op, dvalues, block, scratch):
     )
 
 
-@jit(inline=True)
-def features_of(params, at, first, last):
-    """The entries first..last of a parameter that begins at ``at``; none if that is -1."""
-    return part_of(params, larger(at, 0) + first, last - first if at >= 0 else 0)
-
-
-@jit(inline=True)
-def kept_of(op, params, values):
-    """What a featurewise operation keeps of a batch, or the moving averages in its place."""
-    is_moving = op[KIND] == MOVING_NORMALIZATION
-    memory = params if is_moving else values
-    at, size = (op[AVERAGES_AT], op[AVERAGES]) if is_moving else (op[KEPT_AT], op[KEPT])
-    return part_of(memory, at, size)
-
-
-@jit
-def featurewise_forward(op, f, params, values, source, rows, block):
-    """A `Block` of a featurewise operation's output; ``values`` and ``source`` are whole buffers."""
-    call_featurewise(
-        op[FORWARD],
-        rows_at(values, op[OUT_AT], op[OUT], 0, rows),
-        rows_at(source, op[IN_AT], op[IN], 0, rows),
-        features_of(params, op[WEIGHT], 0, op[OUT]),
-        features_of(params, op[BIAS], 0, op[OUT]),
-        kept_of(op, params, values),
-        f,
-        block,
-    )
-
-
-@jit
-def _featurewise_backward(run, mine, index, block):
-    program, values, dvalues, op = (
-        run.program,
-        run.buffers.values,
-        run.buffers.dvalues,
-        run.program.ops[index],
-    )
-    call_featurewise_backward(
-        op[BACKWARD],
-        rows_at(dvalues, op[IN_AT], op[IN], 0, mine.rows),
-        rows_at(dvalues, op[OUT_AT], op[OUT], 0, mine.rows),
-        rows_at(values, op[IN_AT], op[IN], 0, mine.rows),
-        features_of(program.params, op[WEIGHT], 0, op[OUT]),
-        kept_of(op, program.params, values),
-        program.settings[index],
-        block,
-    )
-
-
-@jit
-def _own_block(team, op, mine):
-    """What this thread takes of a featurewise operation: its columns of all rows, or its rows."""
-    if op[OF_BATCH]:
-        first, last = share(op[OUT], team, 16)
-        return Block(mine.begin, mine.end, first, last)
-    return Block(mine.low, mine.high, np.int64(0), op[OUT])
-
-
-@jit
-def _call_rowwise(unit, to, source, program, index, mine):
-    op = program.ops[index]
-    moment = mine.moment
-    seed = op[SEED] if op[SEED] >= 0 else moment.seed
-    key = make_key(seed, LAYER + op[LAYER_INDEX], moment.epoch, moment.step)
-    call_rowwise(unit, to, source, op[FIRST_I:IN_AT], program.settings[index], key, mine.place + mine.low)
-
-
 @jit
 def _shares_columns(team, program, op, rows):
     """Whether the threads share a dense layer's columns, not the rows of the batch.
@@ -186,20 +108,12 @@ def forward(run, mine):
             dense_block(program.params, program.in_panels, op, values, source, block, scratch)
             if shares_columns:
                 meet(team)
-        elif op[IS_FEATUREWISE]:
-            if op[OF_BATCH]:
-                meet(team)
-            block = _own_block(team, op, mine)
-            featurewise_forward(op, program.settings[index], program.params, values, source, mine.rows, block)
-            if op[OF_BATCH]:
-                meet(team)
-        else:
+        elif op[KIND] == ACTIVATION:
             out = rows_at(values, op[OUT_AT], op[OUT], mine.low, mine.high)
             x = rows_at(source, op[IN_AT], op[IN], mine.low, mine.high)
-            if op[KIND] == ACTIVATION:
-                call_forward(op[FORWARD], out, x, program.settings[index, 0])
-            else:
-                _call_rowwise(op[FORWARD], out, x, program, index, mine)
+            call_forward(op[FORWARD], out, x, program.settings[index, 0])
+        else:
+            call_operation(op[STEP_FORWARD], run, mine, index)
 
 
 def backward(run, mine):
@@ -221,17 +135,10 @@ def backward(run, mine):
             _dense_block_backward(program, op, dvalues, block, scratch)
             if shares_columns:
                 meet(team)
-        elif op[IS_FEATUREWISE]:
-            if op[OF_BATCH]:
-                meet(team)
-            _featurewise_backward(run, mine, index, _own_block(team, op, mine))
-            if op[OF_BATCH]:
-                meet(team)
-        else:
+        elif op[KIND] == ACTIVATION:
             dx = rows_at(dvalues, op[IN_AT], op[IN], mine.low, mine.high)
             dout = rows_at(dvalues, op[OUT_AT], op[OUT], mine.low, mine.high)
-            if op[KIND] == ACTIVATION:
-                seen = rows_at(values, op[SEEN_AT], op[OUT], mine.low, mine.high)
-                call_backward(op[BACKWARD], dx, dout, seen, program.settings[index, 0])
-            else:
-                _call_rowwise(op[BACKWARD], dx, dout, program, index, mine)
+            seen = rows_at(values, op[SEEN_AT], op[OUT], mine.low, mine.high)
+            call_backward(op[BACKWARD], dx, dout, seen, program.settings[index, 0])
+        else:
+            call_operation(op[STEP_BACKWARD], run, mine, index)

@@ -6,6 +6,7 @@ import numpy as np
 
 from . import activations, featurewise, rowwise
 from .matmul import PREFETCHING, PRODUCT
+from .operations import FEATURES, OPERATIONS
 from .program import ACTIVATION, COLUMNS, DENSE, Operation
 
 
@@ -61,6 +62,7 @@ def plan(ops, batch: int, dtype: np.dtype, training: bool = True) -> Plan:
             kept,
             row is not None,
             row is not None and row.of_batch,
+            *_step_addresses(op, dtype, training),
         )
         settings[index, : len(op.f)] = op.f
     return Plan(table, settings, end)
@@ -87,9 +89,28 @@ def _units(op) -> tuple:
     return (rowwise.FORWARD, rowwise.BACKWARD), name
 
 
+def _steps(op, training: bool) -> list[tuple]:
+    """Where the addresses of `STEP_FORWARD` and those after it come from: a table of units and a code in it."""
+    is_featurewise = _row_of(op) is not None
+    if op.kind in (DENSE, ACTIVATION) or not (training or is_featurewise):
+        return []
+    if not training:
+        return [(FEATURES, "forward_block")]
+    names = ["rows_forward", "rows_backward"]
+    if is_featurewise:
+        names = ["features_forward", "features_backward", *["features_learn"] * op.trainable]
+    return [(OPERATIONS, name) for name in names]
+
+
+def _step_addresses(op, dtype: np.dtype, training: bool) -> list[int]:
+    addresses = [units.address(code, dtype) for units, code in _steps(op, training)]
+    return [*addresses, 0, 0, 0][:3]
+
+
 def unit_names(ops, training: bool) -> list[str]:
     """What `plan` compiles for ``ops``."""
     names = [
         units.name(code) for all_, code in map(_units, ops) for units in (all_ if training else all_[:1])
     ]
+    names += [units.name(code) for op in ops for units, code in _steps(op, training)]
     return [*names, PREFETCHING.name("prefetching_panel")] if training else names

@@ -7,8 +7,9 @@ from typing import NamedTuple
 import numpy as np
 
 from .barrier import ALONE
-from .jit import copy, jit
+from .jit import jit
 from .matmul import scratch_size, store_panels
+from .simd import copy
 from .target import ALIGNMENT, PANEL_BYTES, TILE_ROWS, aligned_zeros
 
 
@@ -72,10 +73,13 @@ class Op(NamedTuple):
 # Columns of the table: an `Op`, whose seven integers begin at FIRST_I; where its input and output lie, and what its
 # backward reads besides dout; the addresses of its `units`. A dense layer has the product in FORWARD and in BACKWARD.
 # TRAINABLE: whether it has parameters that learn. Of a line of `featurewise.FEATUREWISE`: its averages (see `Op`), the
-# place and number of what it keeps of a batch, and which columns or rows a thread takes.
+# place and number of what it keeps of a batch, and which columns or rows a thread takes. STEP_FORWARD, STEP_BACKWARD
+# and STEP_LEARN are addresses of `operations`, of those that are neither dense nor an activation.
 KIND, IN, OUT, WEIGHT, BIAS, CODE, LAYER_INDEX, FIRST_I = range(8)
 IN_AT, OUT_AT, SEEN_AT, FORWARD, BACKWARD, PREFETCHING, TRAINABLE, SEED = range(14, 22)
-GRADIENTS, KEPT_AT, KEPT, IS_FEATUREWISE, OF_BATCH, COLUMNS = range(22, 28)
+GRADIENTS, KEPT_AT, KEPT, IS_FEATUREWISE, OF_BATCH, STEP_FORWARD, STEP_BACKWARD, STEP_LEARN, COLUMNS = range(
+    22, 31
+)
 AVERAGES_AT, AVERAGES = FIRST_I, FIRST_I + 1
 
 UPDATE_ROWS, UPDATE_PANELS = 16 * TILE_ROWS, 4
@@ -93,6 +97,7 @@ class Program(NamedTuple):
     grads: np.ndarray
     in_panels: bool  # whether weights are stored by `panel_order`
     final: int  # address of the activation that turns the last output into predictions, for metrics
+    gather: int  # address of `batch.gather`
     parts: "Parts"
 
 
@@ -111,7 +116,7 @@ class Parts(NamedTuple):
 def panel_order(panels, rows, ops, back):
     """Copy all parameters from their matrices, row by row, into panels, or ``back``."""
     target, source = (rows, panels) if back else (panels, rows)
-    copy(target.reshape(1, -1), source.reshape(1, -1))
+    copy(target, source)
     for index in range(ops.shape[0]):
         if ops[index, KIND] == DENSE:
             store_panels(panels, rows, ops[index, WEIGHT], ops[index, IN], ops[index, OUT], back)
@@ -267,7 +272,7 @@ def sample_arguments(dtype: np.dtype) -> tuple:
     restraints = Restraints(False, 0, 0, 0, table, numbers, row, 1, vector, vector, row, table, numbers, 0)
     return (
         ALONE,
-        Program(table, numbers, vector, vector, False, 0, Parts(*[0] * 6)),
+        Program(table, numbers, vector, vector, False, 0, 0, Parts(*[0] * 6)),
         Buffers(matrix, vector, vector, matrix, matrix, numbers, row, row, numbers, integers, *[matrix] * 3),
         Data(rows, integers, integers, integers, rows, rows, row, table, 0, 0, 0.0),
         LossTable(0, row, integers, integers, row, numbers, integers, matrix),
@@ -278,11 +283,14 @@ def sample_arguments(dtype: np.dtype) -> tuple:
 
 
 class Inference(NamedTuple):
-    """What predictions need of a model: see `plan.Plan`."""
+    """What predictions need of a model: see `plan.Plan`. ``rows`` is the address of `infer.infer_rows`, ``gather`` that
+    of `batch.gather`, where rows are not of the model's dtype."""
 
     ops: np.ndarray
     settings: np.ndarray
     params: np.ndarray
+    rows: int
+    gather: int = 0
 
 
 class Space(NamedTuple):

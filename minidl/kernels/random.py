@@ -47,8 +47,19 @@ def _bits_53(key, index):
 
 @jit
 def make_key(seed, purpose, epoch, step):
-    """The uint64 key of one use of randomness. Called from Python it gives an int: wrap that in np.uint64."""
+    """The uint64 key of one use of randomness, for kernels. Python calls `key_of`."""
     return _bits(_bits(_bits(_bits(np.uint64(0), seed), purpose), epoch), step)
+
+
+def key_of(seed: int, purpose: int, epoch: int, step: int) -> np.uint64:
+    """`make_key` in Python's integers: a model is built without compiling anything."""
+    key = 0
+    for index in (seed, purpose, epoch, step):
+        z = (key + (int(index) + 1) * int(_GOLDEN)) % 2**64
+        z = (z ^ (z >> 30)) * int(_MIX_1) % 2**64
+        z = (z ^ (z >> 27)) * int(_MIX_2) % 2**64
+        key = z ^ (z >> 31)
+    return np.uint64(key)
 
 
 @jit(inline=True)

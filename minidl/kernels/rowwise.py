@@ -7,8 +7,9 @@ draw by ``key`` and by the row's number in its batch, of which the first is ``fi
 import numpy as np
 from numba.core import types
 
-from .jit import copy, jit
+from .jit import jit
 from .random import Image, Reach, dropout, gaussian_noise, translate
+from .simd import copy
 from .units import Units, array
 
 

@@ -82,10 +82,19 @@ def _plain_copy_bytes(out, at, octets, origin, size):
 @intrinsic(types.void, _plain_copy_bytes)
 def copy_bytes(builder, out, at, octets, origin, size):
     """Copy ``size`` bytes from octets[origin:] to ``out``, from its element ``at`` on."""
-    places = [
-        builder.bitcast(place, emit.BYTE.as_pointer()) for place in (out.address(at), octets.address(origin))
-    ]
-    emit.call(builder, "llvm.memcpy.p0.p0.i64", emit.VOID, *places, size, ir.Constant(ir.IntType(1), 0))
+    _copy(builder, "memcpy", out.address(at), octets.address(origin), size)
+
+
+@intrinsic(types.void, plain=lambda out, x: out.reshape(-1).__setitem__(slice(None), x.reshape(-1)))
+def copy(builder, out, x):
+    """out = x, contiguous arrays of equal sizes; they may be the same memory."""
+    _copy(builder, "memmove", out.start, x.start, builder.mul(out.size, emit.constant(out.align)))
+
+
+def _copy(builder, name, *places_and_size):
+    *places, size = places_and_size
+    places = [builder.bitcast(place, emit.BYTE.as_pointer()) for place in places]
+    emit.call(builder, f"llvm.{name}.p0.p0.i64", emit.VOID, *places, size, ir.Constant(ir.IntType(1), 0))
 
 
 def _array(context, builder, kind, start, *shape):

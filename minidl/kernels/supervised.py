@@ -21,7 +21,7 @@ def crossentropy(row, hyper):
         return 0.0
     if row.count <= lanes(row.logits) and row.label != NO_LABEL:
         return _crossentropy_in_registers(row, row.scale, hyper[0])
-    return crossentropy_row(row, row.scale, hyper[0], np.int64(0))
+    return _crossentropy_by_vectors(row, row.scale, hyper[0], np.int64(0))
 
 
 @jit
@@ -31,12 +31,19 @@ def crossentropy_row(row, scale, smoothing, adds):
     y is the one-hot label, or the row of targets smoothed as in Keras. A row without a label has loss 0.
     """
     stay_apart()
+    if row.count <= lanes(row.logits) and row.label != NO_LABEL and adds == 0:
+        return _crossentropy_in_registers(row, scale, smoothing)
+    return _crossentropy_by_vectors(row, scale, smoothing, adds)
+
+
+@jit
+def _crossentropy_by_vectors(row, scale, smoothing, adds):
+    """The same for a row of any length, one vector after the other."""
+    stay_apart()
     if row.label == NO_LABEL:
         if adds == 0:
             clear_gradient(row)
         return 0.0
-    if row.count <= lanes(row.logits) and adds == 0:
-        return _crossentropy_in_registers(row, scale, smoothing)
     logits, at, count = row.logits, row.at, row.count
     peak = row_max(logits, at, count)
     exp_sum = row_exp_sum(row.dlogits, logits, at, count, np.int64(0), peak, 1.0)

@@ -6,6 +6,7 @@ the tables that it reads. A call through an address takes a few nanoseconds, so 
 """
 
 import enum
+import functools
 from collections.abc import Callable, Hashable, Mapping
 
 import numpy as np
@@ -39,28 +40,38 @@ def array(dtype: types.Type, axes: int = 1) -> types.Array:
     return types.Array(dtype, axes, "C")
 
 
-ALL: dict[str, tuple[Callable, Callable]] = {}
-"""Each unit by its name: its function, and the function that gives the Numba types of its arguments."""
+ALL: dict[str, tuple[Callable, Callable, bool]] = {}
+"""Each unit by its name: its function, the function that gives the Numba types of its arguments, and whether Python
+calls it, too, in a fit or an evaluation."""
 _PLAIN: list[Callable] = []
 """Stands for the memory where machine code lies under ``NUMBA_DISABLE_JIT=1``."""
 
 
 class Units:
-    """A table of functions that take the same arguments and return nothing.
+    """A table of functions that take the same arguments and return nothing, or a number.
 
     Python calls ``units[code](*arguments)``. A kernel calls ``call(address, *arguments)``, where ``call`` is
     `caller`, at module level, and the address is ``units.address(code, dtype)``, handed over as data.
     """
 
-    def __init__(self, name: str, functions: Mapping[Hashable, Callable], arguments: Callable):
-        """``arguments``: the Numba types of the arguments for a float type."""
-        self.caller = _call_plain if JIT_DISABLED else _caller(arguments)
+    def __init__(
+        self,
+        name: str,
+        functions: Mapping[Hashable, Callable],
+        arguments: Callable,
+        has_entry: bool = False,
+        result=types.void,
+    ):
+        """``arguments``: the Numba types of the arguments for a float type. ``has_entry``: whether Python calls the
+        units so often that each is compiled for both at once. ``result``: the Numba type of what they return."""
+        self.caller = _call_plain if JIT_DISABLED else _caller(arguments, result)
         self._arguments, self._addresses, self._functions, self._names = arguments, {}, {}, {}
+        self._has_entry = has_entry
         for code, function in functions.items():
             self._names[code] = f"{name}.{getattr(code, 'name', code)}"
             is_compiled = hasattr(function, "py_func")
             self._functions[code] = function if is_compiled else jit(function, name=self._names[code])
-            ALL[self._names[code]] = self._functions[code], arguments
+            ALL[self._names[code]] = self._functions[code], arguments, has_entry
 
     def __getitem__(self, code: Hashable) -> Callable:
         return self._functions[code]
@@ -80,34 +91,36 @@ class Units:
             _PLAIN.append(function)
             return len(_PLAIN) - 1
         kinds = self._arguments(types.float32 if dtype.itemsize == 4 else types.float64)
-        function.compile(kinds)
+        function.make(kinds, self._has_entry)
         compiled = function.overloads[kinds]
         return compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)
 
 
 def _call_plain(address, *arguments):
-    _PLAIN[address](*arguments)
+    return _PLAIN[address](*arguments)
 
 
-def _caller(arguments: Callable):
+def _caller(arguments: Callable, result: types.Type):
     """An intrinsic that calls the function at an address. The types of its arguments must be exactly the function's."""
-    known = [arguments(real) for real in (types.float32, types.float64)]
+
+    @functools.cache  # not at the import of minidl: only compiling needs it
+    def known():
+        return [arguments(real) for real in (types.float32, types.float64)]
 
     def call(typingctx, address, *given):
         kinds = given[0] if given and isinstance(given[0], tuple) else given
-        exact = next((kinds_of for kinds_of in known if _fit(kinds, kinds_of)), None)
+        exact = next((kinds_of for kinds_of in known() if _fit(kinds, kinds_of)), None)
         if exact is None:
-            raise TypeError(f"a unit takes {known[0]}, got {kinds}")
+            raise TypeError(f"a unit takes {known()[0]}, got {kinds}")
 
         def codegen(context, builder, signature, values):
             pointer, packed = values
             unpacked = [builder.extract_value(packed, i) for i in range(len(exact))]
-            function_type = context.call_conv.get_function_type(types.none, exact)
+            function_type = context.call_conv.get_function_type(result, exact)
             function = builder.inttoptr(pointer, function_type.as_pointer())
-            context.call_conv.call_function(builder, function, types.none, exact, unpacked)
-            return context.get_dummy_value()
+            return context.call_conv.call_function(builder, function, result, exact, unpacked)[1]
 
-        return types.void(types.int64, types.StarArgTuple(exact)), codegen
+        return result(types.int64, types.StarArgTuple(exact)), codegen
 
     return intrinsic(call)
 

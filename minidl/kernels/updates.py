@@ -15,6 +15,7 @@ import numpy as np
 from numba.core import types
 
 from .jit import jit
+from .simd import part_of
 from .units import Code, Units, array
 from .vectors import fma
 
@@ -263,6 +264,21 @@ def _loop_arguments(real):
 SCALARS = Units("scalars", {Rule[name]: _filler_of(row) for name, row in RULES.items()}, _filler_arguments)
 UPDATES = Units("update", {Rule[name]: _loop_of(row) for name, row in RULES.items()}, _loop_arguments)
 call_scalars, call_update = SCALARS.caller, UPDATES.caller
+
+
+@jit
+def update_range(program, state, at, size, grads, scalars):
+    """One optimizer step for the parameters at..at+size, whose gradients are ``grads``."""
+    # a slot that the rule does not keep is empty, and nothing of it is read
+    call_update(
+        state.update,
+        part_of(program.params, at, size),
+        part_of(state.slot0, at, size),
+        part_of(state.slot1, at, size),
+        part_of(state.slot2, at, size),
+        grads,
+        scalars,
+    )
 
 
 def step_scalars(scalars, kind, hyper, learning_rate, step):

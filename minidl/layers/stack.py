@@ -16,7 +16,7 @@ from ..kernels.program import (
     RANDOM_TRANSLATION,
     Op,
 )
-from ..kernels.random import LAYER, make_key
+from ..kernels.random import LAYER, key_of
 from ..parameters import FlatParameters
 from ..registry import overridden, refuse_uncalled
 from ..validation import check_array, check_bool, check_input_shape, check_int, check_shape, describe, warn
@@ -318,7 +318,7 @@ class Stack(FlatParameters):
             if isinstance(layer, RandomLayer):
                 layer.first_row = first_row
             seed = _own_seed(layer)
-            layer.key = np.uint64(make_key(self.seed if seed < 0 else seed, LAYER + index, epoch, step))
+            layer.key = key_of(self.seed if seed < 0 else seed, LAYER + index, epoch, step)
 
     def ops(self, training: bool = False, logits: bool = False) -> list[Op] | None:
         """The layers as primitive operations for the compiled loop; None if a part of them is the user's own."""

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..kernels import activations, network, program, threads
+from ..kernels.batch import GATHER
 from ..kernels.losses import UNITS as LOSSES
 from ..kernels.metrics import UNITS as METRICS
 from ..kernels.plan import plan, unit_names
@@ -152,7 +153,13 @@ class CompiledSteps:
         trained = self._copy_panels(back=False)[0]
         addresses = program.Parts(*(network.PARTS.address(name, dtype) for name in step_parts))
         self._program = program.Program(
-            *memory.plan[:2], trained, self._gradients(), self._in_panels, final, addresses
+            *memory.plan[:2],
+            trained,
+            self._gradients(),
+            self._in_panels,
+            final,
+            GATHER.address("rows", dtype),
+            addresses,
         )
 
     def own_rows(self, order: np.ndarray) -> np.ndarray:
@@ -296,6 +303,7 @@ def _unit_names(model, objective, ops, optimizer, metric_kinds: list[int], parts
     """What training and evaluating ``model`` needs."""
     return [
         *unit_names(ops, training=True),
+        GATHER.name("rows"),
         activations.FORWARD.name(activations.CODES[model.final_activation]),
         LOSSES.name(objective.kind),
         *map(METRICS.name, metric_kinds),

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 
 from ..callbacks import CallbackList, History
-from ..kernels.random import SHUFFLE, make_key
+from ..kernels.random import SHUFFLE, key_of
 from ..losses import Loss
 from ..validation import warn
 from .compiled import CompiledSteps
@@ -265,8 +265,8 @@ class EpochLoop:
         if self._given_order is not None:
             return self._given_order(draw_epoch)
 
-        def key(rank: int) -> int:
-            return make_key(self._model.seed, SHUFFLE, draw_epoch, rank)
+        def key(rank: int) -> np.uint64:
+            return key_of(self._model.seed, SHUFFLE, draw_epoch, rank)
 
         return self._ranks.order(key if self._shuffle else None, self._data.count, self._batch_size)
 

@@ -6,7 +6,7 @@ import threading
 import numpy as np
 
 from ..callbacks import CallbackList, check_verbose
-from ..kernels import infer, program, threads
+from ..kernels import batch, infer, program, threads
 from ..kernels.plan import plan, unit_names
 from ..kernels.program import DENSE, aligned_rows
 from ..layers import Normalization
@@ -23,15 +23,18 @@ _SLICE_FLOPS = 2e9  # work of one kernel call at most: between two calls Ctrl-C 
 class Predictor:
     """A model laid out for inference: made once, until layers or parameters change place or a layer adapts."""
 
-    def __init__(self, model, logits: bool):
+    def __init__(self, model, logits: bool, rows: int):
+        """``rows``: how many are to be predicted first."""
         ops = model.ops(logits=logits)
-        compile_before_predict(model.dtype.name, unit_names(ops, training=False))
+        names = [*unit_names(ops, training=False), *["infer"] * (rows > _CHUNK)]
+        compile_before_predict(model.dtype.name, names)
         self._shape, self._dtype = model.input_shape, model.dtype
         self._adapting = [(each, each._version) for each in model.layers if isinstance(each, Normalization)]
         self._in_size, self._outputs = math.prod(model.input_shape), math.prod(model.output_shape)
         self._flops = 2.0 * sum(op.in_size * op.out_size for op in ops if op.kind == DENSE)
         laid_out = plan(ops, _CHUNK, model.dtype, training=False)
-        self._model = program.Inference(laid_out.ops, laid_out.settings, model.params)
+        self._arrays = laid_out.ops, laid_out.settings, model.params
+        self._model = program.Inference(*self._arrays, infer.ROWS.address("rows", model.dtype))
         packing = program.packing_size(ops, _CHUNK, model.dtype.itemsize)
         self._sizes = laid_out.size, packing, _CHUNK * self._in_size
         self._buffers = threading.local()  # so that several threads may predict at once
@@ -61,7 +64,9 @@ class Predictor:
         n_threads = threads.count_for(self._flops * count)
         space = self._space(n_threads)
         if native and n_threads == 1 and count <= _CHUNK and x.dtype == self._dtype and x.flags.carray:
-            return out, infer.infer_rows(*self._model, *self._buffers.alone, x.ravel(), count, out)
+            return out, infer.infer_rows(*self._arrays, *self._buffers.alone, x.ravel(), count, out)
+        if native and x.dtype != self._dtype and not self._model.gather:
+            self._model = self._model._replace(gather=batch.GATHER.address("rows", self._dtype))
         finite, step = True, count
         if not native:
             step = max(1, CHUNK_BYTES // (self._in_size * self._dtype.itemsize))
@@ -95,7 +100,7 @@ def predict_checked(model, x: np.ndarray, logits: bool) -> np.ndarray:
     if predictor is not None and not predictor.is_current():
         predictor = None
     if predictor is None and model.ops() is not None:
-        predictor = model.predictors[logits] = Predictor(model, logits)
+        predictor = model.predictors[logits] = Predictor(model, logits, len(x))
     if predictor is not None:
         return predictor(x, is_native(x))[0]
     rows = max(1, CHUNK_BYTES // (math.prod(model.input_shape) * model.dtype.itemsize))

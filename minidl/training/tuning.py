@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..callbacks import History, LambdaCallback, LineProgress, say, titled
-from ..kernels.random import SHUFFLE, make_key, permutation
+from ..kernels.random import SHUFFLE, key_of, permutation
 from ..losses import Loss, softmax
 from ..teachers import Teacher, as_teacher
 from ..teachers.cache import remembering
@@ -209,7 +209,7 @@ class _Search:
         """The rows to learn from and those to judge by: the same share of each class."""
         samples, count = self._data.samples, self._data.count
         order = np.arange(count)
-        permutation(order, np.uint64(make_key(self._model.seed, SHUFFLE, _OF_TUNING, 0)))
+        permutation(order, key_of(self._model.seed, SHUFFLE, _OF_TUNING, 0))
         order = order[: max(1, _MOST_BYTES * count // max(samples.x.nbytes, 1))]
         of_class = [order[classes[order] == each] for each in np.unique(classes[classes >= 0])]
         held = np.sort(np.concatenate([rows[: round(_SHARE * len(rows))] for rows in of_class]))
