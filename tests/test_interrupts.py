@@ -109,7 +109,7 @@ def test_an_interrupt_does_not_wait_for_the_compiler(monkeypatch, run):
     monkeypatch.setattr(warmup, "JIT_DISABLED", False)
     monkeypatch.setattr(compiled_steps, "_kept", {})  # as in a new process: what is kept was compiled
     monkeypatch.setattr(warmup, "_ready", {})
-    monkeypatch.setattr(warmup, "_is_on_disk", lambda kernel, kinds: bool(compiled))
+    monkeypatch.setattr(warmup, "_is_on_disk", lambda *job: bool(compiled))
     monkeypatch.setattr(warmup, "_compile_in_two_processes", compile_all)
     model = new_model()
     before = model.params.copy()

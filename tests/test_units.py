@@ -9,8 +9,8 @@ import numba
 import numpy as np
 import pytest
 
-from minidl.kernels import activations, units, updates
-from minidl.kernels.jit import JIT_DISABLED, Kernel, jit
+from minidl.kernels import activations, simd, units, updates
+from minidl.kernels.jit import JIT_DISABLED, Kernel, can_python_call, jit
 
 RELU = activations.CODES["relu"]
 call = activations.call_forward
@@ -67,7 +67,7 @@ def test_an_unknown_code_is_refused():
 def test_no_two_functions_share_a_name_on_disk():
     functions: dict[str, set] = {}
     for each in gc.get_objects():
-        if isinstance(each, Kernel) and hasattr(each._cache, "_name"):
+        if issubclass(type(each), Kernel) and hasattr(each._cache, "_name"):
             of_name = functions.setdefault(each._cache._name, set())
             of_name.add((each.py_func.__code__, str(each.py_func.__closure__)))
     assert len(functions) > len(units.ALL) > 50
@@ -95,3 +95,35 @@ def test_functions_from_one_line_that_several_processes_compiled_are_told_apart(
         command = [sys.executable, "-c", MAKE, *names]
         found = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
         assert int(found.stdout) == len(names)
+
+
+@pytest.mark.skipif(JIT_DISABLED, reason="nothing is compiled")
+def test_a_kernel_gets_an_entry_for_python_when_python_calls_it():
+    """Until then it has none. The code that other kernels have the address of stays in memory."""
+
+    @jit
+    def inner(x):
+        return x + 1.0
+
+    @jit
+    def outer(x):
+        return inner(x) * 2.0
+
+    assert outer(1.0) == 4.0
+    (inside,) = inner.overloads.values()
+    assert not can_python_call(inside) and can_python_call(*outer.overloads.values())
+    assert inner(1.0) == 2.0 == inner(1.0) and outer(2.0) == 6.0
+    assert can_python_call(*inner.overloads.values()) and inner._addressed == [inside]
+
+
+@pytest.mark.skipif(JIT_DISABLED, reason="nothing is compiled")
+def test_a_copy_converts_nothing():
+    @jit
+    def copy(out, x):
+        simd.copy(out, x)
+
+    given, out = np.array([1.5, np.nan, -0.0]), np.zeros(3)
+    copy(out, given)
+    assert out.tobytes() == given.tobytes()
+    with pytest.raises(numba.TypingError):
+        copy(np.zeros(3, np.float32), given)

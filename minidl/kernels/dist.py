@@ -8,7 +8,6 @@ import numpy as np
 from .distillation import times_t_squared
 from .jit import jit
 from .rows import Batch, row_of, sum_of_rows
-from .simd import copy
 from .softmax import row_product, softmax_backward, softmax_forward
 from .supervised import crossentropy_row
 from .vectors import pointer, stay_apart
@@ -104,7 +103,9 @@ def dist_batch(row_loss, dlogits, logits, labels, targets, teacher_logits, row_s
     _relate_columns(row_loss, dq, q, p, row_scale, s.gamma * squared)
     if dlogits.size > 0:
         softmax_backward(dq, dq, q, s.temperature)
-        copy(dlogits, dq)
+        for i in range(dlogits.shape[0]):
+            for c in range(dlogits.shape[1]):
+                dlogits[i, c] = dq[i, c]
     if s.hard_weight != 0:
         batch = Batch(logits, labels, targets, teacher_logits, row_scale)
         for i in range(logits.shape[0]):

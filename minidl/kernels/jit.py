@@ -58,7 +58,7 @@ class Kernel(CPUDispatcher):
 
     def is_made(self, kinds: tuple, has_entry: bool) -> bool:
         """Whether code for these types is in memory or, whole or not, on disk."""
-        if kinds in self.overloads and (_has_entry(self.overloads[kinds]) or not has_entry):
+        if kinds in self.overloads and (can_python_call(self.overloads[kinds]) or not has_entry):
             return True
         return (self._cache if has_entry else self._inner_cache).has(kinds, self.targetctx)
 
@@ -83,19 +83,22 @@ class Kernel(CPUDispatcher):
         with global_compiler_lock:
             kinds = tuple(normalize_signature(sig)[0])
             known = self.overloads.get(kinds)
-            if known is not None and not (self.targetoptions.get("no_cpython_wrapper") or _has_entry(known)):
+            if known is not None and not (
+                self.targetoptions.get("no_cpython_wrapper") or can_python_call(known)
+            ):
                 self._addressed.append(self.overloads.pop(kinds))
             return super().compile(sig)
 
     def add_overload(self, cres):
         """Python finds code that has the entry; kernels find all."""
-        if _has_entry(cres):
+        if can_python_call(cres):
             super().add_overload(cres)
         else:
             self.overloads[tuple(cres.signature.args)] = cres
 
 
-def _has_entry(compiled) -> bool:
+def can_python_call(compiled) -> bool:
+    """Whether the code has the entry for Python."""
     return compiled.library.get_pointer_to_function(compiled.fndesc.llvm_cpython_wrapper_name) != 0
 
 

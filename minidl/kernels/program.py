@@ -73,13 +73,12 @@ class Op(NamedTuple):
 # Columns of the table: an `Op`, whose seven integers begin at FIRST_I; where its input and output lie, and what its
 # backward reads besides dout; the addresses of its `units`. A dense layer has the product in FORWARD and in BACKWARD.
 # TRAINABLE: whether it has parameters that learn. Of a line of `featurewise.FEATUREWISE`: its averages (see `Op`), the
-# place and number of what it keeps of a batch, and which columns or rows a thread takes. STEP_FORWARD, STEP_BACKWARD
-# and STEP_LEARN are addresses of `operations`, of those that are neither dense nor an activation.
+# place and number of what it keeps of a batch, and which columns or rows a thread takes. Of what is neither dense nor an
+# activation: the addresses of what a step does there (`operations`); for predictions STEP_FORWARD has FEATURES's.
 KIND, IN, OUT, WEIGHT, BIAS, CODE, LAYER_INDEX, FIRST_I = range(8)
 IN_AT, OUT_AT, SEEN_AT, FORWARD, BACKWARD, PREFETCHING, TRAINABLE, SEED = range(14, 22)
-GRADIENTS, KEPT_AT, KEPT, IS_FEATUREWISE, OF_BATCH, STEP_FORWARD, STEP_BACKWARD, STEP_LEARN, COLUMNS = range(
-    22, 31
-)
+GRADIENTS, KEPT_AT, KEPT, IS_FEATUREWISE, OF_BATCH = range(22, 27)
+STEP_FORWARD, STEP_BACKWARD, STEP_LEARN, COLUMNS = range(27, 31)
 AVERAGES_AT, AVERAGES = FIRST_I, FIRST_I + 1
 
 UPDATE_ROWS, UPDATE_PANELS = 16 * TILE_ROWS, 4

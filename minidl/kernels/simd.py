@@ -85,9 +85,13 @@ def copy_bytes(builder, out, at, octets, origin, size):
     _copy(builder, "memcpy", out.address(at), octets.address(origin), size)
 
 
-@intrinsic(types.void, plain=lambda out, x: out.reshape(-1).__setitem__(slice(None), x.reshape(-1)))
+def _same_dtype(out, x):
+    return types.void if out.dtype == x.dtype else None
+
+
+@intrinsic(_same_dtype, plain=lambda out, x: out.reshape(-1).__setitem__(slice(None), x.reshape(-1)))
 def copy(builder, out, x):
-    """out = x, contiguous arrays of equal sizes; they may be the same memory."""
+    """out = x, contiguous arrays of one dtype and of equal sizes; they may be the same memory."""
     _copy(builder, "memmove", out.start, x.start, builder.mul(out.size, emit.constant(out.align)))
 
 
