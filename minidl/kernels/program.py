@@ -73,8 +73,8 @@ class Op(NamedTuple):
 # Columns of the table: an `Op`, whose seven integers begin at FIRST_I; where its input and output lie, and what its
 # backward reads besides dout; the addresses of its `units`. A dense layer has the product in FORWARD and in BACKWARD.
 # TRAINABLE: whether it has parameters that learn. Of a line of `featurewise.FEATUREWISE`: its averages (see `Op`), the
-# place and number of what it keeps of a batch, and which columns or rows a thread takes. Of what is neither dense nor an
-# activation: the addresses of what a step does there (`operations`); for predictions STEP_FORWARD has FEATURES's.
+# place and number of what it keeps of a batch, and which columns or rows a thread takes. STEP_FORWARD and those after
+# it: addresses of `operations`, where it is neither dense nor an activation; in predictions that of FEATURES.
 KIND, IN, OUT, WEIGHT, BIAS, CODE, LAYER_INDEX, FIRST_I = range(8)
 IN_AT, OUT_AT, SEEN_AT, FORWARD, BACKWARD, PREFETCHING, TRAINABLE, SEED = range(14, 22)
 GRADIENTS, KEPT_AT, KEPT, IS_FEATUREWISE, OF_BATCH = range(22, 27)
