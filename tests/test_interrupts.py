@@ -103,7 +103,7 @@ def test_an_interrupt_does_not_wait_for_the_compiler(monkeypatch, run):
 
     def compile_all(jobs, new, dtype):
         begun.set()
-        assert finish.wait(60)
+        assert finish.wait(600)  # the first call compiles what comes before, on a machine that may be busy
         compiled.append(dtype)
 
     monkeypatch.setattr(warmup, "JIT_DISABLED", False)
