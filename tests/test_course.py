@@ -68,7 +68,8 @@ def test_a_chapter_is_read_in_ten_minutes(chapter):
 
 def test_the_main_job_is_told_as_in_the_readme():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    rows = re.findall(r"^\| (teacher|labels.*|distilled.*|argmax.*) \| [\d,]+ \| ([\d.]+) \|$", PAGES[4], flags=re.MULTILINE)
+    row = r"^\| (teacher|labels.*|distilled.*|argmax.*) \| [\d,]+ \| ([\d.]+) \|$"
+    rows = re.findall(row, PAGES[4], flags=re.MULTILINE)
     assert len(rows) == 6
     for name, errors in rows:
         assert re.search(rf"^{re.escape(name)}  .* {re.escape(errors)} \+- ", readme, flags=re.MULTILINE), (
