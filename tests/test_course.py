@@ -63,18 +63,18 @@ def test_one_listing_is_run_as_its_command_says(capsys):
 @pytest.mark.parametrize("chapter", CHAPTERS)
 def test_a_chapter_is_read_in_ten_minutes(chapter):
     without_outputs = re.sub(r"^```text.*?^```$", "", PAGES[chapter], flags=re.MULTILINE | re.DOTALL)
-    assert 900 <= len(without_outputs.split()) <= 1600
+    words = [word for word in without_outputs.split() if re.search(r"\w", word)]
+    assert 900 <= len(words) <= 1500
 
 
 def test_the_main_job_is_told_as_in_the_readme():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    row = r"^\| (teacher|labels.*|distilled.*|argmax.*) \| [\d,]+ \| ([\d.]+) \|$"
+    row = r"^\| (teacher|labels.*|distilled.*|argmax.*) \| [\d,]+ \| ([\d.]+ ± [\d.]+) \|$"
     rows = re.findall(row, PAGES[4], flags=re.MULTILINE)
     assert len(rows) == 6
     for name, errors in rows:
-        assert re.search(rf"^{re.escape(name)}  .* {re.escape(errors)} \+- ", readme, flags=re.MULTILINE), (
-            name
-        )
+        told = re.escape(errors.replace("±", "+-"))
+        assert re.search(rf"^{re.escape(name)}  .* {told} ", readme, flags=re.MULTILINE), name
 
 
 def formulas(folder: Path, page: str) -> list[tuple[str, Path]]:

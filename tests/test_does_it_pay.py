@@ -25,6 +25,7 @@ def test_what_meets_a_target_and_what_does_not():
     met, missed = does_it_pay.judge(row([90, 91])), does_it_pay.judge(row([99, 105]))
     assert met["best"] == "T 2, 0.5/0.5" and met["within"] and met["pays"] and met["must_pay"]
     assert met["behind"] == [0.5, pytest.approx(1.5)] and met["saved"][0] == 11.5
+    assert met["fixed_saved"] == [-28.5, pytest.approx(1.5)]
     assert not missed["within"] and not missed["pays"]
     assert not does_it_pay.judge(row([90, 91], few_labels=False))["must_pay"]
 
@@ -46,7 +47,7 @@ def test_one_row_from_end_to_end(tmp_path, capsys):
     arguments = ["--quick", "--cases", "wine", "--processes", "1", "--output", str(tmp_path)]
     assert does_it_pay.main(arguments) == 0
     found = json.loads((tmp_path / "does_it_pay.partial.json").read_text())
-    assert {each["teacher"] for each in found["rows"]} == {"MLP", "forest", "boosting"} and not found[
-        "complete"
-    ]
+    sure = {each["teacher"]: each["sure"][0] for each in found["rows"]}
+    assert set(sure) == {"MLP", "forest", "boosting"} and not found["complete"]
+    assert all(1 / 3 < softened < alone <= 1 for alone, softened in sure.values())
     assert "auto within one standard error of the best column: met in" in capsys.readouterr().out
