@@ -403,7 +403,8 @@ NOTES = (
     "*saved*: how many fewer than labels alone; *T 4 saved*: the same of that column. All are means of differences "
     "seed by seed. *sure*: the teacher's largest probability at a temperature, on average over the training samples. "
     "The teachers learn from the same labels as the students; the MLP sees digits shifted by up to 2 pixels. Of trees "
-    "the logarithm of their probabilities teaches, which are raised to 1e-7 first. Errors of the clouds are counted on clean labels."
+    "the logarithm of their probabilities teaches, which are raised to 1e-7 first. Errors of the clouds are counted on "
+    "clean labels."
 )
 
 
