@@ -166,7 +166,7 @@ TASKS = (
 
 
 def train_teacher(kind: str, data: Data, seed: int) -> object:
-    """A fitted teacher; trees' probabilities are raised to 1e-7 before their logarithm is taken."""
+    """A fitted teacher; see `sklearn_teacher` for what small probabilities of trees are raised to."""
     known = data.y >= 0
     x, y = data.x[known], data.y[known]
     if kind == "MLP":
@@ -403,8 +403,8 @@ NOTES = (
     "*saved*: how many fewer than labels alone; *T 4 saved*: the same of that column. All are means of differences "
     "seed by seed. *sure*: the teacher's largest probability at a temperature, on average over the training samples. "
     "The teachers learn from the same labels as the students; the MLP sees digits shifted by up to 2 pixels. Of trees "
-    "the logarithm of their probabilities teaches, which are raised to 1e-7 first. Errors of the clouds are counted on "
-    "clean labels."
+    "the logarithm of their probabilities teaches; those of a forest of n trees and C classes are raised to "
+    "1 / (n + C) first, those of boosting to 1e-7. Errors of the clouds are counted on clean labels."
 )
 
 

@@ -2,8 +2,8 @@
 
     python examples/sklearn_teacher.py
 
-An estimator gives probabilities and no logits, and a forest's are often exactly 0. ``from_probs=True`` raises
-them to 1e-7 at least and takes their logarithm.
+An estimator gives probabilities and no logits, and a forest's are often exactly 0. ``sklearn_teacher`` raises those
+of n trees for C classes to 1 / (n + C) at least, and takes their logarithm.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ except ImportError as error:
 
 import minidl
 from minidl.datasets import mnist
+from minidl.interop.sklearn import sklearn_teacher
 from minidl.layers import Dense, Input
 from minidl.losses import KnowledgeDistillation
 from minidl.models import Sequential
@@ -31,11 +32,10 @@ def main(digits=6000, epochs=20, trees=200, verbose=0):
         [Input((784,)), Dense(32, activation="relu"), Dense(10, activation="softmax")], seed=0
     )
     report = minidl.distill(
-        forest.predict_proba,
+        sklearn_teacher(forest),
         student,
         x,
         y,
-        from_probs=True,
         loss=KnowledgeDistillation(temperature=2.0, hard_weight=0.5, soft_weight=0.5),
         epochs=epochs,
         test_data=(x_test, y_test),

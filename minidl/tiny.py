@@ -92,7 +92,7 @@ def distillation_loss(logits, y, teacher_logits, T=TEMPERATURE):
 
     Why T^2: the slope of KL with respect to the logits is (q - p) / T. This 1/T is the chain rule through
     logits / T, exactly. A second 1/T hides in q - p, but only where logits are small beside T: there q - p is
-    nearly the difference of the centred logits / (C * T). T^2 undoes both: the weights roughly keep their meaning.
+    nearly the difference of the centred logits / (C * T). T^2 undoes both, so that the term does not fade.
     """
     hard_loss, hard_dlogits = crossentropy(logits, y)
     log_p, log_q = log_softmax(teacher_logits / T), log_softmax(logits / T)

@@ -303,7 +303,7 @@ def test_a_teacher_of_other_classes_is_refused():
             "sklearn.svm",
             "SVC",
             {"predict_proba": lambda self, x: x},
-            "scikit-learn estimator.*predict_proba, from_probs=True",
+            r"scikit-learn estimator.*sklearn_teacher\(estimator\)",
         ),
         ("keras.src.models", "Model", {}, "Keras model.*keras_teacher.*from_probs=True"),
         ("onnxruntime.capi", "InferenceSession", {}, "ONNX session.*session.run"),

@@ -25,7 +25,7 @@ _ADVICE = {
     "onnxruntime": "is an ONNX session: wrap it, teacher=lambda x: session.run(None, "
     "{session.get_inputs()[0].name: x})[0], or use minidl.interop.onnx.onnx_teacher(path)",
     "sklearn": "is a scikit-learn estimator: its probabilities can teach, "
-    "teacher=minidl.teachers.as_teacher(estimator.predict_proba, from_probs=True)",
+    "teacher=minidl.interop.sklearn.sklearn_teacher(estimator)",
 }
 
 

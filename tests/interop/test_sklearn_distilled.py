@@ -11,12 +11,19 @@ needs("sklearn", "pandas", "joblib")
 import pandas as pd  # noqa: E402
 from sklearn.base import BaseEstimator, ClassifierMixin, clone  # noqa: E402
 from sklearn.compose import make_column_transformer  # noqa: E402
-from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor  # noqa: E402
+from sklearn.ensemble import (  # noqa: E402
+    BaggingClassifier,
+    ExtraTreesClassifier,
+    HistGradientBoostingClassifier,
+    RandomForestClassifier,
+    RandomForestRegressor,
+)
 from sklearn.frozen import FrozenEstimator  # noqa: E402
 from sklearn.linear_model import LinearRegression, LogisticRegression, RidgeClassifier  # noqa: E402
 from sklearn.model_selection import GridSearchCV, cross_val_score  # noqa: E402
 from sklearn.multioutput import MultiOutputClassifier  # noqa: E402
 from sklearn.naive_bayes import GaussianNB  # noqa: E402
+from sklearn.neighbors import KNeighborsClassifier  # noqa: E402
 from sklearn.pipeline import make_pipeline  # noqa: E402
 from sklearn.preprocessing import OneHotEncoder, StandardScaler  # noqa: E402
 
@@ -29,6 +36,7 @@ from minidl.interop.sklearn import (  # noqa: E402
     sklearn_teacher,
 )
 from minidl.interop.sklearn.teachers import logits_of  # noqa: E402
+from minidl.interop.sklearn.votes import least_probability  # noqa: E402
 from minidl.layers import Dense, Input  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -400,3 +408,45 @@ def test_sklearn_teacher():
     ):
         with pytest.raises(error, match=message):
             sklearn_teacher(bad)
+
+
+FOREST = RandomForestClassifier(20, random_state=0).fit(X, Y)
+
+
+@pytest.mark.parametrize(
+    ("teacher", "least"),
+    [
+        (FOREST, 1 / 23),
+        (ExtraTreesClassifier(7, random_state=0).fit(X, Y), 1 / 10),
+        (BaggingClassifier(n_estimators=9, random_state=0).fit(X, Y), 1 / 12),
+        (KNeighborsClassifier(4).fit(X, Y), 1 / 7),
+        (FrozenEstimator(FOREST), 1 / 23),
+        (make_pipeline(StandardScaler(), RandomForestClassifier(5, random_state=0)).fit(X, Y), 1 / 8),
+        (GridSearchCV(KNeighborsClassifier(), {"n_neighbors": [6]}, cv=2).fit(X, Y), 1 / 9),
+        (LogisticRegression().fit(X, Y), 1e-7),
+        (HistGradientBoostingClassifier(max_iter=2).fit(X, Y), 1e-7),
+    ],
+    ids=lambda value: type(value).__name__ if hasattr(value, "fit") else "",
+)
+def test_who_counts_votes_tells_nothing_below_one_of_them(teacher, least):
+    assert least_probability(teacher, 3) == pytest.approx(least)
+    logits = logits_of(teacher, X, X, np.unique(Y), 0)
+    probs = teacher.predict_proba(X)
+    assert np.allclose(logits, np.log(np.maximum(probs, least)))
+    with pytest.warns(UserWarning, match="cat"):
+        named = sklearn_teacher(teacher)
+    softened = minidl.softmax(np.asarray(named.logits(X.astype("f")), float))
+    assert np.allclose(softened, minidl.softmax(logits), atol=1e-4)
+
+
+def test_the_least_probability_of_yes_and_no_and_one_of_the_users():
+    two = np.where(X[:, 0] > 0, "yes", "no")
+    forest = RandomForestClassifier(8, random_state=0).fit(X, two)
+    logits = logits_of(forest, X, X, np.unique(two), 0)
+    assert abs(logits).max() == pytest.approx(np.log(9))  # a tenth and nine of them
+    with pytest.warns(UserWarning, match="cat"):
+        named = sklearn_teacher(FOREST, floor=1e-3)
+    assert np.ptp(named.logits(X.astype("f")), axis=1).max() == pytest.approx(np.log(1000), rel=1e-3)
+    for bad, error in ((0.0, ValueError), (1.0, ValueError), ("1e-3", TypeError)):
+        with pytest.raises(error, match="floor must be"):
+            sklearn_teacher(FOREST, floor=bad)

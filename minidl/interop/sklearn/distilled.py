@@ -87,7 +87,9 @@ class DistilledClassifier(Distilled, MLPClassifier):
         - A model or a function answers logits, its columns in the order of the sorted classes.
 
         An estimator is given X as it came, a data frame with its names too. Its columns are found by its ``classes_``.
-        Probabilities are brought to [1e-7, 1 - 1e-7] before their logarithm is taken.
+        Before the logarithm is taken, probabilities are raised to 1 / (n + C) where they are shares of n votes for C
+        classes (of a forest, of bagging, of the nearest neighbours), else to 1e-7; those of yes and no are brought to
+        [this, 1 - this].
     hard_weight, soft_weight, temperature : of the loss. ``temperature="auto"`` chooses all three on held-out samples,
         labels alone among the candidates, for up to four trainings: see `tuning`.
 

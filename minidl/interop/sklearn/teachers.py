@@ -10,16 +10,18 @@ from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 
 from ...losses.softmax import looks_like_probabilities
 from ...teachers import Teacher, as_teacher
-from ...teachers.answers import PROBABILITY_FLOOR
-from ...validation import check_array, check_finite, describe, warn
+from ...validation import check_array, check_finite, check_float, describe, warn
+from .votes import least_probability
 
 
-def sklearn_teacher(estimator: object) -> Teacher:
+def sklearn_teacher(estimator: object, floor: float | None = None) -> Teacher:
     """A fitted scikit-learn estimator as a teacher, for ``minidl.distill`` and ``fit(target_model=)``.
 
-    Of a classifier the logarithms of its probabilities, which are raised to 1e-7 first, its columns in the order of its
-    ``classes_``: class i of the student is the i-th of these. A warning says so where they are not 0, 1, 2, ... Of a
-    regressor its numbers.
+    Of a classifier the logarithms of its probabilities, its columns in the order of its ``classes_``: class i of the
+    student is the i-th of these. A warning says so where they are not 0, 1, 2, ... Of a regressor its numbers.
+
+    ``floor``: what smaller probabilities are raised to first. By default 1 / (n + C) where they are shares of n votes
+    for C classes, of a forest, of bagging or of the nearest neighbours (Laplace's rule of succession); else 1e-7.
     """
     if isinstance(estimator, type) or not hasattr(estimator, "fit"):
         raise TypeError(f"estimator must be a fitted scikit-learn estimator, got {describe(estimator)}")
@@ -28,13 +30,24 @@ def sklearn_teacher(estimator: object) -> Teacher:
     if is_regressor(estimator):
         return as_teacher(lambda x: estimator.predict(x.reshape(len(x), -1)), activation=None)  # type: ignore
     check_has_probabilities("estimator", estimator)
+    if floor is not None:
+        check_float("floor", floor, above=0.0, below=1.0)
     classes = getattr(estimator, "classes_", None)
     if isinstance(classes, np.ndarray) and not np.array_equal(classes, np.arange(len(classes))):
         warn(
             f"the classes of {type(estimator).__name__} are {_few(classes)}, and a student has 0, 1, 2, ...: its "
             "class i is the i-th of them"
         )
-    return as_teacher(lambda x: estimator.predict_proba(x.reshape(len(x), -1)), from_probs=True)  # type: ignore
+
+    def answer(x):
+        probs = estimator.predict_proba(x.reshape(len(x), -1))  # type: ignore[attr-defined]
+        if isinstance(probs, np.ndarray) and probs.ndim == 2:
+            least = least_probability(estimator, probs.shape[1]) if floor is None else floor
+            raised = np.maximum(probs, least)
+            probs = raised / raised.sum(axis=1, keepdims=True)
+        return probs
+
+    return as_teacher(answer, from_probs=True)
 
 
 def check_has_probabilities(argument: str, estimator) -> None:
@@ -161,8 +174,8 @@ def numbers_of(teacher: Any, X, checked, outputs: int | None) -> np.ndarray:
 def logits_of(teacher: Any, X, checked, classes: np.ndarray | None, labels: int) -> np.ndarray:
     """A classifier's answers to X as logits, columns in the order of ``classes``: (N, C), of two classes (N, 1).
 
-    ``labels`` > 0: there are so many answers of yes and no, (N, labels). Probabilities are brought to
-    [1e-7, 1 - 1e-7] first: floor and ceiling of the logarithm.
+    ``labels`` > 0: there are so many answers of yes and no, (N, labels). Probabilities are raised to
+    `least_probability` first, and those of yes and no brought to [it, 1 - it].
     """
     if not is_estimator(teacher):
         return _other_logits(teacher, checked, classes, labels)
@@ -177,15 +190,16 @@ def logits_of(teacher: Any, X, checked, classes: np.ndarray | None, labels: int)
             _check_yes_and_no(teacher)
             ones = [np.asarray(of_label) == 1 for of_label in teacher.classes_]
             probs = np.stack([p @ one for p, one in zip(probs, ones, strict=True)], axis=1)
-        return _log_odds(_shaped(probs, len_of(checked), labels, "labels"))
+        return _log_odds(_shaped(probs, len_of(checked), labels, "labels"), least_probability(teacher, 2))
     classes_of(teacher, classes)  # refuses those that it does not know
     own = np.asarray(getattr(teacher, "classes_", classes))
     probs = _shaped(probs, len_of(checked), len(own), "classes")
     columns = np.searchsorted(own, classes, sorter=(sorter := np.argsort(own)))
     probs = probs[:, sorter[columns]]
+    least = least_probability(teacher, len(own))
     if len(classes) > 2:
-        return np.log(np.maximum(probs, PROBABILITY_FLOOR))
-    return _log_odds(probs[:, 1:] if len(classes) == 2 else np.zeros((len(probs), 1)))
+        return np.log(np.maximum(probs, least))
+    return _log_odds(probs[:, 1:] if len(classes) == 2 else np.zeros((len(probs), 1)), least)
 
 
 def _check_yes_and_no(teacher: Any) -> None:
@@ -220,8 +234,8 @@ def _other_logits(teacher: Any, checked, classes, labels: int) -> np.ndarray:
     return _shaped(answers, rows, 1 if count <= 2 and not labels else count, "classes")
 
 
-def _log_odds(probs: np.ndarray) -> np.ndarray:
-    probs = np.clip(probs.astype(np.float64), PROBABILITY_FLOOR, 1 - PROBABILITY_FLOOR)
+def _log_odds(probs: np.ndarray, least: float) -> np.ndarray:
+    probs = np.clip(probs.astype(np.float64), least, 1 - least)
     return np.log(probs) - np.log1p(-probs)
 
 
