@@ -33,14 +33,20 @@ from minidl.teachers import cached_logits
 from . import report
 from .harness import ROOT
 
-AUTO = "auto"
+LABELS, SMOOTHED, AUTO = "labels alone", "smoothed 0.1", "auto"
 SETTINGS = {
-    "labels alone": dict(temperature=2.0, hard_weight=1.0, soft_weight=0.0),
+    LABELS: dict(temperature=2.0, hard_weight=1.0, soft_weight=0.0),
+    SMOOTHED: dict(
+        temperature=1.0, hard_weight=0.9, soft_weight=0.1
+    ),  # by a teacher that says the same of all
     "T 4, 0.1/0.9": dict(temperature=4.0, hard_weight=0.1, soft_weight=0.9),
     "T 2, 0.5/0.5": dict(temperature=2.0, hard_weight=0.5, soft_weight=0.5),
     AUTO: {},
 }
 """What each column trains its student with."""
+NOISY = "of noisy labels"
+BANDS = {"else at most 2/3": 2 / 3, "else 2/3 to 1": 1.0, "else more": math.inf}
+"""What share of the errors of the best student without a teacher the teacher makes."""
 FIXED = "T 4, 0.1/0.9"
 """The setting whose gain is told seed by seed beside auto's."""
 SURE_AT = (1, 4)  # temperatures
@@ -237,7 +243,8 @@ def run_job(job: Job) -> dict:
     logits, test_logits = cached_logits(teacher, data.x), cached_logits(teacher, data.x_test)
     errors, chosen = {"teacher": int((test_logits.argmax(axis=1) != data.y_test).sum())}, ""
     for column, setting in SETTINGS.items():
-        trained = distilled(task, data, logits, job.seed, setting)
+        answers = np.zeros_like(logits) if column == SMOOTHED else logits
+        trained = distilled(task, data, answers, job.seed, setting, column in (LABELS, SMOOTHED))
         errors[column] = trained.student.errors
         if trained.tuning:
             chosen = trained.tuning.chosen
@@ -252,12 +259,12 @@ def run_job(job: Job) -> dict:
     }
 
 
-def distilled(task: Task, data: Data, logits: np.ndarray, seed: int, setting: dict):
-    """The report of one student; where labels are few, the one of labels alone takes as many steps with them."""
+def distilled(task: Task, data: Data, logits: np.ndarray, seed: int, setting: dict, of_labels: bool = False):
+    """The report of one student; where labels are few, one ``of_labels`` takes as many steps with them."""
     model = student(task, data, seed)
     known = data.y >= 0
     x, y = data.x, data.y
-    if setting.get("soft_weight") == 0 and not known.all():
+    if of_labels and not known.all():
         rows = np.resize(np.flatnonzero(known), len(y))
         x, y, logits = x[rows], y[rows], logits[rows]
     arguments = dict(epochs=task.epochs, batch_size=task.batch_size, optimizer="adam", verbose=0)
@@ -308,11 +315,15 @@ def mean_and_error(values) -> tuple[float, float]:
 def judge(row: dict) -> dict:
     """The targets, and differences seed by seed: students of a seed share samples, teacher and initial weights."""
     errors = {column: np.array(counts) for column, counts in row["errors"].items()}
-    best = min((column for column in SETTINGS if column != AUTO), key=lambda column: errors[column].mean())
+    tried = [column for column in SETTINGS if column not in (AUTO, SMOOTHED)]  # by auto, too
+    best = min(tried, key=lambda column: errors[column].mean())
     behind, behind_error = mean_and_error(errors[AUTO] - errors[best])
-    saved, saved_error = mean_and_error(errors["labels alone"] - errors[AUTO])
-    fixed_saved = mean_and_error(errors["labels alone"] - errors[FIXED])
-    alone = errors["labels alone"].mean()
+    saved, saved_error = mean_and_error(errors[LABELS] - errors[AUTO])
+    without = min(
+        (LABELS, SMOOTHED), key=lambda column: errors[column].mean()
+    )  # the best that needs no teacher
+    fixed_saved = mean_and_error(errors[without] - errors[FIXED])
+    alone = errors[LABELS].mean()
     much_better = bool(row["few_labels"] and errors["teacher"].mean() < 0.67 * alone)
     return {
         "best": best,
@@ -330,11 +341,29 @@ def on_average(rows: list[dict]) -> dict[str, float]:
     found = {}
     for column in SETTINGS:
         ratios = [
-            (np.mean(row["errors"][column]) + 0.5) / (np.mean(row["errors"]["labels alone"]) + 0.5)
-            for row in rows
+            (np.mean(row["errors"][column]) + 0.5) / (np.mean(row["errors"][LABELS]) + 0.5) for row in rows
         ]
         found[column] = float(np.exp(np.mean(np.log(ratios))))
     return found
+
+
+def band_of(row: dict) -> str:
+    """The kind of row, by how many errors the teacher makes beside the best student without one."""
+    if "noise" in row["task"]:
+        return NOISY
+    alone = min(np.mean(row["errors"][column]) for column in (LABELS, SMOOTHED))
+    share = np.mean(row["errors"]["teacher"]) / alone
+    return next(name for name, most in BANDS.items() if share <= most)
+
+
+def bands(rows: list[dict]) -> str:
+    """A table of how many rows T 4 pays in, beside the best student without a teacher, by the teacher's errors."""
+    counts = {name: [0, 0, 0] for name in (NOISY, *BANDS)}
+    for row in rows:
+        saved, error = row["fixed_saved"]
+        counts[band_of(row)][0 if saved > 2 * error else 2 if saved < -2 * error else 1] += 1
+    cells = [[name, *map(str, (sum(count), *count))] for name, count in counts.items()]
+    return format_table(["teacher's errors", "rows", "T 4 pays", "neither", "harms"], cells, markdown=True)
 
 
 def markdown(results: dict) -> str:
@@ -382,6 +411,13 @@ def markdown(results: dict) -> str:
             "",
             format_table(head, cells, markdown=True),
             "",
+            "## By the teacher's errors",
+            "",
+            "As a share of those of the better student without a teacher, from labels alone or smoothed. *Pays*, "
+            "*harms*: beside that student, by more than two standard errors.",
+            "",
+            bands(rows),
+            "",
             "## On average",
             "",
             "Errors as a multiple of those from labels alone, the geometric mean over the rows: "
@@ -397,14 +433,15 @@ def markdown(results: dict) -> str:
 
 
 NOTES = (
-    "Test errors, mean ± standard error over the seeds; a seed draws its samples, teacher and initial weights. All "
-    "students of a row take the same steps with Adam at 0.001, in batches of 32. *auto within*: whether auto has at "
-    "most the errors of the best other column and one standard error of that column. *behind*: how many more it has. "
-    "*saved*: how many fewer than labels alone; *T 4 saved*: the same of that column. All are means of differences "
-    "seed by seed. *sure*: the teacher's largest probability at a temperature, on average over the training samples. "
-    "The teachers learn from the same labels as the students; the MLP sees digits shifted by up to 2 pixels. Of trees "
-    "the logarithm of their probabilities teaches; those of a forest of n trees and C classes are raised to "
-    "1 / (n + C) first, those of boosting to 1e-7. Errors of the clouds are counted on clean labels."
+    "Test errors, mean ± standard error over the seeds; a seed draws its samples, teacher and initial weights. "
+    "All students of a row take the same steps with Adam at 0.001, in batches of 32. *auto within*: whether auto "
+    "has at most the errors of the best column that it tries and one standard error of that column. *behind*: how many "
+    "more it has. *saved*: how many fewer than labels alone; *T 4 saved*: how many fewer that column has than "
+    "labels alone or smoothed, whichever have fewer. All are means of differences seed by seed. *sure*: the "
+    "teacher's largest probability at a temperature, on average over the training samples. The teachers learn "
+    "from the same labels as the students; the MLP sees digits shifted by up to 2 pixels. Of trees the logarithm "
+    "of their probabilities teaches; those of a forest of n trees and C classes are raised to 1 / (n + C) first, "
+    "those of boosting to 1e-7. Errors of the clouds are counted on clean labels."
 )
 
 

@@ -162,7 +162,7 @@ WRONG = [
     (4, 2, "soft = T * (", "soft = ("),
     (4, 2, "soft_weight / y.shape[1]", "soft_weight * (1 - y) / (y.shape[1] - 1)"),
     (4, 2, " - difference.mean(axis=1, keepdims=True)", ""),
-    (4, 3, '"wine, taught by MLP": "neither"', '"wine, taught by MLP": "pays"'),
+    (4, 3, '"wine, taught by forest": False', '"wine, taught by forest": True'),
     (5, 1, '"naive Numba": "latency"', '"naive Numba": "bytes"'),
     (5, 1, "(1 / 64, 1 / 8, 1 / 2, 1)", "(1 / 8, 1 / 8, 1 / 2, 1)"),
     (5, 2, "SETS_1024 = 1 ", "SETS_1024 = 64 "),

@@ -30,9 +30,9 @@ def gradient_at_large_T(z, v):
 
 
 DOES_IT_PAY = {
-    "digits, 6,000, taught by MLP": "pays",  # it knows shifted digits, which the student never sees
-    "scikit-learn's digits, taught by forest": "neither",  # it makes three quarters of the errors: not few enough
-    "wine, taught by MLP": "neither",  # two errors of 71 less is all that there is to learn
-    "clouds, clean, taught by boosting": "neither",  # it knows no more than the labels
-    "clouds, 1:50, taught by boosting": "harms",  # it is worse than labels alone, at the rare class
+    "digits, 6,000, taught by MLP": True,  # it knows shifted digits, which the student never sees
+    "digits, 6,000, taught by forest": False,  # it knows no more than the labels, and is worse than smoothed ones
+    "scikit-learn's digits, taught by MLP": False,  # it saw what the student sees
+    "wine, taught by forest": False,  # so did this one, and two errors of 71 less is all that there is to learn
+    "clouds, clean, taught by MLP": False,  # a better teacher is not enough
 }
