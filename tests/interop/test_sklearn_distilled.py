@@ -450,3 +450,11 @@ def test_the_least_probability_of_yes_and_no_and_one_of_the_users():
     for bad, error in ((0.0, ValueError), (1.0, ValueError), ("1e-3", TypeError)):
         with pytest.raises(error, match="floor must be"):
             sklearn_teacher(FOREST, floor=bad)
+    with pytest.raises(ValueError, match="floor is for probabilities, and LinearRegression answers numbers"):
+        sklearn_teacher(LinearRegression().fit(X, NUMBERS), floor=0.1)
+
+
+def test_answers_that_are_no_probabilities_are_refused_and_not_scaled():
+    teacher = sklearn_teacher(Fixed([0, 1, 2], [0.5, 0.5, 0.5]))
+    with pytest.raises(ValueError, match="sum to 1"):
+        teacher.logits(X.astype("f"))

@@ -22,16 +22,21 @@ def sklearn_teacher(estimator: object, floor: float | None = None) -> Teacher:
 
     ``floor``: what smaller probabilities are raised to first. By default 1 / (n + C) where they are shares of n votes
     for C classes, of a forest, of bagging or of the nearest neighbours (Laplace's rule of succession); else 1e-7.
+    ValueError where it is not between 0 and 1, or the estimator a regressor.
     """
     if isinstance(estimator, type) or not hasattr(estimator, "fit"):
         raise TypeError(f"estimator must be a fitted scikit-learn estimator, got {describe(estimator)}")
     if not is_fitted(estimator):
         raise ValueError(f"estimator {type(estimator).__name__} knows nothing yet: call its fit(X, y) first")
-    if is_regressor(estimator):
-        return as_teacher(lambda x: estimator.predict(x.reshape(len(x), -1)), activation=None)  # type: ignore
-    check_has_probabilities("estimator", estimator)
     if floor is not None:
         check_float("floor", floor, above=0.0, below=1.0)
+    if is_regressor(estimator):
+        if floor is not None:
+            raise ValueError(
+                f"floor is for probabilities, and {type(estimator).__name__} answers numbers: leave it out"
+            )
+        return as_teacher(lambda x: estimator.predict(x.reshape(len(x), -1)), activation=None)  # type: ignore
+    check_has_probabilities("estimator", estimator)
     classes = getattr(estimator, "classes_", None)
     if isinstance(classes, np.ndarray) and not np.array_equal(classes, np.arange(len(classes))):
         warn(
@@ -41,7 +46,7 @@ def sklearn_teacher(estimator: object, floor: float | None = None) -> Teacher:
 
     def answer(x):
         probs = estimator.predict_proba(x.reshape(len(x), -1))  # type: ignore[attr-defined]
-        if isinstance(probs, np.ndarray) and probs.ndim == 2:
+        if isinstance(probs, np.ndarray) and looks_like_probabilities(probs):  # else it is refused
             least = least_probability(estimator, probs.shape[1]) if floor is None else floor
             raised = np.maximum(probs, least)
             probs = raised / raised.sum(axis=1, keepdims=True)
