@@ -42,8 +42,8 @@ SETTINGS = {
     "T 2, 0.5/0.5": dict(temperature=2.0, hard_weight=0.5, soft_weight=0.5),
     AUTO: {},
 }
-"""What each column trains its student with: smoothed labels are what a teacher that says the same of all classes makes of
-them, ``ARGMAX`` labels the teacher's likeliest classes."""
+"""What each column trains its student with. Smoothed labels are what a teacher that says the same of all classes makes
+of them; of ``ARGMAX`` the labels are the teacher's likeliest classes."""
 NOISY = "of noisy labels"
 BANDS = {"else at most 2/3": 2 / 3, "else 2/3 to 1": 1.0, "else more": math.inf}
 """What share of the errors of the best student without a teacher the teacher makes."""
