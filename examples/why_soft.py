@@ -44,6 +44,8 @@ What a change saves, mean and standard error of the differences seed by seed:
     teacher's argmax to soft answers          6,000, shifted                    165.4 to 184.6   -19.2 +- 3.8
     shuffled to soft answers                  6,000, shifted                    174.8 to 184.6    -9.8 +- 5.0
 
+How far the likeliest logit leads the mean of the others (300, shifted; median): teacher 16.7, smoothed 4.8, bad 13.7.
+
 What it shows:
 
 - Where nothing else speaks of a class, soft answers do: 53 of the 200 threes are named by students that have never
@@ -197,6 +199,11 @@ def on_unseen(target, loss, model, x_test, y_test):
     return [*np.percentile(told, (5, 50, 95)), says[is_unseen].mean(), says[~is_unseen].mean()]
 
 
+def lead(logits):
+    """The median over the images of the largest logit less the mean of the others."""
+    return np.median(logits.max(axis=1) - (logits.sum(axis=1) - logits.max(axis=1)) / (logits.shape[1] - 1))
+
+
 def ask(model, images):
     return model.predict_logits(images.reshape(len(images), -1))
 
@@ -206,6 +213,7 @@ def main(picture=None, labels=300, bad_labels=30, steps=1500, seeds=5, units=((2
     y, y_test = y.astype(int), y_test.astype(int)
     errors = {}  # {(row, column): errors of each seed}
     unseen = {}  # {row: `on_unseen` of each seed}
+    leads = {}  # {teacher: `lead` of each seed}
 
     def count(row, column, model):
         wrong = ask(model, x_test).argmax(axis=1) != y_test
@@ -227,6 +235,9 @@ def main(picture=None, labels=300, bad_labels=30, steps=1500, seeds=5, units=((2
         for name, column in COLUMNS.items():
             rng = np.random.default_rng(seed)
             images, logits, of_labels = seen_digits(column, x, y, known, 32 * steps // PASSES, teachers, rng)
+            if name == _SMALL:
+                for teacher, answers in logits.items():
+                    leads.setdefault(teacher, []).append(lead(answers))
             for row, (target, loss) in lessons(of_labels, logits, rng).items():
                 model = train(images, target, seed, units[1], loss)
                 count(row, name, model)
@@ -236,6 +247,8 @@ def main(picture=None, labels=300, bad_labels=30, steps=1500, seeds=5, units=((2
     print(table(errors, len(y_test), seeds))
     print(table_of_unseen(unseen))
     print(table_of_changes(errors, seeds))
+    told = ", ".join(f"{teacher} {np.mean(found):.1f}" for teacher, found in leads.items())
+    print(f"\nhow far the likeliest logit leads the mean of the others, {_SMALL}, median: {told}")
     print(verdict(errors, seeds))
     logits = ask(teachers["teacher"], x_test)
     chosen = ambiguous(logits, y_test)
