@@ -34,5 +34,5 @@ DOES_IT_PAY = {
     "digits, 6,000, taught by forest": False,  # it knows no more than the labels, and is worse than smoothed ones
     "scikit-learn's digits, taught by MLP": False,  # it saw what the student sees
     "wine, taught by forest": False,  # so did this one, and two errors of 71 less is all that there is to learn
-    "clouds, clean, taught by MLP": False,  # a better teacher is not enough
+    "breast cancer, taught by MLP": False,  # a better teacher is not enough
 }
