@@ -447,7 +447,7 @@ def test_the_least_probability_of_yes_and_no_and_one_of_the_users():
     with pytest.warns(UserWarning, match="cat"):
         named = sklearn_teacher(FOREST, floor=1e-3)
     assert np.ptp(named.logits(X.astype("f")), axis=1).max() == pytest.approx(np.log(1000), rel=1e-3)
-    for bad, error in ((0.0, ValueError), (1.0, ValueError), ("1e-3", TypeError)):
+    for bad, error in ((0.0, ValueError), (1.0, ValueError), (1 / 3, ValueError), ("1e-3", TypeError)):
         with pytest.raises(error, match="floor must be"):
             sklearn_teacher(FOREST, floor=bad)
     with pytest.raises(ValueError, match="floor is for probabilities, and LinearRegression answers numbers"):

@@ -22,14 +22,12 @@ def sklearn_teacher(estimator: object, floor: float | None = None) -> Teacher:
 
     ``floor``: what smaller probabilities are raised to first. By default 1 / (n + C) where they are shares of n votes
     for C classes, of a forest, of bagging or of the nearest neighbours (Laplace's rule of succession); else 1e-7.
-    ValueError where it is not between 0 and 1, or the estimator a regressor.
+    ValueError where it is not between 0 and 1 / C, or the estimator a regressor.
     """
     if isinstance(estimator, type) or not hasattr(estimator, "fit"):
         raise TypeError(f"estimator must be a fitted scikit-learn estimator, got {describe(estimator)}")
     if not is_fitted(estimator):
         raise ValueError(f"estimator {type(estimator).__name__} knows nothing yet: call its fit(X, y) first")
-    if floor is not None:
-        check_float("floor", floor, above=0.0, below=1.0)
     if is_regressor(estimator):
         if floor is not None:
             raise ValueError(
@@ -38,6 +36,8 @@ def sklearn_teacher(estimator: object, floor: float | None = None) -> Teacher:
         return as_teacher(lambda x: estimator.predict(x.reshape(len(x), -1)), activation=None)  # type: ignore
     check_has_probabilities("estimator", estimator)
     classes = getattr(estimator, "classes_", None)
+    if floor is not None:  # from 1 / C on all answers would be alike
+        check_float("floor", floor, above=0.0, below=1 / max(1, np.size(classes)))
     if isinstance(classes, np.ndarray) and not np.array_equal(classes, np.arange(len(classes))):
         warn(
             f"the classes of {type(estimator).__name__} are {_few(classes)}, and a student has 0, 1, 2, ...: its "
